@@ -1,0 +1,1 @@
+"""Accepted rows become a release folder with a card."""

@@ -1,0 +1,1 @@
+"""Judged rows become accepted rows; every refused row keeps its reason."""

@@ -1,0 +1,1 @@
+"""Prompts become answered, judged rows. The ground floor: rows, run folder and configuration live here."""

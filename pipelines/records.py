@@ -1,0 +1,128 @@
+"""The rows every stage passes on: frozen dataclasses, their arrow schemas, their content-hash ids.
+
+Ids say what a row *is*, so a rerun, another order or another machine gives the same ids:
+prompt_id = hash(behaviour, template); response_id = hash(prompt_id, variant, teacher, sampling, sample, attempt).
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, TypeVar
+
+import pyarrow as pa
+
+Kind = Literal["harmful", "benign"]
+
+# The study's labels. `overthinking` is the parent of the three that follow it, not a pattern of its own.
+LABELS = (
+    "lack_of_safety_awareness",
+    "overthinking",
+    "strong_vacillation",
+    "weak_vacillation",
+    "harmful_additions",
+    "inconsistency",
+)
+OVERTHINKING_SUBTYPES = ("strong_vacillation", "weak_vacillation", "harmful_additions")
+PATTERNS = tuple(label for label in LABELS if label != "overthinking")
+
+
+def content_id(*parts: Any) -> str:
+    """First 16 hex digits of the sha256 of the parts' canonical JSON."""
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One prompt as a user would type it: a behaviour (the bare request), inside a jailbreak template or bare.
+
+    `template_id` is "" for a bare request. `category` is one of the eight template categories for harmful prompts,
+    and the look-alike's kind for benign ones.
+    """
+
+    prompt_id: str
+    kind: Kind
+    behaviour_id: str
+    template_id: str
+    category: str
+    behaviour: str
+    text: str
+    source: str
+    source_license: str
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """One answer of a teacher (or of a fixed text) to one prompt in one variant.
+
+    Tokens are the endpoint's own counts, `latency_s` is in seconds, `cost` in US dollars (null where no price is
+    known). `reasoning_source` tells where the reasoning was found: reasoning_content, reasoning, inline,
+    missing_opener, truncated, fixed, or none.
+    """
+
+    response_id: str
+    prompt_id: str
+    variant: str
+    teacher: str
+    model: str
+    sampling: str
+    sample: int
+    attempt: int
+    parent_id: str
+    reasoning: str
+    answer: str
+    reasoning_source: str
+    finish_reason: str
+    input_tokens: int
+    output_tokens: int
+    latency_s: float
+    cost: float | None
+    request_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One judge's labels for one response. A verdict that could not be reached has null labels and a `reason`."""
+
+    response_id: str
+    judge: str
+    lack_of_safety_awareness: bool | None
+    overthinking: bool | None
+    strong_vacillation: bool | None
+    weak_vacillation: bool | None
+    harmful_additions: bool | None
+    inconsistency: bool | None
+    refused: bool | None
+    evidence: str
+    reason: str
+
+
+_ARROW: dict[Any, pa.DataType] = {
+    str: pa.string(),
+    Kind: pa.string(),
+    int: pa.int64(),
+    float: pa.float64(),
+    float | None: pa.float64(),
+    bool | None: pa.bool_(),
+}
+
+Row = TypeVar("Row", Prompt, Response, Verdict)
+
+
+def arrow_schema(row: type[Row]) -> pa.Schema:
+    """The arrow schema of one of the row classes above; only `X | None` columns are nullable."""
+    return pa.schema(
+        [pa.field(item.name, _ARROW[item.type], nullable="None" in str(item.type)) for item in fields(row)]
+    )
+
+
+def to_table(row: type[Row], rows: Iterable[Row]) -> pa.Table:
+    """Rows of one class as an arrow table with that class's schema, in the given order."""
+    return pa.Table.from_pylist([asdict(item) for item in rows], schema=arrow_schema(row))
+
+
+def from_table(row: type[Row], table: pa.Table) -> list[Row]:
+    """An arrow table with (at least) the class's columns as a list of its rows."""
+    names = [item.name for item in fields(row)]
+    return [row(**item) for item in table.select(names).to_pylist()]

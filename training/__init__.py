@@ -1,0 +1,1 @@
+"""A release becomes a student."""
