@@ -1,4 +1,4 @@
-"""Build hook: SaferThoughts is worked from a clone, so every build but an editable one is refused with the line that works."""
+"""Build hook: SaferThoughts is worked from a clone; any other build is refused with the line that works."""
 
 from typing import Any
 

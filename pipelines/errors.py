@@ -1,11 +1,26 @@
 """The one error that users meet: one clear line, exit code 2, no traceback (the front door prints it)."""
 
+import errno
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 
 class UserError(Exception):
     """Something the user can put right. The message names the thing, the value, the choices and the next step."""
+
+    exit_code = 2
+
+
+class Incomplete(UserError):
+    """A stage did what it could and kept it, but rows are missing."""
+
+    exit_code = 1
+
+
+class Interrupted(UserError):
+    """A stage was stopped from outside; the message says how to go on."""
+
+    exit_code = 130
 
 
 def unknown(what: str, value: str, choices: Iterable[str]) -> UserError:
@@ -14,3 +29,27 @@ def unknown(what: str, value: str, choices: Iterable[str]) -> UserError:
     near = get_close_matches(value, known, n=1)
     hint = f" Did you mean '{near[0]}'?" if near else ""
     return UserError(f"Unknown {what} '{value}'.{hint} Choose from: {', '.join(known) or '(none)'}.")
+
+
+def refusal_of(error: BaseException) -> str | None:
+    """The one line to tell a user where an error is theirs to put right, None where it is a fault of ours."""
+    if isinstance(error, UserError):
+        return str(error)
+    told = str(error)
+    if getattr(error, "errno", None) == errno.ENOSPC or any(words in told for words in _FULL_DISK):
+        return (
+            "The disk is full. Free some space and run the same command again: what was finished is kept, and "
+            "nothing is half-written."
+        )
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return (
+            f"The package '{error.name}' is not installed, and this stage needs it. `saferthoughts doctor` tells which "
+            "extra has it."
+        )
+    if isinstance(error, PermissionError):
+        return f"No permission for {error.filename}. Choose another folder with --runs, or change its owner."
+    return None
+
+
+# How Python, SQLite and DuckDB say it when they do not say it by errno.
+_FULL_DISK = ("No space left on device", "database or disk is full")

@@ -53,7 +53,9 @@ class Meter:
         if self.total and self.done:
             left = f", {(self.total - self.done) * (now - self._started) / self.done:.0f} s left"
         of = f"/{self.total}" if self.total else ""
-        console.print(f"{self.label}: {self.done}{of} {self.unit}, {self.status()}{left}", highlight=False, markup=False)
+        console.print(
+            f"{self.label}: {self.done}{of} {self.unit}, {self.status()}{left}", highlight=False, markup=False
+        )
 
 
 class _RichMeter(Meter):

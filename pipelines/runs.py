@@ -1,12 +1,12 @@
 """The run folder: where every stage reads and writes, and nothing is ever half-written.
 
-    runs/<name>/
-      run.yaml            resolved configuration, no secrets
-      manifest.json       lineage: what each stage read, wrote and counted
-      ledger.sqlite       every answered request
-      prompts.parquet  responses.parquet  failed.parquet  verdicts.parquet
-      accepted.parquet  rejected.parquet
-      release/  model/  logs/  scores.json  report.html
+runs/<name>/
+  run.yaml            resolved configuration, no secrets
+  manifest.json       lineage: what each stage read, wrote and counted
+  ledger.sqlite       every answered request
+  prompts.parquet  responses.parquet  failed.parquet  verdicts.parquet
+  accepted.parquet  rejected.parquet
+  release/  model/  logs/  scores.json  report.html
 """
 
 import hashlib
@@ -149,7 +149,9 @@ class RunFolder:
             manifest = json.loads(path.read_text(encoding="utf-8"))
             version = manifest["format"]
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path} is not a run's manifest ({error}). Move the folder away and start again.") from error
+            raise UserError(
+                f"{path} is not a run's manifest ({error}). Move the folder away and start again."
+            ) from error
         if version != FORMAT:
             raise UserError(
                 f"{self.path} was made by another version of SaferThoughts (its format is {version!r}, this one reads "

@@ -50,7 +50,7 @@ def split(content: str | None, reasoning_content: str | None = None, reasoning: 
 
 
 def _split_inline(text: str) -> Thought:
-    blocks = []
+    blocks: list[str] = []
     rest = text
     while not blocks or rest.lstrip().startswith(OPEN):
         body = rest.lstrip().removeprefix(OPEN)

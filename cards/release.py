@@ -1,0 +1,102 @@
+"""Accepted rows to a release folder.
+
+Reads a run's tables; writes, all at once or not at all,
+
+    release/
+      README.md           the card
+      data/<config>/train-00000-of-00001.parquet
+      lineage.json        teachers, settings, hashes, counts
+      checksums.sha256
+
+Run it with `saferthoughts release build RUN`; read it with `datasets.load_dataset("runs/RUN/release", "improved")`.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cards.card import dataset_card
+from cards.rows import METADATA, PUBLIC, accepted_rows, config_of, configs_of, metadata_row, public_row, write_config
+from pipelines.config import RunConfig, load_config
+from pipelines.errors import UserError
+from pipelines.records import content_id
+from pipelines.runs import VERSION, RunFolder, atomic_folder, file_hash, write_json, write_text
+from pipelines.variant import variant
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """Where the release is, and how many rows each configuration has."""
+
+    folder: Path
+    rows: dict[str, int]
+
+
+def build_release(run: RunFolder) -> Released:
+    """Build the run's release folder.
+
+    Raises:
+        UserError: a table is missing, or no row was accepted.
+    """
+    config = load_config(run)
+    rows = accepted_rows(run)
+    if not rows:
+        raise UserError(
+            f"{run.path} has no accepted rows to release. Look at the reasons: saferthoughts check {run.name}"
+        )
+    run_id = content_id(config.model_dump(mode="json"))
+    by_config: dict[str, list[dict[str, Any]]] = {name: [] for name in configs_of(config)}
+    for row in rows:
+        by_config[config_of(row)].append(row)
+    filled = {name: part for name, part in by_config.items() if part}
+    lineage = lineage_of(run, config, run_id, {name: len(part) for name, part in by_config.items()})
+    folder = run.path / "release"
+    with atomic_folder(folder) as temporary:
+        for name, part in filled.items():
+            write_config(temporary, name, [public_row(row, run_id) for row in part], PUBLIC)
+        write_config(temporary, "metadata", [metadata_row(row) for row in rows], METADATA)
+        write_json(temporary / "lineage.json", lineage)
+        write_text(temporary / "README.md", dataset_card(lineage))
+        files = sorted(path for path in temporary.rglob("*") if path.is_file())
+        sums = "".join(f"{file_hash(path)}  {path.relative_to(temporary).as_posix()}\n" for path in files)
+        write_text(temporary / "checksums.sha256", sums)
+    counts = {name: len(part) for name, part in filled.items()}
+    run.record("release", rows=counts, checksums=file_hash(folder / "checksums.sha256"))
+    return Released(folder, counts)
+
+
+def lineage_of(run: RunFolder, config: RunConfig, run_id: str, rows: dict[str, int]) -> dict[str, Any]:
+    """How the release came to be, from the run's configuration and manifest alone. Holds no times and no paths, so
+    that the same inputs give the same release."""
+    stages = run.manifest()["stages"]
+    pool = stages["prompts"]["pool"]
+    return {
+        "version": config.release.version,
+        "title": config.release.title,
+        "license": config.release.license,
+        "run_id": run_id,
+        "saferthoughts": VERSION,
+        "seed": config.seed,
+        "rehearsal": any(teacher.embedded for teacher in config.teachers.values()),
+        "prompts": {**pool, **stages["prompts"]["counts"]},
+        "teachers": {name: teacher.model_dump(mode="json") for name, teacher in config.teachers.items()},
+        "variants": {
+            name: {
+                "teacher": config.teacher_of(name),
+                "description": variant(name).description,
+                "instruction_sha256": variant(name).instruction_hash(),
+            }
+            for name in config.variants
+        },
+        "benign_variant": config.benign_variant,
+        "judge": stages["judge"]["judge"],
+        "queries": stages["check"]["queries"],
+        "counts": {
+            "generate": {key: stages["generate"]["counts"][key] for key in ("planned", "kept", "failed")},
+            "judge": stages["judge"]["counts"],
+            "check": stages["check"]["counts"],
+        },
+        "reasons": stages["check"]["reasons"],
+        "funnel": stages["judge"]["by_variant"],
+        "rows": rows,
+    }

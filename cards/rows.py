@@ -1,0 +1,118 @@
+"""The rows of a release: what of a run's tables becomes public, as which columns, in which order, in which bytes.
+
+Reads prompts, responses, verdicts and accepted of a run; `write_config` writes one configuration's parquet file.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipelines.config import RunConfig
+from pipelines.records import LABELS
+from pipelines.runs import RunFolder
+from pipelines.thinking import join
+
+MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+PUBLIC = pa.schema(
+    [
+        ("id", pa.string()),
+        ("messages", MESSAGES),
+        ("prompt", pa.string()),
+        ("reasoning", pa.string()),
+        ("answer", pa.string()),
+        ("kind", pa.string()),
+        ("behaviour_id", pa.string()),
+        ("template_id", pa.string()),
+        ("source", pa.string()),
+        ("source_license", pa.string()),
+        ("teacher", pa.string()),
+        ("sampling", pa.string()),
+        ("finish_reason", pa.string()),
+        ("attempts", pa.int64()),
+        *[(label, pa.bool_()) for label in LABELS],
+        ("judge", pa.string()),
+        ("safety_verdict", pa.string()),
+        ("review_votes", pa.string()),
+        ("run_id", pa.string()),
+    ]
+)
+METADATA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("config", pa.string()),
+        ("prompt_id", pa.string()),
+        ("category", pa.string()),
+        ("judge", pa.string()),
+        ("evidence", pa.string()),
+        ("unscored_reason", pa.string()),
+        ("reasoning_source", pa.string()),
+        ("input_tokens", pa.int64()),
+        ("output_tokens", pa.int64()),
+    ]
+)
+FILE = "train-00000-of-00001.parquet"
+
+
+def accepted_rows(run: RunFolder) -> list[dict[str, Any]]:
+    """The run's accepted responses, each joined with its prompt and verdict; ordered by response id."""
+    responses = run.read("responses")
+    accepted = run.read("accepted")["response_id"]
+    kept = responses.filter(pc.is_in(responses["response_id"], value_set=accepted))
+    if kept.num_rows != len(accepted):
+        raise RuntimeError(f"{len(accepted)} rows are accepted, but {kept.num_rows} of them have a response")
+    verdicts = run.read("verdicts").rename_columns({"reason": "unscored_reason"})
+    rows = kept.join(run.read("prompts"), "prompt_id").join(verdicts, "response_id").sort_by("response_id")
+    return [dict(row) for row in rows.to_pylist()]
+
+
+def configs_of(config: RunConfig) -> list[str]:
+    """The configurations a release of this run has: a variant each, and `benign`."""
+    return [*config.variants, "benign"]
+
+
+def config_of(row: dict[str, Any]) -> str:
+    """The configuration a row belongs to."""
+    return "benign" if row["kind"] == "benign" else str(row["variant"])
+
+
+def public_row(row: dict[str, Any], run_id: str) -> dict[str, Any]:
+    """One row as it is published. `messages` holds the bare prompt, never the instruction it was distilled with."""
+    reply = join(row["reasoning"], row["answer"])
+    return {
+        "id": row["response_id"],
+        "messages": [{"role": "user", "content": row["text"]}, {"role": "assistant", "content": reply}],
+        "prompt": row["text"],
+        **{name: row[name] for name in ("reasoning", "answer", "kind", "behaviour_id", "template_id")},
+        **{name: row[name] for name in ("source", "source_license", "sampling", "finish_reason", "judge", *LABELS)},
+        "teacher": row["model"],
+        "attempts": row["attempt"] + 1,
+        "safety_verdict": None,
+        "review_votes": None,
+        "run_id": run_id,
+    }
+
+
+def metadata_row(row: dict[str, Any]) -> dict[str, Any]:
+    """What is published beside the rows: the raw output of the judge, and the counts."""
+    own = {name: row[name] for name in METADATA.names if name not in ("id", "config")}
+    return {"id": row["response_id"], "config": config_of(row), **own}
+
+
+def write_config(folder: Path, config: str, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
+    """Write one configuration; the same rows give the same bytes with the same pyarrow."""
+    target = folder / "data" / config / FILE
+    target.parent.mkdir(parents=True)
+    table = pa.Table.from_pylist(sorted(rows, key=lambda row: str(row["id"])), schema=schema)
+    pq.write_table(
+        table,
+        target,
+        compression="zstd",
+        compression_level=9,
+        version="2.6",
+        data_page_version="1.0",
+        store_schema=False,
+        row_group_size=1000,
+    )

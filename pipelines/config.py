@@ -1,0 +1,208 @@
+"""The configuration of a run: the only place where a default is written.
+
+Reads `pipelines/teachers.yaml` and users' files of the same shape; reads and writes `run.yaml` in a run folder. Secrets
+are not part of it: a teacher names the environment variable that holds its key.
+"""
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pipelines.errors import UserError, unknown
+from pipelines.runs import RunFolder, write_text
+from pipelines.variant import load_variants, variant
+
+TEACHERS = Path(__file__).parent / "teachers.yaml"
+
+
+class Part(BaseModel):
+    """A part of the configuration: an unknown key is an error, and nothing changes after it was read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Sampling(Part):
+    """What is sent to a teacher with every request; a null is not sent."""
+
+    temperature: float | None = Field(default=0.6, ge=0, le=2)
+    top_p: float | None = Field(default=0.95, gt=0, le=1)
+    max_tokens: int | None = Field(default=8192, ge=1, description="most tokens of reasoning and answer together")
+    seed: int | None = Field(default=None, description="sent as it is; null where an endpoint takes no seed")
+
+
+class Price(Part):
+    """US dollars per million tokens."""
+
+    input: float = Field(ge=0)
+    output: float = Field(ge=0)
+
+    def of(self, input_tokens: int, output_tokens: int) -> float:
+        """US dollars for one answer."""
+        return (input_tokens * self.input + output_tokens * self.output) / 1e6
+
+
+class Teacher(Part):
+    """An OpenAI-compatible endpoint."""
+
+    model: str
+    base_url: str | None = Field(default=None, description="null for an embedded teacher")
+    embedded: bool = Field(default=False, description="served by this process, as the rehearsal teacher is")
+    api_key_env: str | None = Field(default=None, description="environment variable that holds the key")
+    sampling: Sampling = Sampling()
+    extra_body: dict[str, Any] = Field(default_factory=dict, description="further fields of the request, sent as is")
+    in_flight: int = Field(default=32, ge=1, le=4096, description="most requests under way at once")
+    attempt_timeout_s: float = Field(default=900, gt=0, description="after this an attempt is given up and repeated")
+    retries: int = Field(default=6, ge=0, le=50, description="for 408, 409, 429, 5xx, cut connections and hangs")
+    price: Price | None = None
+
+    @model_validator(mode="after")
+    def _reachable(self) -> "Teacher":
+        if self.embedded == (self.base_url is not None):
+            raise ValueError("a teacher has either a base_url or `embedded: true`")
+        return self
+
+
+class Roles(Part):
+    """Which teacher answers the variants of each role; see `teacher:` in each variant.yaml."""
+
+    reasoning: str = "rehearsal"
+    general: str = "rehearsal-general"
+
+
+class Prompts(Part):
+    """Which prompts a run draws."""
+
+    source: str = Field(default="bundled", description="the bundled set, or a folder or file of prompts")
+    harmful: int | None = Field(default=None, ge=0, description="how many harmful prompts; null for all combinations")
+    benign: int | None = Field(default=None, ge=0, description="how many benign prompts; null for all")
+    bare_share: float = Field(default=0.5, ge=0, le=1, description="share of harmful prompts without a jailbreak")
+    kind: str | None = Field(default=None, description="kind of every row of a file that has no kind column")
+
+
+class Checks(Part):
+    """Parameters of the quality queries; each query's file tells what they do."""
+
+    only: tuple[str, ...] = Field(default=(), description="names of the checks to run; empty for all")
+
+
+class Release(Part):
+    """What is written on a release."""
+
+    version: str = Field(default="1.0.0", pattern=r"^\d+\.\d+\.\d+$")
+    title: str = "Safe reasoning by SaferThoughts"
+    license: str = "apache-2.0"
+
+
+class Training(Part):
+    """How a run's student is trained; the recipe holds everything else."""
+
+    recipe: str = "smollm2-135m-cpu"
+
+
+class RunConfig(Part):
+    """All of it. `run.yaml` in a run folder is this, resolved."""
+
+    seed: int = 0
+    prompts: Prompts = Prompts()
+    variants: tuple[str, ...] = Field(default_factory=lambda: tuple(load_variants()))
+    benign_variant: str = Field(default="default", description="the variant that answers benign prompts")
+    samples: int = Field(default=1, ge=1, le=64, description="answers per prompt and variant")
+    roles: Roles = Roles()
+    teachers: dict[str, Teacher] = Field(default_factory=dict)
+    checks: Checks = Checks()
+    release: Release = Release()
+    training: Training = Training()
+
+    def teacher_of(self, variant_name: str) -> str | None:
+        """The name of the teacher that answers a variant, None for a variant that asks nobody."""
+        role = variant(variant_name).teacher
+        return None if role == "none" else str(getattr(self.roles, role))
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def validated(model: type[Model], values: Any, where: str) -> Model:
+    """`values` as a `model`.
+
+    Raises:
+        UserError: the first thing that does not fit, as "where: key: what (value)"; near names for unknown keys.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            owner: Any = model
+            for part in first["loc"][:-1]:
+                field = getattr(owner, "model_fields", {}).get(str(part))
+                owner = field.annotation if field else None
+            if isinstance(owner, type) and issubclass(owner, BaseModel):
+                raise unknown(f"key in {where}", str(first["loc"][-1]), owner.model_fields) from error
+        raise UserError(f"{where}: {key}: {first['msg']} (it is {first['input']!r}).") from error
+
+
+def read_yaml(path: Path) -> Any:
+    """A YAML file's content.
+
+    Raises:
+        UserError: it is missing or not YAML, with the line.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise UserError(f"There is no file {path}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+
+
+def load_teachers(extra: Path | None = None) -> dict[str, Teacher]:
+    """The shipped teachers, and those of a user's file on top."""
+    entries: dict[str, Teacher] = {}
+    for path in [TEACHERS] + ([extra] if extra else []):
+        values = read_yaml(path)
+        if not isinstance(values, dict):
+            raise UserError(f"{path} holds no teachers: it must map names to entries, as {TEACHERS.name} does.")
+        for name, value in values.items():
+            entries[str(name)] = validated(Teacher, value, f"teacher '{name}' in {path}")
+    return entries
+
+
+def resolve(config: RunConfig, teachers: dict[str, Teacher]) -> RunConfig:
+    """The same configuration with the entries of the teachers it uses, every name in it checked.
+
+    Raises:
+        UserError: an unknown variant or teacher.
+    """
+    names = []
+    for name in [*config.variants, config.benign_variant]:
+        variant(name)
+        teacher = config.teacher_of(name)
+        if teacher is not None:
+            names.append(teacher)
+    known = {**teachers, **config.teachers}
+    for teacher in names:
+        if teacher not in known:
+            raise unknown("teacher", teacher, known)
+    return config.model_copy(update={"teachers": {name: known[name] for name in sorted(set(names))}})
+
+
+def save_config(run: RunFolder, config: RunConfig) -> None:
+    """Write `run.yaml`."""
+    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    write_text(run.path / "run.yaml", text)
+
+
+def load_config(run: RunFolder) -> RunConfig:
+    """Read `run.yaml`.
+
+    Raises:
+        UserError: it is missing, or does not fit.
+    """
+    path = run.path / "run.yaml"
+    if not path.exists():
+        raise UserError(f"{run.path} has no run.yaml yet. Run first: saferthoughts prompts {run.name}")
+    return validated(RunConfig, read_yaml(path) or {}, str(path))

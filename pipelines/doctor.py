@@ -1,0 +1,126 @@
+"""What is installed, what is missing for which stage, and what else is there. Run it with `saferthoughts doctor`.
+
+Reads the environment and writes nothing. Endpoints are tried only where they are on this machine.
+"""
+
+import importlib.metadata
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.error import URLError
+from urllib.parse import urlsplit
+from urllib.request import urlopen
+
+from rich.table import Table
+
+from pipelines.config import Teacher, load_teachers
+
+# Stage -> its extra, and the packages that must be there.
+NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "prompts, judge, check": ("", ("duckdb", "jinja2", "pyarrow", "pydantic", "rich", "typer")),
+    "generate": ("generate", ("distilabel", "openai", "aiohttp", "datasets")),
+    "release": ("release", ("datasets", "huggingface-hub")),
+    "train": ("train", ("torch", "transformers", "trl", "accelerate", "peft", "gguf")),
+    "eval": ("eval", ("inspect-ai", "scipy")),
+    "review": ("curate", ("argilla",)),
+    "cluster": ("ray", ("ray",)),
+    "tests": ("dev", ("pytest", "hypothesis", "mypy", "ruff")),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the examination: what was looked at, whether it is there, and what to tell."""
+
+    thing: str
+    there: bool
+    told: str
+
+
+def findings() -> list[Finding]:
+    """Every line of the examination, packages first."""
+    return [*(_stage(stage) for stage in NEEDS), _gpu(), _sandbox(), _browser(), _hub_token(), *_teachers()]
+
+
+def examine() -> Table:
+    """The findings as a table."""
+    table = Table("", "what", "found", box=None, header_style="bold")
+    for item in findings():
+        table.add_row("yes" if item.there else "no", item.thing, item.told)
+    return table
+
+
+def _stage(stage: str) -> Finding:
+    extra, packages = NEEDS[stage]
+    versions, missing = [], []
+    for package in packages:
+        try:
+            versions.append(f"{package} {importlib.metadata.version(package)}")
+        except importlib.metadata.PackageNotFoundError:
+            missing.append(package)
+    if missing:
+        install = f"pip install -c constraints.txt -e '.[{extra}]'" if extra else "make demo"
+        return Finding(stage, False, f"missing {', '.join(missing)}; {install}")
+    return Finding(stage, True, ", ".join(versions))
+
+
+def _gpu() -> Finding:
+    command = shutil.which("nvidia-smi")
+    if command is None:
+        return Finding("GPU", False, "none seen; the demo and its student need none")
+    try:
+        listed = subprocess.run([command, "-L"], capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return Finding("GPU", False, f"nvidia-smi does not answer: {error}")
+    names = [line.split(" (UUID")[0] for line in listed.stdout.splitlines() if line.startswith("GPU")]
+    return Finding("GPU", bool(names), "; ".join(names) or "nvidia-smi lists none")
+
+
+def _sandbox() -> Finding:
+    command = shutil.which("bwrap")
+    return Finding("bubblewrap", command is not None, command or "runs code of evaluations; apt install bubblewrap")
+
+
+def _browser() -> Finding:
+    command = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    return Finding("browser", command is not None, command or "only tests of pages need one; apt install chromium")
+
+
+def _hub_token() -> Finding:
+    home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
+    there = bool(os.environ.get("HF_TOKEN")) or (home / "token").exists()
+    return Finding("Hub token", there, "set" if there else "needed to publish only; HF_TOKEN, or `hf auth login`")
+
+
+def _teachers() -> list[Finding]:
+    return [_teacher(name, entry) for name, entry in load_teachers().items()]
+
+
+def _teacher(name: str, teacher: Teacher) -> Finding:
+    thing = f"teacher {name}"
+    if teacher.embedded:
+        return Finding(thing, True, f"{teacher.model}, embedded")
+    if teacher.api_key_env is not None:
+        there = bool(os.environ.get(teacher.api_key_env))
+        return Finding(thing, there, f"{teacher.model}, {teacher.api_key_env} {'is set' if there else 'is not set'}")
+    url = teacher.base_url or ""
+    if urlsplit(url).hostname not in ("127.0.0.1", "localhost"):
+        return Finding(thing, True, f"{teacher.model} at {url}, not tried")
+    try:
+        with urlopen(f"{url}/models", timeout=2):
+            return Finding(thing, True, f"answers at {url}")
+    except (URLError, OSError):
+        return Finding(thing, False, f"nothing answers at {url}")
+
+
+def teacher_table(extra: Path | None = None) -> Table:
+    """Every teacher by name: model, endpoint, key."""
+    table = Table("name", "model", "endpoint", "key", box=None, header_style="bold")
+    for name, entry in load_teachers(extra).items():
+        key = entry.api_key_env or "none needed"
+        if entry.api_key_env is not None:
+            key += " (set)" if os.environ.get(entry.api_key_env) else " (not set)"
+        table.add_row(name, entry.model, entry.base_url or "embedded rehearsal teacher, not a model", key)
+    return table

@@ -1,0 +1,131 @@
+"""Running a Distilabel pipeline with its known traps removed.
+
+Left alone it prints pages of logs, takes over the root logger, waits on Ctrl-C for whatever is in flight, leaves
+child processes behind after kill -9, copies its result into the user's dataset cache, and resumes from a cache that
+hangs or returns old rows. Here it runs in a scratch folder that is removed, and `.stop` in the run folder ends it.
+"""
+
+import logging
+import os
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+STOP_FILE = ".stop"
+
+# The process whose forked children end when it dies; None while no pipeline runs.
+_leader: int | None = None
+
+
+def _follow_leader() -> None:
+    """Runs in every forked child."""
+    leader = _leader
+    if leader is None or os.getppid() != leader:
+        return
+
+    def watch() -> None:
+        while os.getppid() == leader:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+os.register_at_fork(after_in_child=_follow_leader)
+
+
+@contextmanager
+def _children_follow() -> Iterator[None]:
+    """Processes forked inside the block end within a second when this one dies, even by kill -9."""
+    global _leader
+    _leader = os.getpid()
+    try:
+        yield
+    finally:
+        _leader = None
+
+
+@contextmanager
+def _signals_restored() -> Iterator[None]:
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _root_logger_restored() -> Iterator[None]:
+    root = logging.getLogger()
+    kept, level = list(root.handlers), root.level
+    try:
+        yield
+    finally:
+        root.handlers[:] = kept
+        root.setLevel(level)
+
+
+@contextmanager
+def _dataset_cache_in(folder: Path) -> Iterator[None]:
+    import datasets
+
+    kept = datasets.config.HF_DATASETS_CACHE
+    datasets.config.HF_DATASETS_CACHE = folder
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        datasets.config.HF_DATASETS_CACHE = kept
+        datasets.enable_progress_bars()
+
+
+def run_pipeline(
+    folder: Path, name: str, add_steps: Callable[[], None], keep: Callable[[Path, list[Path]], None]
+) -> bool:
+    """Run the pipeline whose steps `add_steps` makes and connects.
+
+    Args:
+        folder: The run folder; scratch space is made in it and removed.
+        name: The pipeline's name, as its `pipeline.yaml` has it.
+        add_steps: Called inside the pipeline's context.
+        keep: Called at the end with the pipeline's yaml and the parquet files of its last step.
+
+    Returns:
+        Whether it was stopped early, by Ctrl-C, SIGTERM or the stop file.
+    """
+    # Read by distilabel whenever it sets up its loggers, in children too.
+    os.environ["DISTILABEL_LOG_LEVEL"] = "CRITICAL"
+    from distilabel.pipeline import Pipeline
+
+    stop = folder / STOP_FILE
+    stop.unlink(missing_ok=True)
+
+    def stop_asking(number: int, frame: FrameType | None) -> None:
+        stop.touch()
+
+    class StoppablePipeline(Pipeline):  # type: ignore[misc]
+        def _handle_keyboard_interrupt(self) -> Any:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, stop_asking)
+
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=f".{name}.", dir=folder)))
+        stack.enter_context(_dataset_cache_in(scratch / "datasets"))
+        stack.enter_context(_root_logger_restored())
+        stack.enter_context(_signals_restored())
+        stack.enter_context(_children_follow())
+        with StoppablePipeline(name=name, cache_dir=scratch / "distilabel") as pipeline:
+            add_steps()
+        distiset = pipeline.run(use_cache=False)
+        parts = sorted((scratch / "distilabel").glob("**/steps_outputs/*/*.parquet"))
+        keep(Path(distiset.pipeline_path), parts)
+    stopped = stop.exists()
+    stop.unlink(missing_ok=True)
+    return stopped

@@ -1,0 +1,96 @@
+"""Flags to a run's configuration: a file first, then single values on top, then the names checked."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipelines.config import RunConfig, Teacher, load_teachers, read_yaml, resolve, validated
+from pipelines.errors import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line may say of a new run; None means that it said nothing."""
+
+    config: Path | None = None
+    source: str | None = None
+    kind: str | None = None
+    harmful: int | None = None
+    benign: int | None = None
+    seed: int | None = None
+    variants: tuple[str, ...] = ()
+    teacher: str | None = None
+    general_teacher: str | None = None
+    teachers: Path | None = None
+    base_url: str | None = None
+    model: str | None = None
+    api_key_env: str | None = None
+    sets: tuple[str, ...] = ()
+
+    def given(self) -> bool:
+        """Whether the command line said anything at all."""
+        return self != Options()
+
+
+def configured(options: Options) -> RunConfig:
+    """The configuration that the options ask for; flags win over the file, `--set` wins over both.
+
+    Raises:
+        UserError: a file or value that does not fit, an unknown teacher or variant.
+    """
+    where = str(options.config) if options.config else "the options"
+    values = (read_yaml(options.config) or {}) if options.config else {}
+    if not isinstance(values, dict):
+        raise UserError(f"{options.config} does not map keys to values, as a run.yaml does.")
+    teachers = load_teachers(options.teachers)
+    teacher = options.teacher
+    if options.base_url or options.model or options.api_key_env:
+        teacher = teacher or "flags"
+        teachers[teacher] = _teacher(options)
+        values.setdefault("teachers", {}).pop(teacher, None)
+    flags: list[tuple[str, Any]] = [
+        ("prompts.source", options.source),
+        ("prompts.kind", options.kind),
+        ("prompts.harmful", options.harmful),
+        ("prompts.benign", options.benign),
+        ("seed", options.seed),
+        ("variants", list(options.variants) or None),
+        ("roles.reasoning", teacher),
+        ("roles.general", options.general_teacher or teacher),
+    ]
+    flags += [_parsed(text) for text in options.sets]
+    for key, value in flags:
+        if value is not None:
+            _put(values, key, value)
+    return resolve(validated(RunConfig, values, where), teachers)
+
+
+def _teacher(options: Options) -> Teacher:
+    if not (options.base_url and options.model):
+        raise UserError("--base-url and --model go together: the endpoint, and the model to ask for there.")
+    fields = {"base_url": options.base_url, "model": options.model, "api_key_env": options.api_key_env}
+    return validated(Teacher, fields, "the options")
+
+
+def _parsed(text: str) -> tuple[str, Any]:
+    """`key=value`, the value as YAML reads it."""
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise UserError(f"--set takes key=value, such as --set prompts.bare_share=0.2; it got '{text}'.")
+    try:
+        return key, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise UserError(f"--set {text}: the value is not YAML: {' '.join(str(error).split())}") from error
+
+
+def _put(values: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key; what stands in the way of one must be a mapping."""
+    *path, last = key.split(".")
+    for part in path:
+        inner = values.setdefault(part, {})
+        if not isinstance(inner, dict):
+            raise UserError(f"'{key}' cannot be set: '{part}' is {inner!r}, not a mapping.")
+        values = inner
+    values[last] = value

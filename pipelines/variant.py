@@ -1,0 +1,107 @@
+"""Variants: how a prompt is put to a teacher, and the shape that the response must have.
+
+Reads `pipelines/variants/NAME/variant.yaml` and `instruction.md.jinja`; adding a folder adds a variant. The
+instruction is for the teacher's eyes only: what is trained on is the bare prompt.
+"""
+
+from functools import cache, lru_cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Literal, TypedDict
+
+import jinja2
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipelines.errors import UserError, unknown
+
+FOLDER = Path(__file__).parent / "variants"
+# The order of the study's table; folders beyond these follow in alphabetical order.
+_ORDER = ("default", "realsafe", "improved", "short", "template", "nocot")
+_JINJA = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=False, autoescape=False)
+
+
+class Message(TypedDict):
+    """One chat message as the OpenAI protocol has it."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class Shape(BaseModel):
+    """What a response must look like; the quality checks read it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    reasoning_words: tuple[int, int] = Field(description="fewest and most words of reasoning")
+    refusal_begins: str | None = Field(default=None, description="the word a refusal begins with")
+    lines: tuple[str, ...] = Field(default=(), description="what each line of the reasoning opens with, in order")
+
+
+class Variant(BaseModel):
+    """One folder under `pipelines/variants`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    description: str
+    teacher: Literal["reasoning", "general", "none"]
+    placement: Literal["user", "system", "none"]
+    shape: Shape
+    fixed_answer: str | None = None
+    instruction: str = ""
+
+    def messages(self, query: str) -> list[Message]:
+        """What is sent to the teacher for one prompt. The query is data to the template, never template text."""
+        if self.placement == "system":
+            system = _template(self.instruction).render(lines=self.shape.lines)
+            return [Message(role="system", content=system), Message(role="user", content=query)]
+        rendered = _template(self.instruction).render(query=query, lines=self.shape.lines)
+        return [Message(role="user", content=rendered)]
+
+    def instruction_hash(self) -> str:
+        """sha256 of the instruction's template text, for the lineage."""
+        return sha256(self.instruction.encode()).hexdigest()
+
+
+@lru_cache(maxsize=64)
+def _template(text: str) -> jinja2.Template:
+    return _JINJA.from_string(text)
+
+
+@cache
+def load_variants(folder: Path = FOLDER) -> dict[str, Variant]:
+    """Every variant under `folder`, by name.
+
+    Raises:
+        UserError: a `variant.yaml` that does not fit, or an instruction that is missing or broken.
+    """
+    found: dict[str, Variant] = {}
+    for path in folder.glob("*/variant.yaml"):
+        name = path.parent.name
+        instruction = path.with_name("instruction.md.jinja")
+        try:
+            fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+            text = instruction.read_text(encoding="utf-8") if fields["teacher"] != "none" else ""
+            _JINJA.parse(text)
+            found[name] = Variant(name=name, instruction=text, **fields)
+        except (yaml.YAMLError, TypeError, KeyError, ValidationError) as error:
+            raise UserError(f"{path} does not describe a variant: {' '.join(str(error).split())}") from error
+        except FileNotFoundError as error:
+            raise UserError(f"Variant '{name}' has no {instruction.name}; write it beside {path}.") from error
+        except jinja2.TemplateSyntaxError as error:
+            raise UserError(f"{instruction}, line {error.lineno}: {error.message}") from error
+    ordered = [name for name in _ORDER if name in found] + sorted(set(found) - set(_ORDER))
+    return {name: found[name] for name in ordered}
+
+
+def variant(name: str) -> Variant:
+    """The variant of that name.
+
+    Raises:
+        UserError: there is none; the choices are listed.
+    """
+    variants = load_variants()
+    if name not in variants:
+        raise unknown("variant", name, variants)
+    return variants[name]

@@ -1,0 +1,118 @@
+"""The stages in the order of work, each as: run it on a run folder, get back the lines to tell.
+
+Reads and writes what the stage does. `saferthoughts STAGE RUN` runs one, `saferthoughts run RUN` all that are missing.
+Stages are imported when they run: each needs its own extra only.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipelines.errors import Incomplete, unknown
+from pipelines.options import Options, configured
+from pipelines.runs import RunFolder
+from pipelines.start import start
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A run that was started, and what to tell of it."""
+
+    run: RunFolder
+    said: str
+
+
+def start_run(runs: Path, name: str, options: Options) -> Begun:
+    """The first stage: configuration and prompts."""
+    config = configured(options)
+    started = start(runs, name, config)
+    dropped = f", {started.duplicates} duplicates in the source dropped" if started.duplicates else ""
+    teachers = ", ".join(
+        f"{key} ({entry.model}{', rehearsal teacher, not a model' if entry.embedded else ''})"
+        for key, entry in config.teachers.items()
+    )
+    return Begun(
+        started.run,
+        f"{started.run.path}: {started.harmful} harmful and {started.benign} benign prompts{dropped}; "
+        f"variants {', '.join(config.variants)}; teachers {teachers or 'none'}",
+    )
+
+
+def _generate(run: RunFolder) -> str:
+    from pipelines.generate import generate
+
+    done = generate(run)
+    cost = f", ${done.cost:.2f} so far" if done.cost else ""
+    said = f"{done.kept} of {done.planned} responses, {done.asked} asked for now{cost}"
+    if done.failed:
+        raise Incomplete(
+            f"{said}; {done.failed} failed, see {run.table_path('failed')} (the first: {done.first_error}). "
+            f"Ask those again: saferthoughts generate {run.name}"
+        )
+    return said
+
+
+def _judge(run: RunFolder) -> str:
+    from pipelines.judge import judge
+
+    done = judge(run)
+    flags = ", ".join(f"{label} {count}" for label, count in done.flagged.items() if label != "overthinking")
+    return f"{done.responses} responses judged by rules, {done.unscored} unscored; {flags}"
+
+
+def _check(run: RunFolder) -> str:
+    from curation.checks import check
+
+    done = check(run)
+    lines = [f"{done.accepted} of {done.responses} accepted, {done.rejected} rejected"]
+    lines += [f"  {name}: {reason}: {count}" for (name, reason), count in done.by_reason.items()]
+    return "\n".join(lines)
+
+
+def _release(run: RunFolder) -> str:
+    from cards.release import build_release
+
+    done = build_release(run)
+    rows = ", ".join(f"{name} {count}" for name, count in done.rows.items())
+    return f"{done.folder}: {rows}"
+
+
+STAGES: dict[str, Callable[[RunFolder], str]] = {
+    "generate": _generate,
+    "judge": _judge,
+    "check": _check,
+    "release": _release,
+}
+
+
+def run_stage(stage: str, run: RunFolder) -> str:
+    """Run one stage on a run that exists and return what to tell of it.
+
+    Raises:
+        UserError: no such stage, or one of the stage's own.
+        Incomplete: some rows finally failed; what came back is kept.
+    """
+    if stage not in STAGES:
+        raise unknown("stage", stage, STAGES)
+    return STAGES[stage](run)
+
+
+def run_all(runs: Path, name: str, options: Options, until: str, tell: Callable[[str], None]) -> RunFolder:
+    """Start the run where it is new or options are given, then every stage up to `until`.
+
+    Raises:
+        UserError: no such stage, or one of a stage's own.
+    """
+    if until not in STAGES:
+        raise unknown("stage", until, STAGES)
+    if options.given() or not (runs / name / "run.yaml").exists():
+        begun = start_run(runs, name, options)
+        run = begun.run
+        tell(f"prompts: {begun.said}")
+    else:
+        run = RunFolder.open(runs, name)
+    for stage in STAGES:
+        tell(f"{stage}: {run_stage(stage, run)}")
+        if stage == until:
+            break
+    return run

@@ -1,0 +1,88 @@
+"""Configuration: flags over file over defaults, every name checked, no key ever stored."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipelines.config import RunConfig, load_config, load_teachers, save_config
+from pipelines.errors import UserError
+from pipelines.options import Options, configured
+from pipelines.runs import RunFolder
+
+
+def test_defaults_use_the_rehearsal_teacher_for_all_six_variants() -> None:
+    config = configured(Options())
+    assert config.variants == ("default", "realsafe", "improved", "short", "template", "nocot")
+    assert all(teacher.embedded for teacher in config.teachers.values())
+
+
+def test_flags_win_over_the_file_and_set_wins_over_flags(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("seed: 1\nprompts: {harmful: 5, benign: 6}\n")
+    config = configured(Options(config=file, harmful=7, sets=("prompts.bare_share=0.25", "seed=3")))
+    assert (config.seed, config.prompts.harmful, config.prompts.benign, config.prompts.bare_share) == (3, 7, 6, 0.25)
+
+
+def test_one_named_teacher_answers_every_variant_unless_a_general_one_is_given() -> None:
+    assert configured(Options(teacher="deepseek")).roles.general == "deepseek"
+    assert configured(Options(teacher="deepseek", general_teacher="openai")).roles.general == "openai"
+
+
+def test_an_endpoint_from_flags_is_a_teacher() -> None:
+    config = configured(Options(base_url="http://127.0.0.1:9/v1", model="m"))
+    assert config.teachers["flags"].model == "m"
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (Options(teacher="depseek"), "Unknown teacher 'depseek'. Did you mean 'deepseek'?"),
+        (Options(variants=("shrot",)), "Unknown variant 'shrot'. Did you mean 'short'?"),
+        (Options(sets=("prompts.harmfull=3",)), "Unknown key in the options 'harmfull'. Did you mean 'harmful'?"),
+        (Options(sets=("seed",)), "--set takes key=value"),
+        (Options(sets=("seed.x=1",), seed=4), "'seed.x' cannot be set"),
+        (Options(sets=("prompts.bare_share=2",)), "less than or equal to 1"),
+        (Options(model="m"), "--base-url and --model go together"),
+        (Options(config=Path("nowhere.yaml")), "There is no file nowhere.yaml"),
+    ],
+)
+def test_bad_options_are_one_clear_line(options: Options, told: str) -> None:
+    with pytest.raises(UserError) as caught:
+        configured(options)
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_users_teachers_add_to_the_shipped_ones(tmp_path: Path) -> None:
+    file = tmp_path / "teachers.yaml"
+    file.write_text("lab: {base_url: 'http://127.0.0.1:9/v1', model: r2, price: {input: 1.0, output: 2.0}}\n")
+    teachers = load_teachers(file)
+    assert teachers["lab"].price is not None
+    assert teachers["lab"].price.of(1_000_000, 500_000) == 2.0
+    assert "deepseek" in teachers
+
+
+def test_teacher_without_an_endpoint_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "teachers.yaml"
+    file.write_text("lab: {model: r2}\n")
+    with pytest.raises(UserError, match="teacher 'lab'"):
+        load_teachers(file)
+
+
+def test_a_key_never_reaches_run_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEEPSEEK_API_KEY", "sk-very-secret")
+    run = RunFolder.create(tmp_path, "mine")
+    save_config(run, configured(Options(teacher="deepseek")))
+    text = (run.path / "run.yaml").read_text()
+    assert "DEEPSEEK_API_KEY" in text
+    assert "sk-very-secret" not in text
+
+
+def test_run_yaml_reads_back_as_it_was(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path, "mine")
+    config = configured(Options(teacher="openai", seed=9))
+    save_config(run, config)
+    assert load_config(run) == config
+    assert yaml.safe_load((run.path / "run.yaml").read_text())["seed"] == 9
+    assert isinstance(config, RunConfig)

@@ -1,0 +1,52 @@
+"""What the ground plan promises: areas import downwards only, modules say what they are, nothing is named after us."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+# Each may import itself and those before it.
+AREAS = ["pipelines", "curation", "cards", "training", "eval", "service", "saferthoughts"]
+SOURCES = sorted(
+    path for area in AREAS for path in ([ROOT / f"{area}.py"] if area == "saferthoughts" else (ROOT / area).rglob("*.py"))
+)
+
+
+def imported(path: Path) -> list[str]:
+    modules = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            modules += [name.name for name in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno} imports relatively"
+            modules.append(node.module or "")
+    return modules
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_areas_import_downwards_only(path: Path) -> None:
+    here = AREAS.index(path.relative_to(ROOT).parts[0].removesuffix(".py"))
+    reached = [name for name in imported(path) if name.split(".")[0] in AREAS]
+    assert [name for name in reached if AREAS.index(name.split(".")[0]) > here] == []
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_module_says_what_it_is(path: Path) -> None:
+    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+
+
+def test_no_line_names_a_home_folder_or_leaves_work_behind() -> None:
+    # Spelled apart so that this file does not find itself.
+    words = re.compile("|".join(["/ho" + "me/", "/wo" + "rk/", "TO" + "DO", "FIX" + "ME"]))
+    texts = [path for path in ROOT.rglob("*") if path.suffix in {".py", ".md", ".yaml", ".toml", ".jinja", ".sql"}]
+    skipped = {".venv", ".git", "runs"}
+    found = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in texts
+        if not skipped & set(path.relative_to(ROOT).parts)
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if words.search(line)
+    ]
+    assert found == []
