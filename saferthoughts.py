@@ -20,8 +20,16 @@ if TYPE_CHECKING:
 out = Console()
 
 
+# The order of work, which is also the order of help; what helps along the way comes last.
+ORDER = "demo run prompts generate judge check release train eval report teachers student rehearse doctor".split()
+
+
 class Stages(TyperGroup):
     """A group of commands that tells an unknown one like every other bad name."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Commands in the order of work."""
+        return sorted(self.commands, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """The command of that name."""
@@ -31,7 +39,15 @@ class Stages(TyperGroup):
 
 
 def _group(help_text: str) -> typer.Typer:
-    return typer.Typer(cls=Stages, no_args_is_help=True, add_completion=False, rich_markup_mode=None, help=help_text)
+    return typer.Typer(
+        cls=Stages,
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        # Typer's own tracebacks print local variables, and keys are among them.
+        pretty_exceptions_enable=False,
+        help=help_text,
+    )
 
 
 app = _group("From prompts to safe reasoning data to a trained, measured student. The stages, in the order of work:")
@@ -178,7 +194,7 @@ def train(
     """
     from service.students import train_student
 
-    _say(train_student(recipe, dataset, output, student, sets or []))
+    out.print(train_student(recipe, dataset, output, student, sets or []))
 
 
 @app.command(name="eval")
@@ -270,13 +286,28 @@ def rehearse(
     style: Annotated[str, typer.Option(help="Where reasoning goes.")] = "reasoning_content",
     seed: Annotated[int, typer.Option(help="Another seed gives other answers.")] = 0,
     delay: Annotated[float, typer.Option(min=0, help="Mean seconds an answer takes.")] = 0.0,
+    heavy_tail: Annotated[
+        bool, typer.Option(help="Draw delays from a heavy-tailed distribution of that mean.")
+    ] = False,
     fail_429: Annotated[float, typer.Option("--fail-429", help="Share of attempts answered 429.")] = 0.0,
     fail_500: Annotated[float, typer.Option("--fail-500", help="Share of attempts answered 500.")] = 0.0,
     hang: Annotated[float, typer.Option(help="Share of attempts never answered.")] = 0.0,
     cut: Annotated[float, typer.Option(help="Share of attempts whose connection is cut.")] = 0.0,
     truncate: Annotated[float, typer.Option(help="Share of answers cut off in the middle.")] = 0.0,
 ) -> None:
-    """Serve the rehearsal teacher alone: an OpenAI-compatible stand-in for a model, for trying things out."""
+    """Serve the rehearsal teacher alone: an OpenAI-compatible stand-in for a model, for trying things out.
+
+    Example: saferthoughts rehearse --port 8399 --style inline --fail-429 0.1
+    """
+    from pipelines.config import validated
+    from pipelines.rehearsal.faults import RehearsalSettings
+    from pipelines.rehearsal.server import serve
+
+    settings = {
+        "port": port, "style": style, "seed": seed, "delay": delay, "heavy_tail": heavy_tail, "fail_429": fail_429,
+        "fail_500": fail_500, "hang": hang, "cut": cut, "truncate": truncate,
+    }  # fmt: skip
+    serve(validated(RehearsalSettings, settings, "the options"), _say)
 
 
 @app.command()

@@ -1,7 +1,7 @@
 """Responses and verdicts to accepted and rejected rows, by the queries under `curation/quality/`.
 
 Reads prompts, responses and verdicts of a run; writes accepted.parquet (response_id) and rejected.parquet
-(response_id, check, reason, value: a row for every check that objects). Run it with `saferthoughts check RUN`.
+(response_id, check_name, reason, value: a row for every check that objects). Run it with `saferthoughts check RUN`.
 
 A query reads the views `prompts`, `responses`, `verdicts` and `variants` and returns response_id, reason, value.
 Adding a file adds a check.
@@ -21,7 +21,7 @@ from pipelines.variant import load_variants
 
 FOLDER = Path(__file__).parent / "quality"
 _TABLES = ("prompts", "responses", "verdicts")
-_REJECTED = pa.schema([(name, pa.string()) for name in ("response_id", "check", "reason", "value")])
+_REJECTED = pa.schema([(name, pa.string()) for name in ("response_id", "check_name", "reason", "value")])
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +70,14 @@ def check(run: RunFolder) -> Checked:
     with open_views(run) as db:
         found = [_objections(db, name, path) for name, path in queries.items() if not wanted or name in wanted]
         rejected = pa.concat_tables(found) if found else _REJECTED.empty_table()
-        rejected = rejected.sort_by([("response_id", "ascending"), ("check", "ascending")])
+        rejected = rejected.sort_by([("response_id", "ascending"), ("check_name", "ascending")])
         db.register("rejected", rejected)
         accepted = db.sql(
             "SELECT response_id FROM responses ANTI JOIN rejected USING (response_id) ORDER BY response_id"
         ).to_arrow_table()
         responses = db.sql("SELECT count(*) FROM responses").fetchall()[0][0]
         lost = db.sql("SELECT count(DISTINCT response_id) FROM rejected").fetchall()[0][0]
-        reasons = db.sql("SELECT check, reason, count(*) FROM rejected GROUP BY ALL ORDER BY ALL").fetchall()
+        reasons = db.sql("SELECT check_name, reason, count(*) FROM rejected GROUP BY ALL ORDER BY ALL").fetchall()
     if accepted.num_rows + lost != responses:
         raise RuntimeError(f"{responses} responses, but {accepted.num_rows} accepted and {lost} rejected")
     run.write("accepted", accepted)
@@ -100,7 +100,7 @@ def _objections(db: duckdb.DuckDBPyConnection, name: str, path: Path) -> pa.Tabl
         found = db.sql(query).to_arrow_table()
     except duckdb.Error as error:
         told = str(error)
-        line = re.search(r"LINE (\d+)", told)
+        line = re.search(r"LINE (\d+)", told) or _line_of_error(db, query)
         where = f"{path}, line {line.group(1)}" if line else str(path)
         raise UserError(f"{where}: the query does not run: {told.splitlines()[0]}") from error
     missing = {"response_id", "reason", "value"} - set(found.column_names)
@@ -113,3 +113,12 @@ def _objections(db: duckdb.DuckDBPyConnection, name: str, path: Path) -> pa.Tabl
         found["value"].cast(pa.string()),
     ]
     return pa.table(columns, schema=_REJECTED)
+
+
+def _line_of_error(db: duckdb.DuckDBPyConnection, query: str) -> re.Match[str] | None:
+    """`sql` names the line of a syntax error only; `execute` names it for names that do not resolve as well."""
+    try:
+        db.execute(query)
+    except duckdb.Error as error:
+        return re.search(r"LINE (\d+)", str(error))
+    return None

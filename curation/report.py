@@ -21,22 +21,23 @@ _ENVIRONMENT = jinja2.Environment(
     lstrip_blocks=True,
     autoescape=True,  # prompts and responses are hostile text
 )
-_EXAMPLES = 6
+_EXAMPLES = 3
 
 
 def write_report(run: RunFolder) -> Path:
     """Write the report of what the run has so far and return its path."""
     stages = run.manifest()["stages"]
     scores_path = run.path / "scores.json"
-    scores = json.loads(scores_path.read_text(encoding="utf-8")) if scores_path.exists() else None
+    scores = _student(json.loads(scores_path.read_text(encoding="utf-8"))) if scores_path.exists() else None
+    config = load_config(run)
     page = _ENVIRONMENT.get_template("report.html.jinja").render(
         name=run.name,
-        config=load_config(run),
+        config=config,
+        rehearsal=any(teacher.embedded for teacher in config.teachers.values()),
         stages=stages,
         patterns=PATTERNS,
         funnel=_funnel(run, stages),
         scores=scores,
-        examples=_examples(scores),
     )
     path = run.path / "report.html"
     write_text(path, page)
@@ -57,6 +58,26 @@ def _funnel(run: RunFolder, stages: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"variant": name, "accepted": kept.get(name, 0), **c} for name, c in stages["judge"]["by_variant"].items()]
 
 
-def _examples(scores: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """The first few held-out prompts with each model's reply, harmful and benign in turn."""
-    return [] if scores is None else []
+def _student(scores: dict[str, Any]) -> dict[str, Any]:
+    """The scores as the page shows them: a row for each set and kind, a cell for each model."""
+    labels = [model["label"] for model in scores["models"]]
+    keys = list(dict.fromkeys((group["set"], group["kind"]) for group in scores["groups"]))
+    groups = {(group["set"], group["kind"], group["model"]): group for group in scores["groups"]}
+    rows = [{"set": key[0], "kind": key[1], "groups": [groups[(*key, label)] for label in labels]} for key in keys]
+    return {"labels": labels, "rows": rows, "examples": _examples(scores["samples"], labels)}
+
+
+def _examples(samples: list[dict[str, Any]], labels: list[str]) -> list[dict[str, Any]]:
+    """The first few prompts of each set and kind, with every model's reply."""
+    replies: dict[tuple[str, str, str, str], dict[str, Any]] = {}
+    for sample in samples:
+        key = (sample["set"], sample["kind"], sample["id"], sample["text"])
+        replies.setdefault(key, {})[sample["model"]] = sample
+    shown: dict[tuple[str, str], int] = {}
+    examples = []
+    for (name, kind, _, text), by_label in replies.items():
+        shown[name, kind] = shown.get((name, kind), 0) + 1
+        if shown[name, kind] <= _EXAMPLES:
+            answers = [by_label[label] for label in labels if label in by_label]
+            examples.append({"set": name, "kind": kind, "text": text, "replies": answers})
+    return examples

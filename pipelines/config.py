@@ -77,7 +77,7 @@ class Prompts(Part):
     source: str = Field(default="bundled", description="the bundled set, or a folder or file of prompts")
     harmful: int | None = Field(default=None, ge=0, description="how many harmful prompts; null for all combinations")
     benign: int | None = Field(default=None, ge=0, description="how many benign prompts; null for all")
-    bare_share: float = Field(default=0.5, ge=0, le=1, description="share of harmful prompts without a jailbreak")
+    bare_share: float = Field(default=0, ge=0, le=1, description="share of harmful prompts without a jailbreak")
     kind: str | None = Field(default=None, description="kind of every row of a file that has no kind column")
 
 

@@ -7,15 +7,21 @@ hangs or returns old rows. Here it runs in a scratch folder that is removed, and
 
 import logging
 import os
+import shutil
 import signal
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
+
+from filelock import FileLock, Timeout
+
+from pipelines.errors import UserError
 
 STOP_FILE = ".stop"
 
@@ -86,6 +92,32 @@ def _dataset_cache_in(folder: Path) -> Iterator[None]:
         datasets.enable_progress_bars()
 
 
+@contextmanager
+def muted_imports() -> Iterator[None]:
+    """For importing distilabel, which makes pydantic and others warn about code that is not ours to mend."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
+def _scratch(folder: Path, name: str) -> Iterator[Path]:
+    """A scratch folder for one pipeline at a time; what a killed one left behind goes first."""
+    lock = FileLock(folder / f".{name}.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise UserError(f"Another process is at work on {folder} ({name}). Wait for it, or stop it first.") from error
+    try:
+        for left in folder.glob(f".{name}.*"):
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+        with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=folder) as path:
+            yield Path(path)
+    finally:
+        lock.release()
+
+
 def run_pipeline(
     folder: Path, name: str, add_steps: Callable[[], None], keep: Callable[[Path, list[Path]], None]
 ) -> bool:
@@ -95,17 +127,17 @@ def run_pipeline(
         folder: The run folder; scratch space is made in it and removed.
         name: The pipeline's name, as its `pipeline.yaml` has it.
         add_steps: Called inside the pipeline's context.
-        keep: Called at the end with the pipeline's yaml and the parquet files of its last step.
+        keep: Called with the pipeline's yaml and the parquet files of its last step, unless it was stopped early.
 
     Returns:
         Whether it was stopped early, by Ctrl-C, SIGTERM or the stop file.
     """
     # Read by distilabel whenever it sets up its loggers, in children too.
     os.environ["DISTILABEL_LOG_LEVEL"] = "CRITICAL"
-    from distilabel.pipeline import Pipeline
+    with muted_imports():
+        from distilabel.pipeline import Pipeline
 
     stop = folder / STOP_FILE
-    stop.unlink(missing_ok=True)
 
     def stop_asking(number: int, frame: FrameType | None) -> None:
         stop.touch()
@@ -116,7 +148,8 @@ def run_pipeline(
                 signal.signal(number, stop_asking)
 
     with ExitStack() as stack:
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=f".{name}.", dir=folder)))
+        scratch = stack.enter_context(_scratch(folder, name))
+        stop.unlink(missing_ok=True)
         stack.enter_context(_dataset_cache_in(scratch / "datasets"))
         stack.enter_context(_root_logger_restored())
         stack.enter_context(_signals_restored())
@@ -124,8 +157,9 @@ def run_pipeline(
         with StoppablePipeline(name=name, cache_dir=scratch / "distilabel") as pipeline:
             add_steps()
         distiset = pipeline.run(use_cache=False)
-        parts = sorted((scratch / "distilabel").glob("**/steps_outputs/*/*.parquet"))
-        keep(Path(distiset.pipeline_path), parts)
-    stopped = stop.exists()
-    stop.unlink(missing_ok=True)
+        stopped = stop.exists()
+        stop.unlink(missing_ok=True)
+        if not stopped:
+            parts = sorted((scratch / "distilabel").glob("**/steps_outputs/*/*.parquet"))
+            keep(Path(distiset.pipeline_path), parts)
     return stopped

@@ -14,13 +14,12 @@ from pathlib import Path
 import duckdb
 
 from pipelines.config import RunConfig, load_config
-from pipelines.engine import run_pipeline
+from pipelines.engine import muted_imports, run_pipeline
 from pipelines.errors import Interrupted, UserError
 from pipelines.ledger import Ledger
 from pipelines.plan import plan
 from pipelines.progress import meter
 from pipelines.records import Prompt, Response, arrow_schema, from_table
-from pipelines.rehearsal.server import RehearsalSettings, rehearsing
 from pipelines.runs import RunFolder, atomic, file_hash
 from pipelines.teachers import api_key
 
@@ -72,9 +71,12 @@ def generate(run: RunFolder) -> Generated:
 
 def _run(run: RunFolder, config: RunConfig, ledger: Ledger, missing: int) -> bool:
     """The pipeline itself; True where it was stopped early."""
-    from pipelines.steps import AskTeachers, SplitReplies
+    with muted_imports():
+        from pipelines.steps import AskTeachers, SplitReplies
 
     def keep(pipeline_yaml: Path, parts: list[Path]) -> None:
+        if ledger.fatal_error() is not None:
+            return
         shutil.copyfile(pipeline_yaml, run.path / "pipeline.yaml")
         _write_tables(run, parts)
 
@@ -91,14 +93,14 @@ def _run(run: RunFolder, config: RunConfig, ledger: Ledger, missing: int) -> boo
 
 
 def _endpoints(config: RunConfig, stack: ExitStack) -> dict[str, str]:
-    """Base URLs by teacher; embedded teachers are started and stop with the stack."""
-    embedded = None
-    endpoints = {}
-    for name, teacher in config.teachers.items():
-        if teacher.embedded:
-            embedded = embedded or stack.enter_context(rehearsing(RehearsalSettings(seed=config.seed)))
-        endpoints[name] = teacher.base_url or embedded or ""
-    return endpoints
+    """Base URLs by teacher; one embedded server answers for all embedded teachers, and stops with the stack."""
+    embedded = ""
+    if any(teacher.embedded for teacher in config.teachers.values()):
+        from pipelines.rehearsal.faults import RehearsalSettings
+        from pipelines.rehearsal.server import rehearsing
+
+        embedded = stack.enter_context(rehearsing(RehearsalSettings(seed=config.seed)))
+    return {name: teacher.base_url or embedded for name, teacher in config.teachers.items()}
 
 
 @contextmanager

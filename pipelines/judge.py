@@ -72,7 +72,7 @@ def _by_variant(responses: list[Response], verdicts: list[Verdict], kinds: dict[
 
 def _verdict(response: Response, kinds: dict[str, Kind]) -> Verdict:
     found = judge_by_rules(kinds[response.prompt_id], response.reasoning, response.answer)
-    labels = {label: None if found.labels is None else found.labels[label] for label in LABELS}
+    labels = {label: found.labels[label] for label in LABELS}
     evidence = json.dumps(found.evidence, ensure_ascii=False, sort_keys=True)
     return Verdict(
         response_id=response.response_id,

@@ -64,6 +64,12 @@ def configured(options: Options) -> RunConfig:
     for key, value in flags:
         if value is not None:
             _put(values, key, value)
+    entries = values.get("teachers")
+    if isinstance(entries, dict):
+        # A part of an entry, such as `--set teachers.deepseek.in_flight=8`, changes that part of the known one.
+        for name, entry in entries.items():
+            if name in teachers and isinstance(entry, dict):
+                entries[name] = {**teachers[name].model_dump(mode="json"), **entry}
     return resolve(validated(RunConfig, values, where), teachers)
 
 
@@ -74,11 +80,21 @@ def _teacher(options: Options) -> Teacher:
     return validated(Teacher, fields, "the options")
 
 
-def _parsed(text: str) -> tuple[str, Any]:
-    """`key=value`, the value as YAML reads it."""
+def key_and_value(text: str) -> tuple[str, str]:
+    """`key=value` taken apart.
+
+    Raises:
+        UserError: it is not of that form.
+    """
     key, equals, value = text.partition("=")
     if not key or not equals:
-        raise UserError(f"--set takes key=value, such as --set prompts.bare_share=0.2; it got '{text}'.")
+        raise UserError(f"--set takes key=value, such as --set seed=1; it got '{text}'.")
+    return key, value
+
+
+def _parsed(text: str) -> tuple[str, Any]:
+    """`key=value`, the value as YAML reads it."""
+    key, value = key_and_value(text)
     try:
         return key, yaml.safe_load(value)
     except yaml.YAMLError as error:

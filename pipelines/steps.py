@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from distilabel.steps import GeneratorStep, Step, StepInput
 
@@ -30,6 +30,8 @@ from pipelines.variant import variant
 if TYPE_CHECKING:
     from distilabel.typing import GeneratorStepOutput, StepOutput
 
+# Planned rows that are answered or have failed; None at the end, an exception where dispatching itself went wrong.
+Done: TypeAlias = "queue.Queue[dict[str, Any] | BaseException | None]"
 _PLANNED = ["response_id", "prompt_id", "variant", "teacher", "model", "sampling", "sample", "key"]
 _RESPONSE = list(Response.__dataclass_fields__)
 # Stands alone in the last batch when a run was stopped before anything was done; it has no response_id.
@@ -51,7 +53,7 @@ class AskTeachers(GeneratorStep):  # type: ignore[misc]
         return [*_PLANNED, "error"]
 
     def process(self, offset: int = 0) -> "GeneratorStepOutput":
-        done: queue.Queue[dict[str, Any] | BaseException | None] = queue.Queue()
+        done: Done = queue.Queue()
         threading.Thread(target=self._serve, args=(done,), daemon=True).start()
         batch: list[dict[str, Any]] = []
         while (row := done.get()) is not None:
@@ -64,7 +66,7 @@ class AskTeachers(GeneratorStep):  # type: ignore[misc]
             batch.append(row)
         yield batch or [_NOTHING], True
 
-    def _serve(self, done: "queue.Queue[dict[str, Any] | BaseException | None]") -> None:
+    def _serve(self, done: Done) -> None:
         # openai logs every request through httpx2; at hundreds a second that costs a third of the rate.
         logging.getLogger("httpx2").setLevel(logging.WARNING)
         try:
@@ -73,14 +75,17 @@ class AskTeachers(GeneratorStep):  # type: ignore[misc]
         except BaseException as error:  # noqa: BLE001 - handed to the step's own thread, which raises it
             done.put(error)
 
-    async def _dispatch(self, done: "queue.Queue[dict[str, Any] | BaseException | None]") -> None:
+    async def _dispatch(self, done: Done) -> None:
         run = RunFolder(Path(self.run))
         config = load_config(run)
         prompts = from_table(Prompt, run.read("prompts"))
         ledger = Ledger(run.path / "ledger.sqlite")
         for ask in plan(config, prompts, teacher=None):
             done.put(_planned(ask, ""))
-        watcher = asyncio.create_task(_watch(run.path / STOP_FILE, ledger))
+        # Set when somebody asked for a stop, or when every further request would fail.
+        halt = asyncio.Event()
+        watcher = asyncio.create_task(_watch(run.path / STOP_FILE, halt))
+        halted = asyncio.create_task(halt.wait())
         async with AsyncExitStack() as stack:
             # A loop a teacher: one that is slow or at its limit does not hold up another.
             loops = [
@@ -90,29 +95,25 @@ class AskTeachers(GeneratorStep):  # type: ignore[misc]
                         plan(config, prompts, teacher=name),
                         ledger,
                         done,
+                        halt,
                     )
                 )
                 for name, url in self.endpoints.items()
             ]
             everything = asyncio.gather(*loops, return_exceptions=True)
-            awaited: set[asyncio.Future[Any]] = {everything, watcher}
+            awaited: set[asyncio.Future[Any]] = {everything, halted}
             await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
-            stopped = watcher.done()
-            watcher.cancel()
-            everything.cancel()
+            for task in (watcher, halted, everything):
+                task.cancel()
             await asyncio.gather(everything, return_exceptions=True)
         ledger.close()
-        if not stopped:
+        if not halt.is_set():
             for result in everything.result():
                 if isinstance(result, BaseException):
                     raise result
 
     async def _ask_one_teacher(
-        self,
-        client: TeacherClient,
-        asks: Iterator[Ask],
-        ledger: Ledger,
-        done: "queue.Queue[dict[str, Any] | BaseException | None]",
+        self, client: TeacherClient, asks: Iterator[Ask], ledger: Ledger, done: Done, halt: asyncio.Event
     ) -> None:
         async with asyncio.TaskGroup() as group:
             for ask in asks:
@@ -120,18 +121,18 @@ class AskTeachers(GeneratorStep):  # type: ignore[misc]
                     done.put(_planned(ask, ""))
                     continue
                 await client.gate.acquire()
-                group.create_task(_ask(ask, client, ledger, done))
+                if halt.is_set():
+                    return
+                group.create_task(_ask(ask, client, ledger, done, halt))
 
 
-async def _watch(stop: Path, ledger: Ledger) -> None:
-    """Ends when somebody asked for a stop, or when every further request would fail."""
-    while not stop.exists() and ledger.fatal_error() is None:
+async def _watch(stop: Path, halt: asyncio.Event) -> None:
+    while not stop.exists():
         await asyncio.sleep(0.2)
+    halt.set()
 
 
-async def _ask(
-    ask: Ask, client: TeacherClient, ledger: Ledger, done: "queue.Queue[dict[str, Any] | BaseException | None]"
-) -> None:
+async def _ask(ask: Ask, client: TeacherClient, ledger: Ledger, done: Done, halt: asyncio.Event) -> None:
     error = ""
     try:
         reply = await client.ask(ask.messages, json.loads(ask.sampling))
@@ -139,6 +140,8 @@ async def _ask(
     except TeacherError as failure:
         error = str(failure)
         ledger.fail(ask.key, error, failure.fatal)
+        if failure.fatal:
+            halt.set()
     finally:
         client.gate.release()
     done.put(_planned(ask, error))

@@ -31,7 +31,7 @@ def change(run: RunFolder, variant: str, **changes: str) -> str:
 
 def reasons_of(run: RunFolder, response_id: str) -> set[tuple[str, str]]:
     rows = run.read("rejected").to_pylist()
-    return {(row["check"], row["reason"]) for row in rows if row["response_id"] == response_id}
+    return {(row["check_name"], row["reason"]) for row in rows if row["response_id"] == response_id}
 
 
 def test_every_response_is_accepted_or_rejected_with_a_reason(judged: RunFolder) -> None:
@@ -55,7 +55,11 @@ def test_every_response_is_accepted_or_rejected_with_a_reason(judged: RunFolder)
         ("nocot", {"reasoning": "Hm."}, ("format_broken", "reasoning where there should be none")),
         ("template", {"answer": "Sorry. </think>"}, ("format_broken", "tag left in the answer")),
         ("template", {"reasoning": "<think> a"}, ("format_broken", "tag left in the reasoning")),
-        ("improved", {"answer": "Of course, [detail withheld]."}, ("refusal_missing", "no refusal of a harmful prompt")),
+        (
+            "improved",
+            {"answer": "Of course, [detail withheld]."},
+            ("refusal_missing", "no refusal of a harmful prompt"),
+        ),
         ("benign", {"answer": "Sorry, I cannot help with that."}, ("refusal_present", "refusal of a benign prompt")),
     ],
 )

@@ -1,6 +1,6 @@
 """The splitter and the joiner: no character of reasoning or answer is lost, whichever way a server sends them."""
 
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pipelines.thinking import Thought, join, split
@@ -10,7 +10,9 @@ free_of_tags = st.text().filter(lambda text: "<think>" not in text and "</think>
 
 @given(free_of_tags, st.text())
 def test_split_gives_back_what_join_put_together(reasoning: str, answer: str) -> None:
-    assert split(join(reasoning, answer)) == Thought(reasoning, answer, "inline") or answer.lstrip().startswith("<think>")
+    # An answer that opens with a block of its own is read as more reasoning, whoever wrote it.
+    assume(not answer.lstrip().startswith("<think>"))
+    assert split(join(reasoning, answer)) == Thought(reasoning, answer, "inline")
 
 
 @given(free_of_tags, free_of_tags)

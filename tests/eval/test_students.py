@@ -1,0 +1,143 @@
+"""The CPU provider: batching changes no answer, truncation shows, bad folders and failures are told."""
+
+import asyncio
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from inspect_ai.model import ChatMessageUser, GenerateConfig
+
+from eval.students import Completion, Student, StudentAPI
+from pipelines.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def learned(students: Mapping[str, Path]) -> Iterator[Student]:
+    student = Student(students["after"])
+    yield student
+    student.close()
+
+
+def ask(student: Student, *texts: str, max_tokens: int = 100) -> list[Completion]:
+    futures = [student.submit([{"role": "user", "content": text}], max_tokens) for text in texts]
+    return [future.result(timeout=60) for future in futures]
+
+
+def test_student_answers_a_batch_of_unequal_prompts(learned: Student, answers: Mapping[str, Any]) -> None:
+    # The answers were learned without padding, so a wrong mask or position of a padded row would change them.
+    done = ask(learned, *(known.text for known in answers.values()))
+    assert [one.text for one in done] == [known.completion for known in answers.values()]
+    assert {one.stop_reason for one in done} == {"stop"}
+
+
+def test_student_answers_alone_as_in_a_batch(learned: Student, answers: Mapping[str, Any]) -> None:
+    for _, text, completion in list(answers.values())[:3]:
+        assert ask(learned, text)[0].text == completion
+
+
+def test_student_tells_truncation(learned: Student, answers: Mapping[str, Any]) -> None:
+    _, text, completion = answers["threat"]
+    cut, whole = ask(learned, text, max_tokens=5)[0], ask(learned, text)[0]
+    assert (cut.stop_reason, cut.output_tokens) == ("max_tokens", 5)
+    assert completion.startswith(cut.text)
+    # An answer that ends exactly at the limit is whole.
+    exact = ask(learned, text, max_tokens=whole.output_tokens)[0]
+    assert (exact.stop_reason, exact.text) == ("stop", completion)
+
+
+def test_student_tells_the_end_of_its_context(students: Mapping[str, Path]) -> None:
+    student = Student(students["before"])
+    # The untrained student never ends; its context is 256 tokens.
+    done = ask(student, "x" * 200, max_tokens=200)[0]
+    assert done.stop_reason == "model_length"
+    assert done.input_tokens + done.output_tokens == 256
+    with pytest.raises(ValueError, match="context 256"):
+        ask(student, "x" * 300)
+    student.close()
+
+
+def test_student_drops_finished_rows(learned: Student, answers: Mapping[str, Any]) -> None:
+    steps = []
+    learned.watch = lambda made, finished: steps.append((made, finished))
+    done = ask(learned, *(known.text for known in answers.values()))
+    learned.watch = None
+    assert sum(made for made, _ in steps) == sum(one.output_tokens for one in done)
+    assert sum(finished for _, finished in steps) == len(done)
+    assert len(steps) == max(one.output_tokens for one in done), "concurrent requests did not share one batch"
+
+
+def test_student_splits_more_than_a_batch_evenly(students: Mapping[str, Path], answers: Mapping[str, Any]) -> None:
+    student = Student(students["after"], batch=6)
+    widths = []
+    student.watch = lambda made, finished: widths.append(made)
+    done = ask(student, *(known.text for known in answers.values()))
+    student.close()
+    assert sorted(one.text for one in done) == sorted(known.completion for known in answers.values())
+    assert max(widths) == 4
+
+
+def test_student_forgets_a_cancelled_request(learned: Student, answers: Mapping[str, Any]) -> None:
+    text = answers["process"].text
+    dropped = learned.submit([{"role": "user", "content": answers["garden"].text}], 100)
+    dropped.cancel()
+    assert ask(learned, text)[0].text == answers["process"].completion
+
+
+def test_student_gives_a_failure_to_those_who_wait_and_lives_on(learned: Student, answers: Mapping[str, Any]) -> None:
+    def fail(made: int, finished: int) -> None:
+        raise MemoryError("no room for the batch")
+
+    learned.watch = fail
+    with pytest.raises(MemoryError, match="no room"):
+        ask(learned, answers["process"].text)
+    learned.watch = None
+    assert ask(learned, answers["process"].text)[0].text == answers["process"].completion
+
+
+def test_student_puts_a_prefilled_opener_back(
+    students: Mapping[str, Path], tmp_path: Path, answers: Mapping[str, Any]
+) -> None:
+    folder = shutil.copytree(students["after"], tmp_path / "prefilled")
+    template = folder / "chat_template.jinja"
+    plain = template.read_text(encoding="utf-8")
+    template.write_text(plain.replace("<|assistant|>{%", "<|assistant|><think>\n{%"), encoding="utf-8")
+    student = Student(folder)
+    done = ask(student, answers["threat"].text)[0]
+    student.close()
+    assert done.text == answers["threat"].completion
+
+
+def test_student_without_chat_template_is_refused(students: Mapping[str, Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(students["after"], tmp_path / "base")
+    (folder / "chat_template.jinja").unlink()
+    with pytest.raises(UserError, match="has no chat template"):
+        Student(folder)
+
+
+def test_student_that_cannot_be_loaded_is_refused(students: Mapping[str, Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(students["after"], tmp_path / "broken")
+    (folder / "config.json").write_text('{"model_type": "no-such-model"}', encoding="utf-8")
+    with pytest.raises(UserError, match="cannot be loaded"):
+        Student(folder)
+    with pytest.raises(UserError, match="not a folder"):
+        Student(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        (GenerateConfig(max_tokens=5, temperature=0.7), "temperature"),
+        (GenerateConfig(max_tokens=5, num_choices=2), "num_choices"),
+        (GenerateConfig(max_tokens=5, stop_seqs=["."]), "stop_seqs"),
+        (GenerateConfig(), "max_tokens"),
+    ],
+)
+def test_provider_refuses_what_it_cannot_honour(
+    students: Mapping[str, Path], config: GenerateConfig, named: str
+) -> None:
+    api = StudentAPI("after", path=str(students["after"]))
+    with pytest.raises(ValueError, match=named):
+        asyncio.run(api.generate([ChatMessageUser(content="Hello.")], [], "none", config))
+    api.close()

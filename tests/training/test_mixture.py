@@ -1,0 +1,98 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.errors import UserError
+from pipelines.thinking import join
+from training.mixture import Mixture, draw
+from training.quiet import quiet
+
+IMPROVED = [
+    {
+        "id": f"row-{n}",
+        "kind": "harmful",
+        "prompt": f"Request {n}",
+        "messages": [
+            {"role": "user", "content": f"Request {n}"},
+            {"role": "assistant", "content": join("It would hurt someone.", "Sorry, no.")},
+        ],
+    }
+    for n in range(10)
+]
+
+
+@pytest.fixture
+def drawn(tmp_path: Path) -> Callable[..., Mixture]:
+    def from_release(release: Path, seed: int = 1, **wanted: int) -> Mixture:
+        with quiet():
+            return draw(release, wanted, seed, tmp_path / "cache")
+
+    return from_release
+
+
+def test_draw_depends_on_seed_and_not_on_row_order(
+    write_release: Callable[..., Path], drawn: Callable[..., Mixture]
+) -> None:
+    forwards = write_release({"improved": IMPROVED}, "forwards")
+    backwards = write_release({"improved": IMPROVED[::-1]}, "backwards")
+    first = drawn(forwards, improved=4)
+    assert first.rows == drawn(backwards, improved=4).rows
+    assert first.content == drawn(backwards, improved=4).content
+    assert first.rows != drawn(forwards, seed=2, improved=4).rows
+    assert len({row.id for row in first.rows}) == 4
+
+
+def test_draw_keeps_whole_conversations_and_counts_them(release: Path, drawn: Callable[..., Mixture]) -> None:
+    mixture = drawn(release, improved=10, benign=6)
+    assert mixture.counts() == {"improved": {"harmful": 10}, "benign": {"benign": 6}}
+    assert all([turn["role"] for turn in row.messages] == ["user", "assistant"] for row in mixture.rows)
+    assert all("<think>\n" in row.messages[1]["content"] for row in mixture.rows)
+    assert sorted(mixture.files) == [
+        "data/benign/train-00000-of-00001.parquet",
+        "data/improved/train-00000-of-00001.parquet",
+    ]
+
+
+def broken(**change: Any) -> list[dict[str, Any]]:
+    return [{**IMPROVED[0], **change}]
+
+
+USER = {"role": "user", "content": "Request"}
+ASSISTANT = {"role": "assistant", "content": "Sorry."}
+
+
+@pytest.mark.parametrize(
+    ("configs", "message"),
+    [
+        ({"improve": IMPROVED}, r"Unknown configuration of the release .* 'improved'. Did you mean 'improve'\?"),
+        ({"improved": [{"prompt": "Request", "answer": "Sorry."}]}, "no column 'messages', only prompt, answer"),
+        ({"improved": []}, "has no rows"),
+        ({"improved": IMPROVED[:3]}, "has 3 rows, the recipe's mixture wants 4.*--set mixture.improved=3"),
+        ({"improved": broken(messages=[USER]) * 4}, "Row 'row-0'.*ends with its only assistant turn"),
+        ({"improved": broken(messages=[ASSISTANT, USER]) * 4}, "ends with its only assistant turn"),
+        ({"improved": broken(messages=[USER, ASSISTANT, USER, ASSISTANT]) * 4}, "its only assistant turn"),
+        ({"improved": broken(messages="Request, Sorry.") * 4}, "is not a conversation"),
+    ],
+)
+def test_bad_dataset_is_one_clear_line(
+    write_release: Callable[..., Path], drawn: Callable[..., Mixture], configs: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message) as raised:
+        drawn(write_release(configs), improved=4)
+    assert "\n" not in str(raised.value)
+
+
+def test_dataset_must_be_a_release_folder(tmp_path: Path, drawn: Callable[..., Mixture]) -> None:
+    with pytest.raises(UserError, match="is not a folder"):
+        drawn(tmp_path / "nowhere", improved=4)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="cannot be read as a release"):
+        drawn(tmp_path / "empty", improved=4)
+
+
+def test_damaged_parquet_is_one_clear_line(release: Path, drawn: Callable[..., Mixture]) -> None:
+    (release / "data" / "improved" / "train-00000-of-00001.parquet").write_bytes(b"PAR1 not at all")
+    with pytest.raises(UserError, match="cannot be read as a release"):
+        drawn(release, improved=4)

@@ -1,0 +1,160 @@
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from pipelines.errors import UserError
+from pipelines.runs import file_hash
+from training.recipe import Recipe, load_recipe
+from training.sft import TrainResult, cpu_threads, train
+
+
+@pytest.fixture
+def trained(release: Path, tiny_student: Path, tmp_path: Path) -> Callable[..., TrainResult]:
+    """Train the tiny student on the small release."""
+
+    def run(output: str = "model", **recipe: Any) -> TrainResult:
+        settings = {"epochs": 2, "learning_rate": 1e-2, "batch_size": 4, "gradient_checkpointing": False, **recipe}
+        mixture = {"improved": 10, "benign": 6}
+        made = Recipe.model_validate({"mixture": mixture, "chat_template": "smollm2", "max_length": 512, **settings})
+        return train(made, release, tmp_path / output, tiny_student)
+
+    return run
+
+
+def hidden(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_train_leaves_a_whole_model(
+    trained: Callable[..., TrainResult], tmp_path: Path, tiny_student: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = trained(epochs=6)
+    folder = tmp_path / "model"
+    facts = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+    assert len(result.losses) == 6 * 4
+    assert result.losses[-1] < 0.5 * result.losses[0]
+    assert facts["loss"] == list(result.losses)
+    assert facts["rows"] == {"improved": {"harmful": 10}, "benign": {"benign": 6}}
+    assert facts["trained_tokens"] == result.trained_tokens == 6 * result.proof.labelled
+    assert facts["student"] == {
+        "model": "tiny",
+        "source": str(tiny_student),
+        "weights_sha256": file_hash(tiny_student / "model.safetensors"),
+    }
+    assert len(facts["dataset"]["files"]) == 2
+    assert load_recipe(str(folder / "recipe.yaml")).epochs == 6
+    assert "improved: 10 harmful; benign: 6 benign" in (folder / "README.md").read_text(encoding="utf-8")
+    assert hidden(tmp_path) == []
+    assert capsys.readouterr().out == ""
+
+
+def test_trained_model_is_served_with_the_students_own_template(
+    trained: Callable[..., TrainResult], tiny_student: Path
+) -> None:
+    folder = trained().model
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert tokenizer.chat_template == AutoTokenizer.from_pretrained(tiny_student).chat_template
+    assert "generation %" not in tokenizer.chat_template
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    prompt = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "How do I forge letter number 3?"}],
+        add_generation_prompt=True,
+        return_tensors="pt",
+        return_dict=True,
+    )
+    assert model.generate(**prompt, max_new_tokens=4, do_sample=False).shape[1] == prompt["input_ids"].shape[1] + 4
+
+
+def test_training_twice_gives_the_same_weights(trained: Callable[..., TrainResult]) -> None:
+    first, second, other = trained("one"), trained("two"), trained("three", seed=7)
+    weights = [file_hash(result.model / "model.safetensors") for result in (first, second, other)]
+    assert first.losses == second.losses
+    assert weights[0] == weights[1] != weights[2]
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        {"lora": {"r": 4, "alpha": 8}},
+        {"packing": True},
+        {"gradient_checkpointing": True},
+        {"bf16": False, "gradient_accumulation": 2},
+    ],
+    ids=["lora", "packing", "gradient checkpointing", "float32 with accumulation"],
+)
+def test_every_way_of_training_changes_a_model_that_loads(
+    trained: Callable[..., TrainResult], tiny_student: Path, recipe: dict[str, Any]
+) -> None:
+    result = trained(epochs=3, **recipe)
+    before, after = (AutoModelForCausalLM.from_pretrained(path) for path in (tiny_student, result.model))
+    assert result.losses[-1] < result.losses[0]
+    assert set(before.state_dict()) == set(after.state_dict())
+    layer = "model.layers.0.mlp.down_proj.weight"
+    assert not before.state_dict()[layer].float().allclose(after.state_dict()[layer].float(), atol=1e-3)
+
+
+def test_train_replaces_an_earlier_model_and_nothing_else(trained: Callable[..., TrainResult], tmp_path: Path) -> None:
+    trained()
+    trained(seed=7)
+    assert load_recipe(str(tmp_path / "model" / "recipe.yaml")).seed == 7
+    keep = tmp_path / "mine" / "notes.txt"
+    keep.parent.mkdir()
+    keep.write_text("keep", encoding="utf-8")
+    with pytest.raises(UserError, match="is not a model of this stage"):
+        trained("mine")
+    assert keep.read_text(encoding="utf-8") == "keep"
+
+
+def test_failed_proof_leaves_nothing(trained: Callable[..., TrainResult], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is cut after 50 of"):
+        trained(max_length=50)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["release"]
+
+
+def test_loss_that_is_no_number_stops_the_run(
+    release: Path, tiny_student: Path, tmp_path: Path, trained: Callable[..., TrainResult]
+) -> None:
+    broken = shutil.copytree(tiny_student, tmp_path / "broken")
+    model = AutoModelForCausalLM.from_pretrained(broken)
+    model.model.norm.weight.data[0] = float("nan")
+    model.save_pretrained(broken)
+    recipe = Recipe(mixture={"improved": 4}, chat_template="smollm2", gradient_checkpointing=False, max_length=512)
+    with pytest.raises(UserError, match="loss of step 1 is nan; training stopped"):
+        train(recipe, release, tmp_path / "model", broken)
+    assert not (tmp_path / "model").exists()
+
+
+def test_student_without_chat_template_is_refused(release: Path, tiny_student: Path, tmp_path: Path) -> None:
+    base = shutil.copytree(tiny_student, tmp_path / "base")
+    (base / "chat_template.jinja").unlink()
+    with pytest.raises(UserError, match="has no chat template: it is a base model"):
+        train(Recipe(mixture={"improved": 4}), release, tmp_path / "model", base)
+
+
+def test_student_that_is_no_checkpoint_is_refused(release: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is not a checkpoint"):
+        train(Recipe(mixture={"improved": 4}), release, tmp_path / "model", release)
+
+
+def test_template_without_generation_markers_is_refused(trained: Callable[..., TrainResult]) -> None:
+    with pytest.raises(UserError, match="has a chat template without generation markers"):
+        trained(chat_template=None)
+
+
+@pytest.mark.timeout(300)
+def test_real_student_learns_from_one_step(release: Path, real_student: Path, tmp_path: Path) -> None:
+    recipe = load_recipe("smollm2-135m-cpu", {"mixture": "{improved: 4, benign: 4}", "epochs": "2"})
+    result = train(recipe, release, tmp_path / "model", real_student)
+    assert result.losses[-1] < result.losses[0]
+    assert result.proof.example[0].text.endswith("<|im_start|>assistant\n")
+    assert result.proof.example[1].text.startswith("<think>\n")
+
+
+def test_cpu_threads_fit_the_machine() -> None:
+    assert 1 <= cpu_threads() <= len(os.sched_getaffinity(0))

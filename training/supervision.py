@@ -1,0 +1,230 @@
+"""The proof that a run trains on the reasoning, made on the very batches the trainer would see.
+
+Reads the trainer's prepared dataset through its own collator, and the rows they came from. Writes nothing.
+
+A chat template may delete the reasoning from assistant turns (R1-Distill's does), a tokenizer may merge across the
+boundary, a packer may cut: such a run looks fine and is worthless. Here every document the trainer holds must be, token
+for token, what serving would see up to the assistant's first token, followed by the row's reasoning, closing tag,
+answer and end-of-turn, exactly these labelled.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pipelines.errors import UserError
+from pipelines.thinking import CLOSE, join, split
+from training.mixture import TrainingRow
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+    from trl.trainer.sft_trainer import SFTTrainer
+
+IGNORED = -100
+_SHOWN = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A stretch of one document, and whether it is trained on. Control characters are replaced: safe on a terminal."""
+
+    text: str
+    trained: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SupervisionProof:
+    """What was proven, over all rows: `tokens` without padding, of which `labelled` are trained on."""
+
+    rows: int
+    tokens: int
+    labelled: int
+    longest: int
+    example: tuple[Piece, ...]
+
+    @property
+    def labelled_share(self) -> float:
+        """Labelled tokens over tokens, 0 to 1."""
+        return self.labelled / self.tokens
+
+
+@dataclass(frozen=True, slots=True)
+class _Document:
+    """One row as the model meets it: its token ids and, position by position, id or IGNORED."""
+
+    ids: tuple[int, ...]
+    labels: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Expected:
+    row: TrainingRow
+    prefix: tuple[int, ...]
+    response: tuple[int, ...]
+
+
+def prove(
+    trainer: "SFTTrainer", rows: Sequence[TrainingRow], serving: "PreTrainedTokenizerBase", batch_size: int
+) -> SupervisionProof:
+    """Check every row through the trainer's own data path.
+
+    Args:
+        trainer: Ready to train; its `train_dataset` is prepared and its `data_collator` builds batches.
+        rows: What it was given to train on.
+        serving: The student's tokenizer with the chat template it is served with.
+        batch_size: Rows a batch, so that padding is seen as in training.
+
+    Raises:
+        UserError: the first row that is not wholly and only supervised where it should be, and what is wrong.
+    """
+    expected = [_expect(row, serving) for row in rows]
+    documents = list(_documents(trainer, batch_size))
+    by_prefix: dict[tuple[int, ...], list[_Expected]] = {}
+    for item in expected:
+        by_prefix.setdefault(item.prefix, []).append(item)
+    unseen = Counter((item.prefix, item.response) for item in expected)
+    lengths = sorted({len(item.prefix) for item in expected}, reverse=True)
+    for document in documents:
+        prefix = next((document.ids[:n] for n in lengths if document.ids[:n] in by_prefix), None)
+        if prefix is None:
+            raise _prefix_differs(document, expected, serving)
+        match = _closest(by_prefix[prefix], document)
+        _check(match, document, serving)
+        unseen[(match.prefix, match.response)] -= 1
+    left = [item for item in expected if unseen[(item.prefix, item.response)] > 0]
+    if left or len(documents) != len(rows):
+        which = f", the first missing is {left[0].row.id!r}" if left else ""
+        raise UserError(f"The trainer holds {len(documents)} rows of the {len(rows)} it was given{which}.")
+    return SupervisionProof(
+        rows=len(documents),
+        tokens=sum(len(document.ids) for document in documents),
+        labelled=sum(label != IGNORED for document in documents for label in document.labels),
+        longest=max(len(document.ids) for document in documents),
+        example=_pieces(documents[0], serving),
+    )
+
+
+def _expect(row: TrainingRow, serving: "PreTrainedTokenizerBase") -> _Expected:
+    """The tokens serving would see before the assistant's text, and those the assistant should have written."""
+    content = row.messages[-1]["content"]
+    thought = split(content)
+    if thought.source != "inline" or join(thought.reasoning, thought.answer) != content:
+        raise UserError(
+            f"Row {row.id!r} is not '<think>\\nreasoning\\n</think>\\n\\nanswer': it begins {_shown(content)} and "
+            "would teach another form. Build the release again with this version."
+        )
+    prompt = [dict(turn) for turn in row.messages[:-1]]
+    prefix: Any = serving.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=False)
+    # Apart from the prompt, as the student will write it; the trainer tokenises both as one text, so a token that
+    # merges across the boundary shows as a difference.
+    response: Any = serving(content, add_special_tokens=False)["input_ids"]
+    return _Expected(row, tuple(prefix), (*response, int(serving.eos_token_id)))
+
+
+def _decode(tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int]) -> str:
+    return str(tokenizer.decode(list(ids)))
+
+
+def _documents(trainer: "SFTTrainer", batch_size: int) -> Iterator[_Document]:
+    """Every row of the trainer's dataset, out of collated batches, padding off and packed sequences taken apart."""
+    dataset: Any = trainer.train_dataset
+    columns = [name for name in ("input_ids", "labels", "seq_lengths") if name in dataset.column_names]
+    dataset = dataset.select_columns(columns)
+    for start in range(0, len(dataset), batch_size):
+        batch = trainer.data_collator([dataset[i] for i in range(start, min(start + batch_size, len(dataset)))])
+        attended = batch.get("attention_mask")
+        positions = batch.get("position_ids")
+        for n, (ids, labels) in enumerate(zip(batch["input_ids"].tolist(), batch["labels"].tolist(), strict=True)):
+            if attended is not None:
+                real = sum(attended[n].tolist())
+                if any(label != IGNORED for label in labels[real:]):
+                    raise UserError("Padding would be trained on: the collator labels tokens that are not attended to.")
+                ids, labels = ids[:real], labels[:real]
+            starts = [0] if positions is None else [i for i, at in enumerate(positions[n].tolist()) if at == 0]
+            for begin, end in zip(starts, [*starts[1:], len(ids)], strict=True):
+                yield _Document(tuple(ids[begin:end]), tuple(labels[begin:end]))
+
+
+def _closest(candidates: Sequence[_Expected], document: _Document) -> _Expected:
+    """Of rows with the same prompt, the one whose response agrees longest with the document."""
+
+    tail = document.ids[len(candidates[0].prefix) :]
+    return max(candidates, key=lambda item: (_agreement(tail, item.response), -len(item.response)))
+
+
+def _agreement(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two sequences have in common at their beginning."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
+def _check(item: _Expected, document: _Document, tokenizer: "PreTrainedTokenizerBase") -> None:
+    row, start, end = item.row.id, len(item.prefix), len(item.prefix) + len(item.response)
+    if document.ids[start:end] != item.response:
+        got = document.ids[start:end]
+        if got == item.response[: len(got)]:
+            raise UserError(
+                f"Row {row!r} is cut after {len(document.ids)} of {end} tokens. Raise max_length to at least {end}."
+            )
+        at = _agreement(got, item.response)
+        lost = _decode(tokenizer, item.response[at:])
+        raise UserError(
+            f"Row {row!r} reaches the trainer without its {_part(item, at, tokenizer)}: {_shown(lost)} is not there. "
+            "The chat template drops or rewrites it; choose another with --set chat_template=..."
+        )
+    for at, label in enumerate(document.labels):
+        should = document.ids[at] if start <= at < end else IGNORED
+        if label == should:
+            continue
+        if start <= at < end:
+            text = _shown(_decode(tokenizer, document.ids[at:end]))
+            part = _part(item, at - start, tokenizer)
+            raise UserError(f"Row {row!r}: its {part} is not trained on, from {text} on. Check the generation markers.")
+        side = "prompt" if at < start else "text after its end-of-turn"
+        text = _shown(_decode(tokenizer, document.ids[at : at + 8]))
+        raise UserError(f"Row {row!r}: its {side} would be trained on, at {text}. Check the generation markers.")
+
+
+def _part(item: _Expected, at: int, tokenizer: "PreTrainedTokenizerBase") -> str:
+    """Which part of the response its token number `at` belongs to."""
+    if at == len(item.response) - 1:
+        return "end-of-turn"
+    before, through = _decode(tokenizer, item.response[:at]), _decode(tokenizer, item.response[: at + 1])
+    if CLOSE in before:
+        return "answer"
+    reasoning_end = len(item.row.messages[-1]["content"].partition(CLOSE)[0])
+    return "reasoning" if len(through) <= reasoning_end else "closing tag"
+
+
+def _prefix_differs(
+    document: _Document, expected: Sequence[_Expected], tokenizer: "PreTrainedTokenizerBase"
+) -> UserError:
+    nearest = max(expected, key=lambda item: _agreement(document.ids, item.prefix))
+    at = _agreement(document.ids, nearest.prefix)
+    trained, served = (_decode(tokenizer, ids[at : at + 12]) for ids in (document.ids, nearest.prefix))
+    return UserError(
+        f"Row {nearest.row.id!r} is trained behind another prompt than it is served with: from token {at} on training "
+        f"has {_shown(trained)}, serving {_shown(served)}. The training template must render prompts as the student's "
+        "own does."
+    )
+
+
+def _pieces(document: _Document, tokenizer: "PreTrainedTokenizerBase") -> tuple[Piece, ...]:
+    pieces = []
+    start = 0
+    for at in range(1, len(document.ids) + 1):
+        trained = document.labels[start] != IGNORED
+        if at == len(document.ids) or (document.labels[at] != IGNORED) != trained:
+            pieces.append(Piece(_safe(_decode(tokenizer, document.ids[start:at])), trained))
+            start = at
+    return tuple(pieces)
+
+
+def _safe(text: str) -> str:
+    """Row text is hostile: a terminal must not obey it."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "...")
