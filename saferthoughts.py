@@ -3,6 +3,8 @@
 Stages are imported when they are called, so that help and errors come at once and a stage needs only its own extra.
 """
 
+import os
+import re
 import sys
 import traceback
 from pathlib import Path
@@ -21,7 +23,10 @@ out = Console()
 
 
 # The order of work, which is also the order of help; what helps along the way comes last.
-ORDER = "demo run prompts generate judge check release train eval report teachers student rehearse doctor".split()
+ORDER = (
+    *("demo", "run", "prompts", "generate", "judge", "check", "release", "train", "eval", "report"),
+    *("teachers", "student", "rehearse", "doctor"),
+)
 
 
 class Stages(TyperGroup):
@@ -320,6 +325,9 @@ def doctor() -> None:
 
 def main() -> None:
     """Run a command: 0 done, 1 incomplete, 2 bad input (one line, no traceback), 130 interrupted."""
+    # Read once, when torch is loaded: its idle threads then sleep. Spinning, they slow every other process down, and
+    # themselves 4 to 10 times where a core is shared.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.exit(_run())
 
 
@@ -329,7 +337,7 @@ def _run() -> int:
     except (KeyboardInterrupt, typer.Abort):
         return _refuse("Interrupted. Run the same command again to go on.", 130)
     except typer.TyperException as error:
-        return _refuse(error.format_message(), 2)
+        return _refuse(_with_value(error.format_message()), 2)
     except Exception as error:
         told = refusal_of(error)
         if told is None:
@@ -337,6 +345,14 @@ def _run() -> int:
         if "--debug" in sys.argv:
             traceback.print_exc()
         return _refuse(told, error.exit_code if isinstance(error, UserError) else 2)
+
+
+def _with_value(message: str) -> str:
+    """Typer names the option whose value it could not read; add the value."""
+    option = re.match(r"Invalid value for '(--[\w-]+)'", message)
+    if option and option.group(1) in sys.argv[:-1]:
+        return f"{message} (it is '{sys.argv[sys.argv.index(option.group(1)) + 1]}')."
+    return message
 
 
 def _refuse(message: str, code: int) -> int:

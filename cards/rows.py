@@ -20,7 +20,8 @@ PUBLIC = pa.schema(
     [
         ("id", pa.string()),
         ("messages", MESSAGES),
-        ("prompt", pa.string()),
+        # Not "prompt": TRL would take the row for a prompt-completion pair and look for a completion.
+        ("query", pa.string()),
         ("reasoning", pa.string()),
         ("answer", pa.string()),
         ("kind", pa.string()),
@@ -84,7 +85,7 @@ def public_row(row: dict[str, Any], run_id: str) -> dict[str, Any]:
     return {
         "id": row["response_id"],
         "messages": [{"role": "user", "content": row["text"]}, {"role": "assistant", "content": reply}],
-        "prompt": row["text"],
+        "query": row["text"],
         **{name: row[name] for name in ("reasoning", "answer", "kind", "behaviour_id", "template_id")},
         **{name: row[name] for name in ("source", "source_license", "sampling", "finish_reason", "judge", *LABELS)},
         "teacher": row["model"],

@@ -116,7 +116,8 @@ def _evaluate_one(
     questions: Mapping[str, Sequence[Question]],
 ) -> tuple[Evaluated, list[ScoredSample]]:
     tokens = 0
-    with meter(f"eval {label}", sum(map(len, questions.values())), "samples") as shown:
+    total = sum(map(len, questions.values()))
+    with meter(f"eval {label}", total, "samples") as shown:
         shown.note("loading")
         model = get_model(f"student/{label}", path=str(path), memoize=False)
         assert isinstance(model.api, StudentAPI)
@@ -130,6 +131,7 @@ def _evaluate_one(
                 shown.advance(finished)
 
         model.api.student.watch = watch
+        model.api.student.expected = min(total, CONNECTIONS)
         try:
             logs = _ask(model, label, output / "logs" / label, max_tokens, limit, sets)
         finally:

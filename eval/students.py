@@ -7,7 +7,8 @@ and lets a row go the moment it ends. Used by `eval/run.py`:
     model = get_model("student/after", path="runs/demo/model", memoize=False)
 
 bf16 rounds differently in batches of other shapes, so a greedy answer depends a little on its neighbours. Requests that
-arrive together are therefore batched in an order of their own content: the same set gives the same answers.
+arrive together are therefore batched in an order of their own content: the same set gives the same answers, on one
+machine, if `expected` says how many to wait for.
 """
 
 import asyncio
@@ -44,8 +45,9 @@ from training.student import check_checkpoint
 BATCH = 40
 # More than one batch may wait, so that the next one is full when this one ends.
 CONNECTIONS = 4 * BATCH
-# Concurrent requests arrive within milliseconds of each other; this long a silence means that all are here.
+# This long a silence means that all are here; where more are known to come, a busy machine gets the longer one.
 _SILENCE_S = 0.1
+_LATE_S = 5.0
 
 StopReason = Literal["stop", "max_tokens", "model_length"]
 # Called after every decoding step with the tokens made and the requests finished by it.
@@ -109,6 +111,8 @@ class Student:
         self._queue: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name="student", daemon=True)
         self.watch: Watch | None = None
+        # Until so many requests have come, a gap between two is not taken for the end.
+        self.expected = 0
         self._thread.start()
 
     def submit(self, messages: list[dict[str, str]], max_tokens: int) -> "Future[Completion]":
@@ -138,9 +142,11 @@ class Student:
     def _serve(self) -> None:
         waiting: list[_Request] = []
         while True:
+            silence = _SILENCE_S if len(waiting) >= self.expected else _LATE_S
             try:
-                request = self._queue.get(timeout=_SILENCE_S if waiting else None)
+                request = self._queue.get(timeout=silence if waiting else None)
             except queue.Empty:
+                self.expected = 0
                 batch, waiting = _next_batch(waiting, self._batch)
                 self._decode_or_fail(batch)
                 continue

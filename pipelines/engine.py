@@ -68,6 +68,25 @@ def _signals_restored() -> Iterator[None]:
 
 
 @contextmanager
+def _thread_errors_raised() -> Iterator[None]:
+    """What goes wrong in distilabel's threads is raised here; left alone it is printed and the run goes on."""
+    caught: list[BaseException] = []
+    kept = threading.excepthook
+
+    def catch(args: threading.ExceptHookArgs) -> None:
+        if args.exc_value is not None:
+            caught.append(args.exc_value)
+
+    threading.excepthook = catch
+    try:
+        yield
+    finally:
+        threading.excepthook = kept
+    if caught:
+        raise caught[0]
+
+
+@contextmanager
 def _root_logger_restored() -> Iterator[None]:
     root = logging.getLogger()
     kept, level = list(root.handlers), root.level
@@ -152,6 +171,7 @@ def run_pipeline(
         stop.unlink(missing_ok=True)
         stack.enter_context(_dataset_cache_in(scratch / "datasets"))
         stack.enter_context(_root_logger_restored())
+        stack.enter_context(_thread_errors_raised())
         stack.enter_context(_signals_restored())
         stack.enter_context(_children_follow())
         with StoppablePipeline(name=name, cache_dir=scratch / "distilabel") as pipeline:

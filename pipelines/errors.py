@@ -51,5 +51,5 @@ def refusal_of(error: BaseException) -> str | None:
     return None
 
 
-# How Python, SQLite and DuckDB say it when they do not say it by errno.
-_FULL_DISK = ("No space left on device", "database or disk is full")
+# How SQLite, DuckDB and datasets say it, which do not say it by errno.
+_FULL_DISK = ("No space left on device", "database or disk is full", "Not enough disk space")

@@ -29,11 +29,11 @@ def run_demo(runs: Path, name: str, seed: int, train: bool, student: Path | None
     from service.students import evaluate_run, train_run
 
     began = time.monotonic()
-    if train and student is None:
-        from training.student import fetch_student
+    if train:
+        from training.student import check_checkpoint, fetch_student
 
-        # First, so that a missing network is told at once and not after the stages that need none.
-        fetch_student()
+        # First, so that a missing network or folder is told at once and not after the stages that need neither.
+        check_checkpoint(student or fetch_student())
     sets = [f"teachers.{teacher}.sampling.seed={seed}" for teacher in ("rehearsal", "rehearsal-general")]
     sets.append(f"prompts.bare_share={BARE_SHARE}")
     options = Options(harmful=HARMFUL, benign=BENIGN, seed=seed, sets=tuple(sets))

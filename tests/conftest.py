@@ -1,4 +1,4 @@
-"""Fixtures that several areas share: a small run, made by the rehearsal teacher once a session, copied for each test."""
+"""Fixtures that areas share: a small run, made by the rehearsal teacher once a session, copied for each test."""
 
 import os
 import shutil

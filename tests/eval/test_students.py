@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,19 @@ def test_student_drops_finished_rows(learned: Student, answers: Mapping[str, Any
     assert sum(made for made, _ in steps) == sum(one.output_tokens for one in done)
     assert sum(finished for _, finished in steps) == len(done)
     assert len(steps) == max(one.output_tokens for one in done), "concurrent requests did not share one batch"
+
+
+def test_student_waits_for_those_expected(learned: Student, answers: Mapping[str, Any]) -> None:
+    widths = []
+    learned.watch = lambda made, finished: widths.append(made)
+    learned.expected = 2
+    first = learned.submit([{"role": "user", "content": answers["threat"].text}], 100)
+    # Longer than the silence that would otherwise start the batch.
+    time.sleep(0.5)
+    ask(learned, answers["process"].text)
+    first.result(timeout=60)
+    learned.watch = None
+    assert max(widths) == 2
 
 
 def test_student_splits_more_than_a_batch_evenly(students: Mapping[str, Path], answers: Mapping[str, Any]) -> None:

@@ -117,7 +117,7 @@ def test_a_row_that_finally_fails_is_kept_with_its_error_and_asked_again(new_run
 def test_an_unknown_model_stops_the_run_at_once(new_run: Callable[..., RunFolder]) -> None:
     with rehearsing() as url:
         run = new_run(harmful=30, benign=10, **{**at(url, in_flight=2), "model": "gpt-9"})
-        with pytest.raises(UserError, match="every request would fail: teacher 'flags' refused: .*gpt-9"):
+        with pytest.raises(UserError, match=r"every request would fail: teacher 'flags' refused: .*gpt-9"):
             generate(run)
         assert stats(url)["requests"] < 20
     assert not run.table_path("responses").exists()

@@ -1,0 +1,173 @@
+"""The release folder: what people load, whole or not at all, the same bytes for the same rows."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import datasets
+import duckdb
+import pytest
+
+from cards.card import dataset_card
+from cards.release import build_release
+from curation.checks import check
+from pipelines.errors import UserError
+from pipelines.generate import generate
+from pipelines.judge import judge
+from pipelines.options import Options, configured
+from pipelines.records import Prompt, Response, from_table, to_table
+from pipelines.runs import RunFolder
+from pipelines.start import start
+from pipelines.thinking import join
+
+CONFIGS = ["default", "realsafe", "improved", "short", "template", "nocot", "benign", "metadata"]
+HOUSE_COLUMNS = [
+    *("id", "messages", "query", "reasoning", "answer", "kind", "behaviour_id", "template_id", "source"),
+    *("source_license", "teacher", "sampling", "finish_reason", "attempts", "lack_of_safety_awareness"),
+    *("overthinking", "strong_vacillation", "weak_vacillation", "harmful_additions", "inconsistency", "judge"),
+    *("safety_verdict", "review_votes", "run_id"),
+]
+
+
+@pytest.fixture
+def released(judged: RunFolder) -> RunFolder:
+    check(judged)
+    build_release(judged)
+    return judged
+
+
+def load(run: RunFolder, config: str) -> datasets.Dataset:
+    return datasets.load_dataset(str(run.path / "release"), config, split="train", cache_dir=str(run.path / "cache"))
+
+
+def test_load_dataset_reads_every_config(released: RunFolder) -> None:
+    assert datasets.get_dataset_config_names(str(released.path / "release")) == CONFIGS
+    for config in CONFIGS[:-1]:
+        assert load(released, config).column_names == HOUSE_COLUMNS
+
+
+def test_rows_are_the_accepted_ones_each_in_its_config(released: RunFolder) -> None:
+    accepted = set(released.read("accepted")["response_id"].to_pylist())
+    found = [row_id for config in CONFIGS[:-1] for row_id in load(released, config)["id"]]
+    assert sorted(found) == sorted(accepted)
+    assert sorted(load(released, "metadata")["id"]) == sorted(accepted)
+    assert set(load(released, "benign")["kind"]) == {"benign"}
+    assert set(load(released, "improved")["kind"]) == {"harmful"}
+
+
+def test_messages_hold_the_bare_prompt_and_the_canonical_string(released: RunFolder) -> None:
+    prompts = {prompt.text for prompt in from_table(Prompt, released.read("prompts"))}
+    for row in load(released, "improved"):
+        user, assistant = row["messages"]
+        assert user == {"role": "user", "content": row["query"]}
+        assert row["query"] in prompts
+        assert assistant == {"role": "assistant", "content": join(row["reasoning"], row["answer"])}
+
+
+def test_duckdb_reads_the_files_as_they_are(released: RunFolder) -> None:
+    pattern = released.path / "release" / "data" / "improved" / "train-*.parquet"
+    (count,) = duckdb.sql(f"SELECT count(*) FROM '{pattern}'").fetchall()[0]  # noqa: S608
+    assert count == len(load(released, "improved"))
+
+
+def test_the_same_rows_give_the_same_bytes_in_any_order(released: RunFolder) -> None:
+    before = (released.path / "release" / "checksums.sha256").read_text()
+    responses = from_table(Response, released.read("responses"))
+    released.write("responses", to_table(Response, responses[::-1]))
+    judge(released)
+    check(released)
+    build_release(released)
+    assert (released.path / "release" / "checksums.sha256").read_text() == before
+
+
+def test_two_runs_with_one_seed_give_the_same_parquet(judged: RunFolder, tmp_path: Path) -> None:
+    other = start(tmp_path / "other", "another-name", configured(Options(harmful=12, benign=6, seed=5))).run
+    generate(other)
+    judge(other)
+    for run in (judged, other):
+        check(run)
+        build_release(run)
+    ours, theirs = (
+        {
+            path.relative_to(run.path): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in (run.path / "release" / "data").rglob("*.parquet")
+        }
+        for run in (judged, other)
+    )
+    assert ours == theirs
+    assert len(ours) == len(CONFIGS)
+
+
+def test_checksums_name_every_file_and_fit(released: RunFolder) -> None:
+    folder = released.path / "release"
+    lines = (folder / "checksums.sha256").read_text().splitlines()
+    listed = dict(reversed(line.split("  ")) for line in lines)
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert set(listed) == files - {"checksums.sha256"}
+    assert all(hashlib.sha256((folder / name).read_bytes()).hexdigest() == value for name, value in listed.items())
+
+
+def test_no_accepted_rows_leave_the_old_release_alone(released: RunFolder) -> None:
+    before = (released.path / "release" / "checksums.sha256").read_text()
+    released.write("accepted", released.read("accepted").slice(0, 0))
+    with pytest.raises(UserError, match="no accepted rows"):
+        build_release(released)
+    assert (released.path / "release" / "checksums.sha256").read_text() == before
+
+
+def test_a_rehearsal_release_says_so_first_and_is_tagged(released: RunFolder) -> None:
+    card = (released.path / "release" / "README.md").read_text()
+    front, body = card.split("---\n")[1:3]
+    assert "- rehearsal\n" in front
+    assert body.lstrip().startswith("**Made by the rehearsal teacher")
+
+
+def test_a_release_of_a_real_teacher_does_not_call_itself_a_rehearsal() -> None:
+    lineage = json.loads((Path(__file__).parent / "lineage.json").read_text())
+    lineage["rehearsal"] = False
+    card = dataset_card(lineage)
+    assert "\n- rehearsal\n" not in card
+    assert "Made by the rehearsal teacher" not in card
+
+
+def test_the_card_is_the_golden_one() -> None:
+    here = Path(__file__).parent
+    assert dataset_card(json.loads((here / "lineage.json").read_text())) == (here / "card.golden.md").read_text()
+
+
+def test_numbers_on_the_card_are_those_of_the_folder(released: RunFolder) -> None:
+    card = (released.path / "release" / "README.md").read_text()
+    for config in CONFIGS:
+        assert f"| {config} | {len(load(released, config))} |" in card
+    assert "{{" not in card
+    assert "None" not in card
+
+
+def test_a_variant_without_rows_has_no_config(judged: RunFolder) -> None:
+    responses = from_table(Response, judged.read("responses"))
+    judged.write("responses", to_table(Response, [r for r in responses if r.variant != "short"]))
+    judge(judged)
+    check(judged)
+    build_release(judged)
+    assert "short" not in datasets.get_dataset_config_names(str(judged.path / "release"))
+    assert not (judged.path / "release" / "data" / "short").exists()
+
+
+def test_a_broken_off_build_leaves_no_trace(judged: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    check(judged)
+    before = sorted(path.name for path in judged.path.iterdir())
+
+    def no_card(lineage: object) -> str:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("cards.release.dataset_card", no_card)
+    with pytest.raises(OSError, match="No space left"):
+        build_release(judged)
+    assert sorted(path.name for path in judged.path.iterdir()) == before
+
+
+def test_release_needs_a_check_first(judged: RunFolder) -> None:
+    shutil.rmtree(judged.path / "release", ignore_errors=True)
+    with pytest.raises(UserError, match="saferthoughts check small"):
+        build_release(judged)
