@@ -25,7 +25,7 @@ out = Console()
 # The order of work, which is also the order of help; what helps along the way comes last.
 ORDER = (
     *("demo", "run", "prompts", "generate", "judge", "check", "release", "train", "eval", "report"),
-    *("teachers", "student", "rehearse", "doctor"),
+    *("teachers", "ledger", "student", "rehearse", "doctor"),
 )
 
 
@@ -58,6 +58,7 @@ def _group(help_text: str) -> typer.Typer:
 app = _group("From prompts to safe reasoning data to a trained, measured student. The stages, in the order of work:")
 release_app = _group("Accepted rows to a release folder with a card.")
 teachers_app = _group("The endpoints that answer prompts.")
+ledger_app = _group("The answered requests of a run.")
 student_app = _group("The small student that trains on a CPU.")
 
 RunName = Annotated[str, typer.Argument(help="Name of the run: a folder under --runs.", metavar="RUN")]
@@ -117,6 +118,13 @@ TeacherFile = Annotated[Path | None, typer.Option("--teachers", help="Your own t
 BaseUrl = Annotated[str | None, typer.Option("--base-url", help="An endpoint, in place of a named teacher.")]
 ModelName = Annotated[str | None, typer.Option("--model", help="The model to ask for at --base-url.")]
 KeyVariable = Annotated[str | None, typer.Option("--api-key-env", help="Environment variable with its key.")]
+Instructions = Annotated[
+    list[str] | None,
+    typer.Option("--instruction", help="A variant's wording, as VARIANT=FILE; repeatable."),
+]
+MaxCost = Annotated[float | None, typer.Option(min=0, help="US dollars that the run may cost, all calls together.")]
+MaxTokens = Annotated[int | None, typer.Option(min=0, help="Tokens that the run may take, all calls together.")]
+Reuse = Annotated[list[str] | None, typer.Option("--reuse", help="A run whose answers may be taken over; repeatable.")]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="Any key of run.yaml, as key=value; repeatable.")]
 
 
@@ -136,6 +144,7 @@ def prompts(
     base_url: BaseUrl = None,
     model: ModelName = None,
     api_key_env: KeyVariable = None,
+    instructions: Instructions = None,
     sets: Sets = None,
 ) -> None:
     """Start a run: draw its prompts and settle its configuration.
@@ -147,15 +156,20 @@ def prompts(
 
     options = Options(
         config, source, kind, harmful, benign, seed, tuple(variants or ()), teacher, general_teacher, teachers,
-        base_url, model, api_key_env, tuple(sets or ()),
+        base_url, model, api_key_env, tuple(instructions or ()), tuple(sets or ()),
     )  # fmt: skip
     _say(start_run(Settings.runs, name, options).said)
 
 
 @app.command()
-def generate(name: RunName) -> None:
-    """Ask the teachers for every variant of every prompt; asks only for what is missing."""
-    _stage("generate", name)
+def generate(name: RunName, max_cost: MaxCost = None, max_tokens: MaxTokens = None, reuse: Reuse = None) -> None:
+    """Ask the teachers for every variant of every prompt; asks only for what is missing.
+
+    Example: saferthoughts generate mine --max-cost 20
+    """
+    from service.stages import generate_run
+
+    _say(generate_run(_open(name), max_cost, max_tokens, [_open(other) for other in reuse or ()]))
 
 
 @app.command()
@@ -242,6 +256,7 @@ def run(
     base_url: BaseUrl = None,
     model: ModelName = None,
     api_key_env: KeyVariable = None,
+    instructions: Instructions = None,
     sets: Sets = None,
 ) -> None:
     """All stages from prompts to release; goes on where an earlier call was stopped.
@@ -253,7 +268,7 @@ def run(
 
     options = Options(
         config, source, kind, harmful, benign, seed, tuple(variants or ()), teacher, general_teacher, teachers,
-        base_url, model, api_key_env, tuple(sets or ()),
+        base_url, model, api_key_env, tuple(instructions or ()), tuple(sets or ()),
     )  # fmt: skip
     done = run_all(Settings.runs, name, options, until, _say)
     _say(f"report: {_report_of(done)}")
@@ -266,6 +281,7 @@ def _report_of(folder: "RunFolder") -> Path:
 
 
 app.add_typer(teachers_app, name="teachers")
+app.add_typer(ledger_app, name="ledger")
 app.add_typer(student_app, name="student")
 
 
@@ -275,6 +291,32 @@ def list_teachers(teachers: TeacherFile = None) -> None:
     from pipelines.doctor import teacher_table
 
     out.print(teacher_table(teachers))
+
+
+@ledger_app.command()
+def show(name: RunName) -> None:
+    """What a run asked: answers, tokens, cost and time by model, and what failed last."""
+    from service.ledgers import ledger_table
+
+    out.print(ledger_table(_open(name)))
+
+
+@ledger_app.command()
+def export(name: RunName, file: Annotated[Path, typer.Argument(help="A .jsonl or .parquet file to write.")]) -> None:
+    """Write every answered request of a run to a file."""
+    from service.ledgers import export_ledger
+
+    _say(f"{export_ledger(_open(name), file)} answers written to {file}")
+
+
+@ledger_app.command()
+def prune(
+    name: RunName, dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell how many.")] = False
+) -> None:
+    """Delete answers that the run's present prompts and configuration do not ask for."""
+    from service.ledgers import prune_ledger
+
+    _say(prune_ledger(_open(name), dry_run))
 
 
 @student_app.command()

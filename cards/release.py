@@ -21,7 +21,6 @@ from pipelines.config import RunConfig, load_config
 from pipelines.errors import UserError
 from pipelines.records import content_id
 from pipelines.runs import VERSION, RunFolder, atomic_folder, file_hash, write_json, write_text
-from pipelines.variant import variant
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +82,8 @@ def lineage_of(run: RunFolder, config: RunConfig, run_id: str, rows: dict[str, i
         "variants": {
             name: {
                 "teacher": config.teacher_of(name),
-                "description": variant(name).description,
-                "instruction_sha256": variant(name).instruction_hash(),
+                "description": config.variant(name).description,
+                "instruction_sha256": config.variant(name).instruction_hash(),
             }
             for name in config.variants
         },

@@ -5,14 +5,15 @@ are not part of it: a teacher names the environment variable that holds its key.
 """
 
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pipelines.errors import UserError, unknown
 from pipelines.runs import RunFolder, write_text
-from pipelines.variant import load_variants, variant
+from pipelines.thinking import ReasoningStyle
+from pipelines.variant import Variant, load_variants, reworded, variant
 
 TEACHERS = Path(__file__).parent / "teachers.yaml"
 
@@ -37,30 +38,53 @@ class Price(Part):
 
     input: float = Field(ge=0)
     output: float = Field(ge=0)
+    cached_input: float | None = Field(default=None, ge=0, description="null where cached input costs as any other")
 
-    def of(self, input_tokens: int, output_tokens: int) -> float:
-        """US dollars for one answer."""
-        return (input_tokens * self.input + output_tokens * self.output) / 1e6
+    def of(self, input_tokens: int, output_tokens: int, cached_tokens: int = 0) -> float:
+        """US dollars for one answer; `cached_tokens` are those of the input that the endpoint had cached."""
+        cached_price = self.input if self.cached_input is None else self.cached_input
+        fresh = input_tokens - cached_tokens
+        return (fresh * self.input + cached_tokens * cached_price + output_tokens * self.output) / 1e6
+
+
+class Serve(Part):
+    """A vLLM server that is started for a run and stopped at its end."""
+
+    model: str
+    args: tuple[str, ...] = Field(default=(), description="further arguments of `vllm serve`, one string each")
+    health_timeout_s: float = Field(default=900, gt=0, description="how long loading may take")
 
 
 class Teacher(Part):
-    """An OpenAI-compatible endpoint."""
+    """An OpenAI-compatible endpoint, or several alike, or a server to be started."""
 
     model: str
-    base_url: str | None = Field(default=None, description="null for an embedded teacher")
+    base_url: str | None = Field(default=None, description="null for an embedded or a served teacher")
+    base_urls: tuple[str, ...] = Field(default=(), description="several servers of one model; the least busy is asked")
     embedded: bool = Field(default=False, description="served by this process, as the rehearsal teacher is")
+    serve: Serve | None = Field(default=None, description="start this server for the run")
+    transport: Literal["requests", "batch"] = Field(default="requests", description="batch: OpenAI's Batch API")
     api_key_env: str | None = Field(default=None, description="environment variable that holds the key")
     sampling: Sampling = Sampling()
     extra_body: dict[str, Any] = Field(default_factory=dict, description="further fields of the request, sent as is")
-    in_flight: int = Field(default=32, ge=1, le=4096, description="most requests under way at once")
+    reasoning_style: ReasoningStyle = Field(default="auto", description="where the server puts reasoning")
+    in_flight: int = Field(default=32, ge=1, le=4096, description="most requests under way at once, at each server")
+    requests_per_minute: float | None = Field(default=None, gt=0)
+    tokens_per_minute: float | None = Field(default=None, gt=0, description="of input and output together")
+    context_length: int | None = Field(default=None, ge=1, description="tokens of prompt and answer together")
     attempt_timeout_s: float = Field(default=900, gt=0, description="after this an attempt is given up and repeated")
     retries: int = Field(default=6, ge=0, le=50, description="for 408, 409, 429, 5xx, cut connections and hangs")
     price: Price | None = None
 
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Every endpoint that the entry names; none for an embedded or served teacher."""
+        return ((self.base_url,) if self.base_url else ()) + self.base_urls
+
     @model_validator(mode="after")
     def _reachable(self) -> "Teacher":
-        if self.embedded == (self.base_url is not None):
-            raise ValueError("a teacher has either a base_url or `embedded: true`")
+        if bool(self.urls) + self.embedded + (self.serve is not None) != 1:
+            raise ValueError("a teacher has one of base_url (or base_urls), `embedded: true` and serve")
         return self
 
 
@@ -107,6 +131,7 @@ class RunConfig(Part):
     seed: int = 0
     prompts: Prompts = Prompts()
     variants: tuple[str, ...] = Field(default_factory=lambda: tuple(load_variants()))
+    instructions: dict[str, str] = Field(default_factory=dict, description="a variant's own wording replaced, by name")
     benign_variant: str = Field(default="default", description="the variant that answers benign prompts")
     samples: int = Field(default=1, ge=1, le=64, description="answers per prompt and variant")
     roles: Roles = Roles()
@@ -114,6 +139,10 @@ class RunConfig(Part):
     checks: Checks = Checks()
     release: Release = Release()
     training: Training = Training()
+
+    def variant(self, name: str) -> Variant:
+        """A variant as this run words it."""
+        return reworded(variant(name), self.instructions.get(name))
 
     def teacher_of(self, variant_name: str) -> str | None:
         """The name of the teacher that answers a variant, None for a variant that asks nobody."""
@@ -178,8 +207,8 @@ def resolve(config: RunConfig, teachers: dict[str, Teacher]) -> RunConfig:
         UserError: an unknown variant or teacher.
     """
     names = []
-    for name in [*config.variants, config.benign_variant]:
-        variant(name)
+    for name in [*config.variants, config.benign_variant, *config.instructions]:
+        config.variant(name)
         teacher = config.teacher_of(name)
         if teacher is not None:
             names.append(teacher)

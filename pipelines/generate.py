@@ -15,15 +15,24 @@ import duckdb
 
 from pipelines.config import RunConfig, load_config
 from pipelines.engine import muted_imports, run_pipeline
-from pipelines.errors import Interrupted, UserError
+from pipelines.errors import Incomplete, Interrupted, UserError
+from pipelines.estimate import Estimate, survey
 from pipelines.ledger import Ledger
-from pipelines.plan import plan
-from pipelines.progress import meter
-from pipelines.records import Prompt, Response, arrow_schema, from_table
+from pipelines.progress import console, meter
+from pipelines.records import Response, arrow_schema
 from pipelines.runs import RunFolder, atomic, file_hash
 from pipelines.teachers import api_key
 
 BATCH = 200
+_SQL = {"string": "VARCHAR", "int64": "BIGINT", "double": "DOUBLE", "bool": "BOOLEAN"}
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Caps on what a run may spend in all its calls together: US dollars, and tokens of input and output."""
+
+    max_cost: float | None = None
+    max_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,77 +47,116 @@ class Generated:
     first_error: str
 
 
-def generate(run: RunFolder) -> Generated:
+def generate(run: RunFolder, budget: Budget = Budget(), reuse: tuple[Path, ...] = ()) -> Generated:
     """Ask for every response of the run's plan that is not in its ledger, and write the tables.
 
+    Args:
+        run: A run with its configuration and prompts.
+        budget: Caps; at a cap the call ends, and a call with a higher one goes on.
+        reuse: Ledgers of other runs, whose answers to the same requests are taken over and cost nothing.
+
     Raises:
-        UserError: a key is missing, a teacher refuses every request, or the run was interrupted.
+        UserError: a key is missing, a teacher refuses every request, or nothing is planned.
+        Interrupted: it was stopped by a signal.
+        Incomplete: the budget is spent.
     """
     config = load_config(run)
-    prompts = from_table(Prompt, run.read("prompts"))
-    planned = sum(1 for _ in plan(config, prompts))
-    if planned == 0:
-        raise UserError(f"{run.path} has nothing to generate: no prompts, or no variants. Look at its run.yaml.")
-    for name, teacher in config.teachers.items():
-        api_key(name, teacher)
+    _check(run, config, budget)
     ledger = Ledger(run.path / "ledger.sqlite")
     ledger.forget_failures()
+    for other in reuse:
+        ledger.borrow(other)
     before = ledger.totals().answers
-    missing = sum(1 for ask in plan(config, prompts) if ask.key and ledger.get(ask.key) is None)
-    stopped = _run(run, config, ledger, missing)
-    fatal = ledger.fatal_error()
+    found = survey(run, config, ledger)
+    if found.planned == 0:
+        raise UserError(f"{run.path} has nothing to generate: no prompts, or no variants. Look at its run.yaml.")
+    if found.missing:
+        console.print(found.told(), highlight=False, markup=False, soft_wrap=True)
+    stopped = _run(run, config, ledger, found, budget)
+    fatal, reason = ledger.fatal_error(), ledger.note("stopped")
     totals = ledger.totals()
     ledger.close()
+    asked = totals.answers - before
+    again = f"saferthoughts generate {run.name}"
     if fatal:
         raise UserError(f"Stopped, since every request would fail: {fatal}")
     if stopped:
-        raise Interrupted(
-            f"Stopped. {totals.answers - before} answers of this call are kept in the ledger; "
-            f"go on with: saferthoughts generate {run.name}"
+        raise Interrupted(f"Stopped. {asked} answers of this call are kept in the ledger; go on with: {again}")
+    if reason == "budget":
+        spent = f"${totals.cost:.2f} and {totals.input_tokens + totals.output_tokens} tokens"
+        raise Incomplete(
+            f"Stopped at the budget, with {spent} spent and {found.missing - asked} answers missing. What came back is "
+            f"kept; go on with a higher cap: {again} {_flags(budget)}"
         )
-    return _finish(run, planned, totals.answers - before, totals.cost)
+    return _finish(run, found.planned, asked, totals.cost)
 
 
-def _run(run: RunFolder, config: RunConfig, ledger: Ledger, missing: int) -> bool:
+def _check(run: RunFolder, config: RunConfig, budget: Budget) -> None:
+    for name, teacher in config.teachers.items():
+        api_key(name, teacher)
+        if budget.max_cost is not None and teacher.price is None and not teacher.embedded:
+            raise UserError(
+                f"--max-cost needs prices, and teacher '{name}' has none. Give it one "
+                f"(--set teachers.{name}.price='{{input: 0.5, output: 2}}', US dollars per million tokens) or cap "
+                "tokens with --max-tokens."
+            )
+
+
+def _flags(budget: Budget) -> str:
+    return " ".join(
+        f"{flag} {2 * value:g}"
+        for flag, value in (("--max-cost", budget.max_cost), ("--max-tokens", budget.max_tokens))
+        if value is not None
+    )
+
+
+def _run(run: RunFolder, config: RunConfig, ledger: Ledger, found: Estimate, budget: Budget) -> bool:
     """The pipeline itself; True where it was stopped early."""
     with muted_imports():
         from pipelines.steps import AskTeachers, SplitReplies
 
     def keep(pipeline_yaml: Path, parts: list[Path]) -> None:
-        if ledger.fatal_error() is not None:
-            return
-        shutil.copyfile(pipeline_yaml, run.path / "pipeline.yaml")
-        _write_tables(run, parts)
+        # Tables are whole or as they were: a stage that follows must not take a part for all.
+        if ledger.fatal_error() is None and ledger.note("stopped") is None:
+            shutil.copyfile(pipeline_yaml, run.path / "pipeline.yaml")
+            _write_tables(run, parts)
 
     with ExitStack() as stack:
         endpoints = _endpoints(config, stack)
-        stack.enter_context(_shown(ledger, missing))
+        stack.enter_context(_shown(ledger, found))
 
         def add_steps() -> None:
-            ask = AskTeachers(name="ask", run=str(run.path), endpoints=endpoints, batch_size=BATCH)
+            ask = AskTeachers(
+                name="ask",
+                run=str(run.path),
+                endpoints=endpoints,
+                max_cost=budget.max_cost,
+                max_tokens=budget.max_tokens,
+                batch_size=BATCH,
+            )
             split = SplitReplies(name="split", run=str(run.path), input_batch_size=BATCH)
             ask >> split
 
         return run_pipeline(run.path, "generate", add_steps, keep)
 
 
-def _endpoints(config: RunConfig, stack: ExitStack) -> dict[str, str]:
+def _endpoints(config: RunConfig, stack: ExitStack) -> dict[str, list[str]]:
     """Base URLs by teacher; one embedded server answers for all embedded teachers, and stops with the stack."""
-    embedded = ""
+    embedded = []
     if any(teacher.embedded for teacher in config.teachers.values()):
         from pipelines.rehearsal.faults import RehearsalSettings
         from pipelines.rehearsal.server import rehearsing
 
-        embedded = stack.enter_context(rehearsing(RehearsalSettings(seed=config.seed)))
-    return {name: teacher.base_url or embedded for name, teacher in config.teachers.items()}
+        embedded = [stack.enter_context(rehearsing(RehearsalSettings(seed=config.seed)))]
+    return {name: list(teacher.urls) or embedded for name, teacher in config.teachers.items()}
 
 
 @contextmanager
-def _shown(ledger: Ledger, missing: int) -> Iterator[None]:
+def _shown(ledger: Ledger, found: Estimate) -> Iterator[None]:
     """Progress read off the ledger, which every process writes to."""
     start = ledger.totals()
     ended = threading.Event()
-    with meter("generate", missing, "answers") as shown:
+    with meter("generate", found.missing, "answers") as shown:
 
         def poll() -> None:
             while True:
@@ -133,20 +181,23 @@ def _shown(ledger: Ledger, missing: int) -> Iterator[None]:
 def _write_tables(run: RunFolder, parts: list[Path]) -> None:
     """Distilabel's part files as the run's two tables, sorted, so that the order of completion leaves no trace."""
     casts = ", ".join(f"{field.name}::{_SQL[str(field.type)]} AS {field.name}" for field in arrow_schema(Response))
-    with duckdb.connect() as db, atomic(run.table_path("responses")) as kept, atomic(run.table_path("failed")) as lost:
-        rows = db.read_parquet([str(part) for part in parts])
-        db.register("rows", rows)
+    with (
+        duckdb.connect() as db,
+        atomic(run.table_path("responses")) as kept,
+        atomic(run.table_path("failed")) as lost,
+    ):
+        # Beyond it, sorting spills to disk.
+        db.execute("SET memory_limit = '512MB'")
+        db.read_parquet([str(part) for part in parts]).create_view("rows")
         query = f"SELECT {casts} FROM rows WHERE response_id <> '' AND error = '' ORDER BY response_id"  # noqa: S608
         db.sql(query).write_parquet(str(kept), compression="zstd")
         query = f"SELECT {casts}, error FROM rows WHERE response_id <> '' AND error <> '' ORDER BY response_id"  # noqa: S608
         db.sql(query).write_parquet(str(lost), compression="zstd")
 
 
-_SQL = {"string": "VARCHAR", "int64": "BIGINT", "double": "DOUBLE", "bool": "BOOLEAN"}
-
-
 def _finish(run: RunFolder, planned: int, asked: int, cost: float) -> Generated:
-    kept = run.read("responses").num_rows
+    with run.opened("responses") as file:
+        kept = int(file.metadata.num_rows)
     failed = run.read("failed")
     if kept + failed.num_rows != planned:
         raise RuntimeError(f"{planned} responses were planned, {kept} kept and {failed.num_rows} failed")

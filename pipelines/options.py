@@ -27,6 +27,7 @@ class Options:
     base_url: str | None = None
     model: str | None = None
     api_key_env: str | None = None
+    instructions: tuple[str, ...] = ()
     sets: tuple[str, ...] = ()
 
     def given(self) -> bool:
@@ -60,6 +61,7 @@ def configured(options: Options) -> RunConfig:
         ("roles.reasoning", teacher),
         ("roles.general", options.general_teacher or teacher),
     ]
+    flags += [_instruction(text) for text in options.instructions]
     flags += [_parsed(text) for text in options.sets]
     for key, value in flags:
         if value is not None:
@@ -73,6 +75,15 @@ def configured(options: Options) -> RunConfig:
     return resolve(validated(RunConfig, values, where), teachers)
 
 
+def _instruction(text: str) -> tuple[str, str]:
+    """`variant=FILE` as the key of that variant's wording and the file's text."""
+    name, file = key_and_value(text, "--instruction", "improved=my-wording.txt")
+    try:
+        return f"instructions.{name}", Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--instruction {text}: the file cannot be read: {error}") from error
+
+
 def _teacher(options: Options) -> Teacher:
     if not (options.base_url and options.model):
         raise UserError("--base-url and --model go together: the endpoint, and the model to ask for there.")
@@ -80,7 +91,7 @@ def _teacher(options: Options) -> Teacher:
     return validated(Teacher, fields, "the options")
 
 
-def key_and_value(text: str) -> tuple[str, str]:
+def key_and_value(text: str, option: str = "--set", example: str = "seed=1") -> tuple[str, str]:
     """`key=value` taken apart.
 
     Raises:
@@ -88,7 +99,7 @@ def key_and_value(text: str) -> tuple[str, str]:
     """
     key, equals, value = text.partition("=")
     if not key or not equals:
-        raise UserError(f"--set takes key=value, such as --set seed=1; it got '{text}'.")
+        raise UserError(f"{option} takes key=value, such as {option} {example}; it got '{text}'.")
     return key, value
 
 

@@ -4,14 +4,17 @@ A plan is never stored. It is the same for the same run.yaml and prompts.parquet
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+
 from pipelines.config import RunConfig, Sampling, Teacher
 from pipelines.ledger import request_key
-from pipelines.records import Prompt, content_id
-from pipelines.variant import Message, variant
+from pipelines.records import Prompt, content_id, from_table
+from pipelines.runs import RunFolder
+from pipelines.variant import Message
 
 ANYBODY = "*"
 
@@ -42,7 +45,18 @@ def request_fields(teacher: Teacher, sample: int) -> dict[str, Any]:
     return fields
 
 
-def plan(config: RunConfig, prompts: Sequence[Prompt], teacher: str | None = ANYBODY) -> Iterator[Ask]:
+def prompts_of(run: RunFolder) -> Iterator[Prompt]:
+    """The run's prompts, a batch at a time, so that memory does not grow with their number.
+
+    Raises:
+        UserError: they are missing or not readable.
+    """
+    with run.opened("prompts") as file:
+        for batch in file.iter_batches(1000):
+            yield from from_table(Prompt, pa.Table.from_batches([batch]))
+
+
+def plan(config: RunConfig, prompts: Iterable[Prompt], teacher: str | None = ANYBODY) -> Iterator[Ask]:
     """Every response the run should have: harmful prompts in all variants, benign ones in `benign_variant`.
 
     With `teacher` only what that one answers; None stands for the variants that ask nobody.
@@ -52,7 +66,7 @@ def plan(config: RunConfig, prompts: Sequence[Prompt], teacher: str | None = ANY
         for name in names:
             if teacher not in (ANYBODY, config.teacher_of(name)):
                 continue
-            for sample in range(config.samples if variant(name).teacher != "none" else 1):
+            for sample in range(config.samples if config.teacher_of(name) is not None else 1):
                 yield _ask(config, prompt, name, sample)
 
 
@@ -64,7 +78,7 @@ def _ask(config: RunConfig, prompt: Prompt, name: str, sample: int) -> Ask:
     teacher = config.teachers[teacher_name]
     fields = request_fields(teacher, sample)
     sampling = json.dumps(fields, sort_keys=True)
-    messages = tuple(variant(name).messages(prompt.text))
+    messages = tuple(config.variant(name).messages(prompt.text))
     return Ask(
         response_id=content_id(prompt.prompt_id, name, teacher.model, sampling, sample, 0),
         prompt_id=prompt.prompt_id,

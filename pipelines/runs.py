@@ -193,9 +193,20 @@ class RunFolder:
         Raises:
             UserError: it is missing, or is not parquet.
         """
+        with self.opened(name) as file:
+            return file.read()
+
+    @contextmanager
+    def opened(self, name: str) -> Iterator[pq.ParquetFile]:
+        """A table of the run as an open file, for reading it in batches.
+
+        Raises:
+            UserError: it is missing, or is not parquet.
+        """
         path = self.require(name)
         try:
-            return pq.read_table(path)
+            with pq.ParquetFile(path) as file:
+                yield file
         except pa.ArrowException as error:
             again = f"saferthoughts {WRITTEN_BY[name]} {self.name}"
             raise UserError(f"{path} is not readable parquet ({error}). Delete it and run again: {again}") from error

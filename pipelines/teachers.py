@@ -15,9 +15,11 @@ from typing import Any, cast
 import openai
 import tenacity
 
-from pipelines.config import Teacher
+from pipelines.config import Price, Teacher
+from pipelines.endpoints import Endpoints
 from pipelines.errors import UserError
 from pipelines.ledger import Reply
+from pipelines.limits import RateLimits
 from pipelines.variant import Message
 
 _RETRIED_STATUS = {408, 409, 429}
@@ -25,11 +27,13 @@ _LONGEST_WAIT_S = 60.0
 
 
 class TeacherError(Exception):
-    """A request that finally failed. `fatal` where every other request would fail the same way."""
+    """A request that finally failed: `fatal` where every other would fail the same way, `refused` where it was told
+    to be malformed (400), which may be the fault of one prompt or of all requests."""
 
-    def __init__(self, message: str, fatal: bool) -> None:
+    def __init__(self, message: str, fatal: bool = False, refused: bool = False) -> None:
         super().__init__(message)
         self.fatal = fatal
+        self.refused = refused
 
 
 def api_key(name: str, teacher: Teacher) -> str:
@@ -50,10 +54,10 @@ def worth_repeating(error: BaseException) -> bool:
     """Whether another attempt may do better: rate limits, server errors, cut connections, hangs."""
     if isinstance(error, openai.APIStatusError):
         return error.status_code in _RETRIED_STATUS or error.status_code >= 500
-    return isinstance(error, openai.APIConnectionError | TimeoutError | _BrokenReply)
+    return isinstance(error, openai.APIConnectionError | TimeoutError | BrokenReply)
 
 
-class _BrokenReply(Exception):
+class BrokenReply(Exception):
     """The server answered 200 with something that is no chat completion."""
 
 
@@ -69,18 +73,25 @@ def _wait(state: tenacity.RetryCallState) -> float:
 
 
 class TeacherClient:
-    """One teacher's client; use as an async context manager, from one event loop."""
+    """One teacher's client, over all its servers; use as an async context manager, from one event loop."""
 
-    def __init__(self, name: str, teacher: Teacher, base_url: str) -> None:
+    def __init__(self, name: str, teacher: Teacher, base_urls: Sequence[str]) -> None:
         self.name, self.teacher = name, teacher
-        self.gate = asyncio.Semaphore(teacher.in_flight)
-        self._client = openai.AsyncOpenAI(
-            base_url=base_url,
-            api_key=api_key(name, teacher),
-            max_retries=0,
-            timeout=teacher.attempt_timeout_s,
-            # Over plain httpx the client itself is the bottleneck with hundreds of requests in flight.
-            http_client=openai.DefaultAioHttpClient(timeout=teacher.attempt_timeout_s),
+        self.gate = asyncio.Semaphore(teacher.in_flight * len(base_urls))
+        self._limits = RateLimits(teacher.requests_per_minute, teacher.tokens_per_minute)
+        key = api_key(name, teacher)
+        self._endpoints = Endpoints(
+            {
+                url: openai.AsyncOpenAI(
+                    base_url=url,
+                    api_key=key,
+                    max_retries=0,
+                    timeout=teacher.attempt_timeout_s,
+                    # Over plain httpx the client itself is the bottleneck with hundreds of requests in flight.
+                    http_client=openai.DefaultAioHttpClient(timeout=teacher.attempt_timeout_s),
+                )
+                for url in base_urls
+            }
         )
 
     async def __aenter__(self) -> "TeacherClient":
@@ -89,7 +100,7 @@ class TeacherClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._client.close()
+        await self._endpoints.close()
 
     async def ask(self, messages: Sequence[Message], fields: dict[str, Any]) -> Reply:
         """Ask once, with retries.
@@ -108,41 +119,53 @@ class TeacherClient:
         except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
             raise TeacherError(f"teacher '{self.name}' refused: {_told(error)}", fatal=True) from error
         except openai.APIStatusError as error:
-            raise TeacherError(f"HTTP {error.status_code}: {_told(error)}", fatal=False) from error
+            refused = error.status_code in (400, 422)
+            raise TeacherError(f"HTTP {error.status_code}: {_told(error)}", refused=refused) from error
         except TimeoutError as error:
             limit = self.teacher.attempt_timeout_s
-            raise TeacherError(f"no answer within {limit:g} s, {self.teacher.retries + 1} times", False) from error
-        except (openai.APIConnectionError, _BrokenReply) as error:
+            raise TeacherError(f"no answer within {limit:g} s, {self.teacher.retries + 1} times") from error
+        except (openai.APIConnectionError, BrokenReply) as error:
             cause = error.__cause__ or error
-            raise TeacherError(f"{type(cause).__name__}: {str(cause)[:300]}", fatal=False) from error
+            raise TeacherError(f"{type(cause).__name__}: {str(cause)[:300]}") from error
 
     async def _attempt(self, messages: Sequence[Message], fields: dict[str, Any]) -> Reply:
+        taken = await self._limits.admit(messages)
         started = time.monotonic()
-        async with asyncio.timeout(self.teacher.attempt_timeout_s):
-            completion = await self._client.chat.completions.create(
+        async with self._endpoints.least_busy() as client, asyncio.timeout(self.teacher.attempt_timeout_s):
+            completion = await client.chat.completions.create(
                 model=self.teacher.model, messages=cast("Any", list(messages)), **fields
             )
-        return self._reply(completion, time.monotonic() - started)
+        reply = reply_of(completion, self.teacher.price, time.monotonic() - started)
+        self._limits.settle(taken, reply)
+        return reply
 
-    def _reply(self, completion: Any, latency_s: float) -> Reply:
-        try:
-            choice = completion.choices[0]
-            message = choice.message
-            extra = message.model_extra or {}
-            usage = completion.usage
-            tokens = (usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)
-            return Reply(
-                content=message.content,
-                reasoning_content=_text(extra.get("reasoning_content")),
-                reasoning=_text(extra.get("reasoning")),
-                finish_reason=choice.finish_reason or "",
-                input_tokens=tokens[0],
-                output_tokens=tokens[1],
-                cost=self.teacher.price.of(*tokens) if self.teacher.price else None,
-                latency_s=latency_s,
-            )
-        except (AttributeError, IndexError, TypeError) as error:
-            raise _BrokenReply(f"not a chat completion: {str(completion)[:200]}") from error
+
+def reply_of(completion: Any, price: Price | None, latency_s: float) -> Reply:
+    """What a chat completion says, as the ledger keeps it.
+
+    Raises:
+        BrokenReply: it is none.
+    """
+    try:
+        choice = completion.choices[0]
+        message = choice.message
+        extra = message.model_extra or {}
+        usage = completion.usage
+        tokens = (usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)
+        details = usage.prompt_tokens_details if usage else None
+        cached = (details.cached_tokens if details else 0) or 0
+        return Reply(
+            content=message.content,
+            reasoning_content=_text(extra.get("reasoning_content")),
+            reasoning=_text(extra.get("reasoning")),
+            finish_reason=choice.finish_reason or "",
+            input_tokens=tokens[0],
+            output_tokens=tokens[1],
+            cost=price.of(tokens[0], tokens[1], cached) if price else None,
+            latency_s=latency_s,
+        )
+    except (AttributeError, IndexError, TypeError) as error:
+        raise BrokenReply(f"not a chat completion: {str(completion)[:200]}") from error
 
 
 def _text(value: Any) -> str | None:

@@ -10,6 +10,9 @@ from typing import Literal
 OPEN, CLOSE = "<think>", "</think>"
 _TAG = re.compile(r"<think>|</think>")
 
+# Where a server puts reasoning: anywhere; in a field only; inline only; inline with the opener in the prompt, so that
+# content without a closing tag is a thought cut short; nowhere.
+ReasoningStyle = Literal["auto", "field", "inline", "missing_opener", "none"]
 Source = Literal["reasoning_content", "reasoning", "inline", "missing_opener", "truncated", "fixed", "none"]
 
 
@@ -27,7 +30,12 @@ def join(reasoning: str, answer: str) -> str:
     return f"{OPEN}\n{reasoning}\n{CLOSE}\n\n{answer}"
 
 
-def split(content: str | None, reasoning_content: str | None = None, reasoning: str | None = None) -> Thought:
+def split(
+    content: str | None,
+    reasoning_content: str | None = None,
+    reasoning: str | None = None,
+    style: ReasoningStyle = "auto",
+) -> Thought:
     """Take a reply apart, whichever way the server put its reasoning in.
 
     The two keyword arguments are the reply's fields of those names (DeepSeek and older vLLM, newer vLLM); a field
@@ -35,17 +43,23 @@ def split(content: str | None, reasoning_content: str | None = None, reasoning: 
     blocks joined by a blank line; a missing opener (R1's templates put it into the prompt); a block never closed
     (truncated: all of it is reasoning, the answer is empty). Tags further on stay in the answer, where a quality
     check finds them. `split(join(r, a))` gives back r and a, character for character, for an r with balanced tags.
+    A `style` other than "auto" rules the other forms out.
     """
     text = content or ""
-    if reasoning_content:
-        return Thought(reasoning_content, text, "reasoning_content")
-    if reasoning:
-        return Thought(reasoning, text, "reasoning")
+    if style in ("auto", "field"):
+        if reasoning_content:
+            return Thought(reasoning_content, text, "reasoning_content")
+        if reasoning:
+            return Thought(reasoning, text, "reasoning")
+    if style in ("field", "none"):
+        return Thought("", text, "none")
     if text.lstrip().startswith(OPEN):
         return _split_inline(text)
     before, tag, after = text.partition(CLOSE)
     if tag and OPEN not in before:
         return Thought(_trim_block(before), _trim_answer(after), "missing_opener")
+    if style == "missing_opener" and not tag:
+        return Thought(_trim_block(text), "", "truncated")
     return Thought("", text, "none")
 
 

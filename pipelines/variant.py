@@ -105,3 +105,23 @@ def variant(name: str) -> Variant:
     if name not in variants:
         raise unknown("variant", name, variants)
     return variants[name]
+
+
+def reworded(entry: Variant, instruction: str | None) -> Variant:
+    """The same variant with another instruction, as it is where that is None.
+
+    Raises:
+        UserError: the variant asks nobody, the text is no template, or it leaves the query out.
+    """
+    if instruction is None:
+        return entry
+    if entry.teacher == "none":
+        raise UserError(f"Variant '{entry.name}' asks nobody, so it has no instruction to replace.")
+    try:
+        changed = entry.model_copy(update={"instruction": instruction})
+        probe = "a query that no instruction contains"
+        if probe not in "".join(message["content"] for message in changed.messages(probe)):
+            raise UserError(f"The instruction for '{entry.name}' never shows the query: put {{{{ query }}}} into it.")
+    except jinja2.TemplateError as error:
+        raise UserError(f"The instruction for '{entry.name}' is not a template: {error}") from error
+    return changed

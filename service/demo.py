@@ -16,8 +16,9 @@ from pipelines.options import Options
 from pipelines.runs import RunFolder
 from service.stages import STAGES, run_stage, start_run
 
-# Small enough for minutes on two cores; the recipe trains on 60 of these harmful prompts and all of the benign.
-HARMFUL, BENIGN, BARE_SHARE = 72, 40, 0.5
+# Small enough for minutes on two cores. Every bundled behaviour is there bare, as often as the benign prompts are:
+# otherwise a student learns that bare prompts are harmless and dressed-up ones harmful.
+HARMFUL, BENIGN, BARE_SHARE = 64, 40, 0.625
 
 
 def run_demo(runs: Path, name: str, seed: int, train: bool, student: Path | None, out: Console) -> None:

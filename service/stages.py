@@ -4,7 +4,7 @@ Reads and writes what the stage does. `saferthoughts STAGE RUN` runs one, `safer
 Stages are imported when they run: each needs its own extra only.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,10 +38,20 @@ def start_run(runs: Path, name: str, options: Options) -> Begun:
     )
 
 
-def _generate(run: RunFolder) -> str:
-    from pipelines.generate import generate
+def generate_run(
+    run: RunFolder,
+    max_cost: float | None = None,
+    max_tokens: int | None = None,
+    reuse: Iterable[RunFolder] = (),
+) -> str:
+    """Ask the teachers, within a budget, taking over what other runs have of it.
 
-    done = generate(run)
+    Raises:
+        Incomplete: some rows finally failed, or the budget is spent; what came back is kept.
+    """
+    from pipelines.generate import Budget, generate
+
+    done = generate(run, Budget(max_cost, max_tokens), tuple(other.path / "ledger.sqlite" for other in reuse))
     cost = f", ${done.cost:.2f} so far" if done.cost else ""
     said = f"{done.kept} of {done.planned} responses, {done.asked} asked for now{cost}"
     if done.failed:
@@ -78,7 +88,7 @@ def _release(run: RunFolder) -> str:
 
 
 STAGES: dict[str, Callable[[RunFolder], str]] = {
-    "generate": _generate,
+    "generate": generate_run,
     "judge": _judge,
     "check": _check,
     "release": _release,

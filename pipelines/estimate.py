@@ -1,0 +1,74 @@
+"""What a run will ask and what that will take, from its own answers so far.
+
+Reads run.yaml, prompts.parquet and the ledger, and takes answers of borrowed ledgers over. Without an answer to go by
+there is no estimate.
+"""
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+
+from pipelines.config import RunConfig
+from pipelines.ledger import Ledger, Reply
+from pipelines.plan import plan, prompts_of
+from pipelines.runs import RunFolder
+
+# Answers of one variant that are looked at; more make the mean no better.
+_SAMPLE = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Requests planned and missing, and tokens and US dollars for the missing ones where `sampled` answers tell.
+
+    `unpriced` names teachers whose answers have no known cost.
+    """
+
+    planned: int
+    missing: int
+    sampled: int
+    tokens: float | None
+    cost: float | None
+    unpriced: tuple[str, ...] = field(default=())
+
+    def told(self) -> str:
+        """One line for the terminal."""
+        asked = f"{self.missing} of {self.planned} responses are to be asked for"
+        if self.tokens is None:
+            return f"{asked}; how many tokens that takes is not known before each variant has an answer"
+        cost = "" if self.cost is None else f" and ${self.cost:.2f}"
+        without = f" (no price for {', '.join(self.unpriced)})" if self.unpriced else ""
+        return f"{asked}: about {self.tokens:,.0f} tokens{cost}{without}, by the mean of {self.sampled} answers"
+
+
+def survey(run: RunFolder, config: RunConfig, ledger: Ledger) -> Estimate:
+    """Count the plan against the ledger, taking over what borrowed ledgers have of it.
+
+    Raises:
+        UserError: the prompts are missing or not readable.
+    """
+    planned = 0
+    missing: Counter[tuple[str, str]] = Counter()
+    sampled: defaultdict[tuple[str, str], list[Reply]] = defaultdict(list)
+    for ask in plan(config, prompts_of(run)):
+        planned += 1
+        kind = (ask.teacher, ask.variant)
+        if not ask.key:
+            continue
+        if not ledger.has(ask.key) and not ledger.adopt(ask.key):
+            missing[kind] += 1
+        elif len(sampled[kind]) < _SAMPLE and (reply := ledger.get(ask.key)) is not None:
+            sampled[kind].append(reply)
+    unpriced = tuple(sorted({teacher for teacher, _ in missing if config.teachers[teacher].price is None}))
+    count = sum(len(replies) for replies in sampled.values())
+    tokens: float | None = 0.0
+    cost: float | None = None if len(unpriced) == len({teacher for teacher, _ in missing}) else 0.0
+    for kind, wanted in missing.items():
+        replies = sampled[kind]
+        if not replies:
+            tokens = cost = None
+            break
+        assert tokens is not None
+        tokens += wanted * sum(reply.input_tokens + reply.output_tokens for reply in replies) / len(replies)
+        if cost is not None:
+            cost += wanted * sum(reply.cost or 0.0 for reply in replies) / len(replies)
+    return Estimate(planned, sum(missing.values()), count, tokens, cost, unpriced)

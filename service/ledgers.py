@@ -1,0 +1,104 @@
+"""Looking into a run's ledger: what was spent, all of it as a file, and what is not needed any more.
+
+Reads ledger.sqlite, and for `prune` the run's plan; the commands are `saferthoughts ledger show|export|prune`.
+"""
+
+import json
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+
+from pipelines.config import load_config
+from pipelines.errors import UserError
+from pipelines.ledger import Ledger
+from pipelines.plan import plan, prompts_of
+from pipelines.runs import RunFolder, atomic
+
+_EXPORTED = pa.schema(
+    [
+        *((name, pa.string()) for name in ("key", "model", "origin", "content", "reasoning_content", "reasoning")),
+        ("finish_reason", pa.string()),
+        ("input_tokens", pa.int64()),
+        ("output_tokens", pa.int64()),
+        ("cost", pa.float64()),
+        ("latency_s", pa.float64()),
+        ("created", pa.float64()),
+    ]
+)
+
+
+def _ledger(run: RunFolder) -> Ledger:
+    path = run.path / "ledger.sqlite"
+    if not path.exists():
+        raise UserError(f"{run.path} has no ledger yet. Run first: saferthoughts generate {run.name}")
+    return Ledger(path)
+
+
+def ledger_table(run: RunFolder) -> RenderableType:
+    """Answers, tokens, cost and time by model; the errors of the last call below."""
+    ledger = _ledger(run)
+    table = Table("model", "from", "answers", "tokens in", "tokens out", "US dollars", "mean s", box=None)
+    for item in ledger.spent_by_model():
+        cost = "no price" if item.cost is None else f"{item.cost:.4f}"
+        counts = (f"{item.answers}", f"{item.input_tokens}", f"{item.output_tokens}")
+        table.add_row(escape(item.model), escape(item.origin) or "asked here", *counts, cost, f"{item.latency_s:.2f}")
+    failed = Table("failed in the last call", "times", box=None)
+    for error, count in ledger.failures():
+        failed.add_row(escape(error), f"{count}")
+    ledger.close()
+    return Group(table, failed) if failed.row_count else table
+
+
+def export_ledger(run: RunFolder, file: Path) -> int:
+    """Write every answer as JSONL or parquet, by the file's ending; how many there are.
+
+    Raises:
+        UserError: another ending, or no ledger.
+    """
+    if file.suffix not in (".jsonl", ".parquet"):
+        raise UserError(f"'{file}' ends in neither .jsonl nor .parquet; the ending chooses the format.")
+    ledger = _ledger(run)
+    count = 0
+    with atomic(file) as temporary:
+        if file.suffix == ".jsonl":
+            with temporary.open("w", encoding="utf-8") as lines:
+                for row in ledger.rows():
+                    lines.write(json.dumps(row, ensure_ascii=False) + "\n")
+                    count += 1
+        else:
+            with pq.ParquetWriter(temporary, _EXPORTED, compression="zstd") as writer:
+                for batch in _batches(ledger.rows()):
+                    writer.write_table(pa.Table.from_pylist(batch, schema=_EXPORTED))
+                    count += len(batch)
+    ledger.close()
+    return count
+
+
+def _batches(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    while batch := list(islice(rows, 1000)):
+        yield batch
+
+
+def prune_ledger(run: RunFolder, dry_run: bool) -> str:
+    """Delete what the run's plan does not ask for; what to tell of it.
+
+    Raises:
+        UserError: no ledger, no prompts or no configuration.
+    """
+    ledger = _ledger(run)
+    wanted = {ask.key for ask in plan(load_config(run), prompts_of(run)) if ask.key}
+    idle = [key for key in ledger.every_key() if key not in wanted]
+    kept = ledger.totals().answers - len(idle)
+    if dry_run:
+        told = f"{len(idle)} answers are not asked for any more and would be deleted; {kept} would stay"
+    else:
+        told = f"{ledger.drop(idle)} answers deleted, {kept} kept"
+    ledger.close()
+    return told
