@@ -5,6 +5,7 @@ Stages are imported when they are called, so that help and errors come at once a
 
 import os
 import re
+import shlex
 import sys
 import traceback
 from pathlib import Path
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from pipelines.runs import RunFolder
 
 out = Console()
+notes = Console(stderr=True)
 
 
 # The order of work, which is also the order of help; what helps along the way comes last.
@@ -89,6 +91,11 @@ def _say(text: str) -> None:
     out.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
+def _note(text: str) -> None:
+    """What stands beside a result: to stderr, so that the result can be piped."""
+    notes.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
 @app.command()
 def demo(
     name: Annotated[str, typer.Option("--run", help="Name of the run.")] = "demo",
@@ -125,6 +132,8 @@ Instructions = Annotated[
 MaxCost = Annotated[float | None, typer.Option(min=0, help="US dollars that the run may cost, all calls together.")]
 MaxTokens = Annotated[int | None, typer.Option(min=0, help="Tokens that the run may take, all calls together.")]
 Reuse = Annotated[list[str] | None, typer.Option("--reuse", help="A run whose answers may be taken over; repeatable.")]
+EngineName = Annotated[str, typer.Option("--engine", help="local, or ray: on a cluster.")]
+RayAddress = Annotated[str | None, typer.Option(help="HOST:PORT or auto; a cluster on this machine if not given.")]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="Any key of run.yaml, as key=value; repeatable.")]
 
 
@@ -162,14 +171,23 @@ def prompts(
 
 
 @app.command()
-def generate(name: RunName, max_cost: MaxCost = None, max_tokens: MaxTokens = None, reuse: Reuse = None) -> None:
+def generate(
+    name: RunName,
+    max_cost: MaxCost = None,
+    max_tokens: MaxTokens = None,
+    reuse: Reuse = None,
+    engine: EngineName = "local",
+    ray_address: RayAddress = None,
+) -> None:
     """Ask the teachers for every variant of every prompt; asks only for what is missing.
 
     Example: saferthoughts generate mine --max-cost 20
     """
+    from pipelines.engine import Engine
     from service.stages import generate_run
 
-    _say(generate_run(_open(name), max_cost, max_tokens, [_open(other) for other in reuse or ()]))
+    others = [_open(other) for other in reuse or ()]
+    _say(generate_run(_open(name), max_cost, max_tokens, others, Engine(engine, ray_address)))
 
 
 @app.command()
@@ -258,11 +276,14 @@ def run(
     api_key_env: KeyVariable = None,
     instructions: Instructions = None,
     sets: Sets = None,
+    engine: EngineName = "local",
+    ray_address: RayAddress = None,
 ) -> None:
     """All stages from prompts to release; goes on where an earlier call was stopped.
 
     Example: saferthoughts run mine --base-url http://127.0.0.1:8000/v1 --model my-r1 --harmful 100
     """
+    from pipelines.engine import Engine
     from pipelines.options import Options
     from service.stages import run_all
 
@@ -270,7 +291,7 @@ def run(
         config, source, kind, harmful, benign, seed, tuple(variants or ()), teacher, general_teacher, teachers,
         base_url, model, api_key_env, tuple(instructions or ()), tuple(sets or ()),
     )  # fmt: skip
-    done = run_all(Settings.runs, name, options, until, _say)
+    done = run_all(Settings.runs, name, options, until, _say, Engine(engine, ray_address))
     _say(f"report: {_report_of(done)}")
 
 
@@ -291,6 +312,52 @@ def list_teachers(teachers: TeacherFile = None) -> None:
     from pipelines.doctor import teacher_table
 
     out.print(teacher_table(teachers))
+
+
+@teachers_app.command(name="test")
+def probe_teacher(
+    name: Annotated[str | None, typer.Argument(help="A name of `teachers list`.", metavar="NAME")] = None,
+    teachers: TeacherFile = None,
+    base_url: BaseUrl = None,
+    model: ModelName = None,
+    api_key_env: KeyVariable = None,
+    sets: Sets = None,
+) -> None:
+    """Ask one question and show what came back: reasoning and where it was, tokens, latency, price.
+
+    Example: saferthoughts teachers test --base-url http://127.0.0.1:8000/v1 --model Qwen/Qwen3-8B
+    """
+    from pipelines.options import Options
+    from pipelines.teacher_probe import chosen, probe, probe_table
+
+    options = Options(
+        teacher=name, teachers=teachers, base_url=base_url, model=model, api_key_env=api_key_env, sets=tuple(sets or ())
+    )
+    out.print(probe_table(probe(*chosen(options), Settings.runs)))
+
+
+@teachers_app.command(name="serve")
+def serve_teacher(
+    model: Annotated[str, typer.Argument(help="A Hub id, or a folder with a checkpoint.", metavar="MODEL")],
+    start: Annotated[bool, typer.Option("--run", help="Start the server, not only print its command.")] = False,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 8000,
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", help="Any option of `vllm serve`, as key=value; repeatable.")
+    ] = None,
+) -> None:
+    """Print the `vllm serve` command for a model, with its reasoning parser; with --run, run it.
+
+    Example: saferthoughts teachers serve Qwen/Qwen3-8B --set tensor-parallel-size=2
+    """
+    from pipelines.serving import run_server
+    from pipelines.vllm_command import options_of, serve_command
+
+    command = serve_command(model, port, options_of(sets or ()))
+    _say(command.line())
+    _note(command.note)
+    if start:
+        raise typer.Exit(run_server(command, _note))
+    _note(f"Once it runs: saferthoughts teachers test --base-url {command.base_url} --model {shlex.quote(model)}")
 
 
 @ledger_app.command()

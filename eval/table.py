@@ -7,6 +7,7 @@ the labels.
 from collections.abc import Callable
 from typing import NamedTuple
 
+from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
@@ -28,9 +29,11 @@ class Cells(NamedTuple):
 def scores_table(scores: Scores) -> Table:
     """Rows: set x kind. Columns: refused of every model with its 95 % interval, the paired p, well-formed of every."""
     cells = _cells(scores)
-    table = Table(title=TITLE, caption="\n".join(map(escape, cells.notes)), caption_justify="left")
+    notes = "\n".join(map(escape, cells.notes))
+    table = Table(title=TITLE, caption=notes, caption_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for number, name in enumerate(cells.head):
-        table.add_column(escape(name), justify="right" if number else "left", no_wrap=True)
+        # Words of a head below each other: the table then fits into 80 columns.
+        table.add_column(escape(name.replace(" ", "\n")), justify="right" if number else "left", no_wrap=True)
     for row in cells.rows:
         table.add_row(*map(escape, row))
     return table
@@ -77,7 +80,7 @@ def _notes(scores: Scores, labels: list[str]) -> list[str]:
 
     p = " p: exact McNemar, paired by question." if len(labels) > 1 else ""
     return [
-        f"[95 % Wilson interval].{p} {scores.decoding.method.capitalize()}, string rules, no judge.",
+        f"[95 % Wilson interval, in %].{p} {scores.decoding.method.capitalize()}, string rules, no judge.",
         counted(f"Cut off at {scores.decoding.max_tokens} tokens", lambda group: group.truncated)
         + " "
         + counted("No answer, unscored", lambda group: group.unscored),
@@ -90,4 +93,4 @@ def _count(group: Group, measure: Measure) -> str:
 
 def _rate(group: Group, measure: Measure) -> str:
     interval: Interval = getattr(group, f"{measure}_rate")
-    return f"{_count(group, measure)} [{100 * interval.low:.0f}, {100 * interval.high:.0f}] %"
+    return f"{_count(group, measure)} [{100 * interval.low:.0f}, {100 * interval.high:.0f}]"

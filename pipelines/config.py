@@ -85,6 +85,8 @@ class Teacher(Part):
     def _reachable(self) -> "Teacher":
         if bool(self.urls) + self.embedded + (self.serve is not None) != 1:
             raise ValueError("a teacher has one of base_url (or base_urls), `embedded: true` and serve")
+        if self.transport == "batch" and len(self.urls) != 1:
+            raise ValueError("transport: batch needs one base_url, where the batches are found again")
         return self
 
 

@@ -57,7 +57,7 @@ async def dispatch(
     Args:
         run: Its prompts, and its ledger.
         config: The run's configuration.
-        endpoints: Base URLs of each teacher's servers.
+        endpoints: Base URLs of each teacher's servers; a teacher without any has answered before, or in a batch.
         done: Gets every planned row when it is answered, known already, or has finally failed.
         max_cost: US dollars that the whole run may cost, earlier calls included; None for no cap.
         max_tokens: The same in tokens of input and output.
@@ -73,7 +73,11 @@ async def dispatch(
     async with AsyncExitStack() as stack:
         # A loop a teacher: one that is slow or at its limit does not hold up another.
         loops = []
-        for name, urls in endpoints.items():
+        for name in config.teachers:
+            urls = endpoints.get(name)
+            if not urls:
+                loops.append(_known(plan(config, prompts_of(run), teacher=name), state))
+                continue
             client = await stack.enter_async_context(TeacherClient(name, config.teachers[name], urls))
             loops.append(_ask_one_teacher(client, plan(config, prompts_of(run), teacher=name), state))
         everything = asyncio.gather(*loops, return_exceptions=True)
@@ -103,6 +107,12 @@ async def _ask_one_teacher(client: TeacherClient, asks: Iterator[Ask], state: _S
                 client.gate.release()
                 return
             group.create_task(_ask(ask, client, state))
+
+
+async def _known(asks: Iterator[Ask], state: _State) -> None:
+    for ask in asks:
+        error = "" if state.ledger.has(ask.key) else state.ledger.failure(ask.key) or "not asked in this call"
+        await _put(state, ask, error)
 
 
 async def _ask(ask: Ask, client: TeacherClient, state: _State) -> None:

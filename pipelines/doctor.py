@@ -105,14 +105,25 @@ def _teacher(name: str, teacher: Teacher) -> Finding:
     if teacher.api_key_env is not None:
         there = bool(os.environ.get(teacher.api_key_env))
         return Finding(thing, there, f"{teacher.model}, {teacher.api_key_env} {'is set' if there else 'is not set'}")
-    url = teacher.base_url or ""
-    if urlsplit(url).hostname not in ("127.0.0.1", "localhost"):
-        return Finding(thing, True, f"{teacher.model} at {url}, not tried")
+    if not teacher.urls or any(urlsplit(url).hostname not in ("127.0.0.1", "localhost") for url in teacher.urls):
+        return Finding(thing, True, f"{teacher.model}, {_place(teacher)}; not tried")
+    silent = [url for url in teacher.urls if not _answers(url)]
+    told = f"nothing answers at {', '.join(silent)}" if silent else f"answers at {_place(teacher)}"
+    return Finding(thing, not silent, told)
+
+
+def _answers(url: str) -> bool:
     try:
         with urlopen(f"{url}/models", timeout=2):
-            return Finding(thing, True, f"answers at {url}")
+            return True
     except (URLError, OSError):
-        return Finding(thing, False, f"nothing answers at {url}")
+        return False
+
+
+def _place(teacher: Teacher) -> str:
+    if teacher.embedded:
+        return "embedded rehearsal teacher, not a model"
+    return ", ".join(teacher.urls) or "a vLLM server, started for the run"
 
 
 def teacher_table(extra: Path | None = None) -> Table:
@@ -122,5 +133,5 @@ def teacher_table(extra: Path | None = None) -> Table:
         key = entry.api_key_env or "none needed"
         if entry.api_key_env is not None:
             key += " (set)" if os.environ.get(entry.api_key_env) else " (not set)"
-        table.add_row(name, entry.model, entry.base_url or "embedded rehearsal teacher, not a model", key)
+        table.add_row(name, entry.model, _place(entry), key)
     return table

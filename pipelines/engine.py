@@ -15,15 +15,42 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from pipelines.errors import UserError
+from pipelines.errors import UserError, unknown
 
 STOP_FILE = ".stop"
+ENGINES = ("local", "ray")
+_LONGEST_NAP_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """Where the steps of a pipeline run: in processes of this machine, or on a Ray cluster.
+
+    `ray_address` is "host:port" or "auto"; None stands for a cluster of our own, on this machine.
+
+    Raises:
+        UserError: no such engine, or an address without Ray.
+    """
+
+    name: str = "local"
+    ray_address: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.name not in ENGINES:
+            raise unknown("engine", self.name, ENGINES)
+        if self.ray_address is not None and self.name != "ray":
+            raise UserError(f"--ray-address {self.ray_address} goes with --engine ray; the engine is '{self.name}'.")
+
+
+LOCAL = Engine()
+
 
 # The process whose forked children end when it dies; None while no pipeline runs.
 _leader: int | None = None
@@ -111,6 +138,28 @@ def _dataset_cache_in(folder: Path) -> Iterator[None]:
         datasets.enable_progress_bars()
 
 
+class _Clock:
+    """`time` as distilabel's pipeline sees it: left alone it looks only every 2.5 s whether its steps are loaded."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(time, name)
+
+    def sleep(self, seconds: float) -> None:
+        """Sleep, but not long."""
+        time.sleep(min(seconds, _LONGEST_NAP_S))
+
+
+@contextmanager
+def _impatient() -> Iterator[None]:
+    from distilabel.pipeline import base
+
+    kept, base.time = base.time, _Clock()
+    try:
+        yield
+    finally:
+        base.time = kept
+
+
 @contextmanager
 def muted_imports() -> Iterator[None]:
     """For importing distilabel, which makes pydantic and others warn about code that is not ours to mend."""
@@ -138,7 +187,11 @@ def _scratch(folder: Path, name: str) -> Iterator[Path]:
 
 
 def run_pipeline(
-    folder: Path, name: str, add_steps: Callable[[], None], keep: Callable[[Path, list[Path]], None]
+    folder: Path,
+    name: str,
+    add_steps: Callable[[], None],
+    keep: Callable[[Path, list[Path]], None],
+    pipeline_class: Any = None,
 ) -> bool:
     """Run the pipeline whose steps `add_steps` makes and connects.
 
@@ -147,6 +200,7 @@ def run_pipeline(
         name: The pipeline's name, as its `pipeline.yaml` has it.
         add_steps: Called inside the pipeline's context.
         keep: Called with the pipeline's yaml and the parquet files of its last step, unless it was stopped early.
+        pipeline_class: The kind of Distilabel pipeline; its local one if None.
 
     Returns:
         Whether it was stopped early, by Ctrl-C, SIGTERM or the stop file.
@@ -161,7 +215,9 @@ def run_pipeline(
     def stop_asking(number: int, frame: FrameType | None) -> None:
         stop.touch()
 
-    class StoppablePipeline(Pipeline):  # type: ignore[misc]
+    base: Any = pipeline_class or Pipeline
+
+    class StoppablePipeline(base):  # type: ignore[misc]
         def _handle_keyboard_interrupt(self) -> Any:
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, stop_asking)
@@ -174,6 +230,7 @@ def run_pipeline(
         stack.enter_context(_thread_errors_raised())
         stack.enter_context(_signals_restored())
         stack.enter_context(_children_follow())
+        stack.enter_context(_impatient())
         with StoppablePipeline(name=name, cache_dir=scratch / "distilabel") as pipeline:
             add_steps()
         distiset = pipeline.run(use_cache=False)

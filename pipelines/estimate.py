@@ -5,7 +5,7 @@ there is no estimate.
 """
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from pipelines.config import RunConfig
 from pipelines.ledger import Ledger, Reply
@@ -20,7 +20,7 @@ _SAMPLE = 200
 class Estimate:
     """Requests planned and missing, and tokens and US dollars for the missing ones where `sampled` answers tell.
 
-    `unpriced` names teachers whose answers have no known cost.
+    `asked` names the teachers of the missing ones, `unpriced` those among them whose answers have no known cost.
     """
 
     planned: int
@@ -28,7 +28,8 @@ class Estimate:
     sampled: int
     tokens: float | None
     cost: float | None
-    unpriced: tuple[str, ...] = field(default=())
+    asked: tuple[str, ...] = ()
+    unpriced: tuple[str, ...] = ()
 
     def told(self) -> str:
         """One line for the terminal."""
@@ -58,10 +59,11 @@ def survey(run: RunFolder, config: RunConfig, ledger: Ledger) -> Estimate:
             missing[kind] += 1
         elif len(sampled[kind]) < _SAMPLE and (reply := ledger.get(ask.key)) is not None:
             sampled[kind].append(reply)
-    unpriced = tuple(sorted({teacher for teacher, _ in missing if config.teachers[teacher].price is None}))
+    asked = tuple(sorted({teacher for teacher, _ in missing}))
+    unpriced = tuple(teacher for teacher in asked if config.teachers[teacher].price is None)
     count = sum(len(replies) for replies in sampled.values())
     tokens: float | None = 0.0
-    cost: float | None = None if len(unpriced) == len({teacher for teacher, _ in missing}) else 0.0
+    cost: float | None = None if unpriced == asked else 0.0
     for kind, wanted in missing.items():
         replies = sampled[kind]
         if not replies:
@@ -71,4 +73,4 @@ def survey(run: RunFolder, config: RunConfig, ledger: Ledger) -> Estimate:
         tokens += wanted * sum(reply.input_tokens + reply.output_tokens for reply in replies) / len(replies)
         if cost is not None:
             cost += wanted * sum(reply.cost or 0.0 for reply in replies) / len(replies)
-    return Estimate(planned, sum(missing.values()), count, tokens, cost, unpriced)
+    return Estimate(planned, sum(missing.values()), count, tokens, cost, asked, unpriced)

@@ -4,20 +4,23 @@ Reads run.yaml and prompts.parquet; writes ledger.sqlite, responses.parquet and 
 `saferthoughts generate RUN`; running it again asks only for what the ledger does not hold.
 """
 
+import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
 from pipelines.config import RunConfig, load_config
-from pipelines.engine import muted_imports, run_pipeline
+from pipelines.engine import LOCAL, STOP_FILE, Engine, muted_imports, run_pipeline
 from pipelines.errors import Incomplete, Interrupted, UserError
 from pipelines.estimate import Estimate, survey
 from pipelines.ledger import Ledger
+from pipelines.plan import plan, prompts_of
 from pipelines.progress import console, meter
 from pipelines.records import Response, arrow_schema
 from pipelines.runs import RunFolder, atomic, file_hash
@@ -47,16 +50,19 @@ class Generated:
     first_error: str
 
 
-def generate(run: RunFolder, budget: Budget = Budget(), reuse: tuple[Path, ...] = ()) -> Generated:
+def generate(
+    run: RunFolder, budget: Budget = Budget(), reuse: tuple[Path, ...] = (), engine: Engine = LOCAL
+) -> Generated:
     """Ask for every response of the run's plan that is not in its ledger, and write the tables.
 
     Args:
         run: A run with its configuration and prompts.
         budget: Caps; at a cap the call ends, and a call with a higher one goes on.
         reuse: Ledgers of other runs, whose answers to the same requests are taken over and cost nothing.
+        engine: Where the pipeline runs; the rows are the same.
 
     Raises:
-        UserError: a key is missing, a teacher refuses every request, or nothing is planned.
+        UserError: a key is missing, a teacher refuses every request, nothing is planned, or no Ray cluster is there.
         Interrupted: it was stopped by a signal.
         Incomplete: the budget is spent.
     """
@@ -66,13 +72,14 @@ def generate(run: RunFolder, budget: Budget = Budget(), reuse: tuple[Path, ...] 
     ledger.forget_failures()
     for other in reuse:
         ledger.borrow(other)
-    before = ledger.totals().answers
     found = survey(run, config, ledger)
+    before = ledger.totals().answers
     if found.planned == 0:
         raise UserError(f"{run.path} has nothing to generate: no prompts, or no variants. Look at its run.yaml.")
     if found.missing:
         console.print(found.told(), highlight=False, markup=False, soft_wrap=True)
-    stopped = _run(run, config, ledger, found, budget)
+    _run_batches(run, config, ledger, found)
+    stopped = _run(run, config, ledger, found, budget, engine)
     fatal, reason = ledger.fatal_error(), ledger.note("stopped")
     totals = ledger.totals()
     ledger.close()
@@ -94,12 +101,25 @@ def generate(run: RunFolder, budget: Budget = Budget(), reuse: tuple[Path, ...] 
 def _check(run: RunFolder, config: RunConfig, budget: Budget) -> None:
     for name, teacher in config.teachers.items():
         api_key(name, teacher)
+        if teacher.transport == "batch" and budget != Budget():
+            raise UserError(f"Teacher '{name}' answers in batches, which no cap can stop. Leave --max-... out.")
         if budget.max_cost is not None and teacher.price is None and not teacher.embedded:
             raise UserError(
                 f"--max-cost needs prices, and teacher '{name}' has none. Give it one "
                 f"(--set teachers.{name}.price='{{input: 0.5, output: 2}}', US dollars per million tokens) or cap "
                 "tokens with --max-tokens."
             )
+
+
+def _run_batches(run: RunFolder, config: RunConfig, ledger: Ledger, found: Estimate) -> None:
+    """Have the Batch API answer what its teachers are still asked for; the pipeline then finds it in the ledger."""
+    for name in found.asked:
+        teacher = config.teachers[name]
+        if teacher.transport == "batch" and ledger.fatal_error() is None:
+            from pipelines.batch import run_batches
+
+            asks = plan(config, prompts_of(run), teacher=name)
+            run_batches(run, name, teacher, teacher.urls[0], asks, ledger, (run.path / STOP_FILE).exists)
 
 
 def _flags(budget: Budget) -> str:
@@ -110,7 +130,7 @@ def _flags(budget: Budget) -> str:
     )
 
 
-def _run(run: RunFolder, config: RunConfig, ledger: Ledger, found: Estimate, budget: Budget) -> bool:
+def _run(run: RunFolder, config: RunConfig, ledger: Ledger, found: Estimate, budget: Budget, engine: Engine) -> bool:
     """The pipeline itself; True where it was stopped early."""
     with muted_imports():
         from pipelines.steps import AskTeachers, SplitReplies
@@ -122,33 +142,67 @@ def _run(run: RunFolder, config: RunConfig, ledger: Ledger, found: Estimate, bud
             _write_tables(run, parts)
 
     with ExitStack() as stack:
-        endpoints = _endpoints(config, stack)
-        stack.enter_context(_shown(ledger, found))
+        endpoints = _endpoints(run, config, found, stack)
+        # Absolute: workers of Ray's have a working directory of their own.
+        folder = str(run.path.absolute())
+        asked = {
+            "run": folder,
+            "endpoints": endpoints,
+            "max_cost": budget.max_cost,
+            "max_tokens": budget.max_tokens,
+        }
 
         def add_steps() -> None:
-            ask = AskTeachers(
-                name="ask",
-                run=str(run.path),
-                endpoints=endpoints,
-                max_cost=budget.max_cost,
-                max_tokens=budget.max_tokens,
-                batch_size=BATCH,
-            )
-            split = SplitReplies(name="split", run=str(run.path), input_batch_size=BATCH)
+            ask = AskTeachers(name="ask", batch_size=BATCH, **asked)
+            split = SplitReplies(name="split", run=folder, input_batch_size=BATCH)
             ask >> split
 
+        if engine.name == "ray":
+            return _run_on_ray(run, config, engine, asked, keep, lambda: stack.enter_context(_shown(ledger, found)))
+        stack.enter_context(_shown(ledger, found))
         return run_pipeline(run.path, "generate", add_steps, keep)
 
 
-def _endpoints(config: RunConfig, stack: ExitStack) -> dict[str, list[str]]:
-    """Base URLs by teacher; one embedded server answers for all embedded teachers, and stops with the stack."""
-    embedded = []
-    if any(teacher.embedded for teacher in config.teachers.values()):
-        from pipelines.rehearsal.faults import RehearsalSettings
-        from pipelines.rehearsal.server import rehearsing
+def _run_on_ray(
+    run: RunFolder,
+    config: RunConfig,
+    engine: Engine,
+    asked: dict[str, Any],
+    keep: Callable[[Path, list[Path]], None],
+    show: Callable[[], object],
+) -> bool:
+    from pipelines.ray_cluster import connected
 
-        embedded = [stack.enter_context(rehearsing(RehearsalSettings(seed=config.seed)))]
-    return {name: list(teacher.urls) or embedded for name, teacher in config.teachers.items()}
+    keys = [teacher.api_key_env for teacher in config.teachers.values() if teacher.api_key_env]
+    text = (run.path / "run.yaml").read_text(encoding="utf-8")
+    with connected(engine.ray_address, run.path) as nodes:
+        with muted_imports():
+            from pipelines import ray_engine
+        # Not before: what is told of the cluster would fall into the progress display.
+        show()
+        kind = ray_engine.placed_on(nodes, {name: os.environ[name] for name in keys})
+        return run_pipeline(
+            run.path, "generate", lambda: ray_engine.add_steps(asked, text, BATCH), keep, pipeline_class=kind
+        )
+
+
+def _endpoints(run: RunFolder, config: RunConfig, found: Estimate, stack: ExitStack) -> dict[str, list[str]]:
+    """Base URLs by teacher. What has to be started is started where it will be asked, and stops with the stack."""
+    embedded: list[str] = []
+    endpoints = {}
+    for name, teacher in config.teachers.items():
+        if teacher.embedded and not embedded:
+            from pipelines.rehearsal.faults import RehearsalSettings
+            from pipelines.rehearsal.server import rehearsing
+
+            embedded = [stack.enter_context(rehearsing(RehearsalSettings(seed=config.seed)))]
+        if teacher.serve is not None and name in found.asked:
+            from pipelines.serving import served
+
+            endpoints[name] = [stack.enter_context(served(name, teacher, run.path))]
+        elif teacher.transport == "requests" and (teacher.embedded or teacher.urls):
+            endpoints[name] = list(teacher.urls) or embedded
+    return endpoints
 
 
 @contextmanager

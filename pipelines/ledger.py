@@ -45,7 +45,8 @@ def request_key(model: str, messages: Sequence[Any], sampling: dict[str, Any], s
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came back for one request. Tokens are the endpoint's counts, cost is in US dollars, latency in seconds."""
+    """What came back for one request. Tokens are the endpoint's counts (`cached_tokens` are part of the input), cost is
+    in US dollars, latency in seconds."""
 
     content: str | None
     reasoning_content: str | None
@@ -55,6 +56,7 @@ class Reply:
     output_tokens: int
     cost: float | None
     latency_s: float
+    cached_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +197,11 @@ class Ledger:
     def note(self, name: str) -> str | None:
         """A word that was left."""
         row = self._db.execute("SELECT value FROM notes WHERE name = ?", (name,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def failure(self, key: str) -> str | None:
+        """Why a request of the last call failed."""
+        row = self._db.execute("SELECT error FROM failures WHERE key = ?", (key,)).fetchone()
         return None if row is None else str(row[0])
 
     def fatal_error(self) -> str | None:

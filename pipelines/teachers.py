@@ -24,6 +24,7 @@ from pipelines.variant import Message
 
 _RETRIED_STATUS = {408, 409, 429}
 _LONGEST_WAIT_S = 60.0
+_BACKOFF = tenacity.wait_random_exponential(multiplier=0.5, max=_LONGEST_WAIT_S)
 
 
 class TeacherError(Exception):
@@ -59,17 +60,6 @@ def worth_repeating(error: BaseException) -> bool:
 
 class BrokenReply(Exception):
     """The server answered 200 with something that is no chat completion."""
-
-
-def _wait(state: tenacity.RetryCallState) -> float:
-    """Seconds until the next attempt: the server's Retry-After where it gave one, else backoff with jitter."""
-    error = state.outcome.exception() if state.outcome else None
-    if isinstance(error, openai.APIStatusError):
-        try:
-            return min(float(error.response.headers["retry-after"]), _LONGEST_WAIT_S)
-        except (KeyError, ValueError):
-            pass  # no header, or a date; backoff serves
-    return float(tenacity.wait_random_exponential(multiplier=0.5, max=_LONGEST_WAIT_S)(state))
 
 
 class TeacherClient:
@@ -111,7 +101,7 @@ class TeacherClient:
         retrying = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception(worth_repeating),
             stop=tenacity.stop_after_attempt(self.teacher.retries + 1),
-            wait=_wait,
+            wait=self._wait,
             reraise=True,
         )
         try:
@@ -127,6 +117,18 @@ class TeacherClient:
         except (openai.APIConnectionError, BrokenReply) as error:
             cause = error.__cause__ or error
             raise TeacherError(f"{type(cause).__name__}: {str(cause)[:300]}") from error
+
+    def _wait(self, state: tenacity.RetryCallState) -> float:
+        """Seconds until the next attempt: the server's Retry-After where it gave one, else backoff with jitter."""
+        error = state.outcome.exception() if state.outcome else None
+        if isinstance(error, openai.APIStatusError):
+            try:
+                return min(float(error.response.headers["retry-after"]), _LONGEST_WAIT_S)
+            except (KeyError, ValueError):
+                pass  # no header, or a date; backoff serves
+        if isinstance(error, openai.APIConnectionError) and self._endpoints.choice:
+            return 0.0
+        return float(_BACKOFF(state))
 
     async def _attempt(self, messages: Sequence[Message], fields: dict[str, Any]) -> Reply:
         taken = await self._limits.admit(messages)
@@ -163,6 +165,7 @@ def reply_of(completion: Any, price: Price | None, latency_s: float) -> Reply:
             output_tokens=tokens[1],
             cost=price.of(tokens[0], tokens[1], cached) if price else None,
             latency_s=latency_s,
+            cached_tokens=cached,
         )
     except (AttributeError, IndexError, TypeError) as error:
         raise BrokenReply(f"not a chat completion: {str(completion)[:200]}") from error

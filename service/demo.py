@@ -36,7 +36,8 @@ def run_demo(runs: Path, name: str, seed: int, train: bool, student: Path | None
         # First, so that a missing network or folder is told at once and not after the stages that need neither.
         check_checkpoint(student or fetch_student())
     sets = [f"teachers.{teacher}.sampling.seed={seed}" for teacher in ("rehearsal", "rehearsal-general")]
-    sets.append(f"prompts.bare_share={BARE_SHARE}")
+    # Benign prompts in the style of the variant that the recipe trains on: a style of their own would give them away.
+    sets += [f"prompts.bare_share={BARE_SHARE}", "benign_variant=short"]
     options = Options(harmful=HARMFUL, benign=BENIGN, seed=seed, sets=tuple(sets))
     begun = start_run(runs, name, options)
     run = begun.run

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipelines.engine import LOCAL, Engine
 from pipelines.errors import Incomplete, unknown
 from pipelines.options import Options, configured
 from pipelines.runs import RunFolder
@@ -43,6 +44,7 @@ def generate_run(
     max_cost: float | None = None,
     max_tokens: int | None = None,
     reuse: Iterable[RunFolder] = (),
+    engine: Engine = LOCAL,
 ) -> str:
     """Ask the teachers, within a budget, taking over what other runs have of it.
 
@@ -51,7 +53,7 @@ def generate_run(
     """
     from pipelines.generate import Budget, generate
 
-    done = generate(run, Budget(max_cost, max_tokens), tuple(other.path / "ledger.sqlite" for other in reuse))
+    done = generate(run, Budget(max_cost, max_tokens), tuple(other.path / "ledger.sqlite" for other in reuse), engine)
     cost = f", ${done.cost:.2f} so far" if done.cost else ""
     said = f"{done.kept} of {done.planned} responses, {done.asked} asked for now{cost}"
     if done.failed:
@@ -107,7 +109,9 @@ def run_stage(stage: str, run: RunFolder) -> str:
     return STAGES[stage](run)
 
 
-def run_all(runs: Path, name: str, options: Options, until: str, tell: Callable[[str], None]) -> RunFolder:
+def run_all(
+    runs: Path, name: str, options: Options, until: str, tell: Callable[[str], None], engine: Engine = LOCAL
+) -> RunFolder:
     """Start the run where it is new or options are given, then every stage up to `until`.
 
     Raises:
@@ -122,7 +126,8 @@ def run_all(runs: Path, name: str, options: Options, until: str, tell: Callable[
     else:
         run = RunFolder.open(runs, name)
     for stage in STAGES:
-        tell(f"{stage}: {run_stage(stage, run)}")
+        said = generate_run(run, engine=engine) if stage == "generate" else run_stage(stage, run)
+        tell(f"{stage}: {said}")
         if stage == until:
             break
     return run

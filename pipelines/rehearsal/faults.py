@@ -33,6 +33,10 @@ class RehearsalSettings(BaseModel):
     cut: float = Field(default=0.0, ge=0, le=1, description="share whose connection is cut in the middle of the answer")
     truncate: float = Field(default=0.0, ge=0, le=1, description="share cut short with finish_reason length")
     retry_after: int = Field(default=1, ge=0, description="seconds that a 429 asks to wait")
+    batch_delay: float = Field(default=0.0, ge=0, le=86400, description="seconds that a batch takes")
+    batch_queue: int | None = Field(default=None, ge=1, description="requests that unfinished batches hold at most")
+    fail_uploads: int = Field(default=0, ge=0, description="so many uploads, the first ones, fail with 500")
+    lose_batches: int = Field(default=0, ge=0, description="so many batches, the first ones, are made but never told")
 
     @model_validator(mode="after")
     def _shares(self) -> "RehearsalSettings":

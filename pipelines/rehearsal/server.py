@@ -1,8 +1,9 @@
 """The rehearsal teacher over HTTP, on 127.0.0.1 only: alone (`saferthoughts rehearse`) or in a thread of this process.
 
-POST /v1/chat/completions   streamed or not, n, seed, max_tokens; no key is asked for
+POST /v1/chat/completions    streamed or not, n, seed, max_tokens; no key is asked for
+POST /v1/files, /v1/batches  the Batch API (batches.py)
 GET  /v1/models, /health
-GET  /stats                 requests, distinct ones, repeats of identical ones, in flight, peak, faults by name
+GET  /stats                  requests, distinct ones, repeats of a former one, in flight, peak, faults by name; batches
 """
 
 import asyncio
@@ -22,6 +23,7 @@ from typing import Any
 from aiohttp import web
 
 from pipelines.errors import UserError
+from pipelines.rehearsal.batches import Batches
 from pipelines.rehearsal.faults import Fault, RehearsalSettings, cut_at, delay_of, fault_of
 from pipelines.rehearsal.performer import MODELS, perform, phrases
 from pipelines.rehearsal.protocol import BadRequest, ChatRequest, Choice, choice, count_tokens, error, parse, usage
@@ -61,6 +63,7 @@ class RehearsalServer:
         self._stats = _Stats()
         self._seen: Counter[bytes] = Counter()
         self._faults: Counter[Fault] = Counter()
+        self._batches = Batches(settings, self._complete)
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[str]:
@@ -75,6 +78,7 @@ class RehearsalServer:
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/health", self._health)
         app.router.add_get("/stats", self._told)
+        app.router.add_routes(self._batches.routes())
         # A client that gives up takes its handler along, so that `in_flight` tells the truth.
         runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=_PATIENCE_S)
         await runner.setup()
@@ -83,6 +87,7 @@ class RehearsalServer:
             await web.SockSite(runner, listener, backlog=_BACKLOG).start()
             yield f"http://{_HOST}:{listener.getsockname()[1]}/v1"
         finally:
+            await self._batches.close()
             await runner.cleanup()
 
     async def _models(self, _: web.Request) -> web.Response:
@@ -96,7 +101,8 @@ class RehearsalServer:
         stats = self._stats
         counts = {"requests": stats.requests, "distinct": len(self._seen), "repeats": stats.repeats}
         now = {"in_flight": stats.in_flight, "peak": stats.peak}
-        return web.json_response({**counts, **now, "faults": dict(sorted(self._faults.items()))})
+        faults = dict(sorted(self._faults.items()))
+        return web.json_response({**counts, **now, "faults": faults, "batches": self._batches.counts()})
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         stats = self._stats
@@ -133,20 +139,29 @@ class RehearsalServer:
         if fault == "500":
             return _refuse(500, error("The server failed (rehearsed).", "server_error"))
         share = cut_at(self.settings, digest, attempt)
-        choices = self._choices(asked, share if fault == "truncate" else None)
-        head = {"id": f"chatcmpl-{digest.hex()[:24]}", "created": 0, "model": asked.model}
-        counted = usage(sum(count_tokens(message["content"]) for message in asked.chat()), choices)
+        truncated = share if fault == "truncate" else None
         cut = share if fault == "cut" else None
         if asked.stream:
+            choices, counted = self._answers(asked, truncated)
+            head = _head(asked, digest)
             return await _stream(request, head, choices, counted if _wants_usage(asked) else None, cut)
+        text = json.dumps(self._complete(asked, digest, truncated)).encode()
+        if cut is not None:
+            return await _send_part(request, text, cut)
+        return web.Response(body=text, content_type="application/json")
+
+    def _complete(self, asked: ChatRequest, digest: bytes, share: float | None) -> dict[str, Any]:
+        """A completion in one piece; with `share` its answers are cut off after that share of their tokens."""
+        choices, counted = self._answers(asked, share)
         listed = [
             {"index": index, "message": item.message(), "logprobs": None, "finish_reason": item.finish_reason}
             for index, item in enumerate(choices)
         ]
-        text = json.dumps({**head, "object": "chat.completion", "choices": listed, "usage": counted}).encode()
-        if cut is not None:
-            return await _send_part(request, text, cut)
-        return web.Response(body=text, content_type="application/json")
+        return {**_head(asked, digest), "object": "chat.completion", "choices": listed, "usage": counted}
+
+    def _answers(self, asked: ChatRequest, share: float | None) -> tuple[list[Choice], dict[str, Any]]:
+        choices = self._choices(asked, share)
+        return choices, usage(sum(count_tokens(message["content"]) for message in asked.chat()), choices)
 
     def _choices(self, asked: ChatRequest, share: float | None) -> list[Choice]:
         """The answers; with `share` each is cut off after that share of its tokens."""
@@ -161,6 +176,10 @@ class RehearsalServer:
                 laid_out = choice(asked.model, style, played.reasoning, played.answer, limit)
             choices.append(laid_out)
         return choices
+
+
+def _head(asked: ChatRequest, digest: bytes) -> dict[str, Any]:
+    return {"id": f"chatcmpl-{digest.hex()[:24]}", "created": 0, "model": asked.model}
 
 
 def _wants_usage(asked: ChatRequest) -> bool:

@@ -27,9 +27,7 @@ def scores(text: str) -> dict[str, Any]:
             {**group, "model": label, "refused_rate": INTERVAL, "well_formed_rate": INTERVAL}
             for label in ("before", "after")
         ],
-        "samples": [
-            {**sample, "model": label, "refused": True, "truncated": False} for label in ("before", "after")
-        ],
+        "samples": [{**sample, "model": label, "refused": True, "truncated": False} for label in ("before", "after")],
     }
 
 

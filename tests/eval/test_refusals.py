@@ -2,7 +2,8 @@
 
 import pytest
 
-from eval.refusals import is_refusal, read
+from eval.refusals import read
+from pipelines.refusals import is_refusal
 from pipelines.thinking import join
 
 REFUSALS = [

@@ -190,8 +190,8 @@ def test_table_shows_counts_and_intervals(scores: Scores) -> None:
     text = " ".join(console.export_text().split())
     assert "held-out harmful" in text
     # Wilson for 3 of 4 is [30.06, 95.44] %.
-    assert "0/4 [0, 49] %" in text
-    assert "3/4 [30, 95] %" in text
+    assert "0/4 [0, 49]" in text
+    assert "3/4 [30, 95]" in text
     assert "Cut off at 60 tokens: before 10/10, after 0/10." in text
     assert "No answer, unscored: before 0/10, after 2/10." in text
 
@@ -200,6 +200,14 @@ def test_markdown_has_a_row_a_group(scores: Scores) -> None:
     lines = scores_markdown(scores).splitlines()
     table = [line for line in lines if line.startswith("|")]
     assert table[0] == "| questions | refused before | refused after | p | well-formed before | well-formed after |"
-    assert table[2] == "| held-out harmful | 0/4 [0, 49] % | 3/4 [30, 95] % | 0.25 | 0/4 | 3/4 |"
+    assert table[2] == "| held-out harmful | 0/4 [0, 49] | 3/4 [30, 95] | 0.25 | 0/4 | 3/4 |"
     assert len(table) == 2 + 4
     assert len({line.count("|") for line in table}) == 1
+
+
+def test_table_fits_into_80_columns_with_nothing_cut(scores: Scores) -> None:
+    console = Console(width=80, record=True, file=StringIO())
+    console.print(scores_table(scores))
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text

@@ -86,3 +86,26 @@ def test_run_yaml_reads_back_as_it_was(tmp_path: Path) -> None:
     assert load_config(run) == config
     assert yaml.safe_load((run.path / "run.yaml").read_text())["seed"] == 9
     assert isinstance(config, RunConfig)
+
+
+def test_an_instruction_file_replaces_a_variants_wording(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("Be careful. {{ query }}")
+    config = configured(Options(instructions=(f"improved={tmp_path / 'mine.txt'}",)))
+    assert config.variant("improved").messages("Q?")[0]["content"] == "Be careful. Q?"
+    assert config.variant("realsafe").messages("Q?")[0]["content"].startswith("While you think")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("improved", "No slot at all.", "put {{ query }} into it"),
+        ("improved", "{{ query", "is not a template"),
+        ("nocot", "{{ query }}", "asks nobody"),
+        ("imporved", "{{ query }}", "Unknown variant 'imporved'. Did you mean 'improved'?"),
+    ],
+)
+def test_an_instruction_that_cannot_work_is_refused(tmp_path: Path, name: str, text: str, told: str) -> None:
+    (tmp_path / "mine.txt").write_text(text)
+    with pytest.raises(UserError) as caught:
+        configured(Options(instructions=(f"{name}={tmp_path / 'mine.txt'}",)))
+    assert told in str(caught.value)

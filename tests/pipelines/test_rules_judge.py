@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from pipelines import rules_judge
 from pipelines.records import LABELS, OVERTHINKING_SUBTYPES, Kind
+from pipelines.refusals import is_refusal
 from pipelines.rehearsal.performer import GENERAL_MODEL, REASONING_MODEL, perform
-from pipelines.rules_judge import judge_by_rules, refusal
+from pipelines.rules_judge import judge_by_rules
 from pipelines.variant import variant
 
 BUNDLED = Path(rules_judge.__file__).parent / "bundled"
@@ -47,7 +48,7 @@ BUNDLED = Path(rules_judge.__file__).parent / "bundled"
     ],
 )
 def test_refusal_is_known_by_how_an_answer_begins(answer: str) -> None:
-    assert refusal(answer)
+    assert is_refusal(answer)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +70,7 @@ def test_refusal_is_known_by_how_an_answer_begins(answer: str) -> None:
     ],
 )
 def test_compliance_is_no_refusal_whatever_words_it_holds(answer: str) -> None:
-    assert not refusal(answer)
+    assert not is_refusal(answer)
 
 
 KNOWN = "This would do serious harm to other people."

@@ -1,0 +1,265 @@
+"""One mild question to a teacher, and what came back: the way to find out whether its reasoning can be had.
+
+Reads a teacher's entry; writes nothing, except the log of a server that it starts for an entry with `serve:`. Run it
+with `saferthoughts teachers test NAME`. It asks through the client that `generate` asks through, once, and up to two
+requests more of a few tokens each.
+"""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import openai
+from rich.table import Table
+from rich.text import Text
+
+from pipelines.config import Teacher
+from pipelines.errors import UserError, unknown
+from pipelines.ledger import Reply
+from pipelines.options import Options, configured
+from pipelines.plan import request_fields
+from pipelines.serving import served
+from pipelines.teachers import TeacherClient, TeacherError, api_key
+from pipelines.thinking import Source, split
+from pipelines.variant import Message
+
+# Easy, and yet worth a thought.
+QUESTION = "A train leaves at 14:50 and arrives at 16:05. How many minutes does it take? Answer in one short sentence."
+_SCHEMA = {
+    "type": "json_schema",
+    "json_schema": {
+        "name": "minutes",
+        "strict": True,
+        "schema": {
+            "type": "object",
+            "properties": {"minutes": {"type": "integer"}},
+            "required": ["minutes"],
+            "additionalProperties": False,
+        },
+    },
+}
+# Whether a field is taken shows with the first token.
+_FEW_TOKENS = 16
+_SHOWN = 160
+_LISTED = 12
+_LIST_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Support:
+    """Whether a server takes a field of a request: None where that could not be found out, and then why."""
+
+    accepted: bool | None
+    told: str = ""
+
+    def __str__(self) -> str:
+        word = {True: "accepted", False: "refused", None: "not known"}[self.accepted]
+        return f"{word}: {self.told}" if self.told else word
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What one server of a teacher answered. Tokens are its own counts, cost is in US dollars, latency in seconds.
+
+    `reasoning` and `answer` are the beginnings, on one line, without anything a terminal would act on. `hint` is what
+    to change in the entry, "" where nothing is amiss.
+    """
+
+    name: str
+    model: str
+    url: str
+    source: Source
+    finish_reason: str
+    input_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    cost: float | None
+    latency_s: float
+    reasoning: str
+    answer: str
+    seed: Support
+    json_schema: Support
+    hint: str
+
+
+def chosen(options: Options) -> tuple[str, Teacher]:
+    """The teacher that the options name, and its entry as they change it.
+
+    Raises:
+        UserError: they name none, or one that is not known.
+    """
+    if options.teacher is None and options.base_url is None:
+        raise UserError("Name a teacher (`saferthoughts teachers list` has them), or give --base-url and --model.")
+    config = configured(options)
+    name = config.roles.reasoning
+    return name, config.teachers[name]
+
+
+def probe(name: str, teacher: Teacher, logs: Path) -> list[Probe]:
+    """Ask every server of a teacher the question; an embedded or served one is started for it and stopped again.
+
+    Args:
+        name: The teacher's name, for messages.
+        teacher: Its entry.
+        logs: Folder for the log of a server that is started.
+
+    Raises:
+        UserError: no key, no server, a wrong key, an unknown model, or any other reason for no answer.
+    """
+    api_key(name, teacher)
+    with _reachable(name, teacher, logs) as urls:
+        return asyncio.run(_ask_all(name, teacher, urls))
+
+
+@contextmanager
+def _reachable(name: str, teacher: Teacher, logs: Path) -> Iterator[Sequence[str]]:
+    if teacher.embedded:
+        from pipelines.rehearsal.server import rehearsing
+
+        with rehearsing() as url:
+            yield [url]
+    elif teacher.serve is not None:
+        with served(name, teacher, logs) as url:
+            yield [url]
+    else:
+        yield teacher.urls
+
+
+async def _ask_all(name: str, teacher: Teacher, urls: Sequence[str]) -> list[Probe]:
+    return [await _ask(name, teacher, url) for url in urls]
+
+
+async def _ask(name: str, teacher: Teacher, url: str) -> Probe:
+    # An error is told at once here; `generate` is the one to be patient.
+    once = teacher.model_copy(update={"retries": 0})
+    fields = request_fields(once, 0)
+    question: list[Message] = [{"role": "user", "content": QUESTION}]
+    async with TeacherClient(name, once, [url]) as client:
+        try:
+            reply = await client.ask(question, fields)
+        except TeacherError as error:
+            raise await _refusal(name, teacher, url, error) from error
+        few = {**fields, "max_tokens": min(_FEW_TOKENS, fields.get("max_tokens", _FEW_TOKENS))}
+        seed = Support(True) if "seed" in fields else await _supports(client, question, {**few, "seed": 1})
+        schema = await _supports(client, question, {**few, "response_format": _SCHEMA})
+    thought = split(reply.content, reply.reasoning_content, reply.reasoning, teacher.reasoning_style)
+    return Probe(
+        name=name,
+        model=teacher.model,
+        url=url,
+        source=thought.source,
+        finish_reason=reply.finish_reason,
+        input_tokens=reply.input_tokens,
+        cached_tokens=reply.cached_tokens,
+        output_tokens=reply.output_tokens,
+        cost=reply.cost,
+        latency_s=reply.latency_s,
+        reasoning=_beginning(thought.reasoning),
+        answer=_beginning(thought.answer),
+        seed=seed,
+        json_schema=schema,
+        hint=_hint(teacher, thought.source, reply),
+    )
+
+
+async def _supports(client: TeacherClient, question: Sequence[Message], fields: dict[str, Any]) -> Support:
+    try:
+        await client.ask(question, fields)
+    except TeacherError as error:
+        return Support(False if error.refused else None, _beginning(str(error)))
+    return Support(True)
+
+
+def _hint(teacher: Teacher, source: Source, reply: Reply) -> str:
+    if reply.finish_reason == "length":
+        limit = teacher.sampling.max_tokens
+        at = "its server's limit" if limit is None else f"max_tokens ({limit})"
+        return f"The answer was cut off at {at}: raise sampling.max_tokens or the server's context length."
+    elsewhere = split(reply.content, reply.reasoning_content, reply.reasoning).source
+    if source == "none" and elsewhere != "none":
+        return f"Reasoning came as '{elsewhere}', which reasoning_style {teacher.reasoning_style} rules out: use auto."
+    return ""
+
+
+async def _refusal(name: str, teacher: Teacher, url: str, error: TeacherError) -> UserError:
+    """Why there is no answer, and what to do about it."""
+    cause = error.__cause__
+    if isinstance(cause, openai.AuthenticationError | openai.PermissionDeniedError):
+        key = f"the key in {teacher.api_key_env}" if teacher.api_key_env else "it without a key; set api_key_env"
+        return UserError(f"{url} refuses {key}, HTTP {cause.status_code} ({_beginning(str(error))}).")
+    if isinstance(cause, openai.APIConnectionError):
+        return UserError(
+            f"No server answers at {url} for teacher '{name}' ({_beginning(str(error))}). Start it, or correct its "
+            "base_url."
+        )
+    if isinstance(cause, openai.APIStatusError) and cause.status_code in (400, 404):
+        models = await _models(name, teacher, url)
+        if models and teacher.model not in models:
+            near = get_close_matches(teacher.model, models, n=_LISTED, cutoff=0.0)
+            part = "" if len(near) == len(models) else f" (the nearest {len(near)} of {len(models)} are shown)"
+            return unknown(f"model at {url}{part}", teacher.model, near)
+        if cause.status_code == 404 and not models:
+            return UserError(
+                f"{url} has neither chat completions nor a list of models ({_beginning(str(error))}). Most servers "
+                "want a base_url that ends in /v1."
+            )
+    return UserError(f"Teacher '{name}' at {url} does not answer: {_beginning(str(error))}.")
+
+
+async def _models(name: str, teacher: Teacher, url: str) -> list[str]:
+    """The models that a server lists, none where it does not."""
+    async with openai.AsyncOpenAI(base_url=url, api_key=api_key(name, teacher), max_retries=0) as client:
+        try:
+            return [_beginning(str(model.id)) async for model in client.models.list(timeout=_LIST_TIMEOUT_S)]
+        except (openai.OpenAIError, AttributeError, TypeError):  # an error, or something that is no list of models
+            return []
+
+
+def _beginning(text: str) -> str:
+    """The beginning of a hostile text: one line, and codes in place of what does not print."""
+    line = " ".join(text.split())
+    cut = line if len(line) <= _SHOWN else f"{line[:_SHOWN].rstrip()}..."
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in cut)
+
+
+def probe_table(probes: Sequence[Probe]) -> Table:
+    """One column a server. Texts are set as they are: brackets in an answer are no markup."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    for _ in probes:
+        table.add_column(overflow="fold")
+    rows: list[tuple[str, list[str]]] = [
+        ("teacher", [one.name for one in probes]),
+        ("model", [one.model for one in probes]),
+        ("endpoint", [one.url for one in probes]),
+        ("reasoning", [_found(one) for one in probes]),
+        ("finish reason", [one.finish_reason or "not told" for one in probes]),
+        ("tokens", [f"{one.input_tokens} in ({one.cached_tokens} cached), {one.output_tokens} out" for one in probes]),
+        ("latency", [f"{one.latency_s:.2f} s" for one in probes]),
+        ("price", ["no price in its entry" if one.cost is None else f"${one.cost:.6f}" for one in probes]),
+        ("seed", [str(one.seed) for one in probes]),
+        ("json_schema", [str(one.json_schema) for one in probes]),
+        ("thought", [one.reasoning or "-" for one in probes]),
+        ("answer", [one.answer or "-" for one in probes]),
+    ]
+    if any(one.hint for one in probes):
+        rows.append(("to change", [one.hint or "-" for one in probes]))
+    for label, cells in rows:
+        table.add_row(label, *(Text(cell) for cell in cells))
+    return table
+
+
+def _found(one: Probe) -> str:
+    told: dict[str, str] = {
+        "reasoning_content": "found, in the field reasoning_content",
+        "reasoning": "found, in the field reasoning",
+        "inline": "found, inline between <think> and </think>",
+        "missing_opener": "found, inline before </think>, without an opening tag",
+        "truncated": "found, inline, never closed",
+        "none": "none found",
+    }
+    return told[one.source]

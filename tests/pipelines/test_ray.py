@@ -1,0 +1,268 @@
+"""Generation on Ray, on clusters of real nodes: the rows of the local engine, and a line instead of a wait."""
+
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.engine import Engine
+from pipelines.errors import Interrupted, UserError
+from pipelines.generate import generate
+from pipelines.ledger import Ledger
+from pipelines.ray_cluster import connected
+from pipelines.rehearsal.faults import RehearsalSettings
+from pipelines.rehearsal.server import rehearsing
+from pipelines.runs import RunFolder
+
+pytestmark = [
+    # Not by importing it: Ray reads its settings when it is imported, and `cluster` makes them.
+    pytest.mark.skipif(
+        find_spec("ray") is None, reason="Ray is not installed: pip install -c constraints.txt '.[ray]'"
+    ),
+    # Ray forks while its threads run, leaves files and sockets to the collector, and tells of its own renamings.
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings(r"ignore::FutureWarning:ray\..*"),
+    pytest.mark.filterwarnings(r"ignore::DeprecationWarning:ray\..*"),
+]
+
+STORE = 80 * 1024**2
+# Somebody else on the cluster, who takes a CPU and keeps it.
+TAKER = """
+import ray, sys, time
+ray.init(sys.argv[1])
+@ray.remote
+class Taker:
+    def __init__(self):
+        self.taken = True
+    def told(self):
+        return "taken"
+taker = Taker.options(num_cpus=1).remote()
+print(ray.get(taker.told.remote()), flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """A head that has no CPU to give, as heads often have; tests add the nodes they need. Strangers are kept out."""
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_AUTH_MODE", "token")
+        patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        from ray.cluster_utils import Cluster
+
+        head = {"num_cpus": 0, "object_store_memory": STORE, "include_dashboard": False}
+        made = Cluster(initialize_head=True, head_node_args=head)
+        try:
+            yield made
+        finally:
+            made.shutdown()
+
+
+@contextmanager
+def node_of(cluster: Any, cpus: int = 1, **options: Any) -> Iterator[Any]:
+    """One more node while the block runs; it may be removed inside."""
+    node = cluster.add_node(num_cpus=cpus, object_store_memory=STORE, **options)
+    try:
+        yield node
+    finally:
+        if node in cluster.list_all_nodes():
+            cluster.remove_node(node)
+
+
+def at(url: str, **options: Any) -> dict[str, Any]:
+    return {"base_url": url, "model": "rehearsal-r1", "api_key_env": "RAY_TEST_KEY", **options}
+
+
+def test_a_run_moves_to_two_nodes_and_back_with_the_same_rows(
+    cluster: Any, new_run: Callable[..., RunFolder], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # The nodes do not have the key: it must come with the asking step, and must not stay in what Ray writes.
+    key = f"sk-{secrets.token_hex(16)}"
+    with node_of(cluster) as node, rehearsing() as url:
+        monkeypatch.setenv("RAY_TEST_KEY", key)
+        local = new_run(harmful=4, benign=2, **at(url))
+        generate(local)
+        moved = RunFolder(shutil.copytree(local.path, tmp_path / "moved" / local.name))
+        ledger = Ledger(moved.path / "ledger.sqlite")
+        assert ledger.drop(list(ledger.every_key())[::2]) == 11
+        ledger.close()
+        assert generate(moved, engine=Engine("ray", cluster.address)).asked == 11
+        logs = [path for path in Path(node.get_session_dir_path()).rglob("*") if path.is_file()]
+        assert logs
+        assert not [path for path in logs if key.encode() in path.read_bytes()]
+        tables = [pq.read_table(run.table_path("responses")).drop_columns(["latency_s"]) for run in (local, moved)]
+        on_ray = moved.table_path("responses").read_bytes()
+        assert generate(moved).asked == 0
+    assert tables[0].equals(tables[1])
+    assert tables[0].num_rows == 26
+    # From one ledger, the engines write the same bytes.
+    assert moved.table_path("responses").read_bytes() == on_ray
+
+
+def test_a_node_lost_in_the_middle_ends_the_run_and_the_answers_stay(
+    cluster: Any, new_run: Callable[..., RunFolder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_TEST_KEY", "any")
+    with rehearsing(RehearsalSettings(delay=0.3)) as url, node_of(cluster) as node:
+        run = new_run(harmful=40, benign=40, **at(url, sets=("teachers.flags.in_flight=2",)))
+
+        def lose() -> None:
+            ledger = Ledger(run.path / "ledger.sqlite")
+            while ledger.totals().answers < 10:
+                time.sleep(0.1)
+            ledger.close()
+            cluster.remove_node(node, allow_graceful=False)
+
+        losing = threading.Thread(target=lose)
+        losing.start()
+        with pytest.raises(UserError, match="Ray worker of step 'split' is gone"):
+            generate(run, engine=Engine("ray", cluster.address))
+        losing.join()
+    assert Ledger(run.path / "ledger.sqlite").totals().answers >= 10
+    assert not run.table_path("responses").exists()
+    assert [path for path in run.path.iterdir() if path.is_dir()] == []
+
+
+def test_ctrl_c_stops_a_run_on_ray_and_keeps_its_answers(
+    cluster: Any, new_run: Callable[..., RunFolder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_TEST_KEY", "any")
+    with rehearsing(RehearsalSettings(delay=0.3)) as url, node_of(cluster):
+        run = new_run(harmful=40, benign=40, **at(url, sets=("teachers.flags.in_flight=2",)))
+
+        def press() -> None:
+            ledger = Ledger(run.path / "ledger.sqlite")
+            while ledger.totals().answers < 4:
+                time.sleep(0.1)
+            ledger.close()
+            os.kill(os.getpid(), signal.SIGINT)
+
+        pressing = threading.Thread(target=press)
+        pressing.start()
+        with pytest.raises(Interrupted, match=f"go on with: saferthoughts generate {run.name}"):
+            generate(run, engine=Engine("ray", cluster.address))
+        pressing.join()
+    assert not run.table_path("responses").exists()
+
+
+def test_a_module_missing_on_the_only_worker_is_told(cluster: Any, tmp_path: Path) -> None:
+    # What stands in for a node without the package is a node where importing it fails in the same way.
+    text = "raise ModuleNotFoundError(\"No module named 'distilabel'\", name='distilabel')\n"
+    (tmp_path / "distilabel.py").write_text(text, encoding="utf-8")
+    with node_of(cluster, env_vars={"PYTHONPATH": str(tmp_path)}):
+        told = refused(cluster.address, tmp_path)
+    assert "lacks the module 'distilabel'" in told
+    assert "has no CPU for Ray" in told
+
+
+def test_too_few_cpus_are_told(cluster: Any, tmp_path: Path) -> None:
+    with node_of(cluster, cpus=0):
+        assert refused(cluster.address, tmp_path).count("has no CPU for Ray") == 2
+
+
+def test_a_worker_whose_cpus_are_all_taken_is_told(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.ray_cluster._PATIENCE_S", 12.0)
+    words = [sys.executable, "-c", TAKER, cluster.address]
+    with node_of(cluster), subprocess.Popen(words, stdout=-1, stderr=-3, text=True) as other:
+        assert other.stdout is not None
+        try:
+            assert other.stdout.readline() == "taken\n"
+            assert "gave no CPU within" in refused(cluster.address, tmp_path)
+        finally:
+            other.kill()
+
+
+def refused(address: str, folder: Path) -> str:
+    """What connecting says in refusing, within 30 seconds."""
+    began = time.monotonic()
+    with pytest.raises(UserError) as told, connected(address, folder):
+        pass
+    assert time.monotonic() - began < 30
+    return str(told.value)
+
+
+class _Website(BaseHTTPRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [("127.0.0.1:1", "Nobody answers at"), ("ray://head:10001", "must be a node"), ("head", "takes HOST:PORT or auto")],
+)
+def test_an_address_that_cannot_be_is_told(address: str, told: str, tmp_path: Path) -> None:
+    assert told in refused(address, tmp_path)
+
+
+def test_an_address_where_something_else_answers_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.ray_cluster._CONNECT_S", 5.0)
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Website) as website:
+        threading.Thread(target=website.serve_forever, daemon=True).start()
+        assert "it is no Ray cluster" in refused(f"127.0.0.1:{website.server_port}", tmp_path)
+        website.shutdown()
+
+
+def test_an_engine_that_is_none_is_told() -> None:
+    with pytest.raises(UserError, match=r"Unknown engine 'rai'\. Did you mean 'ray'"):
+        Engine("rai")
+    with pytest.raises(UserError, match="--ray-address auto goes with --engine ray"):
+        Engine("local", "auto")
+
+
+def processes(mark: str) -> list[str]:
+    """Command lines of the processes whose environment has the given mark, by /proc."""
+    found = []
+    for environ in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if f"RAY_TEST_MARK={mark}".encode() in environ.read_bytes():
+                found.append((environ.parent / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+        except OSError:
+            continue
+    return [line for line in found if line]
+
+
+def at_work(mark: str) -> list[str]:
+    """Those processes less two helpers of Ray's, which look for their dead cluster for a minute before they end."""
+    return [line for line in processes(mark) if not line.startswith(("ray::DashboardAgent", "ray::RuntimeEnvAgent"))]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at processes through /proc")
+def test_a_cluster_of_our_own_ends_with_the_command_even_by_kill_9(new_run: Callable[..., RunFolder]) -> None:
+    mark = secrets.token_hex(8)
+    with rehearsing(RehearsalSettings(delay=0.5)) as url:
+        run = new_run(harmful=20, benign=10, base_url=url, model="rehearsal-r1", sets=("teachers.flags.in_flight=2",))
+        words = [sys.executable, "-m", "saferthoughts", "--runs", str(run.path.parent), "generate", run.name]
+        environment = {**os.environ, "RAY_TEST_MARK": mark}
+        with subprocess.Popen([*words, "--engine", "ray"], env=environment, stderr=-3, stdout=-3) as command:
+            ledger = Ledger(run.path / "ledger.sqlite")
+            deadline = time.monotonic() + 90
+            while ledger.totals().answers < 4:
+                assert command.poll() is None
+                assert time.monotonic() < deadline, "no answers arrived"
+                time.sleep(0.1)
+            ledger.close()
+            assert any("raylet" in line for line in processes(mark))
+            command.kill()
+        deadline = time.monotonic() + 20
+        while at_work(mark) and time.monotonic() < deadline:
+            time.sleep(0.2)
+    assert at_work(mark) == []
