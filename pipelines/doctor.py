@@ -20,7 +20,7 @@ from pipelines.config import Teacher, load_teachers
 # Stage -> its extra, and the packages that must be there.
 NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "prompts, judge, check": ("", ("duckdb", "jinja2", "pyarrow", "pydantic", "rich", "typer")),
-    "generate": ("generate", ("distilabel", "openai", "aiohttp", "datasets")),
+    "generate": ("generate", ("distilabel", "openai", "aiohttp", "aiolimiter", "tenacity")),
     "release": ("release", ("datasets", "huggingface-hub")),
     "train": ("train", ("torch", "transformers", "trl", "accelerate", "peft", "gguf")),
     "eval": ("eval", ("inspect-ai", "scipy")),

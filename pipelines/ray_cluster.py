@@ -6,6 +6,7 @@ lacks a CPU or a module, and for two minutes for an address where nobody answers
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -83,11 +84,14 @@ def connected(address: str | None, folder: Path) -> Iterator[Nodes]:
     options: dict[str, Any] = {"runtime_env": shipped, "log_to_driver": False, "logging_level": "ERROR"}
     if address is None:
         options |= {"num_cpus": _OWN_CPUS, "include_dashboard": False, "object_store_memory": _OWN_STORE}
+    # Ray's own handler takes nodes down; a later pipeline's forked steps would inherit it, and hang when they are ended.
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address=address or "local", **options)
         yield _look_over(folder, deadline)
     finally:
         ray.shutdown()
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _knock(address: str) -> None:

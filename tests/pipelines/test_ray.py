@@ -90,6 +90,13 @@ def at(url: str, **options: Any) -> dict[str, Any]:
     return {"base_url": url, "model": "rehearsal-r1", "api_key_env": "RAY_TEST_KEY", **options}
 
 
+def locally(run: RunFolder) -> str:
+    """Generate with the local engine, in a process of its own: a test's cluster lives in this one, with threads and a
+    handler of signals that forked steps must not inherit."""
+    words = [sys.executable, "-m", "saferthoughts", "--runs", str(run.path.parent), "generate", run.name]
+    return subprocess.run(words, check=True, capture_output=True, text=True, timeout=120).stdout
+
+
 def test_a_run_moves_to_two_nodes_and_back_with_the_same_rows(
     cluster: Any, new_run: Callable[..., RunFolder], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -98,7 +105,7 @@ def test_a_run_moves_to_two_nodes_and_back_with_the_same_rows(
     with node_of(cluster) as node, rehearsing() as url:
         monkeypatch.setenv("RAY_TEST_KEY", key)
         local = new_run(harmful=4, benign=2, **at(url))
-        generate(local)
+        locally(local)
         moved = RunFolder(shutil.copytree(local.path, tmp_path / "moved" / local.name))
         ledger = Ledger(moved.path / "ledger.sqlite")
         assert ledger.drop(list(ledger.every_key())[::2]) == 11
@@ -109,7 +116,7 @@ def test_a_run_moves_to_two_nodes_and_back_with_the_same_rows(
         assert not [path for path in logs if key.encode() in path.read_bytes()]
         tables = [pq.read_table(run.table_path("responses")).drop_columns(["latency_s"]) for run in (local, moved)]
         on_ray = moved.table_path("responses").read_bytes()
-        assert generate(moved).asked == 0
+        assert "0 asked for now" in locally(moved)
     assert tables[0].equals(tables[1])
     assert tables[0].num_rows == 26
     # From one ledger, the engines write the same bytes.
