@@ -84,7 +84,7 @@ def connected(address: str | None, folder: Path) -> Iterator[Nodes]:
     options: dict[str, Any] = {"runtime_env": shipped, "log_to_driver": False, "logging_level": "ERROR"}
     if address is None:
         options |= {"num_cpus": _OWN_CPUS, "include_dashboard": False, "object_store_memory": _OWN_STORE}
-    # Ray's own handler takes nodes down; a later pipeline's forked steps would inherit it, and hang when they are ended.
+    # Ray's own handler takes nodes down; forked steps of a later pipeline would inherit it, and hang when ended.
     handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address=address or "local", **options)

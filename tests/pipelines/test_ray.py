@@ -30,9 +30,7 @@ from pipelines.runs import RunFolder
 
 pytestmark = [
     # Not by importing it: Ray reads its settings when it is imported, and `cluster` makes them.
-    pytest.mark.skipif(
-        find_spec("ray") is None, reason="Ray is not installed: pip install -c constraints.txt '.[ray]'"
-    ),
+    pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: pip install -e '.[ray]'"),
     # Ray forks while its threads run, leaves files and sockets to the collector, and tells of its own renamings.
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
@@ -187,7 +185,7 @@ def test_too_few_cpus_are_told(cluster: Any, tmp_path: Path) -> None:
 def test_a_worker_whose_cpus_are_all_taken_is_told(
     cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipelines.ray_cluster._PATIENCE_S", 12.0)
+    monkeypatch.setattr("pipelines.ray_cluster._PATIENCE_S", 10.0)
     words = [sys.executable, "-c", TAKER, cluster.address]
     with node_of(cluster), subprocess.Popen(words, stdout=-1, stderr=-3, text=True) as other:
         assert other.stdout is not None
