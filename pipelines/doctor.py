@@ -128,7 +128,9 @@ def _place(teacher: Teacher) -> str:
 
 def teacher_table(extra: Path | None = None) -> Table:
     """Every teacher by name: model, endpoint, key."""
-    table = Table("name", "model", "endpoint", "key", box=None, header_style="bold")
+    table = Table(box=None, header_style="bold")
+    for head in ("name", "model", "endpoint", "key"):
+        table.add_column(head, overflow="fold")  # an address cut short is of no use
     for name, entry in load_teachers(extra).items():
         key = entry.api_key_env or "none needed"
         if entry.api_key_env is not None:

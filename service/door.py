@@ -1,0 +1,101 @@
+"""What every command at the front door shares: groups, options, and how things are told.
+
+Reads and writes nothing itself; `saferthoughts.py` and `service/tools.py` hang their commands on it.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from typer.core import TyperGroup
+
+from pipelines.errors import unknown
+
+if TYPE_CHECKING:
+    from pipelines.runs import RunFolder
+
+out = Console()
+notes = Console(stderr=True)
+
+# The order of work, which is also the order of help; what helps along the way comes last.
+ORDER = (
+    *("demo", "run", "prompts", "generate", "judge", "check", "release", "train", "eval", "report"),
+    *("teachers", "ledger", "student", "rehearse", "doctor"),
+)
+
+
+class Stages(TyperGroup):
+    """A group of commands that tells an unknown one like every other bad name."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Commands in the order of work."""
+        return sorted(self.commands, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of that name."""
+        if cmd_name not in self.commands:
+            raise unknown("stage" if ctx.parent is None else f"{ctx.info_name} command", cmd_name, self.commands)
+        return super().get_command(ctx, cmd_name)
+
+
+def group(help_text: str) -> typer.Typer:
+    """A group of commands that prints no local variables in its tracebacks."""
+    return typer.Typer(
+        cls=Stages,
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        # Typer's own tracebacks print local variables, and keys are among them.
+        pretty_exceptions_enable=False,
+        help=help_text,
+    )
+
+
+class Settings:
+    """What the options before the command said."""
+
+    runs = Path("runs")
+
+
+def open_run(name: str) -> "RunFolder":
+    """A run under the folder that `--runs` names."""
+    from pipelines.runs import RunFolder
+
+    return RunFolder.open(Settings.runs, name)
+
+
+def say(text: str) -> None:
+    """A result, to stdout, as it is."""
+    out.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def note(text: str) -> None:
+    """What stands beside a result: to stderr, so that the result can be piped."""
+    notes.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+RunName = Annotated[str, typer.Argument(help="Name of the run: a folder under --runs.", metavar="RUN")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="A run.yaml to begin with.")]
+Source = Annotated[str | None, typer.Option("--prompts", help="'bundled', a folder, or a file of prompts.")]
+KindOption = Annotated[str | None, typer.Option("--kind", help="harmful or benign, for a file that does not say.")]
+Harmful = Annotated[int | None, typer.Option(help="How many harmful prompts; all combinations if not given.")]
+Benign = Annotated[int | None, typer.Option(help="How many benign prompts; all if not given.")]
+SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed of the draw.")]
+VariantNames = Annotated[list[str] | None, typer.Option("--variant", help="A variant to make; repeat for several.")]
+TeacherName = Annotated[str | None, typer.Option("--teacher", help="Who answers: a name of `teachers list`.")]
+GeneralName = Annotated[str | None, typer.Option("--general-teacher", help="Who answers short and template instead.")]
+TeacherFile = Annotated[Path | None, typer.Option("--teachers", help="Your own teachers.yaml.")]
+BaseUrl = Annotated[str | None, typer.Option("--base-url", help="An endpoint, in place of a named teacher.")]
+ModelName = Annotated[str | None, typer.Option("--model", help="The model to ask for at --base-url.")]
+KeyVariable = Annotated[str | None, typer.Option("--api-key-env", help="Environment variable with its key.")]
+Instructions = Annotated[
+    list[str] | None,
+    typer.Option("--instruction", help="A variant's wording, as VARIANT=FILE; repeatable."),
+]
+MaxCost = Annotated[float | None, typer.Option(min=0, help="US dollars that the run may cost, all calls together.")]
+MaxTokens = Annotated[int | None, typer.Option(min=0, help="Tokens that the run may take, all calls together.")]
+Reuse = Annotated[list[str] | None, typer.Option("--reuse", help="A run whose answers may be taken over; repeatable.")]
+EngineName = Annotated[str, typer.Option("--engine", help="local, or ray: on a cluster.")]
+RayAddress = Annotated[str | None, typer.Option(help="HOST:PORT or auto; a cluster on this machine if not given.")]
+Sets = Annotated[list[str] | None, typer.Option("--set", help="Any key of run.yaml, as key=value; repeatable.")]
