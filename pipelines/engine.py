@@ -9,6 +9,7 @@ import logging
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -162,10 +163,15 @@ def _impatient() -> Iterator[None]:
 
 @contextmanager
 def muted_imports() -> Iterator[None]:
-    """For importing distilabel, which makes pydantic and others warn about code that is not ours to mend."""
+    """For importing distilabel, which makes pydantic and others warn about code that is not ours to mend, and which
+    sets a traceback handler that prints local variables, keys among them."""
+    kept = sys.excepthook
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        yield
+        try:
+            yield
+        finally:
+            sys.excepthook = kept
 
 
 @contextmanager
