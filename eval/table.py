@@ -33,7 +33,8 @@ def scores_table(scores: Scores) -> Table:
     table = Table(title=TITLE, caption=notes, caption_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for number, name in enumerate(cells.head):
         # Words of a head below each other: the table then fits into 80 columns.
-        table.add_column(escape(name.replace(" ", "\n")), justify="right" if number else "left", no_wrap=True)
+        head = name.replace(" ", "\n").replace("well-formed", "well-\nformed")
+        table.add_column(escape(head), justify="right" if number else "left", no_wrap=True)
     for row in cells.rows:
         table.add_row(*map(escape, row))
     return table
