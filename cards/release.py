@@ -78,7 +78,10 @@ def lineage_of(run: RunFolder, config: RunConfig, run_id: str, rows: dict[str, i
         "seed": config.seed,
         "rehearsal": any(teacher.embedded for teacher in config.teachers.values()),
         "prompts": {**pool, **stages["prompts"]["counts"]},
-        "teachers": {name: teacher.model_dump(mode="json") for name, teacher in config.teachers.items()},
+        "teachers": {
+            name: {**teacher.model_dump(mode="json"), "place": teacher.place}
+            for name, teacher in config.teachers.items()
+        },
         "variants": {
             name: {
                 "teacher": config.teacher_of(name),

@@ -23,6 +23,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from pipelines.errors import UserError
+from pipelines.ledger import transaction
 from pipelines.records import content_id
 from pipelines.runs import RunFolder, atomic
 
@@ -133,7 +134,7 @@ class BatchStore:
         Raises:
             UserError: a request is in an unfinished batch of another teacher or endpoint.
         """
-        with self._transaction():
+        with transaction(self._db):
             self._write(origin, lines, most, most_bytes, held=False)
 
     def uploaded(self, batch: Batch, file_id: str) -> None:
@@ -148,7 +149,7 @@ class BatchStore:
         self, batch: Batch, origin: Origin, outcome: str, again: Iterable[Line], most: int, most_bytes: int, held: bool
     ) -> None:
         """Be done with a batch, and in the same transaction write what is to be asked again."""
-        with self._transaction():
+        with transaction(self._db):
             self._db.execute("DELETE FROM items WHERE serial = ?", (batch.serial,))
             self._db.execute("UPDATE batches SET outcome = ? WHERE serial = ?", (outcome, batch.serial))
             self._write(origin, again, most, most_bytes, held)
@@ -200,16 +201,6 @@ class BatchStore:
 
     def _path(self, serial: int) -> Path:
         return self._folder / f"{serial:05d}.jsonl"
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
 
 
 @contextmanager

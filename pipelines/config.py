@@ -81,6 +81,13 @@ class Teacher(Part):
         """Every endpoint that the entry names; none for an embedded or served teacher."""
         return ((self.base_url,) if self.base_url else ()) + self.base_urls
 
+    @property
+    def place(self) -> str:
+        """Where answers come from, as it is told in tables, reports and cards."""
+        if self.embedded:
+            return "embedded rehearsal teacher, not a model"
+        return ", ".join(self.urls) or "a vLLM server, started for the run"
+
     @model_validator(mode="after")
     def _reachable(self) -> "Teacher":
         if bool(self.urls) + self.embedded + (self.serve is not None) != 1:

@@ -106,9 +106,9 @@ def _teacher(name: str, teacher: Teacher) -> Finding:
         there = bool(os.environ.get(teacher.api_key_env))
         return Finding(thing, there, f"{teacher.model}, {teacher.api_key_env} {'is set' if there else 'is not set'}")
     if not teacher.urls or any(urlsplit(url).hostname not in ("127.0.0.1", "localhost") for url in teacher.urls):
-        return Finding(thing, True, f"{teacher.model}, {_place(teacher)}; not tried")
+        return Finding(thing, True, f"{teacher.model}, {teacher.place}; not tried")
     silent = [url for url in teacher.urls if not _answers(url)]
-    told = f"nothing answers at {', '.join(silent)}" if silent else f"answers at {_place(teacher)}"
+    told = f"nothing answers at {', '.join(silent)}" if silent else f"answers at {teacher.place}"
     return Finding(thing, not silent, told)
 
 
@@ -120,12 +120,6 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _place(teacher: Teacher) -> str:
-    if teacher.embedded:
-        return "embedded rehearsal teacher, not a model"
-    return ", ".join(teacher.urls) or "a vLLM server, started for the run"
-
-
 def teacher_table(extra: Path | None = None) -> Table:
     """Every teacher by name: model, endpoint, key."""
     table = Table(box=None, header_style="bold")
@@ -135,5 +129,5 @@ def teacher_table(extra: Path | None = None) -> Table:
         key = entry.api_key_env or "none needed"
         if entry.api_key_env is not None:
             key += " (set)" if os.environ.get(entry.api_key_env) else " (not set)"
-        table.add_row(name, entry.model, _place(entry), key)
+        table.add_row(name, entry.model, entry.place, key)
     return table

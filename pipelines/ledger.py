@@ -43,6 +43,18 @@ def request_key(model: str, messages: Sequence[Any], sampling: dict[str, Any], s
     return content_id(model, messages, sampling, sample)
 
 
+@contextmanager
+def transaction(db: sqlite3.Connection) -> Iterator[None]:
+    """All of the block or nothing of it, and nobody else writes meanwhile. For connections in autocommit mode."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        db.execute("ROLLBACK")
+        raise
+    db.execute("COMMIT")
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     """What came back for one request. Tokens are the endpoint's counts (`cached_tokens` are part of the input), cost is
@@ -166,20 +178,10 @@ class Ledger:
 
     def drop(self, keys: Iterable[str]) -> int:
         """Delete answers for good and give the space back; how many there were."""
-        with self._lock():
+        with transaction(self._db):
             dropped = self._db.executemany("DELETE FROM answers WHERE key = ?", ((key,) for key in keys)).rowcount
         self._db.execute("VACUUM")
         return max(dropped, 0)
-
-    @contextmanager
-    def _lock(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
 
     def fail(self, key: str, error: str, fatal: bool) -> None:
         """Note that a request finally failed; `fatal` where every other would fail the same way (a wrong key)."""

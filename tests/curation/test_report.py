@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from cards.release import build_release
 from curation.checks import check
 from curation.report import write_report
+from pipelines.config import Teacher, load_config, save_config
 from pipelines.runs import RunFolder
 
 HOSTILE = "<script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\"> \u202e {{ 7 * 7 }}"
@@ -82,3 +84,16 @@ def test_hostile_rows_stay_text_in_a_browser(hostile_report: Path, tmp_path: Pat
     assert "&lt;script&gt;document.title='taken'&lt;/script&gt;" in done.stdout
     assert "{{ 7 * 7 }}" in done.stdout
     assert "CONSOLE" not in done.stderr
+
+
+def test_teachers_with_several_servers_are_named_by_all_of_them(judged: RunFolder) -> None:
+    config = load_config(judged)
+    urls = ("http://127.0.0.1:8000/v1", "http://127.0.0.1:8001/v1")
+    teachers = {name: Teacher(model="m", base_urls=urls) for name in config.teachers}
+    save_config(judged, config.model_copy(update={"teachers": teachers}))
+    assert ", ".join(urls) in write_report(judged).read_text()
+    check(judged)
+    build_release(judged)
+    card = (judged.path / "release" / "README.md").read_text()
+    assert ", ".join(urls) in card
+    assert "None" not in card
