@@ -11,7 +11,6 @@ Run with `saferthoughts eval`, or evaluate({"before": student, "after": model}, 
 """
 
 import gc
-import hashlib
 import os
 import re
 import time
@@ -41,7 +40,7 @@ from eval.tasks.refusal import SETS, Question, load_questions, refusal
 from pipelines.errors import UserError
 from pipelines.progress import meter
 from pipelines.runs import file_hash
-from training.student import check_checkpoint
+from training.student import check_checkpoint, weights_hash
 
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -141,7 +140,7 @@ def _evaluate_one(
     for name, log in zip(sets, logs, strict=True):
         samples += _scored(label, name, log, questions[name])
     locations = tuple(str(Path(log.location).relative_to(output.resolve())) for log in logs)
-    hashed = _weights_hash(path)
+    hashed = weights_hash(path)
     return Evaluated(label, str(path), hashed, seconds, tokens, tokens / seconds, locations), samples
 
 
@@ -216,13 +215,6 @@ def _record(label: str, name: str, question: Question, sample: EvalSample) -> Sc
         stop_reason=str(sample.output.stop_reason),
         output_tokens=usage.output_tokens if usage else 0,
     )
-
-
-def _weights_hash(path: Path) -> str:
-    """sha256 of the weights; of the shards' hashes in the order of their names where there are several."""
-    shards = sorted(path.glob("*.safetensors")) or sorted(path.glob("*.bin"))
-    hashes = [file_hash(shard) for shard in shards]
-    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
 @contextmanager

