@@ -14,6 +14,7 @@ import typer
 
 from pipelines.errors import UserError, refusal_of
 from service.door import (
+    Attempts,
     BaseUrl,
     Benign,
     ConfigFile,
@@ -21,6 +22,7 @@ from service.door import (
     GeneralName,
     Harmful,
     Instructions,
+    JudgeNames,
     KeyVariable,
     KindOption,
     MaxCost,
@@ -33,9 +35,11 @@ from service.door import (
     Sets,
     Settings,
     Source,
+    Strategy,
     TeacherFile,
     TeacherName,
     VariantNames,
+    VoteRule,
     group,
     open_run,
     out,
@@ -93,6 +97,7 @@ def prompts(
     model: ModelName = None,
     api_key_env: KeyVariable = None,
     instructions: Instructions = None,
+    judges: JudgeNames = None,
     sets: Sets = None,
 ) -> None:
     """Start a run: draw its prompts and settle its configuration.
@@ -104,7 +109,7 @@ def prompts(
 
     options = Options(
         config, source, kind, harmful, benign, seed, tuple(variants or ()), teacher, general_teacher, teachers,
-        base_url, model, api_key_env, tuple(instructions or ()), tuple(sets or ()),
+        base_url, model, api_key_env, tuple(instructions or ()), tuple(judges or ()), tuple(sets or ()),
     )  # fmt: skip
     say(start_run(Settings.runs, name, options).said)
 
@@ -130,9 +135,37 @@ def generate(
 
 
 @app.command()
-def judge(name: RunName) -> None:
-    """Look for the five risky patterns and for refusals in every response."""
-    _stage("judge", name)
+def judge(
+    name: RunName,
+    judges: JudgeNames = None,
+    vote: VoteRule = None,
+    max_cost: MaxCost = None,
+    max_tokens: MaxTokens = None,
+) -> None:
+    """Look for the five risky patterns, unsafe rows and refusals in every response.
+
+    Example: saferthoughts judge mine --judge o3 --judge reasoningshield
+    """
+    from service.stages import judge_run
+
+    say(judge_run(open_run(name), judges or (), vote, max_cost, max_tokens))
+
+
+@app.command()
+def repair(
+    name: RunName,
+    strategy: Strategy = None,
+    attempts: Attempts = None,
+    max_cost: MaxCost = None,
+    max_tokens: MaxTokens = None,
+) -> None:
+    """Ask the teachers again for flagged rows, telling them what was wrong; the best attempt is kept.
+
+    Example: saferthoughts repair mine --attempts 3
+    """
+    from service.stages import repair_run
+
+    say(repair_run(open_run(name), strategy, attempts, max_cost, max_tokens))
 
 
 @app.command()
@@ -214,6 +247,7 @@ def run(
     model: ModelName = None,
     api_key_env: KeyVariable = None,
     instructions: Instructions = None,
+    judges: JudgeNames = None,
     sets: Sets = None,
     engine: EngineName = "local",
     ray_address: RayAddress = None,
@@ -228,7 +262,7 @@ def run(
 
     options = Options(
         config, source, kind, harmful, benign, seed, tuple(variants or ()), teacher, general_teacher, teachers,
-        base_url, model, api_key_env, tuple(instructions or ()), tuple(sets or ()),
+        base_url, model, api_key_env, tuple(instructions or ()), tuple(judges or ()), tuple(sets or ()),
     )  # fmt: skip
     done = run_all(Settings.runs, name, options, until, say, Engine(engine, ray_address))
     say(f"report: {_report_of(done)}")

@@ -1,7 +1,7 @@
 """The configuration of a run: the only place where a default is written.
 
-Reads `pipelines/teachers.yaml` and users' files of the same shape; reads and writes `run.yaml` in a run folder. Secrets
-are not part of it: a teacher names the environment variable that holds its key.
+Reads `pipelines/teachers.yaml`, `pipelines/judges/judges.yaml` and users' files of the first's shape; reads and writes
+`run.yaml` in a run folder. Secrets are not part of it: a teacher names the environment variable that holds its key.
 """
 
 from pathlib import Path
@@ -16,6 +16,7 @@ from pipelines.thinking import ReasoningStyle
 from pipelines.variant import Variant, load_variants, reworded, variant
 
 TEACHERS = Path(__file__).parent / "teachers.yaml"
+JUDGES = Path(__file__).parent / "judges" / "judges.yaml"
 
 
 class Part(BaseModel):
@@ -104,6 +105,56 @@ class Roles(Part):
     general: str = "rehearsal-general"
 
 
+class Judge(Part):
+    """Who judges responses: rules, or a teacher entry asked as a judge of the patterns or of safety."""
+
+    kind: Literal["rules", "patterns", "safety"]
+    teacher: str | None = Field(default=None, description="the entry of teachers.yaml that is asked; null for rules")
+    form: Literal["reasoningshield", "llamaguard", "template"] | None = Field(
+        default=None, description="how a judge of safety is asked and read"
+    )
+    template: str | None = Field(default=None, description="jinja over query, reasoning, answer; for form: template")
+    safe: str | None = Field(default=None, description="regular expression of a reply that says safe; form: template")
+    unsafe: str | None = Field(default=None, description="the same for unsafe; wins where both are found")
+    threshold: float = Field(default=0, ge=0, le=1, description="highest judgment of ReasoningShield that is safe")
+    sampling: Sampling = Sampling(temperature=0, top_p=None, max_tokens=2048)
+    output: Literal["auto", "json_schema", "json_object", "text"] = Field(
+        default="auto", description="how JSON is asked for; auto takes the first of the three that the server accepts"
+    )
+    asks: int = Field(default=3, ge=1, le=10, description="most requests for one verdict, until one can be read")
+    window_chars: int = Field(default=24_000, ge=1000, description="longest piece of reasoning shown in one request")
+    overlap_chars: int = Field(default=2_000, ge=0, description="how much of a piece is shown again with the next")
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Judge":
+        if (self.kind == "rules") != (self.teacher is None):
+            raise ValueError("a judge of the patterns or of safety needs a teacher, and rules take none")
+        if (self.kind == "safety") != (self.form is not None):
+            raise ValueError("a judge of safety, and no other, has a form: reasoningshield, llamaguard or template")
+        if self.form == "template" and not (self.template and self.safe and self.unsafe):
+            raise ValueError("form: template needs template, safe and unsafe")
+        if self.overlap_chars * 2 > self.window_chars:
+            raise ValueError("overlap_chars can be at most half of window_chars")
+        return self
+
+
+class Judging(Part):
+    """Which judges judge a run, and how their votes are counted."""
+
+    judges: tuple[str, ...] = Field(default=("rules",), min_length=1, description="names of judges.yaml or of `judges`")
+    vote: Literal["majority", "any", "all"] = Field(
+        default="majority", description="how many judges of a kind must flag a label; a tie of the majority flags"
+    )
+
+
+class Repairing(Part):
+    """How flagged rows are asked for again."""
+
+    attempts: int = Field(default=2, ge=0, le=10, description="most further attempts at a row; 0 repairs nothing")
+    strategy: Literal["instruct", "resample", "edit", "escalate"] = "instruct"
+    variants: tuple[str, ...] = Field(default=(), description="variants whose rows are repaired; empty for all")
+
+
 class Prompts(Part):
     """Which prompts a run draws."""
 
@@ -145,6 +196,10 @@ class RunConfig(Part):
     samples: int = Field(default=1, ge=1, le=64, description="answers per prompt and variant")
     roles: Roles = Roles()
     teachers: dict[str, Teacher] = Field(default_factory=dict)
+    judging: Judging = Judging()
+    judges: dict[str, Judge] = Field(default_factory=dict)
+    judge_teachers: dict[str, Teacher] = Field(default_factory=dict, description="the entries that the judges ask")
+    repair: Repairing = Repairing()
     checks: Checks = Checks()
     release: Release = Release()
     training: Training = Training()
@@ -209,14 +264,19 @@ def load_teachers(extra: Path | None = None) -> dict[str, Teacher]:
     return entries
 
 
+def load_judges() -> dict[str, Judge]:
+    """The shipped judges."""
+    return {name: validated(Judge, value, f"judge '{name}' in {JUDGES}") for name, value in read_yaml(JUDGES).items()}
+
+
 def resolve(config: RunConfig, teachers: dict[str, Teacher]) -> RunConfig:
-    """The same configuration with the entries of the teachers it uses, every name in it checked.
+    """The same configuration with the entries of the teachers and judges it uses, every name in it checked.
 
     Raises:
-        UserError: an unknown variant or teacher.
+        UserError: an unknown variant, teacher or judge.
     """
     names = []
-    for name in [*config.variants, config.benign_variant, *config.instructions]:
+    for name in [*config.variants, config.benign_variant, *config.instructions, *config.repair.variants]:
         config.variant(name)
         teacher = config.teacher_of(name)
         if teacher is not None:
@@ -225,7 +285,27 @@ def resolve(config: RunConfig, teachers: dict[str, Teacher]) -> RunConfig:
     for teacher in names:
         if teacher not in known:
             raise unknown("teacher", teacher, known)
-    return config.model_copy(update={"teachers": {name: known[name] for name in sorted(set(names))}})
+    judges, asked = _judges_of(config, {**teachers, **config.judge_teachers})
+    used = {name: known[name] for name in sorted(set(names))}
+    return config.model_copy(update={"teachers": used, "judges": judges, "judge_teachers": asked})
+
+
+def _judges_of(config: RunConfig, teachers: dict[str, Teacher]) -> tuple[dict[str, Judge], dict[str, Teacher]]:
+    """The entries of the judges that the configuration names, and those of the teachers that they ask."""
+    known = {**load_judges(), **config.judges}
+    judges = {}
+    asked = {}
+    for name in config.judging.judges:
+        if name not in known:
+            raise unknown("judge", name, known)
+        judges[name] = judge = known[name]
+        if judge.teacher is not None:
+            if judge.teacher not in teachers:
+                raise unknown(f"teacher of judge '{name}'", judge.teacher, teachers)
+            asked[judge.teacher] = teachers[judge.teacher]
+            if asked[judge.teacher].transport == "batch":
+                raise UserError(f"Judge '{name}' asks '{judge.teacher}', which answers in batches; judges cannot wait.")
+    return judges, asked
 
 
 def save_config(run: RunFolder, config: RunConfig) -> None:

@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from pipelines.asking import REFUSALS_TO_STOP
 from pipelines.config import RunConfig
 from pipelines.engine import STOP_FILE
 from pipelines.ledger import Ledger, Reply
@@ -28,8 +29,6 @@ Done: TypeAlias = "queue.Queue[dict[str, Any] | BaseException | None]"
 
 # Rows that may wait to be taken before no further known answers are queued.
 _MOST_WAITING = 2000
-# So many malformed requests without a single answer are taken for a wrong setting, not for odd prompts.
-_REFUSALS_TO_STOP = 20
 
 
 @dataclass(slots=True)
@@ -68,7 +67,7 @@ async def dispatch(
     state = _State(ledger, done, Budget(max_cost, max_tokens, spent.cost, tokens, spent.answers))
     for ask in plan(config, prompts_of(run), teacher=None):
         await _put(state, ask, "")
-    watcher = asyncio.create_task(_watch(run, state.halt))
+    watcher = asyncio.create_task(watch(run, state.halt))
     halted = asyncio.create_task(state.halt.wait())
     async with AsyncExitStack() as stack:
         # A loop a teacher: one that is slow or at its limit does not hold up another.
@@ -125,7 +124,7 @@ async def _ask(ask: Ask, client: TeacherClient, state: _State) -> None:
     except TeacherError as failure:
         error = str(failure)
         state.refused += failure.refused
-        fatal = failure.fatal or (state.answered == 0 and state.refused >= _REFUSALS_TO_STOP)
+        fatal = failure.fatal or (state.answered == 0 and state.refused >= REFUSALS_TO_STOP)
         state.ledger.fail(ask.key, error, fatal)
         if fatal:
             state.halt.set()
@@ -136,13 +135,18 @@ async def _ask(ask: Ask, client: TeacherClient, state: _State) -> None:
 
 
 async def _put(state: _State, ask: Ask, error: str) -> None:
-    # Known answers come far faster than they are taken; without this all of them would wait in memory.
-    while state.done.qsize() > _MOST_WAITING:
-        await asyncio.sleep(0.01)
+    await room(state.done)
     state.done.put({**{name: getattr(ask, name) for name in PLANNED}, "error": error})
 
 
-async def _watch(run: RunFolder, halt: asyncio.Event) -> None:
+async def room(done: Done) -> None:
+    """Wait until what is queued was taken: known answers come far faster, and all of them would wait in memory."""
+    while done.qsize() > _MOST_WAITING:
+        await asyncio.sleep(0.01)
+
+
+async def watch(run: RunFolder, halt: asyncio.Event) -> None:
+    """Set `halt` once somebody asks for a stop by the run's stop file."""
     while not (run.path / STOP_FILE).exists():
         await asyncio.sleep(0.2)
     halt.set()

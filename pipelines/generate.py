@@ -20,6 +20,8 @@ from pipelines.engine import LOCAL, STOP_FILE, Engine, muted_imports, run_pipeli
 from pipelines.errors import Incomplete, Interrupted, UserError
 from pipelines.estimate import Estimate, survey
 from pipelines.ledger import Ledger
+from pipelines.limits import NO_CAPS, Caps
+from pipelines.open_endpoints import open_endpoints
 from pipelines.plan import plan, prompts_of
 from pipelines.progress import console, meter
 from pipelines.records import Response, arrow_schema
@@ -28,14 +30,6 @@ from pipelines.teachers import api_key
 
 BATCH = 200
 _SQL = {"string": "VARCHAR", "int64": "BIGINT", "double": "DOUBLE", "bool": "BOOLEAN"}
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """Caps on what a run may spend in all its calls together: US dollars, and tokens of input and output."""
-
-    max_cost: float | None = None
-    max_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +45,7 @@ class Generated:
 
 
 def generate(
-    run: RunFolder, budget: Budget = Budget(), reuse: tuple[Path, ...] = (), engine: Engine = LOCAL
+    run: RunFolder, budget: Caps = NO_CAPS, reuse: tuple[Path, ...] = (), engine: Engine = LOCAL
 ) -> Generated:
     """Ask for every response of the run's plan that is not in its ledger, and write the tables.
 
@@ -93,15 +87,15 @@ def generate(
         spent = f"${totals.cost:.2f} and {totals.input_tokens + totals.output_tokens} tokens"
         raise Incomplete(
             f"Stopped at the budget, with {spent} spent and {found.missing - asked} answers missing. What came back is "
-            f"kept; go on with a higher cap: {again} {_flags(budget)}"
+            f"kept; go on with a higher cap: {again} {budget.doubled()}"
         )
     return _finish(run, found.planned, asked, totals.cost)
 
 
-def _check(run: RunFolder, config: RunConfig, budget: Budget) -> None:
+def _check(run: RunFolder, config: RunConfig, budget: Caps) -> None:
     for name, teacher in config.teachers.items():
         api_key(name, teacher)
-        if teacher.transport == "batch" and budget != Budget():
+        if teacher.transport == "batch" and budget != NO_CAPS:
             raise UserError(f"Teacher '{name}' answers in batches, which no cap can stop. Leave --max-... out.")
         if budget.max_cost is not None and teacher.price is None and not teacher.embedded:
             raise UserError(
@@ -122,15 +116,7 @@ def _run_batches(run: RunFolder, config: RunConfig, ledger: Ledger, found: Estim
             run_batches(run, name, teacher, teacher.urls[0], asks, ledger, (run.path / STOP_FILE).exists)
 
 
-def _flags(budget: Budget) -> str:
-    return " ".join(
-        f"{flag} {2 * value:g}"
-        for flag, value in (("--max-cost", budget.max_cost), ("--max-tokens", budget.max_tokens))
-        if value is not None
-    )
-
-
-def _run(run: RunFolder, config: RunConfig, ledger: Ledger, found: Estimate, budget: Budget, engine: Engine) -> bool:
+def _run(run: RunFolder, config: RunConfig, ledger: Ledger, found: Estimate, budget: Caps, engine: Engine) -> bool:
     """The pipeline itself; True where it was stopped early."""
     with muted_imports():
         from pipelines.steps import AskTeachers, SplitReplies
@@ -139,10 +125,12 @@ def _run(run: RunFolder, config: RunConfig, ledger: Ledger, found: Estimate, bud
         # Tables are whole or as they were: a stage that follows must not take a part for all.
         if ledger.fatal_error() is None and ledger.note("stopped") is None:
             shutil.copyfile(pipeline_yaml, run.path / "pipeline.yaml")
+            # Repair's attempts are not of this stage; repairing again takes them from the ledger.
+            run.table_path("repairs").unlink(missing_ok=True)
             _write_tables(run, parts)
 
     with ExitStack() as stack:
-        endpoints = _endpoints(run, config, found, stack)
+        endpoints = open_endpoints(run, config.teachers, found.asked, config.seed, stack)
         # Absolute: workers of Ray's have a working directory of their own.
         folder = str(run.path.absolute())
         asked = {
@@ -184,25 +172,6 @@ def _run_on_ray(
         return run_pipeline(
             run.path, "generate", lambda: ray_engine.add_steps(asked, text, BATCH), keep, pipeline_class=kind
         )
-
-
-def _endpoints(run: RunFolder, config: RunConfig, found: Estimate, stack: ExitStack) -> dict[str, list[str]]:
-    """Base URLs by teacher. What has to be started is started where it will be asked, and stops with the stack."""
-    embedded: list[str] = []
-    endpoints = {}
-    for name, teacher in config.teachers.items():
-        if teacher.embedded and not embedded:
-            from pipelines.rehearsal.faults import RehearsalSettings
-            from pipelines.rehearsal.server import rehearsing
-
-            embedded = [stack.enter_context(rehearsing(RehearsalSettings(seed=config.seed)))]
-        if teacher.serve is not None and name in found.asked:
-            from pipelines.serving import served
-
-            endpoints[name] = [stack.enter_context(served(name, teacher, run.path))]
-        elif teacher.transport == "requests" and (teacher.embedded or teacher.urls):
-            endpoints[name] = list(teacher.urls) or embedded
-    return endpoints
 
 
 @contextmanager

@@ -1,84 +1,165 @@
-"""Responses to verdicts: which of the five patterns each response carries, and whether it refuses.
+"""Responses to verdicts: which of the five patterns each response carries, whether it is safe, and whether it refuses.
 
-Reads prompts.parquet and responses.parquet; writes verdicts.parquet, a row for each response. Run it with
-`saferthoughts judge RUN`. The judge here is the offline baseline, rules over text.
+Reads run.yaml, prompts.parquet and responses.parquet; writes judgements.parquet, a row for each response and judge, and
+verdicts.parquet, the judges' vote, a row for each response. Run it with `saferthoughts judge RUN`. Judges that are
+models are asked through the run's ledger, so running it again asks only for what is missing; rules ask nobody.
 """
 
-import json
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from pipelines.progress import meter
-from pipelines.records import LABELS, PATTERNS, Kind, Prompt, Response, Verdict, from_table, to_table
-from pipelines.rules_judge import judge_by_rules
-from pipelines.runs import RunFolder, file_hash
-from pipelines.variant import load_variants
+import pyarrow as pa
 
-JUDGE = "rules"
+from pipelines.asking import Asker
+from pipelines.config import RunConfig, load_config, load_teachers, resolve, save_config
+from pipelines.judges.panel import Panel, Row, by_rules
+from pipelines.judges.patterns import rubric_hashes
+from pipelines.limits import NO_CAPS, Caps
+from pipelines.plan import prompts_of
+from pipelines.progress import meter
+from pipelines.records import LABELS, PATTERNS, Judgement, Response, Verdict, from_table, to_table
+from pipelines.runs import RunFolder, file_hash
+from pipelines.stories import Story, run_stories
+from pipelines.variant import load_variants
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """How many responses were judged, how many of them are unscored, and how many carry each label."""
+    """How many responses were judged and by whom, how many are unscored, how many carry each label, how many are unsafe
+    (None where no judge of safety was asked), and what it cost in US dollars."""
 
     responses: int
+    judges: tuple[str, ...]
     unscored: int
     flagged: dict[str, int]
+    unsafe: int | None
+    cost: float
 
 
-def judge(run: RunFolder) -> Judged:
-    """Judge every response of a run and write its verdicts."""
-    kinds = {prompt.prompt_id: prompt.kind for prompt in from_table(Prompt, run.read("prompts"))}
-    responses = from_table(Response, run.read("responses"))
-    verdicts = []
-    with meter("judge", len(responses), "responses") as shown:
-        for response in responses:
-            verdicts.append(_verdict(response, kinds))
-            shown.advance()
-    run.write("verdicts", to_table(Verdict, verdicts))
+def choose_judges(run: RunFolder, names: Iterable[str], rule: str | None) -> None:
+    """Put other judges, or another way of voting, into the run's configuration.
+
+    Raises:
+        UserError: an unknown judge or rule.
+    """
+    config = load_config(run)
+    judging = config.judging.model_dump()
+    judging |= {"judges": tuple(names) or judging["judges"], "vote": rule or judging["vote"]}
+    changed = RunConfig.model_validate({**config.model_dump(), "judging": judging})
+    save_config(run, resolve(changed, load_teachers()))
+
+
+def judge(run: RunFolder, caps: Caps = NO_CAPS) -> Judged:
+    """Judge every response of a run, repaired ones too, and write the judgements and verdicts.
+
+    Raises:
+        UserError: a table or a key is missing, or a judge refuses every request.
+        Interrupted: it was stopped by a signal.
+        Incomplete: the budget is spent.
+    """
+    config = load_config(run)
+    responses = run.read("responses").num_rows
+    found: list[dict[str, Any]] = []
+    if config.judge_teachers:
+        run_stories(run, config, "judge", responses, caps, found.extend)
+    else:
+        panel = Panel(config)
+        with meter("judge", responses, "responses") as shown:
+            for row in rows_of(run):
+                judgements = [by_rules(name, row) for name in config.judging.judges]
+                found.append(told(judgements, panel.verdict(row, judgements)))
+                shown.advance()
+    judgements = [Judgement(**item) for row in found for item in row["judgements"]]
+    verdicts = [Verdict(**row["verdict"]) for row in found]
+    if len(verdicts) != responses:
+        raise RuntimeError(f"{responses} responses, but {len(verdicts)} verdicts")
+    write_verdicts(run, judgements, verdicts)
+    return _record(run, config, judgements, verdicts)
+
+
+def write_verdicts(run: RunFolder, judgements: list[Judgement], verdicts: list[Verdict]) -> None:
+    """Both tables, in the order of ids."""
+    judgements = sorted(judgements, key=lambda item: (item.response_id, item.judge))
+    run.write("judgements", to_table(Judgement, judgements))
+    run.write("verdicts", to_table(Verdict, sorted(verdicts, key=lambda item: item.response_id)))
+
+
+def rows_of(run: RunFolder) -> Iterator[Row]:
+    """Every response of a run with the prompt that it answers, a batch at a time."""
+    prompts = {prompt.prompt_id: (prompt.kind, prompt.text) for prompt in prompts_of(run)}
+    with run.opened("responses") as file:
+        for batch in file.iter_batches(1000):
+            for response in from_table(Response, pa.Table.from_batches([batch])):
+                kind, query = prompts[response.prompt_id]
+                yield Row(kind, query, response)
+
+
+def stories(run: RunFolder, config: RunConfig) -> Iterator[Story]:
+    """A story for each response: what every judge says of it."""
+    panel = Panel(config)
+    for row in rows_of(run):
+
+        async def tell(asker: Asker, row: Row = row) -> dict[str, Any]:
+            judgements = await panel.judge(row, asker)
+            return told(judgements, panel.verdict(row, judgements))
+
+        yield Story(row.response.response_id, tell)
+
+
+def told(judgements: list[Judgement], verdict: Verdict) -> dict[str, Any]:
+    """What came of a row, as JSON values."""
+    return {"judgements": [asdict(item) for item in judgements], "verdict": asdict(verdict)}
+
+
+def _record(run: RunFolder, config: RunConfig, judgements: list[Judgement], verdicts: list[Verdict]) -> Judged:
+    guarded = any(item.kind == "safety" for item in judgements)
     result = Judged(
         responses=len(verdicts),
+        judges=config.judging.judges,
         unscored=sum(verdict.reason != "" for verdict in verdicts),
         flagged={label: sum(getattr(verdict, label) is True for verdict in verdicts) for label in LABELS},
+        unsafe=sum(verdict.safety == "unsafe" for verdict in verdicts) if guarded else None,
+        cost=sum(item.cost or 0.0 for item in judgements),
     )
+    asked: Counter[str] = Counter()
+    for item in judgements:
+        asked[item.judge] += item.requests
     run.record(
         "judge",
         inputs={f"{name}.parquet": file_hash(run.table_path(name)) for name in ("prompts", "responses")},
-        outputs={"verdicts.parquet": file_hash(run.table_path("verdicts"))},
-        judge=JUDGE,
+        outputs={f"{name}.parquet": file_hash(run.table_path(name)) for name in ("judgements", "verdicts")},
+        judge="+".join(config.judging.judges),
+        vote=config.judging.vote,
+        rubrics=rubric_hashes(),
+        requests=dict(asked),
+        cost_usd=result.cost,
         counts={"responses": result.responses, "unscored": result.unscored, **result.flagged},
-        by_variant=_by_variant(responses, verdicts, kinds),
+        unsafe=result.unsafe,
+        by_variant=by_variant(run, {verdict.response_id: verdict for verdict in verdicts}),
     )
     return result
 
 
-def _by_variant(responses: list[Response], verdicts: list[Verdict], kinds: dict[str, Kind]) -> dict[str, Any]:
-    """Counts of labels for each variant, and for the benign prompts; `any_pattern` counts rows with at least one."""
+def by_variant(run: RunFolder, verdicts: Mapping[str, Verdict]) -> dict[str, Any]:
+    """Counts of labels for each variant, and for the benign prompts, over the rows as they were generated.
+
+    `any_pattern` counts rows with at least one pattern; repair's attempts are not counted here.
+    """
     tallies: dict[str, Counter[str]] = {}
-    for response, verdict in zip(responses, verdicts, strict=True):
-        name = "benign" if kinds[response.prompt_id] == "benign" else response.variant
-        tally = tallies.setdefault(name, Counter())
+    for row in rows_of(run):
+        if row.response.attempt:
+            continue
+        verdict = verdicts[row.response.response_id]
+        tally = tallies.setdefault("benign" if row.kind == "benign" else row.response.variant, Counter())
         tally["responses"] += 1
         tally["unscored"] += verdict.reason != ""
         tally["refused"] += verdict.refused is True
+        tally["unsafe"] += verdict.safety == "unsafe"
         tally["any_pattern"] += any(getattr(verdict, pattern) is True for pattern in PATTERNS)
         for label in LABELS:
             tally[label] += getattr(verdict, label) is True
-    columns = ("responses", "unscored", "refused", "any_pattern", *LABELS)
+    columns = ("responses", "unscored", "refused", "unsafe", "any_pattern", *LABELS)
     order = [*load_variants(), "benign"]
     return {name: {column: tallies[name][column] for column in columns} for name in order if name in tallies}
-
-
-def _verdict(response: Response, kinds: dict[str, Kind]) -> Verdict:
-    found = judge_by_rules(kinds[response.prompt_id], response.reasoning, response.answer)
-    labels = {label: found.labels[label] for label in LABELS}
-    evidence = json.dumps(found.evidence, ensure_ascii=False, sort_keys=True)
-    return Verdict(
-        response_id=response.response_id,
-        judge=JUDGE,
-        **labels,
-        refused=found.refused,
-        evidence=evidence,
-        reason=found.reason,
-    )

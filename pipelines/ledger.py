@@ -4,6 +4,7 @@
       answers   key, model, reply (JSON), input_tokens, output_tokens, cost, latency_s, created, origin: "" for what
                 this run paid for, else the ledger it was taken over from
       failures  key, error, fatal, created: requests of the last call that finally failed
+      used      stage, key: what judging and repair asked in their last call, so that `prune` leaves it
       notes     name, value: what the last call left for the process that started it
 
 A key is the content hash of what determines the answer: model, messages, sampling, sample index. Where the endpoint
@@ -34,6 +35,7 @@ CREATE INDEX IF NOT EXISTS spent ON answers(origin, input_tokens, output_tokens,
 CREATE TABLE IF NOT EXISTS failures(
   key TEXT PRIMARY KEY, error TEXT NOT NULL, fatal INTEGER NOT NULL, created REAL NOT NULL
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS used(stage TEXT NOT NULL, key TEXT NOT NULL, PRIMARY KEY(stage, key)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS notes(name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
 
@@ -186,6 +188,18 @@ class Ledger:
     def fail(self, key: str, error: str, fatal: bool) -> None:
         """Note that a request finally failed; `fatal` where every other would fail the same way (a wrong key)."""
         self._db.execute("INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?)", (key, error, fatal, time.time()))
+
+    def use(self, stage: str, key: str) -> None:
+        """Note that a stage asks for this key."""
+        self._db.execute("INSERT OR IGNORE INTO used VALUES (?, ?)", (stage, key))
+
+    def forget_uses(self, stage: str) -> None:
+        """Called at the start of a stage's call."""
+        self._db.execute("DELETE FROM used WHERE stage = ?", (stage,))
+
+    def used_keys(self) -> set[str]:
+        """Every key that judging or repair asked in their last call."""
+        return {str(row[0]) for row in self._db.execute("SELECT DISTINCT key FROM used")}
 
     def forget_failures(self) -> None:
         """Called at the start of a call: what failed is asked again."""

@@ -1,12 +1,14 @@
 """Flags to a run's configuration: a file first, then single values on top, then the names checked."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import BaseModel
 
-from pipelines.config import RunConfig, Teacher, load_teachers, read_yaml, resolve, validated
+from pipelines.config import RunConfig, Teacher, load_judges, load_teachers, read_yaml, resolve, validated
 from pipelines.errors import UserError
 
 
@@ -28,6 +30,7 @@ class Options:
     model: str | None = None
     api_key_env: str | None = None
     instructions: tuple[str, ...] = ()
+    judges: tuple[str, ...] = ()
     sets: tuple[str, ...] = ()
 
     def given(self) -> bool:
@@ -58,6 +61,7 @@ def configured(options: Options) -> RunConfig:
         ("prompts.benign", options.benign),
         ("seed", options.seed),
         ("variants", list(options.variants) or None),
+        ("judging.judges", list(options.judges) or None),
         ("roles.reasoning", teacher),
         ("roles.general", options.general_teacher or teacher),
     ]
@@ -66,13 +70,18 @@ def configured(options: Options) -> RunConfig:
     for key, value in flags:
         if value is not None:
             _put(values, key, value)
-    entries = values.get("teachers")
-    if isinstance(entries, dict):
-        # A part of an entry, such as `--set teachers.deepseek.in_flight=8`, changes that part of the known one.
-        for name, entry in entries.items():
-            if name in teachers and isinstance(entry, dict):
-                entries[name] = {**teachers[name].model_dump(mode="json"), **entry}
+    # A part of an entry, such as `--set teachers.deepseek.in_flight=8`, changes that part of the known one.
+    _fill_in(values.get("teachers"), teachers)
+    _fill_in(values.get("judge_teachers"), teachers)
+    _fill_in(values.get("judges"), load_judges())
     return resolve(validated(RunConfig, values, where), teachers)
+
+
+def _fill_in(entries: Any, known: Mapping[str, BaseModel]) -> None:
+    if isinstance(entries, dict):
+        for name, entry in entries.items():
+            if name in known and isinstance(entry, dict):
+                entries[name] = {**known[name].model_dump(mode="json"), **entry}
 
 
 def _instruction(text: str) -> tuple[str, str]:

@@ -81,9 +81,50 @@ class Response:
     request_key: str
 
 
+# What a judge says of the answer to a benign prompt, in XSTest's three classes.
+Compliance = Literal["full_compliance", "partial_refusal", "full_refusal"]
+Safety = Literal["safe", "unsafe"]
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What one judge said of one response. A verdict that could not be reached has nulls and a `reason`.
+
+    `kind` is what the judge judges: "patterns" (labels; `compliance` in their place for a benign prompt) or "safety"
+    (`safety`, and `score` where the guard grades: 0 safe, 0.5, 1 unsafe). `evidence` is JSON, label to a quoted span
+    of the response. `requests`, tokens and US dollars are what it took; 0 for rules.
+    """
+
+    response_id: str
+    judge: str
+    kind: str
+    lack_of_safety_awareness: bool | None
+    overthinking: bool | None
+    strong_vacillation: bool | None
+    weak_vacillation: bool | None
+    harmful_additions: bool | None
+    inconsistency: bool | None
+    refused: bool | None
+    compliance: str | None
+    safety: str | None
+    score: float | None
+    evidence: str
+    analysis: str
+    reason: str
+    requests: int
+    input_tokens: int
+    output_tokens: int
+    cost: float | None
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One judge's labels for one response. A verdict that could not be reached has null labels and a `reason`."""
+    """What all judges together say of one response: a row for each response.
+
+    A verdict on the patterns that could not be reached has null labels and a `reason`; one on safety has a null
+    `safety` and a `safety_reason`, both of which are null and "" where no judge of safety was asked. `disagreement`
+    is the share of the voted values on which judges differed; null for a single judge.
+    """
 
     response_id: str
     judge: str
@@ -94,20 +135,45 @@ class Verdict:
     harmful_additions: bool | None
     inconsistency: bool | None
     refused: bool | None
+    compliance: str | None
+    safety: str | None
+    disagreement: float | None
     evidence: str
     reason: str
+    safety_reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """One attempt at one flagged row: attempt 0 is the row as it was generated, `root_id` its response_id.
+
+    `patterns` counts the patterns that the judges see in the attempt (null: unscored), `flagged` names them, comma
+    separated, with "unsafe", "no_refusal" and "over_refusal". Of each root one attempt is `chosen`, and the others are
+    superseded.
+    """
+
+    root_id: str
+    response_id: str
+    attempt: int
+    strategy: str
+    patterns: int | None
+    flagged: str
+    chosen: bool
 
 
 _ARROW: dict[Any, pa.DataType] = {
     str: pa.string(),
     Kind: pa.string(),
+    str | None: pa.string(),
     int: pa.int64(),
+    int | None: pa.int64(),
     float: pa.float64(),
     float | None: pa.float64(),
+    bool: pa.bool_(),
     bool | None: pa.bool_(),
 }
 
-Row = TypeVar("Row", Prompt, Response, Verdict)
+Row = TypeVar("Row", Prompt, Response, Judgement, Verdict, Repair)
 
 
 def arrow_schema(row: type[Row]) -> pa.Schema:

@@ -4,7 +4,7 @@ runs/<name>/
   run.yaml            resolved configuration, no secrets
   manifest.json       lineage: what each stage read, wrote and counted
   ledger.sqlite       every answered request
-  prompts.parquet  responses.parquet  failed.parquet  verdicts.parquet
+  prompts.parquet  responses.parquet  failed.parquet  judgements.parquet  verdicts.parquet  repairs.parquet
   accepted.parquet  rejected.parquet
   release/  model/  logs/  scores.json  report.html
 """
@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from pipelines.errors import UserError, unknown
 
 # Raised when a table or the manifest changes its meaning: an older folder is then refused, not misread.
-FORMAT = 1
+FORMAT = 2
 VERSION = "0.1.0"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -36,7 +36,9 @@ WRITTEN_BY = {
     "prompts": "prompts",
     "responses": "generate",
     "failed": "generate",
+    "judgements": "judge",
     "verdicts": "judge",
+    "repairs": "repair",
     "accepted": "check",
     "rejected": "check",
 }

@@ -5,6 +5,7 @@ import asyncio
 import logging
 import queue
 import threading
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,29 +44,71 @@ class AskTeachers(GeneratorStep):  # type: ignore[misc]
         return [*PLANNED, "error"]
 
     def process(self, offset: int = 0) -> "GeneratorStepOutput":
-        done: Done = queue.Queue()
-        threading.Thread(target=self._serve, args=(done,), daemon=True).start()
-        batch: list[dict[str, Any]] = []
-        while (row := done.get()) is not None:
-            if isinstance(row, BaseException):
-                raise row
-            # A full batch is held back until there is one row more: the last batch must not be empty, or whatever
-            # follows waits for ever.
-            if len(batch) >= self.batch_size:
-                yield batch, False
-                batch = []
-            batch.append(row)
-        yield batch or [_NOTHING], True
+        for batch, last in batches(self._serve, self.batch_size):
+            yield batch or [_NOTHING], last
 
     def _serve(self, done: Done) -> None:
+        run = RunFolder(Path(self.run))
+        asyncio.run(dispatch(run, load_config(run), self.endpoints, done, self.max_cost, self.max_tokens))
+
+
+def batches(serve: Callable[[Done], None], size: int) -> Iterator[tuple[list[dict[str, Any]], bool]]:
+    """What `serve`, in a thread of its own, puts into a queue, in batches, each with whether it is the last.
+
+    Only the last batch can be empty, and only where nothing came.
+    """
+    done: Done = queue.Queue()
+
+    def work() -> None:
         # openai logs every request through httpx2; at hundreds a second that costs a third of the rate.
         logging.getLogger("httpx2").setLevel(logging.WARNING)
-        run = RunFolder(Path(self.run))
         try:
-            asyncio.run(dispatch(run, load_config(run), self.endpoints, done, self.max_cost, self.max_tokens))
+            serve(done)
             done.put(None)
         except BaseException as error:  # noqa: BLE001 - handed to the step's own thread, which raises it
             done.put(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    batch: list[dict[str, Any]] = []
+    while (row := done.get()) is not None:
+        if isinstance(row, BaseException):
+            raise row
+        # A full batch is held back until there is one row more: the last batch must not be empty, or whatever follows
+        # waits for ever.
+        if len(batch) >= size:
+            yield batch, False
+            batch = []
+        batch.append(row)
+    yield batch, True
+
+
+class TellStories(GeneratorStep):  # type: ignore[misc]
+    """Follows each row through as many requests as it takes, many rows at once; a slow answer holds up nothing.
+
+    Reads the run's tables and run.yaml; writes its ledger; yields (id, payload) in the order of completion, the payload
+    as JSON. `work` names what is done: "judge" or "repair".
+    """
+
+    run: str
+    work: str
+    endpoints: dict[str, list[str]]
+    max_cost: float | None = None
+    max_tokens: int | None = None
+
+    @property
+    def outputs(self) -> list[str]:
+        return ["id", "payload"]
+
+    def process(self, offset: int = 0) -> "GeneratorStepOutput":
+        for batch, last in batches(self._serve, self.batch_size):
+            yield batch or [{"id": "", "payload": ""}], last
+
+    def _serve(self, done: Done) -> None:
+        from pipelines.stories import tell_all
+
+        asyncio.run(
+            tell_all(RunFolder(Path(self.run)), self.work, self.endpoints, done, self.max_cost, self.max_tokens)
+        )
 
 
 class SplitReplies(Step):  # type: ignore[misc]

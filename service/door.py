@@ -20,7 +20,7 @@ notes = Console(stderr=True)
 
 # The order of work, which is also the order of help; what helps along the way comes last.
 ORDER = (
-    *("demo", "run", "prompts", "generate", "judge", "check", "release", "train", "eval", "report"),
+    *("demo", "run", "prompts", "generate", "judge", "repair", "check", "release", "train", "eval", "report"),
     *("teachers", "ledger", "student", "rehearse", "doctor"),
 )
 
@@ -93,6 +93,12 @@ Instructions = Annotated[
     list[str] | None,
     typer.Option("--instruction", help="A variant's wording, as VARIANT=FILE; repeatable."),
 ]
+JudgeNames = Annotated[
+    list[str] | None, typer.Option("--judge", help="Who judges, a name of judges.yaml; repeat for several, which vote.")
+]
+VoteRule = Annotated[str | None, typer.Option("--vote", help="majority, any or all: how many judges must flag.")]
+Strategy = Annotated[str | None, typer.Option(help="instruct, resample, edit or escalate.")]
+Attempts = Annotated[int | None, typer.Option(min=0, max=10, help="Most further attempts at a row.")]
 MaxCost = Annotated[float | None, typer.Option(min=0, help="US dollars that the run may cost, all calls together.")]
 MaxTokens = Annotated[int | None, typer.Option(min=0, help="Tokens that the run may take, all calls together.")]
 Reuse = Annotated[list[str] | None, typer.Option("--reuse", help="A run whose answers may be taken over; repeatable.")]

@@ -87,13 +87,13 @@ def _batches(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
 
 
 def prune_ledger(run: RunFolder, dry_run: bool) -> str:
-    """Delete what the run's plan does not ask for; what to tell of it.
+    """Delete what neither the run's plan nor its judges and repairs ask for; what to tell of it.
 
     Raises:
         UserError: no ledger, no prompts or no configuration.
     """
     ledger = _ledger(run)
-    wanted = {ask.key for ask in plan(load_config(run), prompts_of(run)) if ask.key}
+    wanted = {ask.key for ask in plan(load_config(run), prompts_of(run)) if ask.key} | ledger.used_keys()
     idle = [key for key in ledger.every_key() if key not in wanted]
     kept = ledger.totals().answers - len(idle)
     if dry_run:

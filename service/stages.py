@@ -51,9 +51,10 @@ def generate_run(
     Raises:
         Incomplete: some rows finally failed, or the budget is spent; what came back is kept.
     """
-    from pipelines.generate import Budget, generate
+    from pipelines.generate import generate
+    from pipelines.limits import Caps
 
-    done = generate(run, Budget(max_cost, max_tokens), tuple(other.path / "ledger.sqlite" for other in reuse), engine)
+    done = generate(run, Caps(max_cost, max_tokens), tuple(other.path / "ledger.sqlite" for other in reuse), engine)
     cost = f", ${done.cost:.2f} so far" if done.cost else ""
     said = f"{done.kept} of {done.planned} responses, {done.asked} asked for now{cost}"
     if done.failed:
@@ -64,12 +65,62 @@ def generate_run(
     return said
 
 
-def _judge(run: RunFolder) -> str:
-    from pipelines.judge import judge
+def judge_run(
+    run: RunFolder,
+    judges: Iterable[str] = (),
+    vote: str | None = None,
+    max_cost: float | None = None,
+    max_tokens: int | None = None,
+) -> str:
+    """Judge every response, by other judges than the run's where some are named.
 
-    done = judge(run)
+    Raises:
+        Incomplete: the budget is spent; what came back is kept.
+    """
+    from pipelines.judge import choose_judges, judge
+    from pipelines.limits import Caps
+
+    names = tuple(judges)
+    if names or vote:
+        choose_judges(run, names, vote)
+    done = judge(run, Caps(max_cost, max_tokens))
     flags = ", ".join(f"{label} {count}" for label, count in done.flagged.items() if label != "overthinking")
-    return f"{done.responses} responses judged by rules, {done.unscored} unscored; {flags}"
+    unsafe = "" if done.unsafe is None else f", unsafe {done.unsafe}"
+    cost = f"; ${done.cost:.2f}" if done.cost else ""
+    return f"{done.responses} responses judged by {', '.join(done.judges)}, {done.unscored} unscored; {flags}{unsafe}{cost}"
+
+
+def repair_run(
+    run: RunFolder,
+    strategy: str | None = None,
+    attempts: int | None = None,
+    max_cost: float | None = None,
+    max_tokens: int | None = None,
+) -> str:
+    """Ask again for flagged rows, by another strategy than the run's where one is named.
+
+    Raises:
+        Incomplete: the budget is spent; what came back is kept.
+    """
+    from pipelines.limits import Caps
+    from pipelines.repair import change_repair, repair
+
+    if strategy is not None or attempts is not None:
+        change_repair(run, strategy, attempts)
+    done = repair(run, Caps(max_cost, max_tokens))
+    cost = "" if done.cost is None else f", ${done.cost:.2f}"
+    lines = [
+        f"{done.mended} of {done.flagged} flagged rows mended ({done.strategy}), {done.requests} further answers, "
+        f"{done.output_tokens} tokens{cost}; without a fault: {done.kept.filter} of {done.kept.rows} rows as "
+        f"generated, {done.kept.repair} after repair"
+    ]
+    lines += [
+        f"  {fault.pattern}: {fault.flagged} flagged, mended "
+        + ", ".join(f"{count} at attempt {number}" for number, count in enumerate(fault.mended, 1))
+        + f", {fault.left} left"
+        for fault in done.by_pattern
+    ]
+    return "\n".join(lines)
 
 
 def _check(run: RunFolder) -> str:
@@ -91,7 +142,8 @@ def _release(run: RunFolder) -> str:
 
 STAGES: dict[str, Callable[[RunFolder], str]] = {
     "generate": generate_run,
-    "judge": _judge,
+    "judge": judge_run,
+    "repair": repair_run,
     "check": _check,
     "release": _release,
 }

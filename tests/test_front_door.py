@@ -86,7 +86,7 @@ def test_debug_shows_the_traceback_and_the_line(tmp_path: Path) -> None:
 def test_a_run_of_another_version_is_refused(tmp_path: Path) -> None:
     assert typed(["prompts", "mine", "--harmful", "2", "--benign", "1"], tmp_path).returncode == 0
     manifest = tmp_path / "runs" / "mine" / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"format": 1', '"format": 0'))
+    manifest.write_text(manifest.read_text().replace('"format": 2', '"format": 0'))
     assert_refused(typed(["generate", "mine"], tmp_path), "made by another version of SaferThoughts")
 
 

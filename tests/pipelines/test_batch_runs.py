@@ -8,7 +8,8 @@ from urllib.request import urlopen
 import pytest
 
 from pipelines.errors import UserError
-from pipelines.generate import Budget, generate
+from pipelines.generate import generate
+from pipelines.limits import Caps
 from pipelines.records import Response, from_table
 from pipelines.rehearsal.server import rehearsing
 from pipelines.runs import RunFolder
@@ -41,4 +42,4 @@ def test_a_batched_run_has_the_rows_of_one_asked_one_by_one(new_run: Callable[..
 def test_a_cap_cannot_be_kept_in_batches_and_is_refused(new_run: Callable[..., RunFolder]) -> None:
     run = new_run(harmful=2, benign=1, **at("http://127.0.0.1:9/v1", "batch"))
     with pytest.raises(UserError, match="no cap can stop"):
-        generate(run, Budget(max_tokens=10))
+        generate(run, Caps(max_tokens=10))

@@ -1,0 +1,1 @@
+"""Judges of responses: each says how a row is put to it and how its reply is read."""

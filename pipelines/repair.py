@@ -1,0 +1,218 @@
+"""Flagged rows to mended rows: the teacher is asked again with what was wrong, and the best attempt is kept.
+
+Reads run.yaml, prompts, responses and verdicts; adds attempts to responses.parquet, writes judgements.parquet and
+verdicts.parquet anew with theirs, and repairs.parquet, which tells the attempts at every flagged row and the one that
+is kept. Run it with `saferthoughts repair RUN`; running it again asks nothing that the ledger holds. An attempt with
+another strategy takes the place of an earlier repair's attempts.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from pipelines.asking import Asker
+from pipelines.config import RunConfig, load_config, save_config, validated
+from pipelines.errors import UserError
+from pipelines.judge import rows_of, write_verdicts
+from pipelines.judges.panel import Panel, Row, flags_of
+from pipelines.ledger import Reply
+from pipelines.limits import NO_CAPS, Caps
+from pipelines.plan import request_fields
+from pipelines.records import PATTERNS, Judgement, Repair, Response, Verdict, content_id, from_table, to_table
+from pipelines.repair_ledger import RepairLedger, account
+from pipelines.repairs.requests import repair_messages, template_hashes
+from pipelines.runs import RunFolder, file_hash
+from pipelines.stories import Story, run_stories
+from pipelines.teachers import TeacherError
+from pipelines.thinking import split
+
+# Keeps a repair's answers apart from the further samples of a prompt, which count from 0 as well.
+_APART = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """One attempt at a row with what the judges say of it; attempt 0 is the row as it was generated."""
+
+    row: Row
+    verdict: Verdict
+    judgements: tuple[Judgement, ...] = ()
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        return flags_of(self.row, self.verdict)
+
+    @property
+    def unscored(self) -> bool:
+        return bool(self.verdict.reason or self.verdict.safety_reason)
+
+    def rank(self) -> tuple[bool, int, int, int]:
+        """The best attempt has the lowest: scored, fewest faults, shortest, earliest."""
+        response = self.row.response
+        length = len(response.reasoning) + len(response.answer)
+        return (self.unscored or not response.answer.strip(), len(self.flags), length, response.attempt)
+
+
+def change_repair(run: RunFolder, strategy: str | None, attempts: int | None) -> None:
+    """Put another strategy or number of attempts into the run's configuration.
+
+    Raises:
+        UserError: an unknown strategy, or a number out of range.
+    """
+    config = load_config(run)
+    wanted = {key: value for key, value in (("strategy", strategy), ("attempts", attempts)) if value is not None}
+    changed = {**config.model_dump(mode="json"), "repair": {**config.repair.model_dump(mode="json"), **wanted}}
+    save_config(run, validated(RunConfig, changed, "the options"))
+
+
+def repair(run: RunFolder, caps: Caps = NO_CAPS) -> RepairLedger:
+    """Ask again for every flagged row.
+
+    Raises:
+        UserError: a table or a key is missing, or a teacher refuses every request.
+        Interrupted: it was stopped by a signal.
+        Incomplete: the budget is spent.
+    """
+    config = load_config(run)
+    _check_verdicts(run)
+    flagged = [row.response.response_id for row, _ in flagged_rows(run, config)]
+    found: list[dict[str, Any]] = []
+    if flagged and config.repair.attempts:
+        run_stories(run, config, "repair", len(flagged), caps, found.extend)
+    repairs = [Repair(**item) for story in found for item in story["repairs"]]
+    attempts = [Response(**item) for story in found for item in story["responses"]]
+    judgements = [Judgement(**item) for story in found for item in story["judgements"]]
+    verdicts = [Verdict(**item) for story in found for item in story["verdicts"]]
+    generated = [item for item in from_table(Response, run.read("responses")) if not item.attempt]
+    original = {item.response_id for item in generated}
+    # Verdicts before responses: killed in between, the run has verdicts of unknown rows, and no row without a verdict.
+    old_judgements = [item for item in from_table(Judgement, run.read("judgements")) if item.response_id in original]
+    old_verdicts = [item for item in from_table(Verdict, run.read("verdicts")) if item.response_id in original]
+    write_verdicts(run, old_judgements + judgements, old_verdicts + verdicts)
+    run.write("repairs", to_table(Repair, sorted(repairs, key=lambda item: (item.root_id, item.attempt))))
+    both = sorted(generated + attempts, key=lambda item: item.response_id)
+    run.write("responses", to_table(Response, both))
+    result = account(run, config.repair.strategy, repairs, {item.response_id: item for item in both})
+    _record(run, config, result)
+    return result
+
+
+def _check_verdicts(run: RunFolder) -> None:
+    judged = set(run.read("verdicts")["response_id"].to_pylist())
+    missing = sum(row.response.response_id not in judged for row in rows_of(run))
+    if missing:
+        raise UserError(f"{missing} responses of {run.path} have no verdict. Run first: saferthoughts judge {run.name}")
+
+
+def flagged_rows(run: RunFolder, config: RunConfig) -> Iterator[tuple[Row, Verdict]]:
+    """The generated rows with a fault that another attempt could mend, in the order of ids; unscored ones, of which
+    nothing is known, and those of variants with a fixed text are not among them."""
+    verdicts = {item.response_id: item for item in from_table(Verdict, run.read("verdicts"))}
+    for row in rows_of(run):
+        response = row.response
+        if response.attempt or not response.teacher:
+            continue
+        if config.repair.variants and response.variant not in config.repair.variants:
+            continue
+        verdict = verdicts[response.response_id]
+        if flags_of(row, verdict):
+            yield row, verdict
+
+
+def stories(run: RunFolder, config: RunConfig) -> Iterator[Story]:
+    """A story for each flagged row: asked, judged, and asked again until nothing is wrong or the attempts are used."""
+    panel = Panel(config)
+    for row, verdict in flagged_rows(run, config):
+
+        async def tell(asker: Asker, row: Row = row, verdict: Verdict = verdict) -> dict[str, Any]:
+            tree = [_Attempt(row, verdict)]
+            while tree[-1].flags and len(tree) <= config.repair.attempts:
+                try:
+                    following = await _ask_again(config, tree, asker)
+                except TeacherError:
+                    break  # what there is is kept; the ledger names the failure
+                judgements = await panel.judge(following, asker)
+                tree.append(_Attempt(following, panel.verdict(following, judgements), tuple(judgements)))
+                if tree[-1].unscored:
+                    break
+            return _told(config, tree)
+
+        yield Story(row.response.response_id, tell)
+
+
+async def _ask_again(config: RunConfig, tree: list[_Attempt], asker: Asker) -> Row:
+    last, attempt = tree[-1], len(tree)
+    response = last.row.response
+    strategy = config.repair.strategy
+    messages = repair_messages(strategy, config, last.row, last.flags, _evidence(last.verdict), attempt)
+    sample = response.sample + _APART * attempt
+    fields = request_fields(config.teachers[response.teacher], sample)
+    reply = await asker.ask(response.teacher, messages, fields, sample)
+    style = config.teachers[response.teacher].reasoning_style
+    thought = split(reply.content, reply.reasoning_content, reply.reasoning, style)
+    reasoning, answer, source = thought.reasoning.strip(), thought.answer.strip(), thought.source
+    if strategy == "edit":
+        reasoning, answer, source = answer, response.answer, response.reasoning_source  # type: ignore[assignment]
+    return replace(
+        last.row,
+        response=replace(
+            response,
+            response_id=content_id(tree[0].row.response.response_id, strategy, attempt),
+            attempt=attempt,
+            parent_id=response.response_id,
+            reasoning=reasoning,
+            answer=answer,
+            reasoning_source=source,
+            **_facts(reply),
+            request_key=asker.key(response.teacher, messages, fields, sample),
+        ),
+    )
+
+
+def _facts(reply: Reply) -> dict[str, Any]:
+    names = ("finish_reason", "input_tokens", "output_tokens", "latency_s", "cost")
+    return {name: getattr(reply, name) for name in names}
+
+
+def _evidence(verdict: Verdict) -> dict[str, str]:
+    return {str(label): str(span) for label, span in json.loads(verdict.evidence).items()}
+
+
+def _told(config: RunConfig, tree: list[_Attempt]) -> dict[str, Any]:
+    best = min(tree, key=_Attempt.rank)
+    root = tree[0].row.response.response_id
+    repairs = [
+        Repair(
+            root_id=root,
+            response_id=item.row.response.response_id,
+            attempt=item.row.response.attempt,
+            strategy=config.repair.strategy,
+            patterns=None if item.unscored else sum(flag in PATTERNS for flag in item.flags),
+            flagged=",".join(item.flags),
+            chosen=item is best,
+        )
+        for item in tree
+    ]
+    return {
+        "repairs": [asdict(item) for item in repairs],
+        "responses": [asdict(item.row.response) for item in tree[1:]],
+        "judgements": [asdict(entry) for item in tree[1:] for entry in item.judgements],
+        "verdicts": [asdict(item.verdict) for item in tree[1:]],
+    }
+
+
+def _record(run: RunFolder, config: RunConfig, result: RepairLedger) -> None:
+    facts = asdict(result)
+    earlier = run.stage("repair") or {}
+    run.record(
+        "repair",
+        outputs={
+            f"{name}.parquet": file_hash(run.table_path(name))
+            for name in ("responses", "judgements", "verdicts", "repairs")
+        },
+        templates=template_hashes(),
+        attempts=config.repair.attempts,
+        **facts,
+        by_strategy={**earlier.get("by_strategy", {}), result.strategy: facts},
+    )
