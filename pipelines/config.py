@@ -291,10 +291,10 @@ def resolve(config: RunConfig, teachers: dict[str, Teacher]) -> RunConfig:
 
 
 def _judges_of(config: RunConfig, teachers: dict[str, Teacher]) -> tuple[dict[str, Judge], dict[str, Teacher]]:
-    """The entries of the judges that the configuration names, and those of the teachers that they ask."""
+    """The entries of the judges that the configuration names or brings along, and of the teachers that they ask."""
     known = {**load_judges(), **config.judges}
-    judges = {}
-    asked = {}
+    judges = dict(config.judges)
+    asked = dict(config.judge_teachers)
     for name in config.judging.judges:
         if name not in known:
             raise unknown("judge", name, known)

@@ -13,9 +13,11 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.asking import Asker
-from pipelines.config import RunConfig, load_config, load_teachers, resolve, save_config
+from pipelines.config import RunConfig, load_config, load_teachers, resolve, save_config, validated
+from pipelines.errors import unknown
 from pipelines.judges.panel import Panel, Row, by_rules
 from pipelines.judges.patterns import rubric_hashes
+from pipelines.judges.voting import RULES
 from pipelines.limits import NO_CAPS, Caps
 from pipelines.plan import prompts_of
 from pipelines.progress import meter
@@ -45,9 +47,11 @@ def choose_judges(run: RunFolder, names: Iterable[str], rule: str | None) -> Non
         UserError: an unknown judge or rule.
     """
     config = load_config(run)
-    judging = config.judging.model_dump()
-    judging |= {"judges": tuple(names) or judging["judges"], "vote": rule or judging["vote"]}
-    changed = RunConfig.model_validate({**config.model_dump(), "judging": judging})
+    if rule is not None and rule not in RULES:
+        raise unknown("way of voting", rule, RULES)
+    judging = config.judging.model_dump(mode="json")
+    judging |= {"judges": list(names) or judging["judges"], "vote": rule or judging["vote"]}
+    changed = validated(RunConfig, {**config.model_dump(mode="json"), "judging": judging}, "the options")
     save_config(run, resolve(changed, load_teachers()))
 
 
@@ -62,7 +66,7 @@ def judge(run: RunFolder, caps: Caps = NO_CAPS) -> Judged:
     config = load_config(run)
     responses = run.read("responses").num_rows
     found: list[dict[str, Any]] = []
-    if config.judge_teachers:
+    if any(config.judges[name].kind != "rules" for name in config.judging.judges):
         run_stories(run, config, "judge", responses, caps, found.extend)
     else:
         panel = Panel(config)

@@ -46,7 +46,9 @@ Source = Callable[[RunFolder, RunConfig], Iterator[Story]]
 
 def asked_teachers(config: RunConfig, work: str) -> dict[str, Teacher]:
     """The entries that a kind of work asks, by name."""
-    return dict(config.judge_teachers) if work == "judge" else {**config.teachers, **config.judge_teachers}
+    names = {config.judges[name].teacher for name in config.judging.judges}
+    judges = {name: teacher for name, teacher in config.judge_teachers.items() if name in names}
+    return judges if work == "judge" else {**config.teachers, **judges}
 
 
 def _source(work: str) -> Source:

@@ -1,0 +1,67 @@
+"""A scripted endpoint: the real protocol over a socket, with the answers that a test wants."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any
+
+import pytest
+
+# What a script gives for a request's body: the content of a reply, or an HTTP status to refuse it with.
+Script = Callable[[dict[str, Any]], str | int]
+
+
+class Endpoint:
+    """Where a scripted endpoint is, and every request that it got."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.requests: list[dict[str, Any]] = []
+
+
+@contextmanager
+def _serving(script: Script) -> Iterator[Endpoint]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            endpoint.requests.append(body)
+            said = script(body)
+            status = said if isinstance(said, int) else 200
+            usage = {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12}
+            message = {"role": "assistant", "content": said}
+            reply: dict[str, Any] = {
+                "id": "x", "object": "chat.completion", "created": 0, "model": body["model"], "usage": usage,
+                "choices": [{"index": 0, "finish_reason": "stop", "message": message}],
+            }  # fmt: skip
+            if status != 200:
+                reply = {"error": {"message": f"scripted {status}"}}
+            data = json.dumps(reply).encode()
+            self.send_response(status)
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    endpoint = Endpoint(f"http://127.0.0.1:{server.server_port}/v1")
+    thread = Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield endpoint
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@pytest.fixture
+def scripted() -> Callable[[Script], Any]:
+    """Serve a script while a `with` block runs."""
+    return _serving
