@@ -39,12 +39,12 @@ from service.door import (
     TeacherFile,
     TeacherName,
     VariantNames,
-    VoteRule,
     group,
     open_run,
     out,
     say,
 )
+from service.judging import judge_app
 from service.tools import doctor, ledger_app, rehearse, student_app, teachers_app
 
 if TYPE_CHECKING:
@@ -134,21 +134,7 @@ def generate(
     say(generate_run(open_run(name), max_cost, max_tokens, others, Engine(engine, ray_address)))
 
 
-@app.command()
-def judge(
-    name: RunName,
-    judges: JudgeNames = None,
-    vote: VoteRule = None,
-    max_cost: MaxCost = None,
-    max_tokens: MaxTokens = None,
-) -> None:
-    """Look for the five risky patterns, unsafe rows and refusals in every response.
-
-    Example: saferthoughts judge mine --judge o3 --judge reasoningshield
-    """
-    from service.stages import judge_run
-
-    say(judge_run(open_run(name), judges or (), vote, max_cost, max_tokens))
+app.add_typer(judge_app, name="judge")
 
 
 @app.command()

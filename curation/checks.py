@@ -3,8 +3,8 @@
 Reads prompts, responses and verdicts of a run; writes accepted.parquet (response_id) and rejected.parquet
 (response_id, check_name, reason, value: a row for every check that objects). Run it with `saferthoughts check RUN`.
 
-A query reads the views `prompts`, `responses`, `verdicts` and `variants` and returns response_id, reason, value.
-Adding a file adds a check.
+A query reads the views `prompts`, `responses`, `verdicts`, `repairs`, `variants` and `settings` (the run's `checks`, a
+column each) and returns response_id, reason, value. Adding a file adds a check.
 """
 
 import re
@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from pipelines.config import load_config
 from pipelines.errors import UserError, unknown
+from pipelines.records import Repair, to_table
 from pipelines.runs import RunFolder, file_hash
 from pipelines.variant import load_variants
 
@@ -48,6 +49,13 @@ def open_views(run: RunFolder) -> duckdb.DuckDBPyConnection:
             db.read_parquet(str(path)).create_view(name)
         except duckdb.Error as error:
             raise UserError(f"{path} is not readable parquet: {str(error).splitlines()[0]}") from error
+    repairs = run.table_path("repairs")
+    if repairs.exists():
+        db.read_parquet(str(repairs)).create_view("repairs")
+    else:
+        db.register("repairs", to_table(Repair, []))
+    settings = load_config(run).checks.model_dump(exclude={"only"})
+    db.register("settings", pa.Table.from_pylist([settings]))
     shapes = [
         {"variant": name, "least_words": shape.reasoning_words[0], "most_words": shape.reasoning_words[1]}
         for name, shape in ((name, entry.shape) for name, entry in load_variants().items())

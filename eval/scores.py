@@ -15,7 +15,7 @@ from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from eval.statistics import Interval, McNemar
+from pipelines.statistics import Interval, McNemar
 from pipelines.errors import UserError
 from pipelines.records import Kind
 from pipelines.runs import write_json

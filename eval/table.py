@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from eval.scores import Group, Measure, Scores
-from eval.statistics import Interval
+from pipelines.statistics import Interval
 
 TITLE = "Refusals and form"
 _SET_NAMES = {"heldout": "held-out"}

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import get_args
 
 from eval.scores import Comparison, Group, Measure, ScoredSample
-from eval.statistics import mcnemar_exact, paired, wilson
+from pipelines.statistics import mcnemar_exact, paired, wilson
 from eval.tasks.refusal import Question
 from pipelines.records import Kind
 

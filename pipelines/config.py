@@ -169,6 +169,7 @@ class Checks(Part):
     """Parameters of the quality queries; each query's file tells what they do."""
 
     only: tuple[str, ...] = Field(default=(), description="names of the checks to run; empty for all")
+    flagged: bool = Field(default=True, description="whether a row with a pattern is rejected")
 
 
 class Release(Part):

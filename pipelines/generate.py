@@ -44,9 +44,7 @@ class Generated:
     first_error: str
 
 
-def generate(
-    run: RunFolder, budget: Caps = NO_CAPS, reuse: tuple[Path, ...] = (), engine: Engine = LOCAL
-) -> Generated:
+def generate(run: RunFolder, budget: Caps = NO_CAPS, reuse: tuple[Path, ...] = (), engine: Engine = LOCAL) -> Generated:
     """Ask for every response of the run's plan that is not in its ledger, and write the tables.
 
     Args:

@@ -15,7 +15,7 @@ import pyarrow as pa
 from pipelines.asking import Asker
 from pipelines.config import RunConfig, load_config, load_teachers, resolve, save_config, validated
 from pipelines.errors import unknown
-from pipelines.judges.panel import Panel, Row, by_rules
+from pipelines.judges.panel import FIXED, Panel, Row, by_rules
 from pipelines.judges.patterns import rubric_hashes
 from pipelines.judges.voting import RULES
 from pipelines.limits import NO_CAPS, Caps
@@ -29,11 +29,13 @@ from pipelines.variant import load_variants
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """How many responses were judged and by whom, how many are unscored, how many carry each label, how many are unsafe
-    (None where no judge of safety was asked), and what it cost in US dollars."""
+    """How many responses were judged and by whom, how many are unscored on patterns or safety, how many carry each
+    label, how many are unsafe (None where no judge of safety was asked), and the US dollars of all judgements. Fixed
+    texts, which are not judged, are `fixed` and not among the unscored."""
 
     responses: int
     judges: tuple[str, ...]
+    fixed: int
     unscored: int
     flagged: dict[str, int]
     unsafe: int | None
@@ -117,12 +119,22 @@ def told(judgements: list[Judgement], verdict: Verdict) -> dict[str, Any]:
     return {"judgements": [asdict(item) for item in judgements], "verdict": asdict(verdict)}
 
 
+def _fixed(verdict: Verdict) -> bool:
+    return FIXED in verdict.reason + verdict.safety_reason
+
+
+def unscored(verdict: Verdict) -> bool:
+    """Whether judges were asked and could not be read."""
+    return bool(verdict.reason or verdict.safety_reason) and not _fixed(verdict)
+
+
 def _record(run: RunFolder, config: RunConfig, judgements: list[Judgement], verdicts: list[Verdict]) -> Judged:
     guarded = any(item.kind == "safety" for item in judgements)
     result = Judged(
         responses=len(verdicts),
         judges=config.judging.judges,
-        unscored=sum(verdict.reason != "" for verdict in verdicts),
+        fixed=sum(_fixed(verdict) for verdict in verdicts),
+        unscored=sum(unscored(verdict) for verdict in verdicts),
         flagged={label: sum(getattr(verdict, label) is True for verdict in verdicts) for label in LABELS},
         unsafe=sum(verdict.safety == "unsafe" for verdict in verdicts) if guarded else None,
         cost=sum(item.cost or 0.0 for item in judgements),
@@ -139,7 +151,12 @@ def _record(run: RunFolder, config: RunConfig, judgements: list[Judgement], verd
         rubrics=rubric_hashes(),
         requests=dict(asked),
         cost_usd=result.cost,
-        counts={"responses": result.responses, "unscored": result.unscored, **result.flagged},
+        counts={
+            "responses": result.responses,
+            "fixed": result.fixed,
+            "unscored": result.unscored,
+            **result.flagged,
+        },
         unsafe=result.unsafe,
         by_variant=by_variant(run, {verdict.response_id: verdict for verdict in verdicts}),
     )
@@ -158,7 +175,7 @@ def by_variant(run: RunFolder, verdicts: Mapping[str, Verdict]) -> dict[str, Any
         verdict = verdicts[row.response.response_id]
         tally = tallies.setdefault("benign" if row.kind == "benign" else row.response.variant, Counter())
         tally["responses"] += 1
-        tally["unscored"] += verdict.reason != ""
+        tally["unscored"] += unscored(verdict)
         tally["refused"] += verdict.refused is True
         tally["unsafe"] += verdict.safety == "unsafe"
         tally["any_pattern"] += any(getattr(verdict, pattern) is True for pattern in PATTERNS)

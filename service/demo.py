@@ -19,6 +19,7 @@ from service.stages import STAGES, run_stage, start_run
 # Small enough for minutes on two cores. Every bundled behaviour is there bare, as often as the benign prompts are:
 # otherwise a student learns that bare prompts are harmless and dressed-up ones harmful.
 HARMFUL, BENIGN, BARE_SHARE = 64, 40, 0.625
+JUDGES = ("rehearsal-judge", "rehearsal-shield")
 
 
 def run_demo(runs: Path, name: str, seed: int, train: bool, student: Path | None, out: Console) -> None:
@@ -38,7 +39,7 @@ def run_demo(runs: Path, name: str, seed: int, train: bool, student: Path | None
     sets = [f"teachers.{teacher}.sampling.seed={seed}" for teacher in ("rehearsal", "rehearsal-general")]
     # Benign prompts in the style of the variant that the recipe trains on: a style of their own would give them away.
     sets += [f"prompts.bare_share={BARE_SHARE}", "benign_variant=short"]
-    options = Options(harmful=HARMFUL, benign=BENIGN, seed=seed, sets=tuple(sets))
+    options = Options(harmful=HARMFUL, benign=BENIGN, seed=seed, judges=JUDGES, sets=tuple(sets))
     begun = start_run(runs, name, options)
     run = begun.run
     _tell(out, "prompts", begun.said)

@@ -39,10 +39,10 @@ class Stages(TyperGroup):
         return super().get_command(ctx, cmd_name)
 
 
-def group(help_text: str) -> typer.Typer:
+def group(help_text: str, kind: type[Stages] = Stages) -> typer.Typer:
     """A group of commands that prints no local variables in its tracebacks."""
     return typer.Typer(
-        cls=Stages,
+        cls=kind,
         no_args_is_help=True,
         add_completion=False,
         rich_markup_mode=None,

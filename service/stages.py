@@ -87,7 +87,9 @@ def judge_run(
     flags = ", ".join(f"{label} {count}" for label, count in done.flagged.items() if label != "overthinking")
     unsafe = "" if done.unsafe is None else f", unsafe {done.unsafe}"
     cost = f"; ${done.cost:.2f}" if done.cost else ""
-    return f"{done.responses} responses judged by {', '.join(done.judges)}, {done.unscored} unscored; {flags}{unsafe}{cost}"
+    judged = f"{done.responses} responses judged by {', '.join(done.judges)}, {done.unscored} unscored"
+    judged += f", {done.fixed} fixed texts not judged" if done.fixed else ""
+    return f"{judged}; {flags}{unsafe}{cost}"
 
 
 def repair_run(

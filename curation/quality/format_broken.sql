@@ -4,6 +4,8 @@
 SELECT
     response_id,
     CASE
+        -- A response that the endpoint itself stopped is not one that ran out of tokens.
+        WHEN finish_reason = 'content_filter' THEN 'stopped by a content filter'
         WHEN finish_reason = 'length' OR reasoning_source = 'truncated' THEN 'truncated'
         WHEN answer = '' THEN 'answer missing'
         WHEN reasoning = '' AND variants.most_words > 0 THEN 'reasoning missing'

@@ -30,6 +30,9 @@ from pipelines.teachers import TeacherError
 from pipelines.thinking import split
 from pipelines.variant import Message
 
+# The reason of a verdict on a text that no teacher wrote: there is nothing to find out about it.
+FIXED = "a fixed text is not judged"
+
 Read = TypeVar("Read", PatternVerdict, SafetyVerdict)
 
 
@@ -44,6 +47,8 @@ class Row:
     @property
     def unjudgeable(self) -> str:
         """Why no judge is asked, "" where one is."""
+        if self.response.reasoning_source == "fixed":
+            return FIXED
         if not self.response.answer.strip():
             return "no answer"
         if not self.response.reasoning.strip() and self.kind == "harmful":
@@ -237,6 +242,8 @@ def merged(found: list[PatternVerdict]) -> PatternVerdict:
 
 def by_rules(name: str, row: Row) -> Judgement:
     """The rules judge's judgement; it asks nobody."""
+    if row.unjudgeable == FIXED:
+        return judgement(name, "patterns", row, _Spent(), patterns=PatternVerdict(UNSCORED, reason=FIXED))
     found = judge_by_rules(row.kind, row.response.reasoning, row.response.answer)
     compliance = None
     if row.kind == "benign" and not found.reason:

@@ -20,6 +20,7 @@ from pipelines.errors import unknown
 from pipelines.records import LABELS, OVERTHINKING_SUBTYPES
 from pipelines.rehearsal.lexicon import lexicon
 from pipelines.rehearsal.reading import Reading, Request, read
+from pipelines.repairs import EDIT_OPENING, OPENING
 from pipelines.variant import Message, load_variants
 
 REASONING_MODEL, GENERAL_MODEL = "rehearsal-r1", "rehearsal-4o"
@@ -34,6 +35,8 @@ _SPECIAL = {
 }
 # At the end of a step that is spoken every second time.
 _HALF = "/2"
+# Reasoning with fewer words than this is taken for one of the short shape.
+_SHORT_WORDS = 40
 _FORMS = {"steps": "benign_steps", "text": "benign_text", "list": "benign_list", "facts": "benign_facts"}
 
 
@@ -91,7 +94,12 @@ class _Category(_Part):
     offers: tuple[str, ...] = Field(min_length=1)
 
 
+class _Repair(_Part):
+    mended: float = Field(ge=0, le=1)
+
+
 class _Phrases(_Part):
+    repair: _Repair
     variants: dict[str, _Variant]
     profiles: dict[str, _Profile]
     shapes: dict[str, _Shape]
@@ -148,12 +156,16 @@ def perform(model: str, messages: Sequence[Message], seed: int | None = None, sa
     if model not in MODELS:
         raise unknown("model", model, MODELS)
     chance = random.Random(_draw_of(model, messages, seed or 0, sample))
-    reading = read(messages)
     book = phrases()
+    if any(EDIT_OPENING in message["content"] for message in messages):
+        return _rewritten(messages, book, chance)
+    reading = read(messages)
     variant = book.variants.get(reading.variant, book.variants["default"])
     thinks = model == REASONING_MODEL or variant.shape in ("short", "template")
     if not thinks:
         name = "clean" if reading.request.harmful else "benign"
+    elif reading.request.harmful and _asked_again(messages) and chance.random() < book.repair.mended:
+        name = "clean"
     elif reading.request.harmful:
         name = chance.choices(list(variant.profiles), list(variant.profiles.values()))[0]
     else:
@@ -169,6 +181,26 @@ def perform(model: str, messages: Sequence[Message], seed: int | None = None, sa
         harmful=reading.request.harmful,
         variant=_known(reading),
     )
+
+
+def _asked_again(messages: Sequence[Message]) -> bool:
+    return any(OPENING in message["content"] for message in messages)
+
+
+def _rewritten(messages: Sequence[Message], book: _Phrases, chance: random.Random) -> Performance:
+    """A reasoning written again, as the whole of the answer: clean, or as it was where the mending fails."""
+    content = messages[-1]["content"]
+    document = json.loads(content[content.index("\n{") + 1 :])
+    request = read([Message(role="user", content=document["query"])]).request
+    lines = load_variants()["template"].shape.lines
+    name = "template" if lines[0] in document["reasoning"] else "long"
+    if name == "long" and len(document["reasoning"].split()) < _SHORT_WORDS:
+        name = "short"
+    text = document["reasoning"]
+    if chance.random() < book.repair.mended:
+        text = _Hand(book, book.shapes[name], request, chance).reasoning("clean")
+    truth = _Profile(labels=(), refuses=True).truth()
+    return Performance("", text, truth, refused=False, harmful=request.harmful, variant="default")
 
 
 def _known(reading: Reading) -> str:

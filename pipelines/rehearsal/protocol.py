@@ -55,6 +55,12 @@ class ChatRequest(_Part):
     stream_options: _StreamOptions | None = None
     max_tokens: int | None = Field(default=None, ge=1)
     max_completion_tokens: int | None = Field(default=None, ge=1)
+    response_format: dict[str, Any] | None = None
+
+    @property
+    def structured(self) -> bool:
+        """Whether JSON is asked for."""
+        return (self.response_format or {}).get("type") in ("json_object", "json_schema")
 
     def chat(self) -> list[Message]:
         """The messages as plain texts; `developer` is today's name of `system`."""

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from pipelines.config import read_yaml
 from pipelines.rehearsal.lexicon import lexicon
+from pipelines.repairs import CLOSING, OPENING
 from pipelines.thinking import OPEN
 from pipelines.variant import Message, load_variants
 
@@ -123,6 +124,8 @@ def read(messages: Sequence[Message]) -> Reading:
     """
     system = "\n".join(message["content"] for message in messages if message["role"] == "system")
     user = next((message["content"] for message in reversed(messages) if message["role"] == "user"), "")
+    if user.startswith(OPENING):
+        user = user.partition(CLOSING)[2].strip()
     for name, instruction in _systems():
         if instruction in system:
             return Reading(name, user, read_request(user))

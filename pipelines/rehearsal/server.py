@@ -25,10 +25,12 @@ from aiohttp import web
 from pipelines.errors import UserError
 from pipelines.rehearsal.batches import Batches
 from pipelines.rehearsal.faults import Fault, RehearsalSettings, cut_at, delay_of, fault_of
+from pipelines.rehearsal.judging import JUDGE_MODELS, judge_reply
 from pipelines.rehearsal.performer import MODELS, perform, phrases
 from pipelines.rehearsal.protocol import BadRequest, ChatRequest, Choice, choice, count_tokens, error, parse, usage
 
 _HOST = "127.0.0.1"
+_SERVED = (*MODELS, *JUDGE_MODELS)
 _LARGEST_BODY = 32 * 1024**2
 _BACKLOG = 4096
 # Hung requests are cancelled at shutdown after this many seconds.
@@ -91,7 +93,7 @@ class RehearsalServer:
             await runner.cleanup()
 
     async def _models(self, _: web.Request) -> web.Response:
-        data = [{"id": name, "object": "model", "created": 0, "owned_by": "saferthoughts"} for name in MODELS]
+        data = [{"id": name, "object": "model", "created": 0, "owned_by": "saferthoughts"} for name in _SERVED]
         return web.json_response({"object": "list", "data": data})
 
     async def _health(self, _: web.Request) -> web.Response:
@@ -123,8 +125,8 @@ class RehearsalServer:
             asked = parse(body)
         except BadRequest as reason:
             return _refuse(400, error(str(reason)))
-        if asked.model not in MODELS:
-            told = f"The model '{asked.model}' does not exist. Choose from: {', '.join(MODELS)}."
+        if asked.model not in _SERVED:
+            told = f"The model '{asked.model}' does not exist. Choose from: {', '.join(_SERVED)}."
             return _refuse(404, error(told, code="model_not_found", param="model"))
         fault = fault_of(self.settings, digest, attempt)
         if fault:
@@ -169,11 +171,15 @@ class RehearsalServer:
         chat, style = asked.chat(), self.settings.style
         choices = []
         for sample in range(asked.n or 1):
-            played = perform(asked.model, chat, seed, sample)
-            laid_out = choice(asked.model, style, played.reasoning, played.answer, asked.limit())
+            if asked.model in JUDGE_MODELS:
+                said = ("", judge_reply(asked.model, chat, seed, sample, asked.structured))
+            else:
+                played = perform(asked.model, chat, seed, sample)
+                said = (played.reasoning, played.answer)
+            laid_out = choice(asked.model, style, *said, asked.limit())
             if share is not None:
                 limit = max(1, int(laid_out.tokens * share))
-                laid_out = choice(asked.model, style, played.reasoning, played.answer, limit)
+                laid_out = choice(asked.model, style, *said, limit)
             choices.append(laid_out)
         return choices
 

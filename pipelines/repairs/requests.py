@@ -15,7 +15,7 @@ import jinja2
 
 from pipelines.config import RunConfig
 from pipelines.judges.panel import Row
-from pipelines.repairs import EDIT_OPENING, OPENING
+from pipelines.repairs import CLOSING, EDIT_OPENING, OPENING
 from pipelines.variant import Message, Variant
 
 _FOLDER = Path(__file__).parent
@@ -26,6 +26,8 @@ _JINJA = jinja2.Environment(
     lstrip_blocks=True,
     autoescape=False,
 )
+# Not jinja's own `tojson`, which escapes for HTML: a teacher would read \u0027 for an apostrophe.
+_JINJA.filters["quoted"] = lambda span: json.dumps(span, ensure_ascii=False)
 # From the laxest to the strictest; a variant that is none of them is asked again as it is.
 LADDER = ("default", "realsafe", "improved")
 
@@ -61,7 +63,8 @@ def repair_messages(
 
 
 def _noted(entry: Variant, messages: list[Message], flags: Sequence[str], evidence: Mapping[str, str]) -> list[Message]:
-    note = _JINJA.get_template("request.md.jinja").render(opening=OPENING, flags=flags, evidence=evidence).strip()
+    template = _JINJA.get_template("request.md.jinja")
+    note = template.render(opening=OPENING, closing=CLOSING, flags=flags, evidence=evidence).strip()
     first, *rest = messages
     if entry.placement == "system":
         return [Message(role="system", content=f"{first['content']}\n\n{note}"), *rest]

@@ -28,6 +28,7 @@ from pipelines.errors import UserError
 from pipelines.records import LABELS, OVERTHINKING_SUBTYPES
 from pipelines.rehearsal import performer
 from pipelines.rehearsal.faults import RehearsalSettings, delay_of, fault_of
+from pipelines.rehearsal.judging import JUDGE_MODELS
 from pipelines.rehearsal.performer import GENERAL_MODEL, REASONING_MODEL, Performance, perform
 from pipelines.rehearsal.protocol import count_tokens
 from pipelines.rehearsal.reading import read, read_request
@@ -408,7 +409,7 @@ def test_models_health_and_stats_are_told() -> None:
         root = url.removesuffix("/v1")
         assert _get(f"{root}/health") == {"status": "ok"}
         stats = _get(f"{root}/stats")
-    assert models == [REASONING_MODEL, GENERAL_MODEL]
+    assert models == [REASONING_MODEL, GENERAL_MODEL, *JUDGE_MODELS]
     assert (stats["requests"], stats["distinct"], stats["repeats"], stats["in_flight"]) == (4, 2, 2, 0)
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.statistics import Pair, mcnemar_exact, paired, wilson
+from pipelines.statistics import Confusion, Pair, f1_of, kappa_of, mcnemar_exact, paired, wilson
 
 
 @given(n=st.integers(1, 500), share=st.floats(0, 1))
@@ -56,3 +56,29 @@ def test_paired_joins_by_id_and_not_by_position() -> None:
 def test_paired_refuses_a_sample_without_partner() -> None:
     with pytest.raises(ValueError, match="2 samples have no partner, the first is 'b'"):
         paired({"a": True, "b": True}, {"a": True, "c": True})
+
+
+def test_f1_and_kappa_of_a_table_worked_out_by_hand() -> None:
+    # Cohen's usual example: 20 and 15 agree, 5 and 10 differ; agreement 0.7, by chance 0.5, kappa 0.4.
+    counts = Confusion(tp=20, fp=5, fn=10, tn=15)
+    assert kappa_of(counts).rate == pytest.approx(0.4)
+    assert f1_of(counts).rate == pytest.approx(40 / 55)
+    for interval in (kappa_of(counts), f1_of(counts)):
+        assert interval.low < interval.rate < interval.high
+
+
+def test_agreement_without_anything_to_agree_on_is_not_a_number() -> None:
+    assert isnan(kappa_of(Confusion(0, 0, 0, 30)).rate)
+    assert isnan(f1_of(Confusion(0, 0, 0, 30)).rate)
+    assert isnan(kappa_of(Confusion(0, 0, 0, 0)).rate)
+
+
+@given(st.builds(Confusion, *[st.integers(0, 40)] * 4))
+def test_kappa_is_one_for_full_agreement_and_its_interval_holds_it(counts: Confusion) -> None:
+    interval = kappa_of(counts)
+    if isnan(interval.rate):
+        return
+    assert interval.rate <= 1
+    assert (interval.rate == pytest.approx(1)) == (counts.fp == counts.fn == 0)
+    assert interval.low - 1e-9 <= interval.high
+    assert interval == kappa_of(counts)

@@ -1,15 +1,18 @@
-"""Numbers to trust: intervals for rates, and an exact test for two students on the same questions.
+"""Numbers to trust: intervals for rates, agreement beyond chance, an exact test for two students on the same questions.
 
-Reads and writes nothing. Counts here are small (20 a group), so nothing rests on a normal approximation.
+Reads and writes nothing. Counts here can be small (20 a group), so nothing rests on a normal approximation.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import binomtest  # type: ignore[import-untyped]
 
 CONFIDENCE = 0.95
+_RESAMPLES = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +22,15 @@ class Interval:
     rate: float
     low: float
     high: float
+
+
+class Confusion(NamedTuple):
+    """How a yes-or-no judgement meets its reference: counts of true and false positives and negatives."""
+
+    tp: int
+    fp: int
+    fn: int
+    tn: int
 
 
 class Pair(NamedTuple):
@@ -79,3 +91,45 @@ def mcnemar_exact(pairs: Mapping[str, Pair]) -> McNemar:
     discordant = only_first + only_second
     p = float(binomtest(only_first, discordant, 0.5).pvalue) if discordant else 1.0
     return McNemar(len(pairs), only_first, only_second, p)
+
+
+def f1_of(counts: Confusion) -> Interval:
+    """F1 with a bootstrap interval over the rows; nan where nothing is positive on either side."""
+    return _bootstrapped(counts, lambda tp, fp, fn, tn: 2 * tp / (2 * tp + fp + fn))
+
+
+def kappa_of(counts: Confusion) -> Interval:
+    """Cohen's kappa with a bootstrap interval over the rows; nan where both sides always say the same one thing.
+
+    Source: Cohen, "A Coefficient of Agreement for Nominal Scales", Educational and Psychological Measurement 20 (1960).
+    """
+
+    def kappa(
+        tp: NDArray[np.float64], fp: NDArray[np.float64], fn: NDArray[np.float64], tn: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        n = tp + fp + fn + tn
+        chance = ((tp + fp) * (tp + fn) + (fn + tn) * (fp + tn)) / n**2
+        return ((tp + tn) / n - chance) / (1 - chance)
+
+    return _bootstrapped(counts, kappa)
+
+
+def _bootstrapped(counts: Confusion, statistic: Callable[..., NDArray[np.float64]]) -> Interval:
+    """A statistic of the four counts, with the 95 % percentile interval of resampled rows.
+
+    Resampling rows with replacement is drawing the four counts from a multinomial distribution. The seed is fixed, so
+    that the same counts give the same interval; resamples in which the statistic does not exist are left out.
+    """
+    n = sum(counts)
+    if n == 0:
+        return Interval(float("nan"), float("nan"), float("nan"))
+    drawn = np.random.default_rng(0).multinomial(n, np.array(counts) / n, size=_RESAMPLES).T.astype(float)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value = float(statistic(*np.array(counts, dtype=float).reshape(4, 1))[0])
+        values = statistic(*drawn)
+    values = values[np.isfinite(values)]
+    if not np.isfinite(value) or not len(values):
+        return Interval(float("nan"), float("nan"), float("nan"))
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(values, [tail, 1 - tail])
+    return Interval(value, float(low), float(high))

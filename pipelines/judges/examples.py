@@ -1,0 +1,70 @@
+"""The bundled examples: responses that people labelled by hand, to measure a judge by. Reads `examples.yaml`."""
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+from pydantic import Field, model_validator
+
+from pipelines.config import Part, read_yaml, validated
+from pipelines.judges.patterns import breach
+from pipelines.records import LABELS, OVERTHINKING_SUBTYPES, Compliance, Kind
+
+_FILE = Path(__file__).with_name("examples.yaml")
+
+
+class Example(Part):
+    """One response with its labels. `labels` names those that are set, `overthinking` added where a subtype is;
+    `compliance` is given for benign prompts alone. `note` says what the example is there for."""
+
+    id: str
+    query: str
+    reasoning: str
+    answer: str
+    labels: tuple[str, ...] = ()
+    compliance: Compliance | None = None
+    note: str = ""
+
+    @property
+    def kind(self) -> Kind:
+        """Benign examples are those with a class of compliance."""
+        return "harmful" if self.compliance is None else "benign"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_parent(cls, values: Mapping[str, object]) -> dict[str, object]:
+        labels = [str(label) for label in values.get("labels") or ()]  # type: ignore[attr-defined]
+        if set(labels) & set(OVERTHINKING_SUBTYPES):
+            labels.append("overthinking")
+        return {**values, "labels": tuple(labels)}
+
+    @model_validator(mode="after")
+    def _holds(self) -> "Example":
+        if odd := set(self.labels) - set(LABELS):
+            raise ValueError(f"unknown label {sorted(odd)[0]}")
+        if told := breach({label: label in self.labels for label in LABELS}):
+            raise ValueError(told)
+        if self.compliance is not None and self.labels:
+            raise ValueError("the patterns are defined for harmful prompts")
+        return self
+
+
+class _Examples(Part):
+    examples: tuple[Example, ...] = Field(min_length=60)
+
+    @model_validator(mode="after")
+    def _distinct(self) -> "_Examples":
+        names = [item.id for item in self.examples]
+        if len(set(names)) != len(names):
+            raise ValueError("two examples have one id")
+        return self
+
+
+@cache
+def load_examples() -> tuple[Example, ...]:
+    """Every bundled example.
+
+    Raises:
+        UserError: the file was edited into something that does not hold.
+    """
+    return validated(_Examples, {"examples": read_yaml(_FILE)}, str(_FILE)).examples

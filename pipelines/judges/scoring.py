@@ -1,0 +1,186 @@
+"""How good a judge is: its labels against a reference, label by label.
+
+Reads a run's judgements and verdicts, and the reference: the truth about the rehearsal teacher's texts, the bundled
+examples (`examples.py`), or any mapping of response ids to labels, such as people's. Writes judge_scores.json into the
+run folder. Run it with `saferthoughts judge score RUN`.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pipelines.config import load_config, save_config
+from pipelines.errors import UserError, unknown
+from pipelines.judge import judge, rows_of
+from pipelines.judges.examples import load_examples
+from pipelines.records import LABELS, Judgement, Prompt, Response, Verdict, content_id, from_table, to_table
+from pipelines.runs import RunFolder, write_json
+from pipelines.statistics import Confusion, Interval, f1_of, kappa_of, wilson
+
+REFERENCES = ("truth", "examples")
+FILE = "judge_scores.json"
+# Labels of a response to a harmful prompt by its id.
+Reference = Mapping[str, Mapping[str, bool]]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelScore:
+    """One judge (or the vote, called "vote") on one label. n rows were scored, `unscored` of the reference's were not.
+
+    Precision and recall have Wilson intervals, F1 and Cohen's kappa bootstrap intervals over the rows.
+    """
+
+    judge: str
+    label: str
+    n: int
+    unscored: int
+    confusion: Confusion
+    precision: Interval
+    recall: Interval
+    f1: Interval
+    kappa: Interval
+
+
+def score(name: str, found: Iterable[tuple[str, Mapping[str, bool | None]]], reference: Reference) -> list[LabelScore]:
+    """Compare one judge's labels with a reference.
+
+    Args:
+        name: The judge's.
+        found: Response ids with labels; None for unscored. What the reference does not have is not looked at.
+        reference: What is right.
+    """
+    labels = {response_id: values for response_id, values in found if response_id in reference}
+    scores = []
+    for label in LABELS:
+        pairs = [(labels[key][label], right[label]) for key, right in reference.items() if key in labels]
+        scored = [(bool(said), right) for said, right in pairs if said is not None]
+        counts = Confusion(
+            tp=sum(said and right for said, right in scored),
+            fp=sum(said and not right for said, right in scored),
+            fn=sum(not said and right for said, right in scored),
+            tn=sum(not said and not right for said, right in scored),
+        )
+        if sum(counts) != len(scored):
+            raise RuntimeError(f"{len(scored)} rows were scored, the table has {sum(counts)}")
+        scores.append(
+            LabelScore(
+                judge=name,
+                label=label,
+                n=len(scored),
+                unscored=len(reference) - len(scored),
+                confusion=counts,
+                precision=wilson(counts.tp, counts.tp + counts.fp),
+                recall=wilson(counts.tp, counts.tp + counts.fn),
+                f1=f1_of(counts),
+                kappa=kappa_of(counts),
+            )
+        )
+    return scores
+
+
+def score_run(run: RunFolder, against: str) -> list[LabelScore]:
+    """Score the judges of a run, and their vote where there are several, and write judge_scores.json.
+
+    Against "examples" the run's judges first judge the bundled examples, in a folder of their own under the run.
+
+    Raises:
+        UserError: an unknown reference, a run without judgements, or one whose responses nobody knows the truth of.
+    """
+    if against not in REFERENCES:
+        raise unknown("reference", against, REFERENCES)
+    judged = _judged_examples(run) if against == "examples" else run
+    reference = _examples() if against == "examples" else _truth(run)
+    by_judge: dict[str, list[tuple[str, dict[str, bool | None]]]] = {}
+    for item in from_table(Judgement, judged.read("judgements")):
+        if item.kind == "patterns":
+            by_judge.setdefault(item.judge, []).append((item.response_id, _labels(item)))
+    if len(by_judge) > 1:
+        by_judge["vote"] = [(v.response_id, _labels(v)) for v in from_table(Verdict, judged.read("verdicts"))]
+    scores = [line for name, found in by_judge.items() for line in score(name, found, reference)]
+    write_json(run.path / FILE, {"against": against, "rows": len(reference), "scores": [_jsonable(s) for s in scores]})
+    return scores
+
+
+def _labels(item: Judgement | Verdict) -> dict[str, bool | None]:
+    return {label: getattr(item, label) for label in LABELS}
+
+
+def _jsonable(item: LabelScore) -> dict[str, Any]:
+    """NaN is no JSON; what is not known is null."""
+    values = {**asdict(item), "confusion": item.confusion._asdict()}
+    return dict(json.loads(json.dumps(values).replace("NaN", "null")))
+
+
+def _truth(run: RunFolder) -> dict[str, dict[str, bool]]:
+    from pipelines.rehearsal.performer import MODELS
+    from pipelines.rehearsal.truth import truth_of
+
+    reference = {}
+    for row in rows_of(run):
+        if row.kind == "harmful" and row.response.model in MODELS:
+            truth = truth_of(row.response.reasoning, row.response.answer)
+            if truth is not None:
+                reference[row.response.response_id] = truth.labels
+    if not reference:
+        raise UserError(
+            f"Nobody knows the truth about the responses of {run.path}: it is known for the rehearsal teacher's only. "
+            f"Score the judges on the bundled examples: saferthoughts judge score {run.name} --against examples"
+        )
+    return reference
+
+
+def _examples() -> dict[str, dict[str, bool]]:
+    return {
+        content_id("example", item.id): {label: label in item.labels for label in LABELS}
+        for item in load_examples()
+        if item.kind == "harmful"
+    }
+
+
+def _judged_examples(run: RunFolder) -> RunFolder:
+    """The bundled examples as a small run under the run, judged by its judges."""
+    examples = RunFolder.create(run.path / "judge-examples", "examples")
+    save_config(examples, load_config(run))
+    prompts = []
+    responses = []
+    for item in load_examples():
+        prompt_id = content_id("example prompt", item.id)
+        prompts.append(
+            Prompt(prompt_id, item.kind, item.id, "", "", item.query, item.query, "bundled examples", "apache-2.0")
+        )
+        responses.append(_response(item.id, prompt_id, item.reasoning, item.answer))
+    examples.write("prompts", to_table(Prompt, prompts))
+    examples.write("responses", to_table(Response, sorted(responses, key=lambda item: item.response_id)))
+    judge(examples)
+    return examples
+
+
+def _response(name: str, prompt_id: str, reasoning: str, answer: str) -> Response:
+    return Response(
+        response_id=content_id("example", name),
+        prompt_id=prompt_id,
+        variant="default",
+        teacher="",
+        model="",
+        sampling="{}",
+        sample=0,
+        attempt=0,
+        parent_id="",
+        reasoning=reasoning,
+        answer=answer,
+        reasoning_source="inline",
+        finish_reason="stop",
+        input_tokens=0,
+        output_tokens=0,
+        latency_s=0.0,
+        cost=None,
+        request_key="",
+    )
+
+
+def read_scores(folder: Path) -> dict[str, Any] | None:
+    """judge_scores.json of a run folder; None where its judges were not scored."""
+    path = folder / FILE
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None

@@ -1,0 +1,93 @@
+"""Commands of judging: `saferthoughts judge RUN`, and `saferthoughts judge score RUN` on how good the judges are."""
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from pipelines.records import LABELS
+from service.door import JudgeNames, MaxCost, MaxTokens, RunName, Stages, VoteRule, group, open_run, out, say
+
+if TYPE_CHECKING:
+    from pipelines.judges.scoring import LabelScore
+    from pipelines.statistics import Interval
+
+
+class _Judging(Stages):
+    """A group whose first command need not be named: `judge RUN` is `judge run RUN`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the command's name in where it was left out."""
+        if args and args[0] not in (*self.commands, "--help"):
+            args = ["run", *args]
+        return list(super().parse_args(ctx, args))
+
+
+judge_app = group("Look for the five risky patterns, unsafe rows and refusals: judge RUN.", _Judging)
+
+
+@judge_app.command(name="run")
+def judge(
+    name: RunName,
+    judges: JudgeNames = None,
+    vote: VoteRule = None,
+    max_cost: MaxCost = None,
+    max_tokens: MaxTokens = None,
+) -> None:
+    """Judge every response of a run; asks only for what is missing. `judge RUN` is short for it.
+
+    Example: saferthoughts judge mine --judge o3 --judge reasoningshield
+    """
+    from service.stages import judge_run
+
+    say(judge_run(open_run(name), judges or (), vote, max_cost, max_tokens))
+
+
+@judge_app.command()
+def score(
+    name: RunName,
+    against: Annotated[str, typer.Option(help="truth (of the rehearsal teacher) or examples (bundled).")] = "truth",
+    file: Annotated[Path | None, typer.Option("--json", help="Write the scores to this file as well.")] = None,
+) -> None:
+    """How good a run's judges are, label by label: precision, recall, F1, Cohen's kappa, with intervals.
+
+    Example: saferthoughts judge score demo
+    """
+    from pipelines.judges.scoring import read_scores, score_run
+    from pipelines.runs import write_json
+
+    run = open_run(name)
+    scores = score_run(run, against)
+    if file is not None:
+        write_json(file, read_scores(run.path))
+    out.print(score_table(scores, against))
+
+
+def score_table(scores: "list[LabelScore]", against: str) -> Table:
+    """The scores as a table that fits a terminal: percent, each with its interval below it."""
+    unscored = {line.judge: line.unscored for line in scores}
+    apart = ", ".join(f"{name} {count}" for name, count in unscored.items())
+    table = Table(
+        title=f"judges against {against}, percent with 95 % intervals",
+        caption=f"counts: true positives/false positives/misses/true negatives; unscored, apart: {apart}",
+        box=None,
+        padding=(0, 1, 0, 0),
+    )
+    for column in ("label", "counts", "precision", "recall", "F1", "kappa"):
+        table.add_column(column, justify="left" if column == "label" else "right", no_wrap=True)
+    for line in scores:
+        if line.label == LABELS[0]:
+            table.add_section()
+            table.add_row(Text(line.judge, style="bold"))
+        rates = [_told(value) for value in (line.precision, line.recall, line.f1, line.kappa)]
+        table.add_row(line.label, "/".join(map(str, line.confusion)), *rates)
+    return table
+
+
+def _told(interval: "Interval") -> str:
+    if math.isnan(interval.rate):
+        return "-"
+    return f"{100 * interval.rate:.0f}\n[{100 * interval.low:.0f}, {100 * interval.high:.0f}]"
