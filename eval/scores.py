@@ -15,10 +15,10 @@ from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from pipelines.statistics import Interval, McNemar
 from pipelines.errors import UserError
 from pipelines.records import Kind
 from pipelines.runs import write_json
+from pipelines.statistics import Interval, McNemar
 
 FORMAT = 1
 NAME = "scores.json"

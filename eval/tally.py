@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import get_args
 
 from eval.scores import Comparison, Group, Measure, ScoredSample
-from pipelines.statistics import mcnemar_exact, paired, wilson
 from eval.tasks.refusal import Question
 from pipelines.records import Kind
+from pipelines.statistics import mcnemar_exact, paired, wilson
 
 
 def groups(

@@ -68,6 +68,11 @@ def teaching(*replies: str) -> Callable[[dict[str, Any]], str]:
     return lambda body: judged_by_spans(body) if body["model"] == "judge" else left.pop(0)
 
 
+def stats(url: str) -> dict[str, Any]:
+    with urlopen(url.removesuffix("/v1") + "/stats") as answer:
+        return dict(json.load(answer))
+
+
 def attempts_of(run: RunFolder) -> list[Repair]:
     return from_table(Repair, run.read("repairs"))
 
@@ -140,12 +145,10 @@ def test_repairing_again_asks_nothing_and_gives_the_same_tables(new_run: Callabl
             stage(run)
         names = ("responses", "judgements", "verdicts", "repairs")
         tables = {name: run.table_path(name).read_bytes() for name in names}
-        with urlopen(url.removesuffix("/v1") + "/stats") as answer:
-            asked = json.load(answer)["requests"]
+        asked = stats(url)["requests"]
         for stage in (generate, judge, repair, repair, judge):
             stage(run)
-        with urlopen(url.removesuffix("/v1") + "/stats") as answer:
-            assert json.load(answer)["requests"] == asked
+        assert stats(url)["requests"] == asked
     assert {name: run.table_path(name).read_bytes() for name in names} == tables
     assert prune_ledger(run, dry_run=True).startswith("0 answers are not asked for")
 
@@ -175,11 +178,14 @@ def test_kill_9_in_the_middle_of_repair_asks_nothing_twice_beyond_what_was_in_fl
                 assert time.monotonic() < deadline, "no answers arrived"
                 time.sleep(0.05)
             killed.send_signal(signal.SIGKILL)
+        # Its children follow it within a second, and until then they still ask.
+        while stats(url)["in_flight"]:
+            assert time.monotonic() < deadline, "a killed repair goes on asking"
+            time.sleep(0.6)
         assert not run.table_path("repairs").exists()
         assert {item.attempt for item in responses_of(run)} == {0}
         done = repair(run)
-        with urlopen(url.removesuffix("/v1") + "/stats") as answer:
-            repeats = json.load(answer)["repeats"]
+        repeats = stats(url)["repeats"]
     assert done.flagged > 20
     assert len(attempts_of(run)) == done.flagged + done.requests
     # A teacher's and a judge's requests may be under way at once.
