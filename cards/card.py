@@ -5,6 +5,8 @@ from typing import Any
 
 import jinja2
 
+from pipelines.records import PATTERNS
+
 _ENVIRONMENT = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent),
     undefined=jinja2.StrictUndefined,
@@ -25,6 +27,13 @@ def size_category(rows: int) -> str:
 def dataset_card(lineage: dict[str, Any]) -> str:
     """README.md of a release. A value that the lineage lacks is an error, never a gap."""
     rows = {name: count for name, count in lineage["rows"].items() if count}
+    repair = lineage["repair"]
     return _ENVIRONMENT.get_template("dataset_card.md.jinja").render(
-        **lineage, configs=[*rows, "metadata"], total=sum(rows.values()), size=size_category(sum(rows.values()))
+        **lineage,
+        configs=[*rows, "metadata"],
+        total=sum(rows.values()),
+        size=size_category(sum(rows.values())),
+        labels=list(PATTERNS),
+        most=range(max((len(fault["mended"]) for fault in repair["by_pattern"]), default=0) if repair else 0),
+        safety_judged=any(judge["kind"] == "safety" for judge in lineage["judging"]["judges"].values()),
     )

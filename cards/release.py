@@ -17,8 +17,9 @@ from typing import Any
 
 from cards.card import dataset_card
 from cards.rows import METADATA, PUBLIC, accepted_rows, config_of, configs_of, metadata_row, public_row, write_config
-from pipelines.config import RunConfig, load_config
+from pipelines.config import Judge, RunConfig, load_config
 from pipelines.errors import UserError
+from pipelines.judges.scoring import read_scores
 from pipelines.records import content_id
 from pipelines.runs import VERSION, RunFolder, atomic_folder, file_hash, write_json, write_text
 
@@ -65,8 +66,10 @@ def build_release(run: RunFolder) -> Released:
 
 
 def lineage_of(run: RunFolder, config: RunConfig, run_id: str, rows: dict[str, int]) -> dict[str, Any]:
-    """How the release came to be, from the run's configuration and manifest alone. Holds no times and no paths, so
-    that the same inputs give the same release."""
+    """How the release came to be, from the run's configuration, manifest and judge scores.
+
+    Holds no times and no paths, so that the same inputs give the same release.
+    """
     stages = run.manifest()["stages"]
     pool = stages["prompts"]["pool"]
     return {
@@ -77,6 +80,11 @@ def lineage_of(run: RunFolder, config: RunConfig, run_id: str, rows: dict[str, i
         "saferthoughts": VERSION,
         "seed": config.seed,
         "rehearsal": any(teacher.embedded for teacher in config.teachers.values()),
+        "rehearsal_judges": [
+            name
+            for name, judge in _judges(config).items()
+            if judge.teacher and config.judge_teachers[judge.teacher].embedded
+        ],
         "prompts": {**pool, **stages["prompts"]["counts"]},
         "teachers": {
             name: {**teacher.model_dump(mode="json"), "place": teacher.place}
@@ -91,7 +99,8 @@ def lineage_of(run: RunFolder, config: RunConfig, run_id: str, rows: dict[str, i
             for name in config.variants
         },
         "benign_variant": config.benign_variant,
-        "judge": stages["judge"]["judge"],
+        "judging": _judging(run, config, stages["judge"]),
+        "repair": _repair(stages.get("repair") if run.table_path("repairs").exists() else None),
         "queries": stages["check"]["queries"],
         "counts": {
             "generate": {key: stages["generate"]["counts"][key] for key in ("planned", "kept", "failed")},
@@ -102,3 +111,27 @@ def lineage_of(run: RunFolder, config: RunConfig, run_id: str, rows: dict[str, i
         "funnel": stages["judge"]["by_variant"],
         "rows": rows,
     }
+
+
+def _judges(config: RunConfig) -> dict[str, Judge]:
+    return {name: config.judges[name] for name in config.judging.judges}
+
+
+def _judging(run: RunFolder, config: RunConfig, stage: dict[str, Any]) -> dict[str, Any]:
+    """Who judged, how, and how good they are known to be."""
+    judges = {}
+    for name, judge in _judges(config).items():
+        teacher = config.judge_teachers[judge.teacher] if judge.teacher else None
+        asked = {"model": teacher.model, "place": teacher.place} if teacher else {"model": None, "place": None}
+        judges[name] = {**judge.model_dump(mode="json"), **asked, "requests": stage["requests"][name]}
+    return {
+        "judges": judges,
+        **{key: stage[key] for key in ("vote", "rubrics", "cost_usd", "disagreement")},
+        "scores": read_scores(run),
+    }
+
+
+def _repair(stage: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What repair did; the history of other strategies stays with the run."""
+    apart = ("finished", "version", "outputs", "by_strategy")
+    return stage and {key: value for key, value in stage.items() if key not in apart}

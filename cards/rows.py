@@ -1,8 +1,9 @@
 """The rows of a release: what of a run's tables becomes public, as which columns, in which order, in which bytes.
 
-Reads prompts, responses, verdicts and accepted of a run; `write_config` writes one configuration's parquet file.
+Reads prompts, responses, judgements, verdicts and accepted of a run; `write_config` writes one configuration's file.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,12 @@ METADATA = pa.schema(
         ("config", pa.string()),
         ("prompt_id", pa.string()),
         ("category", pa.string()),
+        ("parent_id", pa.string()),
         ("judge", pa.string()),
+        ("compliance", pa.string()),
+        ("disagreement", pa.float64()),
         ("evidence", pa.string()),
+        ("judgements", pa.string()),
         ("unscored_reason", pa.string()),
         ("reasoning_source", pa.string()),
         ("input_tokens", pa.int64()),
@@ -58,7 +63,7 @@ FILE = "train-00000-of-00001.parquet"
 
 
 def accepted_rows(run: RunFolder) -> list[dict[str, Any]]:
-    """The run's accepted responses, each joined with its prompt and verdict; ordered by response id."""
+    """The run's accepted responses, each with its prompt, verdict and judgements; ordered by response id."""
     responses = run.read("responses")
     accepted = run.read("accepted")["response_id"]
     kept = responses.filter(pc.is_in(responses["response_id"], value_set=accepted))
@@ -66,7 +71,19 @@ def accepted_rows(run: RunFolder) -> list[dict[str, Any]]:
         raise RuntimeError(f"{len(accepted)} rows are accepted, but {kept.num_rows} of them have a response")
     verdicts = run.read("verdicts").rename_columns({"reason": "unscored_reason"})
     rows = kept.join(run.read("prompts"), "prompt_id").join(verdicts, "response_id").sort_by("response_id")
-    return [dict(row) for row in rows.to_pylist()]
+    said = _judgements(run, set(accepted.to_pylist()))
+    return [{**row, "judgements": json.dumps(said[row["response_id"]], ensure_ascii=False)} for row in rows.to_pylist()]
+
+
+def _judgements(run: RunFolder, wanted: set[str]) -> dict[str, list[dict[str, Any]]]:
+    """What each judge said of each response, without what is null and what it took."""
+    said: dict[str, list[dict[str, Any]]] = {response_id: [] for response_id in wanted}
+    apart = {"response_id", "requests", "input_tokens", "output_tokens", "cost"}
+    for row in run.read("judgements").to_pylist():
+        if row["response_id"] in wanted:
+            facts = {key: value for key, value in row.items() if key not in apart and value not in (None, "")}
+            said[row["response_id"]].append(facts)
+    return said
 
 
 def configs_of(config: RunConfig) -> list[str]:
@@ -90,14 +107,14 @@ def public_row(row: dict[str, Any], run_id: str) -> dict[str, Any]:
         **{name: row[name] for name in ("source", "source_license", "sampling", "finish_reason", "judge", *LABELS)},
         "teacher": row["model"],
         "attempts": row["attempt"] + 1,
-        "safety_verdict": None,
+        "safety_verdict": row["safety"],
         "review_votes": None,
         "run_id": run_id,
     }
 
 
 def metadata_row(row: dict[str, Any]) -> dict[str, Any]:
-    """What is published beside the rows: the raw output of the judge, and the counts."""
+    """What is published beside the rows: what each judge said, as JSON, and the counts."""
     own = {name: row[name] for name in METADATA.names if name not in ("id", "config")}
     return {"id": row["response_id"], "config": config_of(row), **own}
 

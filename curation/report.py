@@ -11,6 +11,7 @@ from typing import Any
 import jinja2
 
 from pipelines.config import load_config
+from pipelines.judges.scoring import read_scores
 from pipelines.records import PATTERNS
 from pipelines.runs import RunFolder, write_text
 
@@ -30,13 +31,19 @@ def write_report(run: RunFolder) -> Path:
     scores_path = run.path / "scores.json"
     scores = _student(json.loads(scores_path.read_text(encoding="utf-8"))) if scores_path.exists() else None
     config = load_config(run)
+    # Judged again after a repair, a run has a new "judge"; generated again, it has lost its repairs.
+    repair = stages.get("repair") if run.table_path("repairs").exists() else None
+    embedded = [entry.embedded for entry in (*config.teachers.values(), *config.judge_teachers.values())]
     page = _ENVIRONMENT.get_template("report.html.jinja").render(
         name=run.name,
         config=config,
-        rehearsal=any(teacher.embedded for teacher in config.teachers.values()),
+        rehearsal=any(embedded),
         stages=stages,
-        patterns=PATTERNS,
+        columns=("unsafe", "any_pattern", *PATTERNS),
         funnel=_funnel(run, stages),
+        repair=repair,
+        most=range(max((len(fault["mended"]) for fault in repair["by_pattern"]), default=0) if repair else 0),
+        judge_scores=read_scores(run) if "judge" in stages else None,
         scores=scores,
     )
     path = run.path / "report.html"
@@ -55,7 +62,11 @@ def _funnel(run: RunFolder, stages: dict[str, Any]) -> list[dict[str, Any]]:
         if row["response_id"] in accepted:
             name = "benign" if kinds[row["prompt_id"]] == "benign" else row["variant"]
             kept[name] = kept.get(name, 0) + 1
-    return [{"variant": name, "accepted": kept.get(name, 0), **c} for name, c in stages["judge"]["by_variant"].items()]
+    after = stages["repair"]["after"] if run.table_path("repairs").exists() else {}
+    return [
+        {"variant": name, "accepted": kept.get(name, 0), **counts, "after": after.get(name)}
+        for name, counts in stages["judge"]["by_variant"].items()
+    ]
 
 
 def _student(scores: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ models are asked through the run's ledger, so running it again asks only for wha
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -82,7 +82,7 @@ def judge(run: RunFolder, caps: Caps = NO_CAPS) -> Judged:
     if len(verdicts) != responses:
         raise RuntimeError(f"{responses} responses, but {len(verdicts)} verdicts")
     write_verdicts(run, judgements, verdicts)
-    return _record(run, config, judgements, verdicts)
+    return record_judging(run, config, judgements, verdicts)
 
 
 def write_verdicts(run: RunFolder, judgements: list[Judgement], verdicts: list[Verdict]) -> None:
@@ -128,8 +128,10 @@ def unscored(verdict: Verdict) -> bool:
     return bool(verdict.reason or verdict.safety_reason) and not _fixed(verdict)
 
 
-def _record(run: RunFolder, config: RunConfig, judgements: list[Judgement], verdicts: list[Verdict]) -> Judged:
+def record_judging(run: RunFolder, config: RunConfig, judgements: list[Judgement], verdicts: list[Verdict]) -> Judged:
+    """Note in the manifest what the two tables hold; repair, which adds to them, notes it anew."""
     guarded = any(item.kind == "safety" for item in judgements)
+    compared = [item.disagreement for item in verdicts if item.disagreement is not None]
     result = Judged(
         responses=len(verdicts),
         judges=config.judging.judges,
@@ -158,29 +160,33 @@ def _record(run: RunFolder, config: RunConfig, judgements: list[Judgement], verd
             **result.flagged,
         },
         unsafe=result.unsafe,
+        disagreement={"rows": sum(share > 0 for share in compared), "compared": len(compared)},
         by_variant=by_variant(run, {verdict.response_id: verdict for verdict in verdicts}),
     )
     return result
 
 
-def by_variant(run: RunFolder, verdicts: Mapping[str, Verdict]) -> dict[str, Any]:
-    """Counts of labels for each variant, and for the benign prompts, over the rows as they were generated.
+def by_variant(
+    run: RunFolder, verdicts: Mapping[str, Verdict], superseded: Container[str] | None = None
+) -> dict[str, Any]:
+    """Counts of labels for each variant, and for the benign prompts; `any_pattern` counts rows with at least one.
 
-    `any_pattern` counts rows with at least one pattern; repair's attempts are not counted here.
+    Counted are the rows as they were generated; with `superseded`, the ids of attempts that are not kept, all others.
     """
     tallies: dict[str, Counter[str]] = {}
     for row in rows_of(run):
-        if row.response.attempt:
+        if row.response.attempt if superseded is None else row.response.response_id in superseded:
             continue
         verdict = verdicts[row.response.response_id]
         tally = tallies.setdefault("benign" if row.kind == "benign" else row.response.variant, Counter())
         tally["responses"] += 1
         tally["unscored"] += unscored(verdict)
+        tally["fixed"] += _fixed(verdict)
         tally["refused"] += verdict.refused is True
         tally["unsafe"] += verdict.safety == "unsafe"
         tally["any_pattern"] += any(getattr(verdict, pattern) is True for pattern in PATTERNS)
         for label in LABELS:
             tally[label] += getattr(verdict, label) is True
-    columns = ("responses", "unscored", "refused", "unsafe", "any_pattern", *LABELS)
+    columns = ("responses", "unscored", "fixed", "refused", "unsafe", "any_pattern", *LABELS)
     order = [*load_variants(), "benign"]
     return {name: {column: tallies[name][column] for column in columns} for name in order if name in tallies}

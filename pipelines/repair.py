@@ -14,7 +14,7 @@ from typing import Any
 from pipelines.asking import Asker
 from pipelines.config import RunConfig, load_config, save_config, validated
 from pipelines.errors import UserError
-from pipelines.judge import rows_of, write_verdicts
+from pipelines.judge import by_variant, record_judging, rows_of, write_verdicts
 from pipelines.judges.panel import Panel, Row, flags_of
 from pipelines.ledger import Reply
 from pipelines.limits import NO_CAPS, Caps
@@ -89,12 +89,16 @@ def repair(run: RunFolder, caps: Caps = NO_CAPS) -> RepairLedger:
     # Verdicts before responses: killed in between, the run has verdicts of unknown rows, and no row without a verdict.
     old_judgements = [item for item in from_table(Judgement, run.read("judgements")) if item.response_id in original]
     old_verdicts = [item for item in from_table(Verdict, run.read("verdicts")) if item.response_id in original]
-    write_verdicts(run, old_judgements + judgements, old_verdicts + verdicts)
+    judgements, verdicts = old_judgements + judgements, old_verdicts + verdicts
+    write_verdicts(run, judgements, verdicts)
     run.write("repairs", to_table(Repair, sorted(repairs, key=lambda item: (item.root_id, item.attempt))))
     both = sorted(generated + attempts, key=lambda item: item.response_id)
     run.write("responses", to_table(Response, both))
+    record_judging(run, config, judgements, verdicts)
     result = account(run, config.repair.strategy, repairs, {item.response_id: item for item in both})
-    _record(run, config, result)
+    superseded = {item.response_id for item in repairs if not item.chosen}
+    by_id = {item.response_id: item for item in verdicts}
+    _record(run, config, result, by_variant(run, by_id, superseded))
     return result
 
 
@@ -202,7 +206,7 @@ def _told(config: RunConfig, tree: list[_Attempt]) -> dict[str, Any]:
     }
 
 
-def _record(run: RunFolder, config: RunConfig, result: RepairLedger) -> None:
+def _record(run: RunFolder, config: RunConfig, result: RepairLedger, after: dict[str, Any]) -> None:
     facts = asdict(result)
     earlier = run.stage("repair") or {}
     run.record(
@@ -214,5 +218,6 @@ def _record(run: RunFolder, config: RunConfig, result: RepairLedger) -> None:
         templates=template_hashes(),
         attempts=config.repair.attempts,
         **facts,
+        after=after,
         by_strategy={**earlier.get("by_strategy", {}), result.strategy: facts},
     )

@@ -8,6 +8,7 @@ from pipelines.judge import rows_of
 from pipelines.judges.panel import flags_of
 from pipelines.records import PATTERNS, Repair, Response, Verdict, from_table
 from pipelines.runs import RunFolder
+from pipelines.variant import load_variants
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +119,7 @@ def _kept(run: RunFolder, trees: Mapping[str, list[Repair]]) -> tuple[Kept, tupl
         mended = chosen is not None and chosen.patterns is not None and chosen.flagged == ""
         for index, counted in enumerate((True, clean, clean or mended)):
             count[index] += counted
-    parts = tuple(Kept(name, *count) for name, count in counts.items())
+    parts = tuple(Kept(name, *counts[name]) for name in (*load_variants(), "benign") if name in counts)
     whole = (
         Kept("all", *(sum(values) for values in zip(*counts.values(), strict=True))) if counts else Kept("all", 0, 0, 0)
     )

@@ -62,7 +62,7 @@ def score(
     run = open_run(name)
     scores = score_run(run, against)
     if file is not None:
-        write_json(file, read_scores(run.path))
+        write_json(file, read_scores(run))
     out.print(score_table(scores, against))
 
 

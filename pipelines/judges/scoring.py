@@ -8,7 +8,6 @@ run folder. Run it with `saferthoughts judge score RUN`.
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from pipelines.config import load_config, save_config
@@ -99,7 +98,9 @@ def score_run(run: RunFolder, against: str) -> list[LabelScore]:
     if len(by_judge) > 1:
         by_judge["vote"] = [(v.response_id, _labels(v)) for v in from_table(Verdict, judged.read("verdicts"))]
     scores = [line for name, found in by_judge.items() for line in score(name, found, reference)]
-    write_json(run.path / FILE, {"against": against, "rows": len(reference), "scores": [_jsonable(s) for s in scores]})
+    judges = list(load_config(run).judging.judges)
+    facts = {"against": against, "judges": judges, "rows": len(reference), "scores": [_jsonable(s) for s in scores]}
+    write_json(run.path / FILE, facts)
     return scores
 
 
@@ -180,7 +181,8 @@ def _response(name: str, prompt_id: str, reasoning: str, answer: str) -> Respons
     )
 
 
-def read_scores(folder: Path) -> dict[str, Any] | None:
-    """judge_scores.json of a run folder; None where its judges were not scored."""
-    path = folder / FILE
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+def read_scores(run: RunFolder) -> dict[str, Any] | None:
+    """judge_scores.json of a run; None where the judges that it has now were not scored."""
+    path = run.path / FILE
+    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    return found if found and found["judges"] == list(load_config(run).judging.judges) else None

@@ -17,6 +17,7 @@ from pipelines.generate import generate
 from pipelines.judge import judge
 from pipelines.options import Options, configured
 from pipelines.records import Prompt, Response, from_table, to_table
+from pipelines.repair import repair
 from pipelines.runs import RunFolder
 from pipelines.start import start
 from pipelines.thinking import join
@@ -32,6 +33,7 @@ HOUSE_COLUMNS = [
 
 @pytest.fixture
 def released(judged: RunFolder) -> RunFolder:
+    repair(judged)
     check(judged)
     build_release(judged)
     return judged
@@ -86,6 +88,7 @@ def test_two_runs_with_one_seed_give_the_same_parquet(judged: RunFolder, tmp_pat
     generate(other)
     judge(other)
     for run in (judged, other):
+        repair(run)
         check(run)
         build_release(run)
     ours, theirs = (
@@ -148,6 +151,7 @@ def test_a_variant_without_rows_has_no_config(judged: RunFolder) -> None:
     responses = from_table(Response, judged.read("responses"))
     judged.write("responses", to_table(Response, [r for r in responses if r.variant != "short"]))
     judge(judged)
+    repair(judged)
     check(judged)
     build_release(judged)
     assert "short" not in datasets.get_dataset_config_names(str(judged.path / "release"))

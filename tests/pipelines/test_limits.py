@@ -11,10 +11,10 @@ from urllib.request import urlopen
 import pytest
 
 from pipelines.errors import Incomplete, UserError
-from pipelines.generate import Budget, generate
+from pipelines.generate import generate
 from pipelines.ledger import Ledger, Reply
 from pipelines.limits import Budget as Spending
-from pipelines.limits import RateLimits
+from pipelines.limits import Caps, RateLimits
 from pipelines.rehearsal.faults import RehearsalSettings
 from pipelines.rehearsal.server import rehearsing
 from pipelines.runs import RunFolder
@@ -101,11 +101,11 @@ def test_a_run_stops_at_its_cap_and_goes_on_with_a_higher_one(new_run: Callable[
     with rehearsing() as url:
         run = new_run(harmful=12, benign=8, **at(url, f"price={PRICE}", "in_flight=4"))
         with pytest.raises(Incomplete, match=r"Stopped at the budget.*go on with a higher cap"):
-            generate(run, Budget(max_cost=0.03))
+            generate(run, Caps(max_cost=0.03))
         spent = Ledger(run.path / "ledger.sqlite").totals()
         assert 0.015 < spent.cost <= 0.03 * 1.1
         assert not run.table_path("responses").exists()
-        done = generate(run, Budget(max_cost=10.0))
+        done = generate(run, Caps(max_cost=10.0))
     assert (done.kept, done.failed) == (80, 0)
     assert done.asked == 68 - spent.answers
     assert done.cost > spent.cost
@@ -115,7 +115,7 @@ def test_tokens_can_be_capped_without_a_price(new_run: Callable[..., RunFolder])
     with rehearsing() as url:
         run = new_run(harmful=12, benign=8, **at(url, "in_flight=4"))
         with pytest.raises(Incomplete, match="budget"):
-            generate(run, Budget(max_tokens=3000))
+            generate(run, Caps(max_tokens=3000))
     totals = Ledger(run.path / "ledger.sqlite").totals()
     assert 1000 < totals.input_tokens + totals.output_tokens <= 3300
 
@@ -123,7 +123,7 @@ def test_tokens_can_be_capped_without_a_price(new_run: Callable[..., RunFolder])
 def test_a_cap_in_dollars_needs_a_price(new_run: Callable[..., RunFolder]) -> None:
     run = new_run(harmful=2, benign=1, **at("http://127.0.0.1:9/v1"))
     with pytest.raises(UserError, match="--max-cost needs prices"):
-        generate(run, Budget(max_cost=1.0))
+        generate(run, Caps(max_cost=1.0))
 
 
 def test_two_servers_share_the_work_and_one_that_is_down_is_left_out(
