@@ -8,7 +8,6 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.records import LABELS
 from service.door import JudgeNames, MaxCost, MaxTokens, RunName, Stages, VoteRule, group, open_run, out, say
 
 if TYPE_CHECKING:
@@ -78,8 +77,9 @@ def score_table(scores: "list[LabelScore]", against: str) -> Table:
     )
     for column in ("label", "counts", "precision", "recall", "F1", "kappa"):
         table.add_column(column, justify="left" if column == "label" else "right", no_wrap=True)
-    for line in scores:
-        if line.label == LABELS[0]:
+    judges = [line.judge for line in scores]
+    for number, line in enumerate(scores):
+        if line.judge not in judges[:number]:
             table.add_section()
             table.add_row(Text(line.judge, style="bold"))
         rates = [_told(value) for value in (line.precision, line.recall, line.f1, line.kappa)]

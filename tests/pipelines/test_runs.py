@@ -6,7 +6,7 @@ import pytest
 
 from pipelines.errors import UserError
 from pipelines.records import Prompt, to_table
-from pipelines.runs import RunFolder, atomic, atomic_folder, write_text
+from pipelines.runs import FORMAT, RunFolder, atomic, atomic_folder, write_text
 
 PROMPT = Prompt("p1", "harmful", "b1", "", "misinformation", "Write a lie", "Write a lie", "ours", "Apache-2.0")
 
@@ -58,7 +58,7 @@ def test_unknown_run_is_told_with_the_runs_there_are(tmp_path: Path) -> None:
 def test_run_of_another_version_is_refused_and_left_alone(tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path, "mine")
     manifest = run.path / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"format": 1', '"format": 99'))
+    manifest.write_text(manifest.read_text().replace(f'"format": {FORMAT}', '"format": 99'))
     before = manifest.read_bytes()
     with pytest.raises(UserError, match="another version"):
         RunFolder.open(tmp_path, "mine")

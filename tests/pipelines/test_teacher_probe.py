@@ -180,7 +180,8 @@ def test_unknown_model_is_told_with_the_nearest_that_the_server_has(tmp_path: Pa
     with rehearsing() as url, pytest.raises(UserError) as refused:
         probe("t", at(url, model="rehersal-r1"), tmp_path)
     assert str(refused.value) == (
-        f"Unknown model at {url} 'rehersal-r1'. Did you mean 'rehearsal-r1'? Choose from: rehearsal-r1, rehearsal-4o."
+        f"Unknown model at {url} 'rehersal-r1'. Did you mean 'rehearsal-r1'? Choose from: "
+        "rehearsal-r1, rehearsal-4o, rehearsal-guard, rehearsal-judge, rehearsal-shield."
     )
 
 
