@@ -1,28 +1,30 @@
 """Responses and verdicts to accepted and rejected rows, by the queries under `curation/quality/`.
 
-Reads prompts, responses and verdicts of a run; writes accepted.parquet (response_id) and rejected.parquet
-(response_id, check_name, reason, value: a row for every check that objects). Run it with `saferthoughts check RUN`.
+Reads prompts, responses and verdicts of a run, and what else of it there is (`curation/views.py`); writes
+accepted.parquet (response_id) and rejected.parquet (response_id, check_name, reason, value: a row for every check that
+objects). Run it with `saferthoughts check RUN`.
 
-A query reads the views `prompts`, `responses`, `verdicts`, `repairs`, `variants` and `settings` (the run's `checks`, a
-column each) and returns response_id, reason, value. Adding a file adds a check.
+A query returns response_id, reason, value. Adding a file adds a check; a folder of one's own (`checks.folder`) adds to
+them or replaces those of the same name. A query that reads the view `objected`, the ids that other checks object to,
+runs after those that do not.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 
+from curation.views import REJECTED, open_views
 from pipelines.config import load_config
 from pipelines.errors import UserError, unknown
-from pipelines.records import Repair, to_table
+from pipelines.progress import meter
 from pipelines.runs import RunFolder, file_hash
-from pipelines.variant import load_variants
 
 FOLDER = Path(__file__).parent / "quality"
-_TABLES = ("prompts", "responses", "verdicts")
-_REJECTED = pa.schema([(name, pa.string()) for name in ("response_id", "check_name", "reason", "value")])
+_INPUTS = ("prompts", "responses", "verdicts")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,52 +42,44 @@ def load_checks(folder: Path = FOLDER) -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.sql"))}
 
 
-def open_views(run: RunFolder) -> duckdb.DuckDBPyConnection:
-    """A DuckDB connection with the run's tables as views, and `variants` with each variant's shape."""
-    db = duckdb.connect()
-    for name in _TABLES:
-        path = run.require(name)
-        try:
-            db.read_parquet(str(path)).create_view(name)
-        except duckdb.Error as error:
-            raise UserError(f"{path} is not readable parquet: {str(error).splitlines()[0]}") from error
-    repairs = run.table_path("repairs")
-    if repairs.exists():
-        db.read_parquet(str(repairs)).create_view("repairs")
-    else:
-        db.register("repairs", to_table(Repair, []))
-    settings = load_config(run).checks.model_dump(exclude={"only"})
-    db.register("settings", pa.Table.from_pylist([settings]))
-    shapes = [
-        {"variant": name, "least_words": shape.reasoning_words[0], "most_words": shape.reasoning_words[1]}
-        for name, shape in ((name, entry.shape) for name, entry in load_variants().items())
-    ]
-    db.register("variants", pa.Table.from_pylist(shapes))
-    return db
+def checks_of(own: str | None) -> dict[str, Path]:
+    """The shipped checks, and those of a folder of the user's own on top.
+
+    Raises:
+        UserError: the folder is not there, or has no queries.
+    """
+    if own is None:
+        return load_checks()
+    found = load_checks(Path(own))
+    if not found:
+        raise UserError(f"There are no .sql files in {own} (checks.folder). A query a file: response_id, reason, value.")
+    return {**load_checks(), **found}
 
 
 def check(run: RunFolder) -> Checked:
     """Run the checks that the run's configuration names, and write who is accepted.
 
     Raises:
-        UserError: a table is missing, a check is unknown, or a query is broken.
+        UserError: a table is missing or broken, a check is unknown, or a query does not run.
     """
-    wanted = load_config(run).checks.only
-    queries = load_checks()
-    for name in wanted:
+    settings = load_config(run).checks
+    queries = checks_of(settings.folder)
+    for name in settings.only:
         if name not in queries:
             raise unknown("check", name, queries)
-    with open_views(run) as db:
-        found = [_objections(db, name, path) for name, path in queries.items() if not wanted or name in wanted]
-        rejected = pa.concat_tables(found) if found else _REJECTED.empty_table()
-        rejected = rejected.sort_by([("response_id", "ascending"), ("check_name", "ascending")])
-        db.register("rejected", rejected)
+    queries = {name: path for name, path in queries.items() if not settings.only or name in settings.only}
+    with open_views(run, *_INPUTS) as db:
+        rejected = _rejected(db, queries)
+        db.register("objections", rejected)
+        strangers = db.sql("SELECT response_id FROM objections ANTI JOIN responses USING (response_id) LIMIT 1").fetchall()
+        if strangers:
+            raise UserError(f"A check objects to '{strangers[0][0]}', which is no response of {run.path}.")
         accepted = db.sql(
-            "SELECT response_id FROM responses ANTI JOIN rejected USING (response_id) ORDER BY response_id"
+            "SELECT response_id FROM responses ANTI JOIN objections USING (response_id) ORDER BY response_id"
         ).to_arrow_table()
         responses = db.sql("SELECT count(*) FROM responses").fetchall()[0][0]
-        lost = db.sql("SELECT count(DISTINCT response_id) FROM rejected").fetchall()[0][0]
-        reasons = db.sql("SELECT check_name, reason, count(*) FROM rejected GROUP BY ALL ORDER BY ALL").fetchall()
+        lost = db.sql("SELECT count(DISTINCT response_id) FROM objections").fetchall()[0][0]
+        reasons = db.sql("SELECT check_name, reason, count(*) FROM objections GROUP BY ALL ORDER BY ALL").fetchall()
     if accepted.num_rows + lost != responses:
         raise RuntimeError(f"{responses} responses, but {accepted.num_rows} accepted and {lost} rejected")
     run.write("accepted", accepted)
@@ -93,18 +87,44 @@ def check(run: RunFolder) -> Checked:
     result = Checked(responses, accepted.num_rows, lost, {(row[0], row[1]): row[2] for row in reasons})
     run.record(
         "check",
-        inputs={f"{name}.parquet": file_hash(run.table_path(name)) for name in _TABLES},
+        inputs={f"{name}.parquet": file_hash(run.table_path(name)) for name in _INPUTS},
         outputs={f"{name}.parquet": file_hash(run.table_path(name)) for name in ("accepted", "rejected")},
         queries={name: file_hash(path) for name, path in queries.items()},
+        settings=settings.model_dump(mode="json", exclude={"folder"}),
         counts={"responses": responses, "accepted": accepted.num_rows, "rejected": lost},
         reasons=[{"check": row[0], "reason": row[1], "rows": row[2]} for row in reasons],
     )
     return result
 
 
-def _objections(db: duckdb.DuckDBPyConnection, name: str, path: Path) -> pa.Table:
-    query = path.read_text(encoding="utf-8")
+def _rejected(db: duckdb.DuckDBPyConnection, queries: dict[str, Path]) -> pa.Table:
+    """What the queries object to, those that read `objected` last."""
+    texts = {name: _text(path) for name, path in queries.items()}
+    later = [name for name, text in texts.items() if re.search(r"\bobjected\b", text)]
+    found: list[pa.Table] = [REJECTED.empty_table()]
+    with meter("check", len(queries), "checks") as shown:
+        for names in ([name for name in queries if name not in later], later):
+            db.register("objected", pa.concat_tables(found).select(["response_id"]))
+            for name in names:
+                found.append(_objections(db, name, queries[name], texts[name]))
+                shown.advance()
+    return pa.concat_tables(found).sort_by(
+        [("response_id", "ascending"), ("check_name", "ascending"), ("reason", "ascending"), ("value", "ascending")]
+    )
+
+
+def _text(path: Path) -> str:
     try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text: {error}") from error
+
+
+def _objections(db: duckdb.DuckDBPyConnection, name: str, path: Path, query: str) -> pa.Table:
+    try:
+        statements = duckdb.extract_statements(query)
+        if [item.type for item in statements] != [duckdb.StatementType.SELECT]:
+            raise UserError(f"{path}: a check is one SELECT; this is {_kinds(statements)}.")
         found = db.sql(query).to_arrow_table()
     except duckdb.Error as error:
         told = str(error)
@@ -120,7 +140,11 @@ def _objections(db: duckdb.DuckDBPyConnection, name: str, path: Path) -> pa.Tabl
         found["reason"].cast(pa.string()),
         found["value"].cast(pa.string()),
     ]
-    return pa.table(columns, schema=_REJECTED)
+    return pa.table(columns, schema=REJECTED)
+
+
+def _kinds(statements: Sequence[duckdb.Statement]) -> str:
+    return ", ".join(item.type.name for item in statements) or "nothing"
 
 
 def _line_of_error(db: duckdb.DuckDBPyConnection, query: str) -> re.Match[str] | None:

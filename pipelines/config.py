@@ -169,7 +169,23 @@ class Checks(Part):
     """Parameters of the quality queries; each query's file tells what they do."""
 
     only: tuple[str, ...] = Field(default=(), description="names of the checks to run; empty for all")
+    folder: str | None = Field(default=None, description="a folder of .sql files with checks of one's own")
     flagged: bool = Field(default=True, description="whether a row with a pattern is rejected")
+    loop_times: int = Field(default=4, ge=2, description="copies of one piece that make a text run in circles")
+    copied_share: float = Field(default=0.5, gt=0, le=1, description="most of a reasoning that may be the prompt")
+    same_text_prompts: int = Field(default=3, ge=1, description="most prompts that may share one text")
+    near_duplicate_similarity: float = Field(default=0.8, ge=0.5, le=1, description="least share of common shingles")
+    near_duplicates: bool = Field(default=False, description="whether a near-duplicate response is rejected")
+    contaminated_by: tuple[str, ...] = Field(default=(), description="evaluation sets whose overlap rejects a row")
+
+
+class Selection(Part):
+    """How many accepted rows are drawn, from which variants."""
+
+    harmful: int = Field(default=1000, ge=0, description="harmful rows of each variant")
+    benign: int = Field(default=100, ge=0, description="benign rows")
+    paired: bool = Field(default=False, description="only prompts that survive in all chosen variants")
+    variants: tuple[str, ...] = Field(default=(), description="the variants to draw; empty for all of the run")
 
 
 class Release(Part):
@@ -202,6 +218,7 @@ class RunConfig(Part):
     judge_teachers: dict[str, Teacher] = Field(default_factory=dict, description="the entries that the judges ask")
     repair: Repairing = Repairing()
     checks: Checks = Checks()
+    selection: Selection = Selection()
     release: Release = Release()
     training: Training = Training()
 

@@ -5,7 +5,7 @@ runs/<name>/
   manifest.json       lineage: what each stage read, wrote and counted
   ledger.sqlite       every answered request
   prompts.parquet  responses.parquet  failed.parquet  judgements.parquet  verdicts.parquet  repairs.parquet
-  accepted.parquet  rejected.parquet
+  duplicates.parquet  contamination.parquet  accepted.parquet  rejected.parquet  selected.parquet
   release/  model/  logs/  scores.json  report.html
 """
 
@@ -41,6 +41,10 @@ WRITTEN_BY = {
     "repairs": "repair",
     "accepted": "check",
     "rejected": "check",
+    "duplicates": "duplicates",
+    "contamination": "contamination",
+    "selected": "select",
+    "reviews": "review",
 }
 
 

@@ -1,0 +1,50 @@
+-- What: text in the shape of personal data: an e-mail address, a phone, card or social security number, an address on
+--   the internet.
+-- Why: what a teacher recites or makes up of people must not be published or trained on.
+-- Threshold: shapes only, so made-up data counts as well; names at example.com, .org and .net, 555 numbers and
+--   addresses of private networks are let pass.
+SELECT response_id, 'shape of personal data: ' || kind AS reason, found AS value
+FROM (
+    SELECT
+        response_id,
+        unnest([
+            {
+                'kind': 'e-mail address',
+                'found': regexp_extract(
+                    regexp_replace(text, '(?i)[\w.+-]+@(example\.(com|org|net)|[\w.-]*\.(example|invalid|test))\b', '', 'g'),
+                    '\b[\w.+-]{1,64}@[\w-]{1,63}(\.[\w-]{1,63})*\.[A-Za-z]{2,}\b'
+                )
+            },
+            {
+                'kind': 'social security number',
+                'found': regexp_extract(text, '\b\d{3}-\d{2}-\d{4}\b')
+            },
+            {
+                'kind': 'card number',
+                'found': regexp_extract(text, '\b[3-6]\d{3}[ -]\d{4}[ -]\d{4}[ -]\d{4}\b')
+            },
+            {
+                'kind': 'phone number',
+                'found': regexp_extract(
+                    regexp_replace(text, '\b555[-. ]\d{4}\b', '', 'g'),
+                    '(\+\d{1,3}[ .-]?)?(\(\d{3}\) ?|\b\d{3}[.-])\d{3}[.-]\d{4}\b|\+\d{1,3}( \d{2,4}){2,4}\b'
+                )
+            },
+            {
+                'kind': 'internet address',
+                'found': regexp_extract(
+                    regexp_replace(text, '\b(10|127|192\.168|172\.(1[6-9]|2\d|3[01])|0|203\.0\.113|198\.51\.100|192\.0\.2)(\.\d{1,3}){1,3}\b', '', 'g'),
+                    '\b(\d{1,3}\.){3}\d{1,3}\b'
+                )
+            }
+        ], recursive := true)
+    FROM (
+        SELECT response_id, reasoning || ' ' || answer AS text
+        FROM responses
+        -- The shapes are dear to search for; few texts have an "at" or enough digits in a row.
+        WHERE contains(reasoning, '@') OR contains(answer, '@')
+            OR regexp_matches(reasoning, '\d{2}[-. )]{1,2}\d{2}|\d\.\d+\.\d')
+            OR regexp_matches(answer, '\d{2}[-. )]{1,2}\d{2}|\d\.\d+\.\d')
+    )
+)
+WHERE found <> ''

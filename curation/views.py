@@ -1,0 +1,125 @@
+"""A run's tables as DuckDB views that can read them and nothing else.
+
+Reads whatever of the tables below the run has; a table that it does not have yet is an empty view. Writes nothing. Used
+by the quality checks, `saferthoughts sql` and the report.
+
+prompts, responses, judgements, verdicts, repairs, reviews, accepted, rejected, duplicates, contamination, selected
+    as the stages wrote them
+settings        the run's `checks`, a column each
+variants        variant, least_words, most_words, refusal_begins: the shape that a variant asks for
+variant_lines   variant, position, line: what each line of its reasoning opens with
+"""
+
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.config import Checks, load_config
+from pipelines.errors import UserError
+from pipelines.records import Judgement, Prompt, Repair, Response, Verdict, arrow_schema
+from pipelines.runs import WRITTEN_BY, RunFolder
+from pipelines.variant import load_variants
+
+
+def _texts(*names: str) -> list[pa.Field]:
+    return [pa.field(name, pa.string()) for name in names]
+
+
+REJECTED = pa.schema(_texts("response_id", "check_name", "reason", "value"))
+# `item` is "prompt" or "response"; a cluster is named by its survivor.
+DUPLICATES = pa.schema(
+    [*_texts("item", "item_id", "cluster"), pa.field("survivor", pa.bool_()), pa.field("similarity", pa.float64())]
+    + _texts("why")
+)
+CONTAMINATION = pa.schema(
+    [*_texts("prompt_id", "response_id", "set_name", "item_id", "method", "span"), pa.field("score", pa.float64())]
+)
+SELECTED = pa.schema(_texts("response_id", "config", "stratum"))
+REVIEWS = pa.schema(_texts("response_id", "annotator"))
+SCHEMAS: dict[str, pa.Schema] = {
+    "prompts": arrow_schema(Prompt),
+    "responses": arrow_schema(Response),
+    "judgements": arrow_schema(Judgement),
+    "verdicts": arrow_schema(Verdict),
+    "repairs": arrow_schema(Repair),
+    "reviews": REVIEWS,
+    "accepted": pa.schema(_texts("response_id")),
+    "rejected": REJECTED,
+    "duplicates": DUPLICATES,
+    "contamination": CONTAMINATION,
+    "selected": SELECTED,
+}
+
+
+def open_views(run: RunFolder, *required: str, settings: Checks | None = None) -> duckdb.DuckDBPyConnection:
+    """A connection that reads the run's tables, and no other file, extension or address.
+
+    Args:
+        run: The run.
+        required: Tables that must be there.
+        settings: In place of the run's own.
+
+    Raises:
+        UserError: a required table is missing, or a table is not parquet or has other columns than it should.
+    """
+    for name in required:
+        run.require(name)
+    there = [name for name in SCHEMAS if run.table_path(name).exists()]
+    for name in there:
+        _check_columns(run, name)
+    db = duckdb.connect()
+    for name, schema in SCHEMAS.items():
+        if name in there:
+            db.read_parquet(str(run.table_path(name))).create_view(name)
+        else:
+            db.register(name, schema.empty_table())
+    chosen = settings or load_config(run).checks
+    db.register("settings", pa.Table.from_pylist([chosen.model_dump(exclude={"only", "folder"})]))
+    shapes = {name: entry.shape for name, entry in load_variants().items()}
+    rows = [
+        {
+            "variant": name,
+            "least_words": shape.reasoning_words[0],
+            "most_words": shape.reasoning_words[1],
+            "refusal_begins": shape.refusal_begins,
+        }
+        for name, shape in shapes.items()
+    ]
+    db.register("variants", pa.Table.from_pylist(rows))
+    lines = [
+        {"variant": name, "position": position, "line": line}
+        for name, shape in shapes.items()
+        for position, line in enumerate(shape.lines, 1)
+    ]
+    db.register("variant_lines", pa.Table.from_pylist(lines))
+    _lock(db, [run.table_path(name) for name in there])
+    return db
+
+
+def _check_columns(run: RunFolder, name: str) -> None:
+    expected = SCHEMAS[name]
+    with run.opened(name) as file:
+        found: pa.Schema = file.schema_arrow
+    again = f"Make the table again: saferthoughts {WRITTEN_BY[name]} {run.name}"
+    for field in expected:
+        place = found.get_field_index(field.name)
+        if place < 0:
+            raise UserError(f"{run.table_path(name)} has no column '{field.name}'. {again}")
+        kind = found.field(place).type
+        if kind != field.type and not (pa.types.is_large_string(kind) and pa.types.is_string(field.type)):
+            raise UserError(f"{run.table_path(name)}: column '{field.name}' is {kind}, not {field.type}. {again}")
+
+
+def _lock(db: duckdb.DuckDBPyConnection, paths: list[Path]) -> None:
+    """From here on a query reaches these files and nothing else, and cannot change that."""
+    listed = ", ".join("'" + str(path).replace("'", "''") + "'" for path in paths)
+    db.execute(f"SET allowed_paths = [{listed}]")
+    db.execute("SET enable_external_access = false")
+    db.execute("SET lock_configuration = true")
+
+
+def rows_in(path: Path) -> int:
+    """How many rows a parquet file has, by its footer."""
+    return int(pq.read_metadata(path).num_rows)
