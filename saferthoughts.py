@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipelines.errors import UserError, refusal_of
+from service.curating import check, contamination, duplicates, select, sql
 from service.door import (
     Attempts,
     BaseUrl,
@@ -154,10 +155,8 @@ def repair(
     say(repair_run(open_run(name), strategy, attempts, max_cost, max_tokens))
 
 
-@app.command()
-def check(name: RunName) -> None:
-    """Run the quality queries: accepted rows, and rejected rows with reasons."""
-    _stage("check", name)
+for command in (check, sql, duplicates, contamination, select):
+    app.command()(command)
 
 
 def _stage(stage: str, name: str) -> None:

@@ -108,6 +108,8 @@ def lineage_of(run: RunFolder, config: RunConfig, run_id: str, rows: dict[str, i
             "check": stages["check"]["counts"],
         },
         "reasons": stages["check"]["reasons"],
+        "selection": _selection(run, stages.get("select")),
+        "overlap": _overlap(run, stages.get("contamination")),
         "funnel": stages["judge"]["by_variant"],
         "rows": rows,
     }
@@ -135,3 +137,27 @@ def _repair(stage: dict[str, Any] | None) -> dict[str, Any] | None:
     """What repair did; the history of other strategies stays with the run."""
     apart = ("finished", "version", "outputs", "by_strategy")
     return stage and {key: value for key, value in stage.items() if key not in apart}
+
+
+def _selection(run: RunFolder, stage: dict[str, Any] | None) -> dict[str, Any] | None:
+    """How the rows were drawn from the accepted ones; None where all of them are released."""
+    if stage is None or not run.table_path("selected").exists():
+        return None
+    return {"settings": stage["settings"], "draws": stage["draws"]}
+
+
+def _overlap(run: RunFolder, stage: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The items of evaluation sets that released rows overlap with, by set; None where nobody looked."""
+    if stage is None or not run.table_path("contamination").exists():
+        return None
+    released = {row["response_id"]: row["prompt_id"] for row in accepted_rows(run)}
+    prompts = set(released.values())
+    items: dict[str, set[str]] = {name: set() for name in stage["sets"]}
+    for row in run.read("contamination").to_pylist():
+        if row["prompt_id"] in prompts if not row["response_id"] else row["response_id"] in released:
+            items[row["set_name"]].add(row["item_id"])
+    sizes = {count["set_name"]: count["items"] for count in stage["counts"]}
+    return {
+        name: {"items": sizes[name], "sha256": stage["sets"][name], "overlapping": sorted(found)}
+        for name, found in items.items()
+    }

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from curation.selection import selected_rows
 from pipelines.config import RunConfig
 from pipelines.records import LABELS
 from pipelines.runs import RunFolder
@@ -63,9 +64,12 @@ FILE = "train-00000-of-00001.parquet"
 
 
 def accepted_rows(run: RunFolder) -> list[dict[str, Any]]:
-    """The run's accepted responses, each with its prompt, verdict and judgements; ordered by response id."""
+    """The accepted (of these the selected) responses, each with prompt, verdict and judgements; in the order of ids."""
     responses = run.read("responses")
     accepted = run.read("accepted")["response_id"]
+    selected = selected_rows(run)
+    if selected:
+        accepted = accepted.filter(pc.is_in(accepted, value_set=pa.array(sorted(selected), pa.string())))
     kept = responses.filter(pc.is_in(responses["response_id"], value_set=accepted))
     if kept.num_rows != len(accepted):
         raise RuntimeError(f"{len(accepted)} rows are accepted, but {kept.num_rows} of them have a response")

@@ -18,7 +18,7 @@ import duckdb
 import pyarrow as pa
 
 from curation.views import REJECTED, open_views
-from pipelines.config import load_config
+from pipelines.config import load_config, save_config
 from pipelines.errors import UserError, unknown
 from pipelines.progress import meter
 from pipelines.runs import RunFolder, file_hash
@@ -52,8 +52,40 @@ def checks_of(own: str | None) -> dict[str, Path]:
         return load_checks()
     found = load_checks(Path(own))
     if not found:
-        raise UserError(f"There are no .sql files in {own} (checks.folder). A query a file: response_id, reason, value.")
+        raise UserError(
+            f"There are no .sql files in {own} (checks.folder). A query a file: response_id, reason, value."
+        )
     return {**load_checks(), **found}
+
+
+def use_folder(run: RunFolder, folder: Path) -> None:
+    """Put a folder of more checks into the run's configuration.
+
+    Raises:
+        UserError: there are no checks in it.
+    """
+    checks_of(str(folder))
+    config = load_config(run)
+    changed = config.checks.model_copy(update={"folder": str(folder.resolve())})
+    save_config(run, config.model_copy(update={"checks": changed}))
+
+
+def objections_of(run: RunFolder, only: Sequence[str]) -> pa.Table:
+    """What some checks object to, as rejected.parquet would have it; writes nothing.
+
+    Raises:
+        UserError: a table is missing or broken, a check is unknown, or a query does not run.
+    """
+    queries = _wanted(checks_of(load_config(run).checks.folder), only)
+    with open_views(run, *_INPUTS) as db:
+        return _rejected(db, queries)
+
+
+def _wanted(queries: dict[str, Path], only: Sequence[str]) -> dict[str, Path]:
+    for name in only:
+        if name not in queries:
+            raise unknown("check", name, queries)
+    return {name: path for name, path in queries.items() if not only or name in only}
 
 
 def check(run: RunFolder) -> Checked:
@@ -63,15 +95,13 @@ def check(run: RunFolder) -> Checked:
         UserError: a table is missing or broken, a check is unknown, or a query does not run.
     """
     settings = load_config(run).checks
-    queries = checks_of(settings.folder)
-    for name in settings.only:
-        if name not in queries:
-            raise unknown("check", name, queries)
-    queries = {name: path for name, path in queries.items() if not settings.only or name in settings.only}
+    queries = _wanted(checks_of(settings.folder), settings.only)
     with open_views(run, *_INPUTS) as db:
         rejected = _rejected(db, queries)
         db.register("objections", rejected)
-        strangers = db.sql("SELECT response_id FROM objections ANTI JOIN responses USING (response_id) LIMIT 1").fetchall()
+        strangers = db.sql(
+            "SELECT response_id FROM objections ANTI JOIN responses USING (response_id) LIMIT 1"
+        ).fetchall()
         if strangers:
             raise UserError(f"A check objects to '{strangers[0][0]}', which is no response of {run.path}.")
         accepted = db.sql(

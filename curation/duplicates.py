@@ -66,7 +66,7 @@ def find_duplicates(run: RunFolder) -> list[Duplicates]:
             shown.advance()
             for variant in variants:
                 # A row that a check would throw out anyway should not be what another one is measured by.
-                responses = db.execute(
+                responses = db.sql(
                     """
                     SELECT responses.response_id AS id, reasoning || chr(10) || answer AS text,
                         coalesce(
@@ -80,7 +80,7 @@ def find_duplicates(run: RunFolder) -> list[Duplicates]:
                         AND responses.response_id NOT IN (SELECT response_id FROM repairs WHERE NOT chosen)
                     ORDER BY clean DESC, id
                     """,
-                    {"variant": variant},
+                    params={"variant": variant},
                 ).to_arrow_table()
                 found.append(_search("response", variant, responses, threshold, rows))
                 shown.advance()
@@ -121,7 +121,7 @@ def near_duplicates(texts: pa.ChunkedArray, shingle: int, threshold: float) -> I
     """Every text that is at least `threshold` like an earlier one, with the earlier one that it is most like.
 
     Args:
-        texts: In order of preference: of two that are alike the earlier one survives. Texts without words are like none.
+        texts: In order of preference: of two that are alike the earlier survives. Texts without words are like none.
         shingle: Words that are compared as one.
         threshold: Least share of common shingles, 0 to 1.
     """

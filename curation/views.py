@@ -30,8 +30,12 @@ def _texts(*names: str) -> list[pa.Field]:
 REJECTED = pa.schema(_texts("response_id", "check_name", "reason", "value"))
 # `item` is "prompt" or "response"; a cluster is named by its survivor.
 DUPLICATES = pa.schema(
-    [*_texts("item", "item_id", "cluster"), pa.field("survivor", pa.bool_()), pa.field("similarity", pa.float64())]
-    + _texts("why")
+    [
+        *_texts("item", "item_id", "cluster"),
+        pa.field("survivor", pa.bool_()),
+        pa.field("similarity", pa.float64()),
+        *_texts("why"),
+    ]
 )
 CONTAMINATION = pa.schema(
     [*_texts("prompt_id", "response_id", "set_name", "item_id", "method", "span"), pa.field("score", pa.float64())]

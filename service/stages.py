@@ -7,12 +7,16 @@ Stages are imported when they run: each needs its own extra only.
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipelines.engine import LOCAL, Engine
 from pipelines.errors import Incomplete, unknown
 from pipelines.options import Options, configured
 from pipelines.runs import RunFolder
 from pipelines.start import start
+
+if TYPE_CHECKING:
+    from curation.selection import Selected
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,13 +129,58 @@ def repair_run(
     return "\n".join(lines)
 
 
-def _check(run: RunFolder) -> str:
-    from curation.checks import check
+def check_run(run: RunFolder, folder: Path | None = None) -> str:
+    """Run the checks, those of a further folder too, which then is the run's."""
+    from curation.checks import check, use_folder
 
+    if folder is not None:
+        use_folder(run, folder)
     done = check(run)
     lines = [f"{done.accepted} of {done.responses} accepted, {done.rejected} rejected"]
     lines += [f"  {name}: {reason}: {count}" for (name, reason), count in done.by_reason.items()]
     return "\n".join(lines)
+
+
+def duplicates_run(run: RunFolder) -> str:
+    """Find near-duplicates."""
+    from curation.duplicates import find_duplicates
+
+    lines = []
+    for found in find_duplicates(run):
+        what = "requests" if found.of == "prompt" else f"responses of {found.of}"
+        lines.append(f"{found.items} {what}: {found.redundant} nearly repeat one of {found.clusters} others")
+    return "\n".join(lines)
+
+
+def contamination_run(run: RunFolder, against: Iterable[str]) -> str:
+    """Find overlaps with evaluation sets."""
+    from curation.contamination import find_contamination
+
+    lines = []
+    for found in find_contamination(run, list(against)):
+        how = ", ".join(f"{method} {count}" for method, count in found.by_method.items())
+        lines.append(
+            f"{found.set_name}: {found.items_hit} of {found.items} items overlap, with {found.prompts_hit} prompts and "
+            f"{found.responses_hit} responses{f' ({how})' if how else ''}"
+        )
+    return "\n".join(lines)
+
+
+def select_run(
+    run: RunFolder,
+    harmful: int | None = None,
+    benign: int | None = None,
+    variants: tuple[str, ...] = (),
+    paired: bool | None = None,
+) -> "Selected":
+    """Draw the rows to release, by other numbers than the run's where some are given; these then are the run's."""
+    from curation.selection import change_selection, select
+
+    given = {"harmful": harmful, "benign": benign, "variants": variants or None, "paired": paired}
+    wanted = {key: value for key, value in given.items() if value is not None}
+    if wanted:
+        change_selection(run, wanted)
+    return select(run)
 
 
 def _release(run: RunFolder) -> str:
@@ -146,7 +195,7 @@ STAGES: dict[str, Callable[[RunFolder], str]] = {
     "generate": generate_run,
     "judge": judge_run,
     "repair": repair_run,
-    "check": _check,
+    "check": check_run,
     "release": _release,
 }
 

@@ -1,0 +1,261 @@
+"""The figures of a report, as plain values: what report.json holds and report.html shows.
+
+Reads a run's manifest and tables (`curation/views.py`) and, where they are, judge_scores.json and scores.json; writes
+nothing. What a run has not got yet is null or empty here, never guessed.
+"""
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+import duckdb
+
+from curation.survivorship import survivorship
+from curation.views import open_views
+from pipelines.config import load_config
+from pipelines.judges.scoring import read_scores
+from pipelines.records import PATTERNS
+from pipelines.runs import RunFolder
+from pipelines.statistics import wilson
+from pipelines.variant import load_variants
+
+# Tokens of a response in the study's Table 4 (R1-Distill-Qwen tokenizer): mean and 90th percentile, of all 4,000 rows
+# and of the 1,000 safe ones that it trained on. Benign rows are the same in both.
+STUDY_LENGTHS: dict[str, tuple[float, float, float, float]] = {
+    "default": (774.1, 1354.0, 565.6, 837.0),
+    "realsafe": (421.8, 576.0, 434.8, 600.1),
+    "improved": (382.0, 525.0, 397.3, 563.2),
+    "short": (149.8, 215.0, 154.8, 211.0),
+    "template": (170.2, 253.0, 176.3, 251.0),
+    "nocot": (17.0, 17.0, 17.0, 17.0),
+    "benign": (1427.5, 1811.1, 1427.5, 1811.1),
+}
+RATES = ("any_pattern", *PATTERNS, "unsafe")
+_EXAMPLES = 3
+_SHOWN = 4000
+
+
+def figures_of(run: RunFolder) -> dict[str, Any]:
+    """Everything that a report tells of a run.
+
+    Raises:
+        UserError: a table of the run is broken.
+    """
+    config = load_config(run)
+    stages = run.manifest()["stages"]
+    repaired = run.table_path("repairs").exists() and "repair" in stages
+    checked = "check" in stages and "judge" in stages
+    embedded = [entry.embedded for entry in (*config.teachers.values(), *config.judge_teachers.values())]
+    scores_path = run.path / "scores.json"
+    with open_views(run) as db:
+        return {
+            "run": run.name,
+            "seed": config.seed,
+            "variants": list(config.variants),
+            "benign_variant": config.benign_variant,
+            "teachers": {name: {"model": t.model, "place": t.place} for name, t in config.teachers.items()},
+            "rehearsal": any(embedded),
+            "stages": {name: entry["finished"] for name, entry in stages.items()},
+            "prompts": stages.get("prompts", {}).get("counts"),
+            "generated": stages.get("generate", {}).get("counts"),
+            "funnel": _funnel(db, stages, repaired) if checked else [],
+            "patterns": _patterns(stages, repaired) if "judge" in stages else [],
+            "repair": _kept(stages["repair"]) if repaired else None,
+            "judging": _judging(run, config.judging.vote, stages) if "judge" in stages else None,
+            "lengths": _lengths(db),
+            "checks": stages["check"]["reasons"] if checked else [],
+            "examples": _examples(db) if checked else [],
+            "duplicates": stages.get("duplicates") and stages["duplicates"]["counts"],
+            "contamination": stages.get("contamination") and stages["contamination"]["counts"],
+            "costs": _costs(db),
+            "survivorship": _survivorship(run) if checked else None,
+            "selection": stages.get("select") and stages["select"]["draws"],
+            "student": _student(json.loads(scores_path.read_text(encoding="utf-8"))) if scores_path.exists() else None,
+        }
+
+
+def _rows(db: duckdb.DuckDBPyConnection, query: str) -> list[dict[str, Any]]:
+    return [dict(row) for row in db.sql(query).to_arrow_table().to_pylist()]
+
+
+def _funnel(db: duckdb.DuckDBPyConnection, stages: dict[str, Any], repaired: bool) -> list[dict[str, Any]]:
+    """For each configuration: prompts, responses as generated, attempts of repair, and accepted ones."""
+    found = {
+        row["config"]: row
+        for row in _rows(
+            db,
+            """
+            SELECT CASE WHEN kind = 'benign' THEN 'benign' ELSE variant END AS config,
+                count(DISTINCT prompt_id) AS prompts,
+                count(*) FILTER (attempt = 0) AS responses,
+                count(*) FILTER (attempt > 0) AS attempts,
+                count(*) FILTER (response_id IN (SELECT response_id FROM accepted)) AS accepted,
+                count(*) FILTER (response_id IN (SELECT response_id FROM selected)) AS selected
+            FROM responses JOIN prompts USING (prompt_id) GROUP BY ALL
+            """,
+        )
+    }
+    clean = {part["variant"]: part["filter"] for part in stages["repair"]["by_variant"]} if repaired else {}
+    unscored = {name: entry["unscored"] for name, entry in stages["judge"]["by_variant"].items()}
+    return [{**found[name], "unscored": unscored[name], "filter": clean.get(name)} for name in _order(found)]
+
+
+def _order(names: Any) -> list[str]:
+    return [name for name in (*load_variants(), "benign") if name in names]
+
+
+def _patterns(stages: dict[str, Any], repaired: bool) -> list[dict[str, Any]]:
+    """For each configuration and label the share of judged rows that carry it, before and after repair."""
+    before = stages["judge"]["by_variant"]
+    after = stages["repair"]["after"] if repaired else {}
+    return [
+        {
+            "config": name,
+            "label": label,
+            "before": _share(before[name], label),
+            "after": _share(after[name], label) if name in after else None,
+        }
+        for name in _order(before)
+        for label in RATES
+        if before[name]["responses"] > before[name]["fixed"]
+    ]
+
+
+def _share(counts: dict[str, int], label: str) -> dict[str, Any]:
+    judged = counts["responses"] - counts["unscored"] - counts["fixed"]
+    rate = wilson(counts[label], judged)
+    known = judged > 0
+    return {
+        "count": counts[label],
+        "of": judged,
+        "rate": rate.rate if known else None,
+        "low": rate.low if known else None,
+        "high": rate.high if known else None,
+    }
+
+
+def _kept(stage: dict[str, Any]) -> dict[str, Any]:
+    apart = ("finished", "version", "outputs", "templates", "after")
+    return {key: value for key, value in stage.items() if key not in apart}
+
+
+def _judging(run: RunFolder, vote: str, stages: dict[str, Any]) -> dict[str, Any]:
+    stage = stages["judge"]
+    return {
+        "judges": stage["judge"].split("+"),
+        "vote": vote,
+        "responses": stage["counts"]["responses"],
+        "unscored": stage["counts"]["unscored"],
+        "disagreement": stage["disagreement"],
+        "scores": read_scores(run),
+    }
+
+
+def _lengths(db: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
+    """Tokens of the responses by the endpoint's count, all as generated and the accepted ones, beside the study's."""
+    found = {
+        row["config"]: row
+        for row in _rows(
+            db,
+            """
+            WITH rows AS (
+                SELECT CASE WHEN kind = 'benign' THEN 'benign' ELSE variant END AS config, output_tokens AS tokens,
+                    attempt = 0 AS generated, response_id IN (SELECT response_id FROM accepted) AS accepted
+                FROM responses JOIN prompts USING (prompt_id) WHERE output_tokens > 0
+            )
+            SELECT config,
+                count(*) FILTER (generated) AS rows,
+                avg(tokens) FILTER (generated) AS mean,
+                quantile_cont(tokens, 0.1) FILTER (generated) AS p10,
+                quantile_cont(tokens, 0.5) FILTER (generated) AS median,
+                quantile_cont(tokens, 0.9) FILTER (generated) AS p90,
+                count(*) FILTER (accepted) AS accepted_rows,
+                avg(tokens) FILTER (accepted) AS accepted_mean,
+                quantile_cont(tokens, 0.9) FILTER (accepted) AS accepted_p90
+            FROM rows GROUP BY config
+            """,
+        )
+    }
+    names = ("study_mean", "study_p90", "study_safe_mean", "study_safe_p90")
+    return [
+        {**found[name], **dict(zip(names, STUDY_LENGTHS.get(name, (None,) * 4), strict=True))}
+        for name in _order(found)
+        if found[name]["rows"]
+    ]
+
+
+def _examples(db: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
+    """The first rows of each check and reason, long texts cut with a note of how long they are."""
+    return _rows(
+        db,
+        f"""
+        SELECT check_name, reason, value, responses.response_id, responses.variant, prompts.kind,
+            {", ".join(_cut(column) for column in ("text", "reasoning", "answer"))}
+        FROM (
+            SELECT *, row_number() OVER (PARTITION BY check_name, reason ORDER BY response_id) AS place FROM rejected
+        )
+        JOIN responses USING (response_id)
+        JOIN prompts USING (prompt_id)
+        WHERE place <= {_EXAMPLES}
+        ORDER BY check_name, reason, place
+        """,  # noqa: S608
+    )
+
+
+def _cut(column: str) -> str:
+    return (
+        f"CASE WHEN length({column}) > {_SHOWN} THEN left({column}, {_SHOWN}) || ' [... ' || length({column}) || "
+        f"' characters]' ELSE {column} END AS {column}"
+    )
+
+
+def _costs(db: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
+    """Requests, tokens and US dollars for the responses, repair's attempts, and each judge."""
+    return _rows(
+        db,
+        """
+        SELECT CASE WHEN attempt = 0 THEN 'responses' ELSE 'repair' END AS what, teacher AS who,
+            count(*) AS requests, sum(input_tokens)::BIGINT AS input_tokens,
+            sum(output_tokens)::BIGINT AS output_tokens, sum(cost) AS cost
+        FROM responses WHERE teacher <> '' GROUP BY ALL
+        UNION ALL
+        SELECT 'verdicts', judge, sum(requests)::BIGINT, sum(input_tokens)::BIGINT,
+            sum(output_tokens)::BIGINT, sum(cost)
+        FROM judgements GROUP BY judge HAVING sum(requests) > 0
+        ORDER BY what, who
+        """,
+    )
+
+
+def _survivorship(run: RunFolder) -> dict[str, Any]:
+    found = survivorship(run, load_config(run).variants)
+    return {
+        "losses": [{**asdict(item), "taken": dict(item.taken), "alone": dict(item.alone)} for item in found.losses],
+        "biases": [asdict(item) for item in found.biases],
+        "dependences": [asdict(item) for item in found.dependences],
+    }
+
+
+def _student(scores: dict[str, Any]) -> dict[str, Any]:
+    """The scores as the page shows them: a row for each set and kind, a cell for each model."""
+    labels = [model["label"] for model in scores["models"]]
+    keys = list(dict.fromkeys((group["set"], group["kind"]) for group in scores["groups"]))
+    groups = {(group["set"], group["kind"], group["model"]): group for group in scores["groups"]}
+    rows = [{"set": key[0], "kind": key[1], "groups": [groups[(*key, label)] for label in labels]} for key in keys]
+    return {"labels": labels, "rows": rows, "examples": _replies(scores["samples"], labels)}
+
+
+def _replies(samples: list[dict[str, Any]], labels: list[str]) -> list[dict[str, Any]]:
+    """The first few prompts of each set and kind, with every model's reply."""
+    replies: dict[tuple[str, str, str, str], dict[str, Any]] = {}
+    for sample in samples:
+        key = (sample["set"], sample["kind"], sample["id"], sample["text"])
+        replies.setdefault(key, {})[sample["model"]] = sample
+    shown: dict[tuple[str, str], int] = {}
+    examples = []
+    for (name, kind, _, text), by_label in replies.items():
+        shown[name, kind] = shown.get((name, kind), 0) + 1
+        if shown[name, kind] <= _EXAMPLES:
+            answers = [by_label[label] for label in labels if label in by_label]
+            examples.append({"set": name, "kind": kind, "text": text, "replies": answers})
+    return examples
