@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,11 @@ import pytest
 from cards.release import build_release
 from curation.checks import check
 from curation.report import write_report
+from curation.views import open_views
 from pipelines.config import Teacher, load_config, save_config
+from pipelines.judge import judge
+from pipelines.records import Prompt, Response, from_table, to_table
+from pipelines.repair import repair
 from pipelines.runs import RunFolder
 
 HOSTILE = "<script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\"> \u202e {{ 7 * 7 }}"
@@ -35,6 +40,15 @@ def scores(text: str) -> dict[str, Any]:
 
 @pytest.fixture
 def hostile_report(judged: RunFolder) -> Path:
+    """A run with hostile text in a rejected row, one of a megabyte beside it, and hostile students' replies."""
+    responses = from_table(Response, judged.read("responses"))
+    kinds = {prompt.prompt_id: prompt.kind for prompt in from_table(Prompt, judged.read("prompts"))}
+    broken = [at for at, row in enumerate(responses) if row.variant == "improved" and kinds[row.prompt_id] == "harmful"]
+    for at, text in zip(broken, (HOSTILE, HOSTILE + "a" * 1_000_000), strict=False):
+        responses[at] = replace(responses[at], reasoning=text, answer=text, finish_reason="length")
+    judged.write("responses", to_table(Response, responses))
+    judge(judged)
+    repair(judged)
     check(judged)
     (judged.path / "scores.json").write_text(json.dumps(scores(HOSTILE)))
     return write_report(judged)
@@ -50,16 +64,44 @@ def test_the_report_can_be_written_before_anything_was_judged(judged: RunFolder)
 def test_the_report_loads_nothing_from_anywhere(hostile_report: Path) -> None:
     page = hostile_report.read_text()
     assert "default-src 'none'" in page
-    assert not re.findall(r"<(?:script|link|iframe|img)\b", page)
+    assert not re.findall(r"<(?:link|iframe|img|image|use|foreignObject)\b", page)
+    assert re.findall(r"<script[^>]*>", page) == ["<script>"]
+    assert not re.findall(r"""(?:src|href|action)=["']""", page)
+    assert len(page) < 1_500_000
 
 
-def test_the_funnel_shows_what_the_tables_hold(judged: RunFolder) -> None:
+def test_the_funnel_and_report_json_show_what_the_tables_hold(judged: RunFolder) -> None:
+    repair(judged)
     done = check(judged)
     page = write_report(judged).read_text()
-    rows = re.findall(r'<th scope="row">(\w+)</th><td class="n">(\d+)</td><td class="n">(\d+)</td>', page)
-    assert [row[0] for row in rows] == ["default", "realsafe", "improved", "short", "template", "nocot", "benign"]
-    assert sum(int(row[1]) for row in rows) == done.responses
-    assert sum(int(row[2]) for row in rows) == done.accepted
+    figures = json.loads((judged.path / "report.json").read_text())
+    names = ["default", "realsafe", "improved", "short", "template", "nocot", "benign"]
+    assert [row["config"] for row in figures["funnel"]] == names
+    assert sum(row["responses"] + row["attempts"] for row in figures["funnel"]) == done.responses
+    assert sum(row["accepted"] for row in figures["funnel"]) == done.accepted
+    rows = re.findall(r'<th scope="row">(\w+)</th>' + r'<td class="n">(\d+)</td>' * 5, page)
+    assert [(row[0], int(row[5])) for row in rows[: len(names)]] == [
+        (row["config"], row["accepted"]) for row in figures["funnel"]
+    ]
+    assert figures["examples"]
+    assert page.count("<figure>") == 3
+
+
+def test_rates_before_and_after_repair_are_those_of_the_verdicts(judged: RunFolder) -> None:
+    repair(judged)
+    check(judged)
+    write_report(judged)
+    figures = json.loads((judged.path / "report.json").read_text())
+    (row,) = [r for r in figures["patterns"] if (r["config"], r["label"]) == ("default", "any_pattern")]
+    with open_views(judged) as db:
+        counted = db.sql(
+            "SELECT count(*) FILTER (attempt = 0), count(*) FILTER (response_id NOT IN "
+            "(SELECT response_id FROM repairs WHERE NOT chosen)) FROM responses JOIN verdicts USING (response_id) "
+            "JOIN prompts USING (prompt_id) WHERE variant = 'default' AND kind = 'harmful' "
+            "AND (lack_of_safety_awareness OR overthinking OR inconsistency)"
+        ).fetchall()
+    assert [(row["before"]["count"], row["after"]["count"])] == counted
+    assert row["before"]["low"] < row["before"]["rate"] <= row["before"]["high"]
 
 
 def test_a_rehearsal_is_called_that(judged: RunFolder) -> None:
@@ -80,9 +122,12 @@ def test_hostile_rows_stay_text_in_a_browser(hostile_report: Path, tmp_path: Pat
         check=True,
     )
     assert "<title>small: SaferThoughts report</title>" in done.stdout
-    assert not re.findall(r"<(?:script|img)\b", done.stdout)
+    assert re.findall(r"<(?:script|img)\b[^>]*>", done.stdout) == ["<script>"]
+    # The page's own script ran: it counts the rows that it shows.
+    assert re.search(r'<span id="shown" role="status">[1-9]\d* rows</span>', done.stdout)
     assert "&lt;script&gt;document.title='taken'&lt;/script&gt;" in done.stdout
     assert "{{ 7 * 7 }}" in done.stdout
+    assert "characters]" in done.stdout
     assert "CONSOLE" not in done.stderr
 
 
