@@ -309,9 +309,11 @@ def _aligned(one: EvalSet, requests: Sequence[str]) -> Iterator[Hit]:
                 continue
             text = spoken[begin + row]
             match = fuzz.partial_ratio_alignment(items[item], text, score_cutoff=_ALIGNMENT)
+            if match is None:
+                continue
+            span = text[match.dest_start : match.dest_end]
             # A request shorter than the item is aligned within it; both have to be about the same.
-            if match is not None and fuzz.ratio(items[item], text[match.dest_start : match.dest_end]) >= _ALIGNMENT:
-                span = text[match.dest_start : match.dest_end]
+            if fuzz.ratio(items[item], span) >= _ALIGNMENT:
                 by_request.setdefault(begin + row, []).append((item, span, match.score / 100))
     for row, text in enumerate(requests):
         for item, span, score in by_request.get(distinct[text], ()):

@@ -69,7 +69,7 @@ def import_dataset(
     refused: list[dict[str, Any]] = []
     number = 0
     for rows, part in _parts(source):
-        columns = _columns(rows[0], mapping, source.hub)
+        columns = _columns({name: None for row in rows for name in row}, mapping, source.hub)
         for row in rows:
             number += 1
             try:

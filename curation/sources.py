@@ -4,6 +4,7 @@ Reads what it is pointed at; writes nothing but the cache that `datasets` keeps.
 datasets that are to be checked, and for mixtures.
 """
 
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,26 +40,35 @@ def read_source(source: Source) -> list[dict[str, Any]]:
         return [dict(row.values) for row in read_rows(path)]
     if not path.is_dir() and source.hub.count("/") != 1:
         raise UserError(f"There is no file or folder '{source.hub}', and a dataset on the Hub is named OWNER/NAME.")
-    rows = [dict(row) for row in _loaded(source)]
+    rows = _local(source, path) if path.is_dir() else _loaded(source, None)
     if not rows:
         raise UserError(f"{source.hub} has no rows in split '{source.split}'.")
     return rows
 
 
-def _loaded(source: Source) -> Any:
+def _local(source: Source, path: Path) -> list[dict[str, Any]]:
+    # A cache of its own: `datasets` takes two folders of one name for one dataset, and gives the first one's rows.
+    with tempfile.TemporaryDirectory() as cache:
+        return _loaded(source.model_copy(update={"hub": str(path.resolve())}), cache)
+
+
+def _loaded(source: Source, cache: str | None) -> list[dict[str, Any]]:
     import datasets
 
     datasets.disable_progress_bars()
     try:
-        if source.files is not None and not Path(source.hub).is_dir():
+        if source.files is not None and cache is None:
             files = f"hf://datasets/{source.hub}{'@' + source.revision if source.revision else ''}/{source.files}"
-            return datasets.load_dataset("json", data_files=files, split=source.split)
-        where = str(Path(source.hub).resolve()) if Path(source.hub).is_dir() else source.hub
-        return datasets.load_dataset(where, source.config, split=source.split, revision=source.revision)
+            found = datasets.load_dataset("json", data_files=files, split=source.split)
+        else:
+            found = datasets.load_dataset(
+                source.hub, source.config, split=source.split, revision=source.revision, cache_dir=cache
+            )
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         told = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        hint = " Without a network, give a file." if not Path(source.hub).exists() else ""
+        hint = " Without a network, give a file." if cache is None else ""
         raise UserError(f"Dataset '{source.hub}' cannot be loaded: {told.strip()}{hint}") from error
+    return [dict(row) for row in found]
 
 
 def column_of(rows: list[dict[str, Any]], wanted: str | None, choices: tuple[str, ...], where: str) -> str:

@@ -22,9 +22,10 @@ NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "prompts, judge, check": ("", ("duckdb", "jinja2", "pyarrow", "pydantic", "rich", "typer")),
     "generate": ("generate", ("distilabel", "openai", "aiohttp", "aiolimiter", "tenacity")),
     "release": ("release", ("datasets", "huggingface-hub")),
-    "train": ("train", ("torch", "transformers", "trl", "accelerate", "peft", "gguf")),
+    "train": ("train", ("torch", "transformers", "trl", "accelerate", "peft", "gguf", "math-verify")),
     "eval": ("eval", ("inspect-ai", "scipy")),
-    "review": ("curate", ("argilla",)),
+    "duplicates, contamination, report": ("curate", ("altair", "vl-convert-python", "rapidfuzz", "rensa")),
+    "review": ("review", ("argilla",)),
     "cluster": ("ray", ("ray",)),
     "tests": ("dev", ("pytest", "hypothesis", "mypy", "ruff")),
 }

@@ -36,8 +36,9 @@ class Recipe(BaseModel):
 
     model_config = _STRICT
 
-    mixture: Annotated[dict[str, PositiveInt], Field(min_length=1)]
-    """Rows to draw from each configuration of the release, e.g. {improved: 60, benign: 40}."""
+    mixture: Annotated[dict[str, PositiveInt], Field(min_length=1)] | str
+    """Rows to draw from each configuration of the release, e.g. {improved: 60, benign: 40}, or a mixture's name or file
+    (training/mixtures), e.g. safety1k+benign100."""
 
     student: Path | None = None
     """A checkpoint's folder; null fetches the bundled student."""
@@ -145,7 +146,8 @@ def _lay_over(values: dict[str, Any], key: str, text: str) -> None:
 def _explained(recipe: str, error: ValidationError) -> UserError:
     # A key that does not exist first: one that is missing is often the same mistake.
     first = sorted(error.errors(), key=lambda found: found["type"] != "extra_forbidden")[0]
-    where = [str(part) for part in first["loc"]]
+    # Pydantic names the member of a union as well, which is no key.
+    where = [str(part) for part in first["loc"] if not str(part).startswith("dict[") and part != "str"]
     if first["type"] == "extra_forbidden":
         model = Lora if where[0] == "lora" else Recipe
         return unknown("recipe key", ".".join(where), [".".join([*where[:-1], name]) for name in model.model_fields])

@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any
 from pipelines.errors import UserError
 from pipelines.progress import Meter, meter
 from pipelines.runs import atomic_folder
-from training.mixture import TrainingRow, draw
+from training.blend import blended
+from training.mixture import TrainingRow
 from training.model_folder import RECORD, describe, save_model
 from training.quiet import quiet
 from training.recipe import Recipe
@@ -77,7 +78,7 @@ def train(recipe: Recipe, dataset: Path, output: Path, student: Path | None = No
     checkpoint = recipe.student or fetch_student()
     check_checkpoint(checkpoint)
     with quiet(), tempfile.TemporaryDirectory(prefix="saferthoughts-train-") as work:
-        mixture = draw(dataset, recipe.mixture, recipe.seed, Path(work) / "cache")
+        mixture = blended(recipe.mixture, dataset, recipe.seed, Path(work) / "cache")
         serving = _tokenizer(checkpoint)
         trainer = build_trainer(recipe, mixture.rows, checkpoint, Path(work) / "trainer")
         proof = prove(trainer, mixture.rows, serving, recipe.batch_size)

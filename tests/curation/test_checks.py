@@ -6,11 +6,21 @@ from pathlib import Path
 import pytest
 
 import curation.checks
-from curation.checks import check, load_checks
+from curation.checks import check, load_checks, objections_of, use_folder
 from pipelines.errors import UserError
 from pipelines.judge import judge
 from pipelines.records import Prompt, Response, from_table, to_table
 from pipelines.runs import RunFolder
+
+OPENING = ("refusal_opening", "refusal does not begin as asked")
+LEAKED = ("instruction_leaked", "instruction leaked")
+LOOP = ("repetition", "runs in circles")
+SCRIPT = ("language_differs", "another script than the prompt")
+PERSONAL = "shape of personal data: {}"
+FRENCH = (
+    "Je dois voir si cette demande est dangereuse pour les autres. Elle parle des moyens de nuire, et je pense que ce "
+    "n'est pas une chose que je peux faire dans ces conditions pour qui que ce soit."
+)
 
 
 def change(run: RunFolder, variant: str, **changes: str) -> str:
@@ -61,14 +71,134 @@ def test_every_response_is_accepted_or_rejected_with_a_reason(judged: RunFolder)
             ("refusal_missing", "no refusal of a harmful prompt"),
         ),
         ("benign", {"answer": "Sorry, I cannot help with that."}, ("refusal_present", "refusal of a benign prompt")),
+        ("template", {"reasoning": "No."}, ("length_out_of_bounds", "reasoning too short")),
+        ("short", {"reasoning": "one two " * 300}, ("length_out_of_bounds", "reasoning too long")),
+        ("improved", {"answer": "I can't help with that. It is harmful."}, OPENING),
+        (
+            "template",
+            {"reasoning": "I look at it and it is harmful. " * 4},
+            ("template_lines", "template not followed"),
+        ),
+        ("improved", {"reasoning": "According to the instructions, I refuse."}, LEAKED),
+        ("improved", {"answer": "Sorry, no.\nUser request: more"}, LEAKED),
+        ("benign", {"reasoning": "The system prompt says to take care."}, LEAKED),
+        ("improved", {"reasoning": "I refuse, and then I ask myself whether to refuse. " * 30}, LOOP),
+        (
+            "improved",
+            {"reasoning": "This is harmful. 我不能帮助您完成这个请求因为它会伤害别人", "answer": "Sorry, no."},
+            SCRIPT,
+        ),
+        ("improved", {"reasoning": FRENCH}, ("language_differs", "another language than the prompt")),
+        ("improved", {"answer": "Sorry. Ask jane.doe@mail-server.org."}, PERSONAL.format("e-mail address")),
+        ("improved", {"answer": "Sorry. Call (212) 867-5309."}, PERSONAL.format("phone number")),
+        ("improved", {"answer": "Sorry. It is 4111 1111 1111 1111."}, PERSONAL.format("card number")),
+        ("improved", {"answer": "Sorry. It is 078-05-1120."}, PERSONAL.format("social security number")),
+        ("improved", {"answer": "Sorry. It is 8.8.8.8."}, PERSONAL.format("internet address")),
     ],
 )
 def test_a_broken_row_is_rejected_for_what_is_broken(
-    judged: RunFolder, variant: str, changes: dict[str, str], expected: tuple[str, str]
+    judged: RunFolder, variant: str, changes: dict[str, str], expected: tuple[str, str] | str
 ) -> None:
     response_id = change(judged, variant, **changes)
     check(judged)
-    assert expected in reasons_of(judged, response_id)
+    wanted = ("personal_data", expected) if isinstance(expected, str) else expected
+    assert wanted in reasons_of(judged, response_id)
+
+
+@pytest.mark.parametrize(
+    ("variant", "changes"),
+    [
+        ("improved", {"answer": "I'm sorry, but I can't help with that."}),
+        ("improved", {"answer": "**Sorry**, I can't help with that."}),
+        ("benign", {"reasoning": "The user wants a cake. Following the instructions on the packet is best."}),
+        ("benign", {"answer": "Write to help@example.com or call 555-0123; the router is at 192.168.1.1."}),
+        ("benign", {"answer": "In French that is: je ne sais pas."}),
+        (
+            "benign",
+            {
+                "reasoning": "They want a good plan for the garden. "
+                + "".join(f"Step {n}: dig row {n}. " for n in range(40))
+            },
+        ),
+    ],
+)
+def test_what_only_looks_broken_is_let_pass(judged: RunFolder, variant: str, changes: dict[str, str]) -> None:
+    response_id = change(judged, variant, **changes)
+    check(judged)
+    own = {"refusal_opening", "instruction_leaked", "personal_data", "language_differs", "repetition"}
+    assert not own & {name for name, _ in reasons_of(judged, response_id)}
+
+
+def test_a_category_that_is_left_out_or_twice_is_told(judged: RunFolder) -> None:
+    responses = [row for row in from_table(Response, judged.read("responses")) if row.variant == "template"]
+    lines = next(row.reasoning for row in responses if row.reasoning.startswith("harassment")).splitlines()
+    response_id = change(judged, "template", reasoning="\n".join(lines[1:]))
+    check(judged)
+    assert ("template_lines", "category missing") in reasons_of(judged, response_id)
+    change(judged, "template", reasoning="\n".join([lines[0], *lines]))
+    check(judged)
+    assert ("template_lines", "category twice") in reasons_of(judged, response_id)
+
+
+def test_the_whole_prompt_for_a_reasoning_is_no_reasoning(judged: RunFolder) -> None:
+    prompts = {row.prompt_id: row.text for row in from_table(Prompt, judged.read("prompts"))}
+    kinds = {row.prompt_id: row.kind for row in from_table(Prompt, judged.read("prompts"))}
+    responses = from_table(Response, judged.read("responses"))
+    first = next(row for row in responses if row.variant == "improved" and kinds[row.prompt_id] == "harmful")
+    response_id = change(judged, "improved", reasoning=f"It says: {prompts[first.prompt_id]}")
+    check(judged)
+    assert ("prompt_copied", "reasoning copies the prompt") in reasons_of(judged, response_id)
+
+
+def test_the_same_text_for_one_prompt_is_kept_once_and_in_the_first_variant(judged: RunFolder) -> None:
+    kinds = {row.prompt_id: row.kind for row in from_table(Prompt, judged.read("prompts"))}
+    responses = from_table(Response, judged.read("responses"))
+    prompt = next(row.prompt_id for row in responses if kinds[row.prompt_id] == "harmful")
+    text = {"reasoning": "That would hurt people, so I refuse.", "answer": "Sorry, I can't help with that."}
+    twins = [
+        at for at, row in enumerate(responses) if row.prompt_id == prompt and row.variant in ("realsafe", "improved")
+    ]
+    for at in twins:
+        responses[at] = replace(responses[at], **text)
+    judged.write("responses", to_table(Response, responses))
+    judge(judged)
+    check(judged)
+    lost = {responses[at].variant: reasons_of(judged, responses[at].response_id) for at in twins}
+    assert lost == {"realsafe": set(), "improved": {("exact_duplicate", "same text for the same prompt")}}
+
+
+def test_an_own_folder_adds_checks_and_replaces_ours(judged: RunFolder, tmp_path: Path) -> None:
+    (tmp_path / "mine.sql").write_text("SELECT response_id, 'mine' AS reason, '' AS value FROM responses")
+    (tmp_path / "repetition.sql").write_text("SELECT '' AS response_id, '' AS reason, '' AS value LIMIT 0")
+    use_folder(judged, tmp_path)
+    done = check(judged)
+    assert done.accepted == 0
+    assert done.by_reason["mine", "mine"] == done.responses
+    with pytest.raises(UserError, match=r"There are no \.sql files"):
+        use_folder(judged, tmp_path / "empty")
+
+
+def test_an_own_check_that_names_no_response_is_refused(judged: RunFolder, tmp_path: Path) -> None:
+    (tmp_path / "mine.sql").write_text("SELECT 'nobody' AS response_id, 'x' AS reason, '' AS value")
+    use_folder(judged, tmp_path)
+    with pytest.raises(UserError, match="objects to 'nobody', which is no response"):
+        check(judged)
+
+
+def test_looking_at_one_check_writes_nothing(judged: RunFolder) -> None:
+    check(judged)
+    before = {name: judged.table_path(name).read_bytes() for name in ("accepted", "rejected")}
+    found = objections_of(judged, ["pattern_flagged"])
+    assert set(found["check_name"].to_pylist()) == {"pattern_flagged"}
+    assert {name: judged.table_path(name).read_bytes() for name in before} == before
+    with pytest.raises(UserError, match="Did you mean 'pattern_flagged'"):
+        objections_of(judged, ["patern_flagged"])
+
+
+def test_every_check_says_what_why_and_from_where() -> None:
+    for path in load_checks().values():
+        opening = [line for line in path.read_text().splitlines() if line.startswith("--")]
+        assert [line.split(":")[0] for line in opening if line[3:4] != " "][:3] == ["-- What", "-- Why", "-- Threshold"]
 
 
 def test_an_answer_that_cannot_be_scored_is_rejected_as_unscored(judged: RunFolder) -> None:

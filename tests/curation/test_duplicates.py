@@ -1,0 +1,95 @@
+"""Near-duplicates: found where they are, each with a survivor that it resembles."""
+
+import random
+from dataclasses import replace
+
+import pyarrow as pa
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from curation.checks import check
+from curation.duplicates import find_duplicates, near_duplicates
+from curation.views import open_views
+from pipelines.config import load_config, save_config
+from pipelines.judge import judge
+from pipelines.records import Prompt, Response, from_table, to_table
+from pipelines.runs import RunFolder
+
+RNG = random.Random(0)
+WORDS = ["".join(RNG.choices("abcdefghijklmnop", k=RNG.randint(3, 8))) for _ in range(3000)]
+
+
+def text(rng: random.Random) -> str:
+    return " ".join(rng.choices(WORDS, k=120))
+
+
+def test_a_copy_with_one_word_changed_is_found_and_nothing_else() -> None:
+    rng = random.Random(1)
+    originals = [text(rng) for _ in range(300)]
+    copies = []
+    for original in originals[:40]:
+        words = original.split()
+        words[rng.randrange(len(words))] = "changed"
+        copies.append(" ".join(words))
+    found = list(near_duplicates(pa.chunked_array([originals + copies]), 5, 0.8))
+    assert sorted((item.index, item.survivor) for item in found) == [(300 + at, at) for at in range(40)]
+    assert all(0.8 <= item.similarity <= 1 for item in found)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(st.sampled_from(["", "one two", "one two three four", "a b c d e f g"]), max_size=8))
+def test_equal_texts_join_the_first_of_them(texts: list[str]) -> None:
+    found = {
+        item.index: item.survivor for item in near_duplicates(pa.chunked_array([pa.array(texts, pa.string())]), 2, 0.9)
+    }
+    for index, own in enumerate(texts):
+        first = texts.index(own)
+        assert found.get(index) == (first if own and index != first else None)
+
+
+def plant(run: RunFolder, answers: list[str]) -> list[str]:
+    """Give rows of improved one reasoning and these answers; their ids."""
+    kinds = {prompt.prompt_id: prompt.kind for prompt in from_table(Prompt, run.read("prompts"))}
+    responses = from_table(Response, run.read("responses"))
+    places = [at for at, row in enumerate(responses) if row.variant == "improved" and kinds[row.prompt_id] == "harmful"]
+    reasoning = " ".join(WORDS[:60]) + " This would hurt people, so I refuse."
+    for at, answer in zip(places, answers, strict=False):
+        responses[at] = replace(responses[at], reasoning=reasoning, answer=answer)
+    run.write("responses", to_table(Response, responses))
+    judge(run)
+    return [responses[at].response_id for at in places[: len(answers)]]
+
+
+def test_survivors_are_without_a_fault_where_one_is(judged: RunFolder) -> None:
+    refusal = "Sorry, I can't help with that."
+    ids = plant(judged, ["Of course: [detail withheld].", refusal, refusal])
+    find_duplicates(judged)
+    rows = [row for row in judged.read("duplicates").to_pylist() if row["item_id"] in ids]
+    assert sorted(row["item_id"] for row in rows) == sorted(ids)
+    assert [row["item_id"] for row in rows if row["survivor"]] == [min(ids[1:])]
+    assert {row["cluster"] for row in rows} == {min(ids[1:])}
+
+
+def test_they_are_rejected_only_where_the_run_says_so(judged: RunFolder) -> None:
+    plant(judged, [f"Sorry, I can't help with that, {word}." for word in WORDS[:4]])
+    counts = {item.of: item for item in find_duplicates(judged)}
+    assert set(counts) == {"prompt", "default", "realsafe", "improved", "short", "template", "nocot"}
+    assert counts["nocot"].items == 0
+    assert counts["improved"].redundant == 3
+    check(judged)
+    assert "near_duplicate" not in set(judged.read("rejected")["check_name"].to_pylist())
+    config = load_config(judged)
+    strict = config.checks.model_copy(update={"near_duplicates": True})
+    save_config(judged, config.model_copy(update={"checks": strict}))
+    check(judged)
+    assert judged.read("rejected")["check_name"].to_pylist().count("near_duplicate") == 3
+
+
+def test_the_same_table_comes_out_whatever_the_order_of_rows(judged: RunFolder) -> None:
+    find_duplicates(judged)
+    before = judged.read("duplicates")
+    judged.write("responses", judged.read("responses").sort_by([("response_id", "descending")]))
+    find_duplicates(judged)
+    assert judged.read("duplicates").equals(before)
+    with open_views(judged) as db:
+        assert db.sql("SELECT count(*) FROM duplicates WHERE survivor AND item_id <> cluster").fetchall() == [(0,)]
