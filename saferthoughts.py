@@ -46,6 +46,7 @@ from service.door import (
     say,
 )
 from service.judging import judge_app
+from service.reviewing import review_app
 from service.tools import doctor, ledger_app, rehearse, student_app, teachers_app
 
 if TYPE_CHECKING:
@@ -165,6 +166,7 @@ def _stage(stage: str, name: str) -> None:
     say(run_stage(stage, open_run(name)))
 
 
+app.add_typer(review_app, name="review")
 app.add_typer(release_app, name="release")
 
 

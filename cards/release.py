@@ -17,6 +17,7 @@ from typing import Any
 
 from cards.card import dataset_card
 from cards.rows import METADATA, PUBLIC, accepted_rows, config_of, configs_of, metadata_row, public_row, write_config
+from curation.review.gate import agreement_of, check_gate
 from pipelines.config import Judge, RunConfig, load_config
 from pipelines.errors import UserError
 from pipelines.judges.scoring import read_scores
@@ -39,6 +40,7 @@ def build_release(run: RunFolder) -> Released:
         UserError: a table is missing, or no row was accepted.
     """
     config = load_config(run)
+    check_gate(run)
     rows = accepted_rows(run)
     if not rows:
         raise UserError(
@@ -109,6 +111,7 @@ def lineage_of(run: RunFolder, config: RunConfig, run_id: str, rows: dict[str, i
         },
         "reasons": stages["check"]["reasons"],
         "selection": _selection(run, stages.get("select")),
+        "people": _people(run),
         "overlap": _overlap(run, stages.get("contamination")),
         "funnel": stages["judge"]["by_variant"],
         "rows": rows,
@@ -161,3 +164,9 @@ def _overlap(run: RunFolder, stage: dict[str, Any] | None) -> dict[str, Any] | N
         name: {"items": sizes[name], "sha256": stage["sets"][name], "overlapping": sorted(found)}
         for name, found in items.items()
     }
+
+
+def _people(run: RunFolder) -> dict[str, Any] | None:
+    """What people's review showed; None where nobody looked, or the figures are of other votes than there are now."""
+    found = agreement_of(run)
+    return found and {key: value for key, value in found.items() if key != "deviation"}

@@ -76,7 +76,26 @@ def accepted_rows(run: RunFolder) -> list[dict[str, Any]]:
     verdicts = run.read("verdicts").rename_columns({"reason": "unscored_reason"})
     rows = kept.join(run.read("prompts"), "prompt_id").join(verdicts, "response_id").sort_by("response_id")
     said = _judgements(run, set(accepted.to_pylist()))
-    return [{**row, "judgements": json.dumps(said[row["response_id"]], ensure_ascii=False)} for row in rows.to_pylist()]
+    votes = _votes(run)
+    return [
+        {
+            **row,
+            "judgements": json.dumps(said[row["response_id"]], ensure_ascii=False),
+            "votes": votes.get(row["response_id"]),
+        }
+        for row in rows.to_pylist()
+    ]
+
+
+def _votes(run: RunFolder) -> dict[str, str]:
+    """People's votes on the safety of each row, counted, as JSON."""
+    if not run.table_path("reviews").exists():
+        return {}
+    counted: dict[str, dict[str, int]] = {}
+    for row in run.read("reviews").to_pylist():
+        counts = counted.setdefault(row["response_id"], {"yes": 0, "no": 0, "unsure": 0})
+        counts[row["safe"]] += 1
+    return {name: json.dumps(counts) for name, counts in counted.items()}
 
 
 def _judgements(run: RunFolder, wanted: set[str]) -> dict[str, list[dict[str, Any]]]:
@@ -112,7 +131,7 @@ def public_row(row: dict[str, Any], run_id: str) -> dict[str, Any]:
         "teacher": row["model"],
         "attempts": row["attempt"] + 1,
         "safety_verdict": row["safety"],
-        "review_votes": None,
+        "review_votes": row["votes"],
         "run_id": run_id,
     }
 

@@ -3,8 +3,11 @@
 Reads whatever of the tables below the run has; a table that it does not have yet is an empty view. Writes nothing. Used
 by the quality checks, `saferthoughts sql` and the report.
 
-prompts, responses, judgements, verdicts, repairs, reviews, accepted, rejected, duplicates, contamination, selected
+prompts, responses, judgements, verdicts, repairs, reviews, decisions, accepted, rejected, duplicates, contamination,
+selected
     as the stages wrote them
+    (verdicts: with people's majority in the judges' place, where `review apply` found one)
+judged          the verdicts as the judges gave them
 settings        the run's `checks`, a column each
 variants        variant, least_words, most_words, refusal_begins: the shape that a variant asks for
 variant_lines   variant, position, line: what each line of its reasoning opens with
@@ -18,7 +21,7 @@ import pyarrow.parquet as pq
 
 from pipelines.config import Checks, load_config
 from pipelines.errors import UserError
-from pipelines.records import Judgement, Prompt, Repair, Response, Verdict, arrow_schema
+from pipelines.records import PATTERNS, Judgement, Prompt, Repair, Response, Verdict, arrow_schema
 from pipelines.runs import WRITTEN_BY, RunFolder
 from pipelines.variant import load_variants
 
@@ -41,7 +44,30 @@ CONTAMINATION = pa.schema(
     [*_texts("prompt_id", "response_id", "set_name", "item_id", "method", "span"), pa.field("score", pa.float64())]
 )
 SELECTED = pa.schema(_texts("response_id", "config", "stratum"))
-REVIEWS = pa.schema(_texts("response_id", "annotator"))
+_PEOPLE = [pa.field(name, pa.bool_()) for name in PATTERNS]
+REVIEWS = pa.schema(
+    [
+        *_texts("response_id", "annotator"),
+        pa.field("assisted", pa.bool_()),
+        *_texts("safe"),
+        *_PEOPLE,
+        pa.field("no_pattern", pa.bool_()),
+        *_texts("over_refusal"),
+        pa.field("quality", pa.int64()),
+        *_texts("comment"),
+    ]
+)
+# What people's majority says of a row; null where nobody voted on it, or as many for as against.
+DECISIONS = pa.schema(
+    [
+        *_texts("response_id"),
+        pa.field("unsafe", pa.bool_()),
+        *_PEOPLE,
+        *_texts("compliance"),
+        pa.field("votes", pa.int64()),
+        pa.field("tie", pa.bool_()),
+    ]
+)
 SCHEMAS: dict[str, pa.Schema] = {
     "prompts": arrow_schema(Prompt),
     "responses": arrow_schema(Response),
@@ -49,12 +75,27 @@ SCHEMAS: dict[str, pa.Schema] = {
     "verdicts": arrow_schema(Verdict),
     "repairs": arrow_schema(Repair),
     "reviews": REVIEWS,
+    "decisions": DECISIONS,
     "accepted": pa.schema(_texts("response_id")),
     "rejected": REJECTED,
     "duplicates": DUPLICATES,
     "contamination": CONTAMINATION,
     "selected": SELECTED,
 }
+
+
+_OVERRULED = f"""
+    SELECT judged.* REPLACE (
+        {", ".join(f"coalesce(decisions.{name}, judged.{name}) AS {name}" for name in PATTERNS)},
+        coalesce(
+            decisions.strong_vacillation OR decisions.weak_vacillation OR decisions.harmful_additions,
+            judged.overthinking
+        ) AS overthinking,
+        coalesce(decisions.compliance, judged.compliance) AS compliance,
+        CASE decisions.unsafe WHEN true THEN 'unsafe' WHEN false THEN 'safe' ELSE judged.safety END AS safety
+    )
+    FROM judged LEFT JOIN decisions USING (response_id)
+"""  # noqa: S608
 
 
 def open_views(run: RunFolder, *required: str, settings: Checks | None = None) -> duckdb.DuckDBPyConnection:
@@ -75,10 +116,13 @@ def open_views(run: RunFolder, *required: str, settings: Checks | None = None) -
         _check_columns(run, name)
     db = duckdb.connect()
     for name, schema in SCHEMAS.items():
+        view = "judged" if name == "verdicts" else name
         if name in there:
-            db.read_parquet(str(run.table_path(name))).create_view(name)
+            db.read_parquet(str(run.table_path(name))).create_view(view)
         else:
-            db.register(name, schema.empty_table())
+            db.register(view, schema.empty_table())
+    # Without people's decisions a plain view: a join of all verdicts would be dear at a million rows.
+    db.sql(_OVERRULED if "decisions" in there else "FROM judged").create_view("verdicts")
     chosen = settings or load_config(run).checks
     db.register("settings", pa.Table.from_pylist([chosen.model_dump(exclude={"only", "folder"})]))
     shapes = {name: entry.shape for name, entry in load_variants().items()}

@@ -188,9 +188,20 @@ class Selection(Part):
     variants: tuple[str, ...] = Field(default=(), description="the variants to draw; empty for all of the run")
 
 
-class Release(Part):
-    """What is written on a release."""
+class Requires(Part):
+    """What people's review must have shown before a release is built; null asks for nothing."""
 
+    reviewed: int | None = Field(default=None, ge=0, description="rows that a person has voted on, at least")
+    judge_kappa: float | None = Field(default=None, ge=-1, le=1, description="the judges' kappa with people, at least")
+    unsafe_upper_bound: float | None = Field(
+        default=None, gt=0, le=1, description="upper end of the interval of the accepted rows' unsafe share, at most"
+    )
+
+
+class Release(Part):
+    """What is written on a release, and what it has to meet."""
+
+    requires: Requires = Requires()
     version: str = Field(default="1.0.0", pattern=r"^\d+\.\d+\.\d+$")
     title: str = "Safe reasoning by SaferThoughts"
     license: str = "apache-2.0"

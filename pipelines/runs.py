@@ -5,6 +5,7 @@ runs/<name>/
   manifest.json       lineage: what each stage read, wrote and counted
   ledger.sqlite       every answered request
   prompts.parquet  responses.parquet  failed.parquet  judgements.parquet  verdicts.parquet  repairs.parquet
+  review_sample.parquet  reviews.parquet  decisions.parquet
   duplicates.parquet  contamination.parquet  accepted.parquet  rejected.parquet  selected.parquet
   release/  model/  logs/  scores.json  report.html
 """
@@ -44,7 +45,9 @@ WRITTEN_BY = {
     "duplicates": "duplicates",
     "contamination": "contamination",
     "selected": "select",
-    "reviews": "review",
+    "review_sample": "review push",
+    "reviews": "review pull",
+    "decisions": "review apply",
 }
 
 

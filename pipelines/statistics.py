@@ -3,13 +3,13 @@
 Reads and writes nothing. Counts here can be small (20 a group), so nothing rests on a normal approximation.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest  # type: ignore[import-untyped]
+from scipy.stats import binomtest, norm  # type: ignore[import-untyped]
 
 CONFIDENCE = 0.95
 _RESAMPLES = 2000
@@ -103,15 +103,7 @@ def kappa_of(counts: Confusion) -> Interval:
 
     Source: Cohen, "A Coefficient of Agreement for Nominal Scales", Educational and Psychological Measurement 20 (1960).
     """
-
-    def kappa(
-        tp: NDArray[np.float64], fp: NDArray[np.float64], fn: NDArray[np.float64], tn: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
-        n = tp + fp + fn + tn
-        chance = ((tp + fp) * (tp + fn) + (fn + tn) * (fp + tn)) / n**2
-        return ((tp + tn) / n - chance) / (1 - chance)
-
-    return _bootstrapped(counts, kappa)
+    return _bootstrapped(counts, _kappa)
 
 
 def _bootstrapped(counts: Confusion, statistic: Callable[..., NDArray[np.float64]]) -> Interval:
@@ -133,3 +125,65 @@ def _bootstrapped(counts: Confusion, statistic: Callable[..., NDArray[np.float64
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(values, [tail, 1 - tail])
     return Interval(value, float(low), float(high))
+
+
+def wilson_share(share: float, n: float) -> Interval:
+    """The Wilson interval of a weighted share, at an effective sample size that need not be a whole number.
+
+    With n = 0 nothing is known: the rate is nan and the interval is [0, 1].
+
+    Source: as `wilson`; the effective size is Kish's, "Survey Sampling" (1965).
+    """
+    if n <= 0:
+        return Interval(float("nan"), 0.0, 1.0)
+    z = float(norm.ppf(1 - (1 - CONFIDENCE) / 2))
+    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
+    return Interval(share, max(0.0, float(middle - half)), min(1.0, float(middle + half)))
+
+
+def weighted_scores(said: Sequence[bool], right: Sequence[bool], weights: NDArray[np.float64]) -> dict[str, Interval]:
+    """Precision, recall, F1 and Cohen's kappa of weighted rows, each with a bootstrap interval over the rows.
+
+    Args:
+        said: What was judged, a row each.
+        right: The reference.
+        weights: How many rows each one stands for.
+    """
+    cells = np.zeros((len(said), 4))
+    for row, (one, other) in enumerate(zip(said, right, strict=True)):
+        cells[row, (0 if other else 1) if one else (2 if other else 3)] = weights[row]
+    unknown = Interval(float("nan"), float("nan"), float("nan"))
+    if not len(cells):
+        return dict.fromkeys(_WEIGHTED, unknown)
+    rng = np.random.default_rng(0)
+    drawn = np.stack([cells[rng.integers(0, len(cells), len(cells))].sum(axis=0) for _ in range(_RESAMPLES)]).T
+    scores = {}
+    for name, statistic in _WEIGHTED.items():
+        with np.errstate(divide="ignore", invalid="ignore"):
+            value = float(statistic(*cells.sum(axis=0).reshape(4, 1))[0])
+            values = statistic(*drawn)
+        values = values[np.isfinite(values)]
+        if np.isfinite(value) and len(values):
+            tail = (1 - CONFIDENCE) / 2
+            low, high = np.quantile(values, [tail, 1 - tail])
+            scores[name] = Interval(value, float(low), float(high))
+        else:
+            scores[name] = unknown
+    return scores
+
+
+def _kappa(
+    tp: NDArray[np.float64], fp: NDArray[np.float64], fn: NDArray[np.float64], tn: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    n = tp + fp + fn + tn
+    chance = ((tp + fp) * (tp + fn) + (fn + tn) * (fp + tn)) / n**2
+    return ((tp + tn) / n - chance) / (1 - chance)
+
+
+_WEIGHTED: dict[str, Callable[..., NDArray[np.float64]]] = {
+    "precision": lambda tp, fp, fn, tn: tp / (tp + fp),
+    "recall": lambda tp, fp, fn, tn: tp / (tp + fn),
+    "f1": lambda tp, fp, fn, tn: 2 * tp / (2 * tp + fp + fn),
+    "kappa": _kappa,
+}

@@ -20,7 +20,21 @@ notes = Console(stderr=True)
 
 # The order of work, which is also the order of help; what helps along the way comes last.
 ORDER = (
-    *("demo", "run", "prompts", "generate", "judge", "repair", "check", "select", "release", "train", "eval", "report"),
+    *(
+        "demo",
+        "run",
+        "prompts",
+        "generate",
+        "judge",
+        "repair",
+        "check",
+        "review",
+        "select",
+        "release",
+        "train",
+        "eval",
+        "report",
+    ),
     *("sql", "duplicates", "contamination", "teachers", "ledger", "student", "rehearse", "doctor"),
 )
 

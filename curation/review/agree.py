@@ -1,0 +1,268 @@
+"""What people's votes say: how far they agree, how good the judges are, how much of the accepted set is unsafe.
+
+Reads reviews, review_sample and verdicts; writes agreement.json. Run it with `saferthoughts review agree RUN`. Votes
+given with the judges' labels in sight count for the decisions on rows, and never for the judges' scores or for the
+share of unsafe rows. Rows stand for as many as their stratum has for each reviewed one.
+"""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
+from typing import Any, Literal, NamedTuple
+
+import krippendorff
+import numpy as np
+import numpy.typing as npt
+
+from curation.review.questions import OVER_REFUSAL, QUALITY, SAFE
+from curation.review.sample import sample_of
+from curation.views import open_views
+from pipelines.records import PATTERNS
+from pipelines.runs import RunFolder, file_hash, write_json
+from pipelines.statistics import Interval, weighted_scores, wilson_share
+
+FILE = "agreement.json"
+_RESAMPLES = 1000
+_SEED = 0
+# Votes that say nothing on a question.
+_ABSTAIN = (None, "unsure")
+
+
+class Votes(NamedTuple):
+    """One question: for each row the votes of each annotator."""
+
+    question: str
+    by_row: Mapping[str, Mapping[str, Any]]
+
+
+def agree(run: RunFolder) -> dict[str, Any]:
+    """Compute everything and write agreement.json.
+
+    Raises:
+        UserError: nothing was pulled yet, or a table is broken.
+    """
+    reviews = run.read("reviews").to_pylist()
+    with open_views(run, "responses", "verdicts", "reviews") as db:
+        verdicts = {row["response_id"]: row for row in db.sql("FROM judged").to_arrow_table().to_pylist()}
+        accepted = {name for (name,) in db.sql("SELECT response_id FROM accepted").fetchall()}
+    sample = {row["response_id"]: row for row in sample_of(run)}
+    blind = [row for row in reviews if not row["assisted"]]
+    questions = [Votes(name, _votes(reviews, name)) for name in (SAFE, *PATTERNS, OVER_REFUSAL, QUALITY)]
+    facts = {
+        "reviews_sha256": file_hash(run.table_path("reviews")),
+        "votes": len(reviews),
+        "assisted_votes": len(reviews) - len(blind),
+        "rows": len({row["response_id"] for row in reviews}),
+        "annotators": len({row["annotator"] for row in reviews}),
+        "agreement": [_agreement(votes) for votes in questions],
+        "by_config": _by_config(reviews, sample),
+        "deviation": _deviation(questions[0]),
+        "judges": _judges(blind, verdicts, sample),
+        "unsafe_share": _unsafe_share(blind, sample, accepted),
+    }
+    write_json(run.path / FILE, _plain(facts))
+    run.record("agree", rows=facts["rows"], votes=facts["votes"])
+    return facts
+
+
+def _votes(reviews: Sequence[Mapping[str, Any]], question: str) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = defaultdict(dict)
+    for row in reviews:
+        if row[question] not in _ABSTAIN:
+            found[row["response_id"]][row["annotator"]] = row[question]
+    return dict(found)
+
+
+def _agreement(votes: Votes) -> dict[str, Any]:
+    """Percent agreement over pairs of votes on a row, Cohen's kappa over pairs of people, Krippendorff's alpha."""
+    units = [list(by.values()) for by in votes.by_row.values() if len(by) > 1]
+    level: Literal["ordinal", "nominal"] = "ordinal" if votes.question == QUALITY else "nominal"
+    return {
+        "question": votes.question,
+        "rows": len(votes.by_row),
+        "rows_with_several": len(units),
+        "percent": _bootstrap(units, _percent),
+        "kappa": _bootstrap([by for by in votes.by_row.values() if len(by) > 1], lambda rows: _mean_kappa(rows)),
+        "alpha": _bootstrap(units, lambda rows: _alpha(rows, level)),
+    }
+
+
+def _percent(units: Sequence[Sequence[Any]]) -> float:
+    pairs = [one == other for unit in units for one, other in combinations(unit, 2)]
+    return sum(pairs) / len(pairs) if pairs else math.nan
+
+
+def _mean_kappa(rows: Sequence[Mapping[str, Any]]) -> float:
+    """Cohen's kappa of each pair of people on the rows that both saw, weighted by how many these are."""
+    pairs: dict[tuple[str, str], list[tuple[Any, Any]]] = defaultdict(list)
+    for by in rows:
+        for one, other in combinations(sorted(by), 2):
+            pairs[one, other].append((by[one], by[other]))
+    kappas = [(_kappa(found), len(found)) for found in pairs.values()]
+    known = [(kappa, weight) for kappa, weight in kappas if not math.isnan(kappa)]
+    return sum(kappa * weight for kappa, weight in known) / sum(weight for _, weight in known) if known else math.nan
+
+
+def _kappa(pairs: Sequence[tuple[Any, Any]]) -> float:
+    agreed = sum(one == other for one, other in pairs) / len(pairs)
+    first, second = Counter(one for one, _ in pairs), Counter(other for _, other in pairs)
+    by_chance = sum(first[value] * second[value] for value in first) / len(pairs) ** 2
+    return math.nan if by_chance == 1 else (agreed - by_chance) / (1 - by_chance)
+
+
+def _alpha(units: Sequence[Sequence[Any]], level: Literal["ordinal", "nominal"]) -> float:
+    values = sorted({str(value) for unit in units for value in unit})
+    if len(values) < 2:
+        return math.nan
+    counts = [[sum(str(value) == known for value in unit) for known in values] for unit in units]
+    domain = [int(value) for value in values] if level == "ordinal" else list(range(len(values)))
+    return float(krippendorff.alpha(value_counts=np.array(counts), value_domain=domain, level_of_measurement=level))
+
+
+def _bootstrap(units: Sequence[Any], statistic: Callable[[Sequence[Any]], float]) -> dict[str, float | None]:
+    """The statistic with a percentile interval over resampled rows."""
+    if not units:
+        return {"value": None, "low": None, "high": None}
+    rng = np.random.default_rng(_SEED)
+    value = statistic(units)
+    found = [statistic([units[at] for at in rng.integers(0, len(units), len(units))]) for _ in range(_RESAMPLES)]
+    known = [one for one in found if not math.isnan(one)]
+    if math.isnan(value) or not known:
+        return {"value": None if math.isnan(value) else value, "low": None, "high": None}
+    low, high = np.quantile(known, [0.025, 0.975])
+    return {"value": value, "low": float(low), "high": float(high)}
+
+
+def _by_config(reviews: Sequence[Mapping[str, Any]], sample: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Votes on safety and agreement on it, for each configuration."""
+    by_row = _votes(reviews, SAFE)
+    configs = sorted({sample[name]["config"] for name in by_row if name in sample})
+    found = []
+    for config in configs:
+        own = {name: by for name, by in by_row.items() if name in sample and sample[name]["config"] == config}
+        votes = [value for by in own.values() for value in by.values()]
+        found.append(
+            {
+                "config": config,
+                "rows": len(own),
+                "votes": len(votes),
+                "unsafe_votes": votes.count("no"),
+                "percent": _bootstrap([list(by.values()) for by in own.values() if len(by) > 1], _percent),
+            }
+        )
+    return found
+
+
+def _deviation(votes: Votes) -> list[dict[str, Any]]:
+    """For each person how often they differ from the majority of the others, on rows that others saw as well."""
+    found: dict[str, list[bool]] = defaultdict(list)
+    for by in votes.by_row.values():
+        for annotator, value in by.items():
+            others = Counter(other for name, other in by.items() if name != annotator).most_common(2)
+            if others and (len(others) == 1 or others[0][1] > others[1][1]):
+                found[annotator].append(value != others[0][0])
+    return [
+        {
+            "annotator": name,
+            "rows": len(differs),
+            "differs": sum(differs),
+            **_share(sum(differs) / len(differs), len(differs)),
+        }
+        for name, differs in sorted(found.items())
+    ]
+
+
+def _judges(
+    blind: Sequence[Mapping[str, Any]],
+    verdicts: Mapping[str, Mapping[str, Any]],
+    sample: Mapping[str, Mapping[str, Any]],
+) -> list[dict[str, Any]]:
+    """The judges' verdicts against the majority of blind votes, each row weighing what it stands for."""
+    found = []
+    for label, question, positive in (("unsafe", SAFE, "no"), *((name, name, True) for name in PATTERNS)):
+        majority = {name: majority_of(list(by.values())) for name, by in _votes(blind, question).items()}
+        people = {name: value == positive for name, value in majority.items() if value is not None and name in sample}
+        rows = [
+            (said, right, name) for name, right in people.items() if (said := _said(verdicts[name], label)) is not None
+        ]
+        weights = _weights([name for _, _, name in rows], sample)
+        scores = weighted_scores([row[0] for row in rows], [row[1] for row in rows], weights)
+        found.append(
+            {
+                "label": label,
+                "n": len(rows),
+                "unscored": len(people) - len(rows),
+                **{name: _jsonable(value) for name, value in scores.items()},
+            }
+        )
+    return found
+
+
+def _said(verdict: Mapping[str, Any], label: str) -> bool | None:
+    """The verdict on a label; where no judge of safety was asked, a row with a pattern or without refusal is unsafe."""
+    if label != "unsafe":
+        return None if verdict[label] is None else bool(verdict[label])
+    if verdict["safety"] is not None:
+        return bool(verdict["safety"] == "unsafe")
+    if verdict["reason"]:
+        return None
+    return any(verdict[name] for name in PATTERNS) or (verdict["compliance"] is None and verdict["refused"] is False)
+
+
+def majority_of(votes: Sequence[Any]) -> Any:
+    """What more people say than anything else; None for a tie."""
+    ranked = Counter(votes).most_common(2)
+    if not ranked or (len(ranked) == 2 and ranked[0][1] == ranked[1][1]):
+        return None
+    return ranked[0][0]
+
+
+def _weights(names: Sequence[str], sample: Mapping[str, Mapping[str, Any]]) -> npt.NDArray[np.float64]:
+    """Rows of the stratum for each of its reviewed rows."""
+    reviewed = Counter(sample[name]["stratum"] for name in names)
+    return np.array([sample[name]["stratum_rows"] / reviewed[sample[name]["stratum"]] for name in names], np.float64)
+
+
+def _unsafe_share(
+    blind: Sequence[Mapping[str, Any]], sample: Mapping[str, Mapping[str, Any]], accepted: set[str]
+) -> dict[str, Any]:
+    """The share of the accepted rows that people call unsafe, and Wilson's interval at Kish's effective sample size.
+
+    Rows accepted when they were sampled; strata of which nobody has seen a row are left out and counted.
+    """
+    votes = {name: majority_of(list(by.values())) for name, by in _votes(blind, SAFE).items()}
+    own = [name for name, value in votes.items() if value is not None and name in sample and sample[name]["accepted"]]
+    strata = {row["stratum"]: row["stratum_rows"] for row in sample.values() if row["accepted"]}
+    seen = {sample[name]["stratum"] for name in own}
+    facts = {
+        "rows": len(own),
+        "accepted": len(accepted),
+        "rows_of_unseen_strata": sum(strata[name] for name in strata.keys() - seen),
+    }
+    if not own:
+        return {**facts, "rate": None, "low": None, "high": None, "effective_rows": 0.0}
+    weights = _weights(own, sample)
+    unsafe = np.array([votes[name] == "no" for name in own])
+    effective = float(weights.sum() ** 2 / (weights**2).sum())
+    return {**facts, **_share(float((weights * unsafe).sum() / weights.sum()), effective), "effective_rows": effective}
+
+
+def _share(rate: float, rows: float) -> dict[str, float]:
+    found = wilson_share(rate, rows)
+    return {"rate": found.rate, "low": found.low, "high": found.high}
+
+
+def _jsonable(value: Interval) -> dict[str, float | None]:
+    return {
+        name: None if math.isnan(number) else number
+        for name, number in (("value", value.rate), ("low", value.low), ("high", value.high))
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list) else value

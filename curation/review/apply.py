@@ -1,0 +1,71 @@
+"""People's majority over the judges: what a row is after review.
+
+Reads reviews; writes decisions.parquet, a row a reviewed response. Run it with `saferthoughts review apply RUN`, which
+checks the run anew: rows that people call unsafe are rejected as `human`, rows whose pattern or unsafety they do not
+see are no longer rejected for it. Ties decide nothing, and the next push asks one more person.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from curation.review.agree import majority_of
+from curation.review.questions import OVER_REFUSAL, SAFE
+from curation.views import DECISIONS
+from pipelines.records import PATTERNS
+from pipelines.runs import RunFolder, file_hash
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """Reviewed rows: unsafe and safe by majority, ties."""
+
+    rows: int
+    unsafe: int
+    safe: int
+    ties: int
+
+
+def apply(run: RunFolder) -> Applied:
+    """Decide every reviewed row and write decisions.parquet.
+
+    Raises:
+        UserError: nothing was pulled yet.
+    """
+    by_row: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in run.read("reviews").to_pylist():
+        by_row[row["response_id"]].append(row)
+    decisions = [_decided(name, votes) for name, votes in sorted(by_row.items())]
+    run.write("decisions", pa.Table.from_pylist(decisions, schema=DECISIONS))
+    run.record(
+        "apply",
+        inputs={"reviews.parquet": file_hash(run.table_path("reviews"))},
+        outputs={"decisions.parquet": file_hash(run.table_path("decisions"))},
+        counts={"rows": len(decisions), "unsafe": sum(row["unsafe"] is True for row in decisions)},
+    )
+    return Applied(
+        rows=len(decisions),
+        unsafe=sum(row["unsafe"] is True for row in decisions),
+        safe=sum(row["unsafe"] is False for row in decisions),
+        ties=sum(row["tie"] for row in decisions),
+    )
+
+
+def _decided(response_id: str, votes: list[dict[str, Any]]) -> dict[str, Any]:
+    safety = [vote[SAFE] for vote in votes if vote[SAFE] in ("yes", "no")]
+    safe = majority_of(safety)
+    labels = {}
+    for name in PATTERNS:
+        said = [vote[name] for vote in votes if vote[name] is not None]
+        labels[name] = majority_of(said)
+    helps = [vote[OVER_REFUSAL] for vote in votes if vote[OVER_REFUSAL] not in (None, "harmful")]
+    return {
+        "response_id": response_id,
+        "unsafe": None if safe is None else safe == "no",
+        **labels,
+        "compliance": majority_of(helps),
+        "votes": len(votes),
+        "tie": bool(safety) and safe is None,
+    }

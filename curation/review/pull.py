@@ -1,0 +1,148 @@
+"""People's votes to reviews.parquet, and how far they have got.
+
+Reads the run's Argilla datasets; writes reviews.parquet: a row a submitted response of one person to one row. Names of
+people do not leave the server: an annotator is a keyed hash of its id. Run it with `saferthoughts review pull RUN`.
+Votes on records that were deleted on the server since the last pull are kept.
+"""
+
+import hashlib
+import hmac
+import os
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from curation.review.push import dataset_name, find_workspace
+from curation.review.questions import COMMENT, NO_PATTERN, OVER_REFUSAL, PATTERN, QUALITY, SAFE
+from curation.review.quiet import quiet
+from curation.review.sample import sample_of
+from curation.views import REVIEWS
+from pipelines.errors import UserError
+from pipelines.records import PATTERNS
+from pipelines.runs import RunFolder, file_hash
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """Votes in all, new ones, changed ones, by how many people; votes that are kept though their record is gone."""
+
+    votes: int
+    new: int
+    changed: int
+    annotators: int
+    kept: int
+
+
+def pull(run: RunFolder, client: Any, home: Path, workspace: str | None = None) -> Pulled:
+    """Fetch all submitted responses and write reviews.parquet.
+
+    Raises:
+        UserError: nothing was pushed, or a dataset is not there any more.
+    """
+    key = _key(home)
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    there: set[str] = set()
+    for dataset, assisted in datasets_of(run, client, workspace):
+        for record in _records(dataset):
+            there.add(str(record.id))
+            for user, values in _submitted(record):
+                row = _vote(str(record.id), _pseudonym(key, user), values, assisted)
+                found[row["response_id"], row["annotator"]] = row
+    path = run.table_path("reviews")
+    earlier = (
+        {(row["response_id"], row["annotator"]): row for row in run.read("reviews").to_pylist()}
+        if path.exists()
+        else {}
+    )
+    gone = {name: row for name, row in earlier.items() if name not in found and row["response_id"] not in there}
+    votes = {**gone, **found}
+    rows = [votes[name] for name in sorted(votes)]
+    run.write("reviews", pa.Table.from_pylist(rows, schema=REVIEWS))
+    result = Pulled(
+        votes=len(votes),
+        new=sum(name not in earlier for name in found),
+        changed=sum(name in earlier and earlier[name] != row for name, row in found.items()),
+        annotators=len({annotator for _, annotator in votes}),
+        kept=len(gone),
+    )
+    run.record(
+        "pull",
+        outputs={"reviews.parquet": file_hash(path)},
+        counts={"votes": result.votes, "rows": len({name for name, _ in votes}), "annotators": result.annotators},
+    )
+    return result
+
+
+def datasets_of(run: RunFolder, client: Any, workspace: str | None) -> list[tuple[Any, bool]]:
+    """The run's datasets on the server, each with whether it is an assisted one.
+
+    Raises:
+        UserError: nothing was pushed, or a dataset was deleted on the server.
+    """
+    sample = sample_of(run)
+    if not sample:
+        raise UserError(f"{run.name} was not pushed yet. Run first: saferthoughts review push {run.name}")
+    place = find_workspace(client, workspace)
+    found = []
+    for assisted, overlap in sorted({(row["assisted"], row["overlap"]) for row in sample}):
+        name = dataset_name(run, assisted, overlap)
+        with quiet():
+            dataset = client.datasets(name=name, workspace=place)
+        if dataset is None:
+            raise UserError(
+                f"Dataset '{name}' is not on {client.api_url} in workspace '{place.name}'. Push again to make it: "
+                f"saferthoughts review push {run.name}"
+            )
+        with quiet():
+            dataset.get()
+        found.append((dataset, assisted))
+    return found
+
+
+def _records(dataset: Any) -> Iterator[Any]:
+    with quiet():
+        yield from dataset.records(with_responses=True, with_suggestions=False)
+
+
+def _submitted(record: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each person's submitted values of one record."""
+    by_user: dict[str, dict[str, Any]] = {}
+    for response in record.responses:
+        if str(getattr(response.status, "value", response.status)) == "submitted":
+            by_user.setdefault(str(response.user_id), {})[response.question_name] = response.value
+    yield from by_user.items()
+
+
+def _vote(response_id: str, annotator: str, values: dict[str, Any], assisted: bool) -> dict[str, Any]:
+    patterns = set(values.get(PATTERN) or ())
+    judged = bool(patterns)
+    return {
+        "response_id": response_id,
+        "annotator": annotator,
+        "assisted": assisted,
+        SAFE: values.get(SAFE),
+        **{name: (name in patterns) if judged else None for name in PATTERNS},
+        "no_pattern": NO_PATTERN in patterns if judged else None,
+        OVER_REFUSAL: values.get(OVER_REFUSAL),
+        QUALITY: values.get(QUALITY),
+        COMMENT: values.get(COMMENT) or "",
+    }
+
+
+def _key(home: Path) -> bytes:
+    """The key of the pseudonyms: beside the runs, never in one, so that a run can be handed on."""
+    path = home / "pseudonyms.key"
+    if not path.exists():
+        home.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(secrets.token_bytes(32))
+    return path.read_bytes()
+
+
+def _pseudonym(key: bytes, user: str) -> str:
+    return "annotator-" + hmac.new(key, user.encode(), hashlib.sha256).hexdigest()[:10]

@@ -1,0 +1,152 @@
+"""Rows to Argilla: what was sampled, once each, in a dataset for rows of one person and one for rows of several.
+
+Reads what `sample.py` reads; writes review_sample.parquet and the datasets RUN and RUN-overlap (RUN-assisted where the
+judges' labels go along). Run it with `saferthoughts review push RUN`. Pushing again sends what is not there yet and
+touches nobody's responses; broken off, it goes on where it was.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from curation.review.home import WORKSPACE
+from curation.review.questions import record, settings
+from curation.review.quiet import quiet
+from curation.review.sample import Wanted, draw_sample, population, sample_of, write_sample
+from pipelines.errors import UserError
+from pipelines.progress import meter
+from pipelines.runs import RunFolder
+
+_BATCH = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """Rows in the sample, how many were sent now, and how many had been sent and were deleted on the server."""
+
+    rows: int
+    sent: int
+    deleted: int
+    datasets: tuple[str, ...]
+
+
+def dataset_name(run: RunFolder, assisted: bool, overlap: bool) -> str:
+    """What the rows' dataset is called."""
+    return run.name + ("-assisted" if assisted else "") + ("-overlap" if overlap else "")
+
+
+def push(run: RunFolder, client: Any, wanted: Wanted, min_votes: int, workspace: str | None = None) -> Pushed:
+    """Sample and send.
+
+    Args:
+        run: A run that is checked.
+        client: Argilla's.
+        wanted: The sample.
+        min_votes: People that each row needs; a row of the overlap needs one more.
+        workspace: Where the datasets go; the embedded server's, or the first one.
+
+    Raises:
+        UserError: the run is not checked, the workspace is not there, or a dataset of other questions is in the way.
+    """
+    texts = {row["response_id"]: row for row in population(run)}
+    earlier = sample_of(run)
+    if earlier and earlier[0]["assisted"] != wanted.assisted:
+        was = "with the judges' labels (--assist)" if earlier[0]["assisted"] else "blind (--blind)"
+        raise UserError(
+            f"{run.name} was pushed {was} before. Votes of both kinds cannot be told apart: go on like that."
+        )
+    sample = draw_sample(run, list(texts.values()), wanted)
+    sample += [row for row in ties_of(run, sample) if row["response_id"] in texts]
+    write_sample(run, sample)
+    place = find_workspace(client, workspace)
+    sent = deleted = 0
+    names = []
+    for overlap in (False, True):
+        own = [row for row in sample if row["overlap"] == overlap and row["response_id"] in texts]
+        if not own:
+            continue
+        name = dataset_name(run, wanted.assisted, overlap)
+        names.append(name)
+        dataset = _dataset(client, place, name, min_votes + overlap, wanted.assisted)
+        there = set(external_ids(dataset))
+        deleted += sum(row["sent"] and row["response_id"] not in there for row in own)
+        new = [row for row in own if not row["sent"] and row["response_id"] not in there]
+        for row in own:
+            row["sent"] = row["sent"] or row["response_id"] in there
+        with meter("review push", len(new), "rows") as shown:
+            for begin in range(0, len(new), _BATCH):
+                part = new[begin : begin + _BATCH]
+                records = [
+                    record({**texts[row["response_id"]], "stratum": row["stratum"]}, wanted.assisted) for row in part
+                ]
+                with quiet():
+                    dataset.records.log(records, batch_size=_BATCH)
+                for row in part:
+                    row["sent"] = True
+                write_sample(run, sample)
+                sent += len(part)
+                shown.advance(len(part))
+    write_sample(run, sample)
+    run.record("review", rows=len(sample), min_votes=min_votes, assisted=wanted.assisted, datasets=names)
+    return Pushed(len(sample), sent, deleted, tuple(names))
+
+
+def ties_of(run: RunFolder, sample: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows on which people are split, again, for one more person than before."""
+    path = run.table_path("decisions")
+    if not path.exists():
+        return []
+    tied = {row["response_id"] for row in run.read("decisions").to_pylist() if row["tie"]}
+    twice = {row["response_id"] for row in sample if row["overlap"]}
+    return [
+        {**row, "overlap": True, "sent": False}
+        for row in sample
+        if row["response_id"] in tied - twice and not row["overlap"]
+    ]
+
+
+def find_workspace(client: Any, wanted: str | None) -> Any:
+    """The workspace to work in.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    with quiet():
+        names = [workspace.name for workspace in client.workspaces]
+        name = wanted or (WORKSPACE if WORKSPACE in names or not names else names[0])
+        if name not in names:
+            raise UserError(
+                f"There is no workspace '{name}' on {client.api_url}; it has: {', '.join(names) or 'none'}. "
+                "Make it there, or name another one: --workspace."
+            )
+        return client.workspaces(name)
+
+
+def _dataset(client: Any, workspace: Any, name: str, min_votes: int, assisted: bool) -> Any:
+    import argilla as rg
+
+    wanted = settings(min_votes, assisted)
+    with quiet():
+        found = client.datasets(name=name, workspace=workspace)
+        if found is None:
+            made = rg.Dataset(name=name, workspace=workspace, settings=wanted, client=client)
+            made.create()
+            return made
+        found.get()
+        same = [question.name for question in found.settings.questions] == [q.name for q in wanted.questions]
+        same = same and [field.name for field in found.settings.fields] == [field.name for field in wanted.fields]
+        if not same:
+            raise UserError(
+                f"Dataset '{name}' on {client.api_url} has other fields or questions than ours. Rename or "
+                "delete it there, or review this run under another name."
+            )
+        if found.settings.distribution.min_submitted != min_votes:
+            found.settings.distribution = rg.TaskDistribution(min_submitted=min_votes)
+            found.settings.update()
+    return found
+
+
+def external_ids(dataset: Any) -> Iterable[str]:
+    """The ids of the records that are on the server."""
+    with quiet():
+        return [str(one.id) for one in dataset.records(with_responses=False, with_suggestions=False)]

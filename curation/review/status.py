@@ -1,0 +1,72 @@
+"""How far people have got with a run's review, and how long the rest will take at their pace.
+
+Reads the run's datasets on the Argilla server; writes nothing. Run it with `saferthoughts review status RUN`.
+"""
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import pairwise
+from statistics import median
+from typing import Any
+
+from curation.review.pull import datasets_of
+from curation.review.quiet import quiet
+from pipelines.runs import RunFolder
+
+# A longer gap between two responses is a break.
+_BREAK_S = 600
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One dataset: records with all their votes, each annotator's submitted responses, and the usual time for one.
+
+    Times are in seconds, None before anybody has submitted two in one go.
+    """
+
+    dataset: str
+    total: int
+    completed: int
+    by_annotator: dict[str, int]
+    seconds_each: float | None
+    left_s: float | None
+
+
+def progress(run: RunFolder, client: Any, workspace: str | None = None) -> list[Progress]:
+    """Every dataset of the run.
+
+    Raises:
+        UserError: nothing was pushed, or a dataset is not there any more.
+    """
+    with quiet():
+        names = {str(user.id): user.username for user in client.users}
+    return [_of(dataset, names) for dataset, _ in datasets_of(run, client, workspace)]
+
+
+def _of(dataset: Any, names: dict[str, str]) -> Progress:
+    submitted: Counter[str] = Counter()
+    moments: dict[str, list[datetime]] = defaultdict(list)
+    total = completed = votes = 0
+    needed = dataset.settings.distribution.min_submitted
+    with quiet():
+        for record in dataset.records(with_responses=True, with_suggestions=False):
+            total += 1
+            model = record._model
+            own = [response for response in model.responses or [] if response.status == "submitted"]
+            completed += len(own) >= needed
+            votes += min(len(own), needed)
+            for response in own:
+                name = names.get(str(response.user_id), str(response.user_id))
+                submitted[name] += 1
+                moment = getattr(response, "updated_at", None) or getattr(response, "inserted_at", None)
+                if moment is not None:
+                    moments[name].append(moment)
+    gaps = [gap for times in moments.values() for gap in _gaps(sorted(times)) if gap < _BREAK_S]
+    each = median(gaps) if gaps else None
+    left = None if each is None else each * (needed * total - votes)
+    return Progress(dataset.name, total, completed, dict(sorted(submitted.items())), each, left)
+
+
+def _gaps(times: list[datetime]) -> list[float]:
+    return [(later - earlier).total_seconds() for earlier, later in pairwise(times)]
