@@ -6,7 +6,8 @@ by the quality checks, `saferthoughts sql` and the report.
 prompts, responses, judgements, verdicts, repairs, reviews, decisions, accepted, rejected, duplicates, contamination,
 selected
     as the stages wrote them
-    (verdicts: with people's majority in the judges' place, where `review apply` found one)
+    (verdicts: with people's majority in the judges' place, where `review apply` found one; what people call unsafe is
+    left to the check `human`)
 judged          the verdicts as the judges gave them
 settings        the run's `checks`, a column each
 variants        variant, least_words, most_words, refusal_begins: the shape that a variant asks for
@@ -92,7 +93,7 @@ _OVERRULED = f"""
             judged.overthinking
         ) AS overthinking,
         coalesce(decisions.compliance, judged.compliance) AS compliance,
-        CASE decisions.unsafe WHEN true THEN 'unsafe' WHEN false THEN 'safe' ELSE judged.safety END AS safety
+        CASE WHEN decisions.unsafe = false THEN 'safe' ELSE judged.safety END AS safety
     )
     FROM judged LEFT JOIN decisions USING (response_id)
 """  # noqa: S608

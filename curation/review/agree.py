@@ -18,6 +18,7 @@ import numpy.typing as npt
 from curation.review.questions import OVER_REFUSAL, QUALITY, SAFE
 from curation.review.sample import sample_of
 from curation.views import open_views
+from pipelines.errors import UserError
 from pipelines.records import PATTERNS
 from pipelines.runs import RunFolder, file_hash, write_json
 from pipelines.statistics import Interval, weighted_scores, wilson_share
@@ -43,6 +44,10 @@ def agree(run: RunFolder) -> dict[str, Any]:
         UserError: nothing was pulled yet, or a table is broken.
     """
     reviews = run.read("reviews").to_pylist()
+    if not reviews:
+        raise UserError(
+            f"Nobody has voted on rows of {run.name} yet. After they have: saferthoughts review pull {run.name}"
+        )
     with open_views(run, "responses", "verdicts", "reviews") as db:
         verdicts = {row["response_id"]: row for row in db.sql("FROM judged").to_arrow_table().to_pylist()}
         accepted = {name for (name,) in db.sql("SELECT response_id FROM accepted").fetchall()}

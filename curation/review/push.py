@@ -80,7 +80,7 @@ def push(run: RunFolder, client: Any, wanted: Wanted, min_votes: int, workspace:
                     record({**texts[row["response_id"]], "stratum": row["stratum"]}, wanted.assisted) for row in part
                 ]
                 with quiet():
-                    dataset.records.log(records, batch_size=_BATCH)
+                    dataset.records.log(records, batch_size=len(records))
                 for row in part:
                     row["sent"] = True
                 write_sample(run, sample)

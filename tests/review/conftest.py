@@ -1,0 +1,100 @@
+"""A real Argilla server for the session, and a run whose rows can be sent to it."""
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from curation.checks import check
+from curation.review.home import connect
+from curation.review.serve import serving
+from pipelines.errors import UserError
+from pipelines.repair import repair
+from pipelines.runs import RunFolder
+
+pytest.importorskip("argilla", reason="the review extra is not installed")
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server with its accounts, and plain HTTP to it as one of them."""
+
+    runs: Path
+    url: str
+    process: int
+
+    def account(self, name: str) -> dict[str, str]:
+        found = json.loads((self.runs / ".argilla" / "credentials.json").read_text())["accounts"]
+        return next(account for account in found if account["username"] == name)
+
+    def ask(self, path: str, name: str = "owner", body: Any = None, method: str | None = None) -> Any:
+        request = urllib.request.Request(
+            f"{self.url}/api/v1/{path}",
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"X-Argilla-Api-Key": self.account(name)["api_key"], "Content-Type": "application/json"},
+            method=method,
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.loads(answer.read() or b"null")
+
+    def client(self) -> Any:
+        """One for all tests: Argilla's client never closes its connections."""
+        return _client(self.runs, self.process)
+
+    def records(self, dataset: str, name: str = "owner") -> list[dict[str, Any]]:
+        (found,) = [item for item in self.ask("me/datasets", name)["items"] if item["name"] == dataset]
+        return list(self.ask(f"datasets/{found['id']}/records?limit=1000&include=responses", "owner")["items"])
+
+    def vote(self, record: dict[str, Any], name: str, safe: str = "yes", patterns: tuple[str, ...] = ("none",)) -> None:
+        values = {"safe": {"value": safe}, "patterns": {"value": list(patterns)}}
+        self.ask(f"records/{record['id']}/responses", name, {"values": values, "status": "submitted"}, "POST")
+
+
+@cache
+def _client(runs: Path, process: int) -> Any:
+    return connect(runs)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    runs = tmp_path_factory.mktemp("reviewed")
+    try:
+        with serving(runs / ".argilla", 0, 2) as running:
+            yield Server(runs, running.url, running.process)
+    except UserError as error:
+        if "cannot be installed" not in str(error):
+            raise
+        pytest.skip(f"argilla-server's environment cannot be made: {error}")
+
+
+@pytest.fixture
+def checked(judged: RunFolder) -> RunFolder:
+    """A run that is generated, judged, repaired and checked."""
+    repair(judged)
+    check(judged)
+    return judged
+
+
+@pytest.fixture
+def named(checked: RunFolder, request: pytest.FixtureRequest) -> Callable[[], RunFolder]:
+    """The run under a name of the test's own, since all tests share one server."""
+
+    def renamed() -> RunFolder:
+        name = request.node.name.split("[")[0].removeprefix("test_")[:50].replace("_", "-")
+        checked.path.rename(checked.path.with_name(name))
+        return RunFolder(checked.path.with_name(name))
+
+    return renamed
+
+
+def refused(call: Callable[[], Any]) -> int:
+    """The HTTP status of a call that is refused."""
+    with pytest.raises(urllib.error.HTTPError) as error:
+        call()
+    return int(error.value.code)
