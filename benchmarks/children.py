@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 _ROOT = Path(__file__).resolve().parent.parent
 _SAMPLE_EVERY_S = 0.2

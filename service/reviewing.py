@@ -1,6 +1,7 @@
 """Commands of people's review: `saferthoughts review serve|push|status|pull|agree|apply`."""
 
 import signal
+import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -27,6 +28,7 @@ def serve(
     """
     from curation.review.home import home_of
     from curation.review.serve import serving
+    from pipelines.errors import UserError
 
     def stop(number: int, frame: "FrameType | None") -> None:
         raise KeyboardInterrupt
@@ -39,7 +41,11 @@ def serve(
             for account in running.new_accounts:
                 say(f"  new account: {account['username']}, password {account['password']}")
             say(f"Accounts and keys are in {home / 'credentials.json'}, which only you can read.")
-            signal.pause()
+            while not running.ended():
+                time.sleep(0.5)
+        raise UserError(
+            f"The Argilla server has ended. Why is in {home / 'server.log'}; start it again with the same command."
+        )
     except KeyboardInterrupt:
         say("Stopped. The data are kept; start it again with the same command.")
 

@@ -72,7 +72,7 @@ def connect(runs: Path) -> Any:
     try:
         with quiet():
             return argilla.Argilla(api_url=url, api_key=key)
-    except Exception as error:
+    except UserError as error:
         raise UserError(f"Argilla at {url} refuses the API key. {_which_key()}") from error
 
 

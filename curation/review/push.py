@@ -128,6 +128,10 @@ def _dataset(client: Any, workspace: Any, name: str, min_votes: int, assisted: b
     wanted = settings(min_votes, assisted)
     with quiet():
         found = client.datasets(name=name, workspace=workspace)
+        if found is not None and not found._is_published():
+            # A creation that was broken off: without all of its questions nobody can have voted.
+            found.delete()
+            found = None
         if found is None:
             made = rg.Dataset(name=name, workspace=workspace, settings=wanted, client=client)
             made.create()

@@ -1,14 +1,22 @@
-"""Argilla's client without its progress bars and warnings: a command tells what it did in its own words."""
+"""Argilla's client without its progress bars and warnings, and with its failures as one line."""
 
 import functools
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from pipelines.errors import UserError
+
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No output of the client's own inside the block; errors still raise."""
+    """No output of the client's own inside the block.
+
+    Raises:
+        UserError: the server could not be reached, or refused something.
+    """
+    import httpx
+    from argilla._exceptions import ArgillaError
     from argilla.records import _dataset_records as records
 
     original = records.tqdm
@@ -17,5 +25,10 @@ def quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
+    except (httpx.HTTPError, ArgillaError) as error:
+        told = " ".join(str(error).split())[:300] or type(error).__name__
+        raise UserError(
+            f"The Argilla server failed at this: {told}. What was sent is kept; run the same command again."
+        ) from error
     finally:
         records.tqdm = original

@@ -36,6 +36,7 @@ class Serving:
     process: int
     new_accounts: tuple[dict[str, str], ...]
     seconds: float
+    ended: Callable[[], bool]
 
 
 def environment(tell: Callable[[str], None]) -> Path:
@@ -95,7 +96,7 @@ def serving(home: Path, port: int, annotators: int, tell: Callable[[str], None] 
         try:
             _wait_for(url, process, home / "server.log", begin)
             remember(home, url, process.pid)
-            yield Serving(url, process.pid, tuple(new), time.monotonic() - begin)
+            yield Serving(url, process.pid, tuple(new), time.monotonic() - begin, lambda: process.poll() is not None)
         finally:
             forget(home)
             _stop(process)

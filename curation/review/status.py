@@ -4,9 +4,10 @@ Reads the run's datasets on the Argilla server; writes nothing. Run it with `saf
 """
 
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import pairwise
+from itertools import count, pairwise
 from statistics import median
 from typing import Any
 
@@ -16,6 +17,7 @@ from pipelines.runs import RunFolder
 
 # A longer gap between two responses is a break.
 _BREAK_S = 600
+_PAGE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,31 +43,41 @@ def progress(run: RunFolder, client: Any, workspace: str | None = None) -> list[
     """
     with quiet():
         names = {str(user.id): user.username for user in client.users}
-    return [_of(dataset, names) for dataset, _ in datasets_of(run, client, workspace)]
+    return [_of(client, dataset, names) for dataset, _ in datasets_of(run, client, workspace)]
 
 
-def _of(dataset: Any, names: dict[str, str]) -> Progress:
+def _of(client: Any, dataset: Any, names: dict[str, str]) -> Progress:
     submitted: Counter[str] = Counter()
     moments: dict[str, list[datetime]] = defaultdict(list)
     total = completed = votes = 0
     needed = dataset.settings.distribution.min_submitted
     with quiet():
-        for record in dataset.records(with_responses=True, with_suggestions=False):
+        for record in _records(client, dataset):
             total += 1
-            model = record._model
-            own = [response for response in model.responses or [] if response.status == "submitted"]
+            own = [response for response in record.get("responses", []) if response["status"] == "submitted"]
             completed += len(own) >= needed
             votes += min(len(own), needed)
             for response in own:
-                name = names.get(str(response.user_id), str(response.user_id))
+                name = names.get(response["user_id"], response["user_id"])
                 submitted[name] += 1
-                moment = getattr(response, "updated_at", None) or getattr(response, "inserted_at", None)
-                if moment is not None:
-                    moments[name].append(moment)
+                moments[name].append(datetime.fromisoformat(response["inserted_at"]))
     gaps = [gap for times in moments.values() for gap in _gaps(sorted(times)) if gap < _BREAK_S]
     each = median(gaps) if gaps else None
     left = None if each is None else each * (needed * total - votes)
     return Progress(dataset.name, total, completed, dict(sorted(submitted.items())), each, left)
+
+
+def _records(client: Any, dataset: Any) -> Iterator[dict[str, Any]]:
+    """The server's records with their responses; the client's own objects leave out when a response was given."""
+    for offset in count(0, _PAGE):
+        answer = client.http_client.get(
+            f"/api/v1/datasets/{dataset.id}/records", params={"include": "responses", "limit": _PAGE, "offset": offset}
+        )
+        answer.raise_for_status()
+        items = answer.json()["items"]
+        yield from items
+        if len(items) < _PAGE:
+            return
 
 
 def _gaps(times: list[datetime]) -> list[float]:

@@ -109,6 +109,11 @@ def test_a_share_of_rows_goes_to_one_more_person(server: Server, named: Named) -
     counts = {one.dataset: one for one in progress(run, server.client())}
     assert (counts[run.name].completed, counts[f"{run.name}-overlap"].completed) == (1, 0)
     assert counts[run.name].by_annotator == {"annotator-1": 1}
+    assert counts[run.name].left_s is None
+    server.vote(server.records(run.name)[1], "annotator-1")
+    one = progress(run, server.client())[0]
+    assert one.seconds_each is not None
+    assert one.left_s == pytest.approx(one.seconds_each * (one.total - 2))
 
 
 def test_blind_records_carry_no_suggestions_and_assisted_ones_are_told_apart(server: Server, named: Named) -> None:
@@ -237,3 +242,11 @@ def test_a_dataset_of_other_questions_is_left_alone(server: Server, named: Named
     with pytest.raises(UserError, match="has other fields or questions than ours"):
         push(run, client, BLIND, 1)
     assert server.records(run.name) == []
+
+
+def test_a_dataset_that_was_made_by_half_is_made_again(server: Server, named: Named) -> None:
+    run = named()
+    workspace = server.ask("me/workspaces")["items"][0]["id"]
+    server.ask("datasets", body={"name": run.name, "workspace_id": workspace}, method="POST")
+    assert push(run, server.client(), BLIND, 1).sent == 20
+    assert len(server.records(run.name)) == 20

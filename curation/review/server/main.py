@@ -1,4 +1,4 @@
-"""The real argilla-server on one machine: SQLite, our search engine, a Redis protocol server in this process.
+"""The real argilla-server on one machine: SQLite, our search engine, and a Redis that lives in this process.
 
 Run by `saferthoughts review serve` with the Python of argilla-server's own environment:
 
@@ -12,7 +12,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import sys
 import threading
 import time
@@ -27,21 +26,19 @@ def main() -> None:
     """Prepare everything and serve."""
     parent = os.getppid()
     credentials = json.loads((HOME / "credentials.json").read_text(encoding="utf-8"))
-    redis = _redis()
     # argilla_server reads its settings when it is imported.
     os.environ.update(
         ARGILLA_HOME_PATH=str(HOME),
         ARGILLA_SEARCH_ENGINE="sql",
-        ARGILLA_REDIS_URL=f"redis://127.0.0.1:{redis}/0",
         ARGILLA_CORS_ORIGINS="[]",
         ARGILLA_AUTH_SECRET_KEY=credentials["secret"],
-        ARGILLA_ENABLE_TELEMETRY="0",
         ARGILLA_DOCS_ENABLED="0",
         ARGILLA_ENABLE_SHARE_YOUR_PROGRESS="0",
         HF_HUB_OFFLINE="1",
         HF_HUB_DISABLE_TELEMETRY="1",
     )
     sys.path.insert(0, str(Path(__file__).parent))
+    _without_redis()
     import argilla_server
     import engine
     import uvicorn
@@ -109,18 +106,29 @@ def _lighten() -> None:
         setattr(module, name, instead)
 
 
-def _redis() -> int:
-    """Start a Redis protocol server in this process; its port."""
-    from fakeredis import TcpFakeServer
+def _without_redis() -> None:
+    """Give the server a Redis that lives in this process, and its one job of ours a place to run.
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    server = TcpFakeServer(("127.0.0.1", port), server_type="redis")
-    # Open connections would otherwise keep the process alive at its end.
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    return port
+    fakeredis' server on a socket breaks transactions off now and then, and the server then answers 500; the same store
+    without a socket does not. The job brings the records' status up to date when a dataset's distribution changes;
+    there is no worker for it, so it runs in the server's own loop.
+    """
+    import fakeredis
+    import redis
+
+    store = fakeredis.FakeRedis()
+    redis.from_url = lambda *_, **__: store
+    from argilla_server.jobs import dataset_jobs
+
+    job = dataset_jobs.update_dataset_records_status_job
+    running: set[Any] = set()
+
+    def start(*args: Any) -> None:
+        task = asyncio.get_running_loop().create_task(job(*args))
+        running.add(task)
+        task.add_done_callback(running.discard)
+
+    job.delay = start
 
 
 def _end_with(parent: int) -> None:
