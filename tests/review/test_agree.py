@@ -215,7 +215,7 @@ def test_a_release_obeys_its_gate_and_tells_what_is_missing(checked: RunFolder) 
     check(checked)
     released = build_release(checked)
     card = (released.folder / "README.md").read_text()
-    assert f"1 people gave {len(rows)} votes on {len(rows)} rows" in card or "## People" in card
+    assert f"1 person gave {len(rows)} votes on {len(rows)} rows" in card
     assert "no person has looked at them" not in card
 
 
