@@ -176,6 +176,43 @@ def build(name: RunName) -> None:
     _stage("release", name)
 
 
+@release_app.command()
+def verify(folder: Annotated[Path, typer.Argument(help="A release folder.", metavar="FOLDER")]) -> None:
+    """Compute again what can be computed of a release, and name what does not match.
+
+    Example: saferthoughts release verify runs/demo/release
+    """
+    from cards.verify import verify as compute
+    from pipelines.errors import Incomplete
+
+    found = compute(folder)
+    for fault in found.faults:
+        say(fault)
+    if found.faults:
+        raise Incomplete(f"{len(found.faults)} of {found.checked} things do not match in {folder}")
+    say(f"{folder}: {found.checked} things computed again, all match")
+
+
+@app.command()
+def regenerate(
+    folder: Annotated[Path, typer.Argument(help="A release folder.", metavar="FOLDER")],
+    name: RunName,
+    teacher: TeacherName = None,
+    general_teacher: GeneralName = None,
+    teachers: TeacherFile = None,
+    base_url: BaseUrl = None,
+    model: ModelName = None,
+    api_key_env: KeyVariable = None,
+) -> None:
+    """Start a run like the one behind a release, with another teacher: same prompts, variants, judges and settings.
+
+    Example: saferthoughts regenerate runs/demo/release mine --teacher deepseek
+    """
+    from service.stages import regenerate_run
+
+    say(regenerate_run(Settings.runs, folder, name, teacher, general_teacher, teachers, (base_url, model, api_key_env)))
+
+
 @app.command()
 def train(
     recipe: Annotated[str, typer.Argument(help="A recipe's name or file.", metavar="RECIPE")],

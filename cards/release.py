@@ -5,7 +5,9 @@ Reads a run's tables; writes, all at once or not at all,
     release/
       README.md           the card
       data/<config>/train-00000-of-00001.parquet
-      lineage.json        teachers, settings, hashes, counts
+      prompts.parquet     all prompts of the run, for `saferthoughts regenerate`
+      lineage.json        teachers, settings, instructions, rubrics, hashes, counts
+      LICENSE
       checksums.sha256
 
 Run it with `saferthoughts release build RUN`; read it with `datasets.load_dataset("runs/RUN/release", "improved")`.
@@ -16,10 +18,23 @@ from pathlib import Path
 from typing import Any
 
 from cards.card import dataset_card
-from cards.rows import METADATA, PUBLIC, accepted_rows, config_of, configs_of, metadata_row, public_row, write_config
+from cards.provenance import packages, source_state
+from cards.rows import (
+    METADATA,
+    PUBLIC,
+    accepted_rows,
+    config_of,
+    configs_of,
+    content_hash,
+    metadata_row,
+    public_row,
+    write_config,
+    write_prompts,
+)
 from curation.review.gate import agreement_of, check_gate
 from pipelines.config import Judge, RunConfig, load_config
 from pipelines.errors import UserError
+from pipelines.judges.patterns import rubric
 from pipelines.judges.scoring import read_scores
 from pipelines.records import content_id
 from pipelines.runs import VERSION, RunFolder, atomic_folder, file_hash, write_json, write_text
@@ -51,12 +66,17 @@ def build_release(run: RunFolder) -> Released:
     for row in rows:
         by_config[config_of(row)].append(row)
     filled = {name: part for name, part in by_config.items() if part}
-    lineage = lineage_of(run, config, run_id, {name: len(part) for name, part in by_config.items()})
     folder = run.path / "release"
     with atomic_folder(folder) as temporary:
-        for name, part in filled.items():
-            write_config(temporary, name, [public_row(row, run_id) for row in part], PUBLIC)
+        content = {
+            name: content_hash(write_config(temporary, name, [public_row(row, run_id) for row in part], PUBLIC))
+            for name, part in filled.items()
+        }
         write_config(temporary, "metadata", [metadata_row(row) for row in rows], METADATA)
+        write_prompts(temporary / "prompts.parquet", run)
+        write_text(temporary / "LICENSE", license_text(config.release.license))
+        counts = {name: len(part) for name, part in by_config.items()}
+        lineage = {**lineage_of(run, config, run_id, counts), "content": content}
         write_json(temporary / "lineage.json", lineage)
         write_text(temporary / "README.md", dataset_card(lineage))
         files = sorted(path for path in temporary.rglob("*") if path.is_file())
@@ -65,6 +85,13 @@ def build_release(run: RunFolder) -> Released:
     counts = {name: len(part) for name, part in filled.items()}
     run.record("release", rows=counts, checksums=file_hash(folder / "checksums.sha256"))
     return Released(folder, counts)
+
+
+def license_text(name: str) -> str:
+    """The text of the release's licence, or where to find it: only our own is here."""
+    if name == "apache-2.0":
+        return (Path(__file__).parents[1] / "LICENSE").read_text(encoding="utf-8")
+    return f"This dataset is licensed under {name}. Its text: https://spdx.org/licenses/\n"
 
 
 def lineage_of(run: RunFolder, config: RunConfig, run_id: str, rows: dict[str, int]) -> dict[str, Any]:
@@ -96,6 +123,7 @@ def lineage_of(run: RunFolder, config: RunConfig, run_id: str, rows: dict[str, i
             name: {
                 "teacher": config.teacher_of(name),
                 "description": config.variant(name).description,
+                "instruction": config.variant(name).instruction,
                 "instruction_sha256": config.variant(name).instruction_hash(),
             }
             for name in config.variants
@@ -115,6 +143,10 @@ def lineage_of(run: RunFolder, config: RunConfig, run_id: str, rows: dict[str, i
         "overlap": _overlap(run, stages.get("contamination")),
         "funnel": stages["judge"]["by_variant"],
         "rows": rows,
+        "prompt_ids": content_id(*run.read("prompts")["prompt_id"].to_pylist()),
+        "config": config.model_dump(mode="json"),
+        "packages": packages(),
+        "source": source_state(),
     }
 
 
@@ -131,7 +163,8 @@ def _judging(run: RunFolder, config: RunConfig, stage: dict[str, Any]) -> dict[s
         judges[name] = {**judge.model_dump(mode="json"), **asked, "requests": stage["requests"][name]}
     return {
         "judges": judges,
-        **{key: stage[key] for key in ("vote", "rubrics", "cost_usd", "disagreement")},
+        **{key: stage[key] for key in ("vote", "cost_usd", "disagreement")},
+        "rubrics": {name: {"text": rubric(name), "sha256": digest} for name, digest in stage["rubrics"].items()},
         "scores": read_scores(run),
     }
 

@@ -3,6 +3,7 @@
 Reads prompts, responses, judgements, verdicts and accepted of a run; `write_config` writes one configuration's file.
 """
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -142,14 +143,33 @@ def metadata_row(row: dict[str, Any]) -> dict[str, Any]:
     return {"id": row["response_id"], "config": config_of(row), **own}
 
 
-def write_config(folder: Path, config: str, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
-    """Write one configuration; the same rows give the same bytes with the same pyarrow."""
+def write_prompts(path: Path, run: RunFolder) -> None:
+    """All prompts of the run, accepted or not, in the order that they were drawn in."""
+    _write(run.read("prompts"), path)
+
+
+def content_hash(table: pa.Table) -> str:
+    """A hash of the rows themselves, in order of id: the same whatever wrote the parquet file, and however."""
+    digest = hashlib.sha256()
+    for row in sorted(table.to_pylist(), key=lambda row: str(row["id"])):
+        digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode())
+        digest.update(b"\n")
+    return digest.hexdigest()
+
+
+def write_config(folder: Path, config: str, rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
+    """Write one configuration and return it; the same rows give the same bytes with the same pyarrow."""
     target = folder / "data" / config / FILE
     target.parent.mkdir(parents=True)
     table = pa.Table.from_pylist(sorted(rows, key=lambda row: str(row["id"])), schema=schema)
+    _write(table, target)
+    return table
+
+
+def _write(table: pa.Table, path: Path) -> None:
     pq.write_table(
         table,
-        target,
+        path,
         compression="zstd",
         compression_level=9,
         version="2.6",

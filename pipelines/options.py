@@ -52,7 +52,7 @@ def configured(options: Options) -> RunConfig:
     teacher = options.teacher
     if options.base_url or options.model or options.api_key_env:
         teacher = teacher or "flags"
-        teachers[teacher] = _teacher(options)
+        teachers[teacher] = teacher_at(options.base_url, options.model, options.api_key_env)
         values.setdefault("teachers", {}).pop(teacher, None)
     flags: list[tuple[str, Any]] = [
         ("prompts.source", options.source),
@@ -93,10 +93,15 @@ def _instruction(text: str) -> tuple[str, str]:
         raise UserError(f"--instruction {text}: the file cannot be read: {error}") from error
 
 
-def _teacher(options: Options) -> Teacher:
-    if not (options.base_url and options.model):
+def teacher_at(base_url: str | None, model: str | None, api_key_env: str | None) -> Teacher:
+    """The teacher at an endpoint.
+
+    Raises:
+        UserError: the endpoint or the model is missing.
+    """
+    if not (base_url and model):
         raise UserError("--base-url and --model go together: the endpoint, and the model to ask for there.")
-    fields = {"base_url": options.base_url, "model": options.model, "api_key_env": options.api_key_env}
+    fields = {"base_url": base_url, "model": model, "api_key_env": api_key_env}
     return validated(Teacher, fields, "the options")
 
 

@@ -35,7 +35,7 @@ ORDER = (
         "eval",
         "report",
     ),
-    *("sql", "duplicates", "contamination", "teachers", "ledger", "student", "rehearse", "doctor"),
+    *("regenerate", "sql", "duplicates", "contamination", "teachers", "ledger", "student", "rehearse", "doctor"),
 )
 
 

@@ -116,6 +116,9 @@ def agree(name: RunName) -> None:
     say(f"{found['votes']} votes by {found['annotators']} people on {found['rows']} rows")
     out.print(_agreement_table(found["agreement"]))
     out.print(_judges_table(found["judges"]))
+    for one in found["by_config"]:
+        told = "" if one["percent"]["value"] is None else f", {_told(one['percent'])} % agreement"
+        say(f"{one['config']}: {one['unsafe_votes']} of {one['votes']} votes on {one['rows']} rows say unsafe{told}")
     for one in found["deviation"]:
         say(f"{one['annotator']}: differs from the others' majority on {one['differs']} of {one['rows']} rows")
     share = found["unsafe_share"]

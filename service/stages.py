@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.engine import LOCAL, Engine
-from pipelines.errors import Incomplete, unknown
+from pipelines.errors import Incomplete, UserError, unknown
 from pipelines.options import Options, configured
 from pipelines.runs import RunFolder
 from pipelines.start import start
@@ -189,6 +189,35 @@ def _release(run: RunFolder) -> str:
     done = build_release(run)
     rows = ", ".join(f"{name} {count}" for name, count in done.rows.items())
     return f"{done.folder}: {rows}"
+
+
+def regenerate_run(
+    runs: Path,
+    folder: Path,
+    name: str,
+    teacher: str | None,
+    general: str | None,
+    teachers: Path | None,
+    endpoint: tuple[str | None, str | None, str | None],
+) -> str:
+    """Start a run from a release, with another teacher: a named one, or an endpoint with a model and a key's variable.
+
+    Raises:
+        UserError: neither is given, or one that is not known.
+    """
+    from cards.regenerate import regenerate
+    from pipelines.options import teacher_at
+
+    if teacher is None and not any(endpoint):
+        raise UserError(
+            "Who answers now? Give --teacher NAME (see: saferthoughts teachers list), or --base-url and --model."
+        )
+    done = regenerate(folder, runs, name, teacher or teacher_at(*endpoint), general, teachers)
+    who = ", ".join(f"{entry} ({model})" for entry, model in done.teachers.items())
+    return (
+        f"{done.run.path}: {done.harmful} harmful and {done.benign} benign prompts as in {folder}; teachers {who}\n"
+        f"Go on: saferthoughts run {name}"
+    )
 
 
 STAGES: dict[str, Callable[[RunFolder], str]] = {

@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from typing import Any, Literal, NamedTuple
 
-import krippendorff
 import numpy as np
 import numpy.typing as npt
 
+from curation.review.gate import FILE
 from curation.review.questions import OVER_REFUSAL, QUALITY, SAFE
 from curation.review.sample import sample_of
 from curation.views import open_views
@@ -23,7 +23,6 @@ from pipelines.records import PATTERNS
 from pipelines.runs import RunFolder, file_hash, write_json
 from pipelines.statistics import Interval, weighted_scores, wilson_share
 
-FILE = "agreement.json"
 _RESAMPLES = 1000
 _SEED = 0
 # Votes that say nothing on a question.
@@ -117,6 +116,8 @@ def _kappa(pairs: Sequence[tuple[Any, Any]]) -> float:
 
 
 def _alpha(units: Sequence[Sequence[Any]], level: Literal["ordinal", "nominal"]) -> float:
+    import krippendorff
+
     values = sorted({str(value) for unit in units for value in unit})
     if len(values) < 2:
         return math.nan

@@ -3,10 +3,11 @@
 import json
 from typing import Any
 
-from curation.review.agree import FILE
 from pipelines.config import load_config
 from pipelines.errors import UserError
 from pipelines.runs import RunFolder, file_hash
+
+FILE = "agreement.json"
 
 
 def agreement_of(run: RunFolder) -> dict[str, Any] | None:

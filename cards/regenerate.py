@@ -1,0 +1,97 @@
+"""A release's recipe with another teacher: the same prompts, variants and settings as a new run.
+
+Reads a release folder (lineage.json, prompts.parquet); writes a run folder with run.yaml and prompts.parquet, on which
+`saferthoughts run RUN` does the rest. Run it with `saferthoughts regenerate FOLDER RUN --teacher NAME`.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cards.verify import lineage_in
+from pipelines.config import RunConfig, Teacher, load_teachers, resolve, save_config, validated
+from pipelines.errors import UserError, unknown
+from pipelines.records import Prompt, content_id, from_table, to_table
+from pipelines.runs import RunFolder, file_hash
+
+
+@dataclass(frozen=True, slots=True)
+class Regenerated:
+    """The new run, its prompts, and who answers now."""
+
+    run: RunFolder
+    harmful: int
+    benign: int
+    teachers: dict[str, str]
+
+
+def regenerate(
+    folder: Path,
+    runs: Path,
+    name: str,
+    teacher: str | Teacher,
+    general: str | None = None,
+    teachers: Path | None = None,
+) -> Regenerated:
+    """Make the new run.
+
+    Args:
+        folder: The release.
+        runs: Folder of the runs.
+        name: The new run's name; a run that is there already is left alone.
+        teacher: Who answers now: a name of teachers.yaml, or an entry of one's own.
+        general: Who answers the variants of a general model, the same one if not given.
+        teachers: A user's teachers.yaml.
+
+    Raises:
+        UserError: no release of ours is there, an unknown teacher, or a run of that name.
+    """
+    lineage = lineage_in(folder)
+    if "config" not in lineage:
+        raise UserError(
+            f"{folder} was made by a version whose lineage does not hold its settings. Start anew: prompts."
+        )
+    prompts = _prompts(folder, lineage)
+    known = load_teachers(teachers)
+    values = {**lineage["config"], "teachers": {}}
+    if isinstance(teacher, Teacher):
+        known["flags"], teacher = teacher, "flags"
+    for one in (teacher, general or teacher):
+        if one not in known:
+            raise unknown("teacher", one, known)
+    values["roles"] = {"reasoning": teacher, "general": general or teacher}
+    # What depended on the old rows does not hold for the new ones.
+    values["release"] = {**values["release"], "version": "1.0.0"}
+    config = resolve(validated(RunConfig, values, f"{folder}/lineage.json"), known)
+    if (runs / name / "manifest.json").exists():
+        raise UserError(f"There is a run '{name}' under {runs} already. Give the new one another name.")
+    run = RunFolder.create(runs, name)
+    save_config(run, config)
+    run.write("prompts", to_table(Prompt, prompts))
+    harmful = sum(prompt.kind == "harmful" for prompt in prompts)
+    apart = ("harmful", "benign")
+    run.record(
+        "prompts",
+        outputs={"prompts.parquet": file_hash(run.table_path("prompts"))},
+        pool={key: value for key, value in lineage["prompts"].items() if key not in apart},
+        counts={"harmful": harmful, "benign": len(prompts) - harmful},
+        regenerated_from={"run_id": lineage["run_id"], "version": lineage["version"], "title": lineage["title"]},
+    )
+    who = {entry: config.teachers[entry].model for entry in config.teachers}
+    return Regenerated(run, harmful, len(prompts) - harmful, who)
+
+
+def _prompts(folder: Path, lineage: dict[str, Any]) -> list[Prompt]:
+    path = folder / "prompts.parquet"
+    try:
+        prompts = from_table(Prompt, pq.read_table(path))
+    except (OSError, pa.ArrowException, KeyError) as error:
+        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+    if content_id(*(prompt.prompt_id for prompt in prompts)) != lineage["prompt_ids"]:
+        raise UserError(
+            f"{path} does not hold the prompts of this release. Check it: saferthoughts release verify {folder}"
+        )
+    return prompts
