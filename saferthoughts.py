@@ -171,9 +171,18 @@ app.add_typer(release_app, name="release")
 
 
 @release_app.command()
-def build(name: RunName) -> None:
-    """Write runs/RUN/release: a config a variant, a card, checksums."""
-    _stage("release", name)
+def build(
+    name: RunName,
+    version: Annotated[str | None, typer.Option(help="MAJOR.MINOR.PATCH; refused where it understates.")] = None,
+    since: Annotated[Path | None, typer.Option(help="The release before this one, for version and changelog.")] = None,
+) -> None:
+    """Write runs/RUN/release: a config a variant, a card, a changelog, checksums.
+
+    Example: saferthoughts release build mine --since mine-1.0.0
+    """
+    from service.stages import release_run
+
+    say(release_run(open_run(name), since, version))
 
 
 @release_app.command()
@@ -191,6 +200,21 @@ def verify(folder: Annotated[Path, typer.Argument(help="A release folder.", meta
     if found.faults:
         raise Incomplete(f"{len(found.faults)} of {found.checked} things do not match in {folder}")
     say(f"{folder}: {found.checked} things computed again, all match")
+
+
+@app.command()
+def compare(
+    before: Annotated[Path, typer.Argument(help="A release folder.", metavar="A")],
+    after: Annotated[Path, typer.Argument(help="A later one.", metavar="B")],
+    file: Annotated[Path | None, typer.Option("--json", help="Write all figures to this file as well.")] = None,
+) -> None:
+    """What differs between two releases: rows, pattern rates, lengths, balance; and the version that makes.
+
+    Example: saferthoughts compare mine-1.0.0 runs/mine/release
+    """
+    from service.releases import tell_comparison
+
+    tell_comparison(before, after, file)
 
 
 @app.command()

@@ -7,6 +7,7 @@ Reads a run's tables; writes, all at once or not at all,
       data/<config>/train-00000-of-00001.parquet
       prompts.parquet     all prompts of the run, for `saferthoughts regenerate`
       lineage.json        teachers, settings, instructions, rubrics, hashes, counts
+      CHANGELOG.md        what differs from the release before
       LICENSE
       checksums.sha256
 
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from cards.card import dataset_card
+from cards.compare import check_version, compare, lines_of, proposed
 from cards.provenance import packages, source_state
 from cards.rows import (
     METADATA,
@@ -32,7 +34,7 @@ from cards.rows import (
     write_prompts,
 )
 from curation.review.gate import agreement_of, check_gate
-from pipelines.config import Judge, RunConfig, load_config
+from pipelines.config import Judge, Release, RunConfig, load_config, validated
 from pipelines.errors import UserError
 from pipelines.judges.patterns import rubric
 from pipelines.judges.scoring import read_scores
@@ -48,13 +50,22 @@ class Released:
     rows: dict[str, int]
 
 
-def build_release(run: RunFolder) -> Released:
+def build_release(run: RunFolder, since: Path | None = None, version: str | None = None) -> Released:
     """Build the run's release folder.
 
+    Args:
+        run: A run that is checked.
+        since: The release before this one: it gives the changelog, and the version where none is wanted.
+        version: The version wanted; the run's own if neither is given.
+
     Raises:
-        UserError: a table is missing, or no row was accepted.
+        UserError: a table is missing, no row was accepted, people's review does not meet what the run requires, or the
+            version understates what differs from the release before.
     """
     config = load_config(run)
+    if version is not None:
+        release = validated(Release, {**config.release.model_dump(), "version": version}, "the options")
+        config = config.model_copy(update={"release": release})
     check_gate(run)
     rows = accepted_rows(run)
     if not rows:
@@ -78,6 +89,9 @@ def build_release(run: RunFolder) -> Released:
         counts = {name: len(part) for name, part in by_config.items()}
         lineage = {**lineage_of(run, config, run_id, counts), "content": content}
         write_json(temporary / "lineage.json", lineage)
+        lineage, changelog = _versioned(temporary, lineage, since, version)
+        write_json(temporary / "lineage.json", lineage)
+        write_text(temporary / "CHANGELOG.md", changelog)
         write_text(temporary / "README.md", dataset_card(lineage))
         files = sorted(path for path in temporary.rglob("*") if path.is_file())
         sums = "".join(f"{file_hash(path)}  {path.relative_to(temporary).as_posix()}\n" for path in files)
@@ -85,6 +99,23 @@ def build_release(run: RunFolder) -> Released:
     counts = {name: len(part) for name, part in filled.items()}
     run.record("release", rows=counts, checksums=file_hash(folder / "checksums.sha256"))
     return Released(folder, counts)
+
+
+def _versioned(
+    folder: Path, lineage: dict[str, Any], since: Path | None, version: str | None
+) -> tuple[dict[str, Any], str]:
+    """The lineage with its version, and the changelog, by what differs from the release before."""
+    heading = "# Changelog\n"
+    if since is None:
+        return lineage, f"{heading}\n## {lineage['version']}\n\n- First release.\n"
+    compared = compare(since, folder)
+    lineage["version"] = version or proposed(compared.versions[0], compared.step)
+    check_version(compared, lineage["version"])
+    earlier = since / "CHANGELOG.md"
+    older = earlier.read_text(encoding="utf-8").removeprefix(heading) if earlier.exists() else ""
+    lines = lines_of(compared) or ["Nothing differs in the rows."]
+    told = "".join(f"- {line}\n" for line in lines)
+    return lineage, f"{heading}\n## {lineage['version']}\n\n{told}{older}"
 
 
 def license_text(name: str) -> str:

@@ -35,7 +35,18 @@ ORDER = (
         "eval",
         "report",
     ),
-    *("regenerate", "sql", "duplicates", "contamination", "teachers", "ledger", "student", "rehearse", "doctor"),
+    *(
+        "regenerate",
+        "compare",
+        "sql",
+        "duplicates",
+        "contamination",
+        "teachers",
+        "ledger",
+        "student",
+        "rehearse",
+        "doctor",
+    ),
 )
 
 

@@ -183,10 +183,11 @@ def select_run(
     return select(run)
 
 
-def _release(run: RunFolder) -> str:
+def release_run(run: RunFolder, since: Path | None = None, version: str | None = None) -> str:
+    """Build the release, as the version that follows an earlier one where that is given."""
     from cards.release import build_release
 
-    done = build_release(run)
+    done = build_release(run, since, version)
     rows = ", ".join(f"{name} {count}" for name, count in done.rows.items())
     return f"{done.folder}: {rows}"
 
@@ -225,7 +226,7 @@ STAGES: dict[str, Callable[[RunFolder], str]] = {
     "judge": judge_run,
     "repair": repair_run,
     "check": check_run,
-    "release": _release,
+    "release": release_run,
 }
 
 

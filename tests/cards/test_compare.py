@@ -1,0 +1,120 @@
+"""Two releases side by side, and the version number that their difference makes."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cards.compare import compare, lines_of, proposed
+from cards.release import build_release
+from cards.verify import verify
+from curation.checks import check
+from pipelines.config import load_config, save_config
+from pipelines.errors import UserError
+from pipelines.judge import judge
+from pipelines.records import Response, from_table, to_table
+from pipelines.repair import repair
+from pipelines.runs import RunFolder
+
+Built = Callable[..., Path]
+
+
+@pytest.fixture
+def old(judged: RunFolder, tmp_path: Path) -> Path:
+    repair(judged)
+    check(judged)
+    return Path(shutil.copytree(build_release(judged).folder, tmp_path / "old"))
+
+
+def without(run: RunFolder, variant: str, count: int) -> None:
+    """Take some rows of a variant out of the accepted ones."""
+    names = [row.response_id for row in from_table(Response, run.read("responses")) if row.variant == variant]
+    kept = [name for name in run.read("accepted")["response_id"].to_pylist() if name not in names[:count]]
+    table = run.read("accepted")
+    run.write("accepted", table.filter([name in kept for name in table["response_id"].to_pylist()]))
+
+
+def test_a_release_does_not_differ_from_itself(old: Path) -> None:
+    found = compare(old, old)
+    assert found.step is None
+    assert lines_of(found) == []
+    assert not any(drift.apart for drift in found.drifts)
+    assert all(balance.distance == 0 for balance in found.balances)
+
+
+def test_fewer_rows_are_a_patch_and_more_rows_a_minor_version(old: Path, judged: RunFolder, tmp_path: Path) -> None:
+    without(judged, "nocot", 3)
+    fewer = build_release(judged, since=old).folder
+    assert compare(old, fewer).step == "patch"
+    assert "version: 1.0.1" in (fewer / "README.md").read_text() or "version 1.0.1" in (fewer / "README.md").read_text()
+    assert "nocot: 12 to 9 rows (3 removed)." in (fewer / "CHANGELOG.md").read_text()
+    before = Path(shutil.copytree(fewer, tmp_path / "fewer"))
+    check(judged)
+    more = build_release(judged, since=before).folder
+    changelog = (more / "CHANGELOG.md").read_text()
+    assert "## 1.1.0\n\n- nocot: 9 to 12 rows (3 added).\n\n## 1.0.1\n" in changelog
+    assert changelog.count("## ") == 3
+    assert verify(more).faults == ()
+
+
+def test_another_instruction_is_a_major_version(old: Path, judged: RunFolder) -> None:
+    config = load_config(judged)
+    save_config(judged, config.model_copy(update={"instructions": {"improved": "Mind the risk. {{ query }}"}}))
+    folder = build_release(judged, since=old).folder
+    found = compare(old, folder)
+    assert found.step == "major"
+    assert found.meaning == ("the instruction of improved is another one",)
+    assert found.versions == ("1.0.0", "2.0.0")
+
+
+def test_a_variant_that_is_gone_is_a_major_version(old: Path, judged: RunFolder) -> None:
+    without(judged, "short", 1000)
+    with pytest.raises(UserError, match=r"Version 1\.0\.1 understates .*give 2\.0\.0 or higher\. config short is gone"):
+        build_release(judged, since=old, version="1.0.1")
+    assert build_release(judged, since=old, version="3.0.0").folder.exists()
+
+
+def test_an_understated_version_leaves_the_old_release_as_it_was(old: Path, judged: RunFolder) -> None:
+    before = (judged.path / "release" / "checksums.sha256").read_bytes()
+    without(judged, "nocot", 1)
+    with pytest.raises(UserError, match=r"understates what differs from 1\.0\.0: give 1\.0\.1 or higher"):
+        build_release(judged, since=old, version="1.0.0")
+    with pytest.raises(UserError, match="version"):
+        build_release(judged, version="one")
+    assert (judged.path / "release" / "checksums.sha256").read_bytes() == before
+
+
+def test_drift_is_told_with_its_intervals(old: Path, judged: RunFolder) -> None:
+    responses = [
+        replace(row, answer="I will not do that, it would hurt people. " * 3) if row.variant == "nocot" else row
+        for row in from_table(Response, judged.read("responses"))
+    ]
+    judged.write("responses", to_table(Response, responses))
+    judge(judged)
+    check(judged)
+    found = compare(old, build_release(judged, since=old).folder)
+    (opening,) = [drift for drift in found.drifts if drift.config == "nocot" and "Sorry" in drift.figure]
+    assert opening.apart
+    assert opening.after.rate == 0
+    (words,) = [drift for drift in found.drifts if drift.config == "nocot" and drift.figure == "words of answer"]
+    assert words.apart
+    assert not any(drift.apart for drift in found.drifts if drift.config != "nocot")
+    assert any(line.startswith("nocot: words of answer") for line in lines_of(found))
+
+
+@given(st.tuples(*[st.integers(0, 50)] * 3), st.sampled_from(["major", "minor", "patch", None]))
+def test_the_next_version_is_higher_by_one_step(numbers: tuple[int, int, int], step: object) -> None:
+    version = ".".join(map(str, numbers))
+    following = tuple(int(part) for part in proposed(version, step).split("."))  # type: ignore[arg-type]
+    assert following > numbers if step else following == numbers
+    assert sum(following) == 1 + sum(numbers[: ("major", "minor", "patch").index(step) + 1]) if step else True  # type: ignore[arg-type]
+
+
+def test_what_is_no_release_is_told(old: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="is no release folder"):
+        compare(old, tmp_path / "empty")
