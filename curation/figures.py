@@ -1,7 +1,7 @@
 """The figures of a report, as plain values: what report.json holds and report.html shows.
 
-Reads a run's manifest and tables (`curation/views.py`) and, where they are, judge_scores.json and scores.json; writes
-nothing. What a run has not got yet is null or empty here, never guessed.
+Reads a run's manifest and tables (`curation/views.py`) and, where they are, judge_scores.json, agreement.json and
+scores.json; writes nothing. What a run has not got yet is null or empty here, never guessed.
 """
 
 import json
@@ -10,6 +10,7 @@ from typing import Any
 
 import duckdb
 
+from curation.review.gate import agreement_of
 from curation.survivorship import survivorship
 from curation.views import open_views
 from pipelines.config import load_config
@@ -69,6 +70,7 @@ def figures_of(run: RunFolder) -> dict[str, Any]:
             "contamination": stages.get("contamination") and stages["contamination"]["counts"],
             "costs": _costs(db),
             "survivorship": _survivorship(run) if checked else None,
+            "people": agreement_of(run),
             "selection": stages.get("select") and stages["select"]["draws"],
             "student": _student(json.loads(scores_path.read_text(encoding="utf-8"))) if scores_path.exists() else None,
         }

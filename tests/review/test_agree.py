@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from cards.release import build_release
 from curation.checks import check
+from curation.report import write_report
 from curation.review.agree import agree, majority_of
 from curation.review.apply import apply
 from curation.review.push import ties_of
@@ -111,6 +112,9 @@ def test_agreement_of_known_votes(checked: RunFolder) -> None:
         ("b", 10, 2),
     ]
     assert json.loads((checked.path / "agreement.json").read_text())["rows"] == 10
+    page = write_report(checked).read_text()
+    assert "2 people gave 20 votes on 10 rows" in page
+    assert '<td class="n">80 [' in page
 
 
 def test_the_unsafe_share_weighs_rows_by_what_they_stand_for(checked: RunFolder) -> None:
