@@ -157,6 +157,8 @@ def _objections(db: duckdb.DuckDBPyConnection, name: str, path: Path, query: str
             raise UserError(f"{path}: a check is one SELECT; this is {_kinds(statements)}.")
         found = db.sql(query).to_arrow_table()
     except duckdb.Error as error:
+        if "Parquet file" in str(error):
+            raise  # the table's fault, and not the query's
         told = str(error)
         line = re.search(r"LINE (\d+)", told) or _line_of_error(db, query)
         where = f"{path}, line {line.group(1)}" if line else str(path)

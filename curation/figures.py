@@ -5,6 +5,7 @@ scores.json; writes nothing. What a run has not got yet is null or empty here, n
 """
 
 import json
+import math
 from dataclasses import asdict
 from typing import Any
 
@@ -49,7 +50,7 @@ def figures_of(run: RunFolder) -> dict[str, Any]:
     embedded = [entry.embedded for entry in (*config.teachers.values(), *config.judge_teachers.values())]
     scores_path = run.path / "scores.json"
     with open_views(run) as db:
-        return {
+        figures = {
             "run": run.name,
             "seed": config.seed,
             "variants": list(config.variants),
@@ -74,6 +75,16 @@ def figures_of(run: RunFolder) -> dict[str, Any]:
             "selection": stages.get("select") and stages["select"]["draws"],
             "student": _student(json.loads(scores_path.read_text(encoding="utf-8"))) if scores_path.exists() else None,
         }
+    return dict(_known(figures))
+
+
+def _known(value: Any) -> Any:
+    """NaN, which a broken table can hold and JSON cannot, as null."""
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _known(inner) for key, inner in value.items()}
+    return [_known(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _rows(db: duckdb.DuckDBPyConnection, query: str) -> list[dict[str, Any]]:

@@ -27,4 +27,6 @@ def query(run: RunFolder, text: str) -> pa.Table:
                 raise UserError(f"sql takes one SELECT, and nothing that writes; this is {told}.")
             return db.sql(text).to_arrow_table()
         except duckdb.Error as error:
+            if "Parquet file" in str(error):
+                raise  # the table's fault, and not the query's
             raise UserError(f"The query does not run: {' '.join(str(error).split())}") from error

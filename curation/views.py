@@ -14,6 +14,8 @@ variants        variant, least_words, most_words, refusal_begins: the shape that
 variant_lines   variant, position, line: what each line of its reasoning opens with
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
@@ -99,7 +101,8 @@ _OVERRULED = f"""
 """  # noqa: S608
 
 
-def open_views(run: RunFolder, *required: str, settings: Checks | None = None) -> duckdb.DuckDBPyConnection:
+@contextmanager
+def open_views(run: RunFolder, *required: str, settings: Checks | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection that reads the run's tables, and no other file, extension or address.
 
     Args:
@@ -108,8 +111,27 @@ def open_views(run: RunFolder, *required: str, settings: Checks | None = None) -
         settings: In place of the run's own.
 
     Raises:
-        UserError: a required table is missing, or a table is not parquet or has other columns than it should.
+        UserError: a required table is missing, or a table is not parquet, has other columns than it should, or holds
+            what parquet cannot hold.
     """
+    try:
+        with _opened(run, required, settings) as db:
+            yield db
+    except duckdb.Error as error:
+        raise broken_table(run, error) or error from error
+
+
+def broken_table(run: RunFolder, error: duckdb.Error) -> UserError | None:
+    """An error that lies in a table of the run and not in the query, as one line; None for any other."""
+    told = " ".join(str(error).split())
+    name = next((name for name in SCHEMAS if f"{name}.parquet" in told), None)
+    if name is None or isinstance(error, duckdb.PermissionException):
+        return None
+    again = f"Delete it and make it again: saferthoughts {WRITTEN_BY[name]} {run.name}"
+    return UserError(f"{run.table_path(name)} cannot be read: {told[:300]} {again}")
+
+
+def _opened(run: RunFolder, required: tuple[str, ...], settings: Checks | None) -> duckdb.DuckDBPyConnection:
     for name in required:
         run.require(name)
     there = [name for name in SCHEMAS if run.table_path(name).exists()]

@@ -7,10 +7,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from curation.checks import check
+from curation.duplicates import find_duplicates
 from curation.query import query
+from curation.report import write_report
 from curation.story import tell
 from curation.views import SCHEMAS, open_views
 from pipelines.errors import UserError
+from pipelines.judge import judge
 from pipelines.repair import repair
 from pipelines.runs import RunFolder
 
@@ -97,6 +100,45 @@ def test_a_damaged_table_is_one_clear_line(judged: RunFolder) -> None:
     judged.table_path("responses").write_bytes(b"PAR1 not at all PAR1")
     with pytest.raises(UserError, match="not readable parquet"):
         query(judged, "SELECT 1")
+
+
+def test_text_that_is_no_utf8_is_one_clear_line(judged: RunFolder) -> None:
+    check(judged)
+    table = judged.read("responses")
+    raw = pa.array([text.encode() for text in table["reasoning"].to_pylist()[:-1]] + [b"\xed\xa0\x80"], pa.binary())
+    broken = pa.StringArray.from_buffers(len(raw), raw.buffers()[1], raw.buffers()[2])
+    place = table.schema.get_field_index("reasoning")
+    judged.write("responses", table.set_column(place, table.schema.field(place), broken))
+    told = r"responses\.parquet cannot be read: .*UTF8.* Delete it and make it again: saferthoughts generate small"
+    for use in (check, find_duplicates, lambda run: query(run, "SELECT sum(length(reasoning)) FROM responses")):
+        with pytest.raises(UserError, match=told):
+            use(judged)  # type: ignore[operator]
+
+
+def test_nan_and_null_bytes_go_through(judged: RunFolder) -> None:
+    table = judged.read("responses")
+    for name, values in (("cost", [float("nan")] * table.num_rows), ("answer", ["a\x00b"] * table.num_rows)):
+        place = table.schema.get_field_index(name)
+        table = table.set_column(place, table.schema.field(place), pa.array(values))
+    judged.write("responses", table)
+    judge(judged)
+    check(judged)
+    write_report(judged)
+    assert "NaN" not in (judged.path / "report.json").read_text()
+
+
+@pytest.mark.parametrize(("key", "value"), [("copied_share", 3), ("loop_times", 1), ("near_duplicate_similarity", 0.1)])
+def test_thresholds_out_of_range_are_one_clear_line(judged: RunFolder, key: str, value: float) -> None:
+    path = judged.path / "run.yaml"
+    path.write_text(path.read_text().replace("checks:\n", f"checks:\n  {key}: {value}\n", 1))
+    lines = [
+        line
+        for line in path.read_text().splitlines()
+        if not line.startswith(f"  {key}:") or line.endswith(f": {value}")
+    ]
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(UserError, match=rf"run\.yaml: checks\.{key}: .* \(it is {value}\)"):
+        check(judged)
 
 
 def test_an_empty_run_has_no_accepted_rows_and_no_crash(judged: RunFolder) -> None:
