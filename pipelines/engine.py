@@ -62,6 +62,9 @@ def _follow_leader() -> None:
     leader = _leader
     if leader is None or os.getppid() != leader:
         return
+    # A pool ends its idle workers by SIGTERM and waits for them: with a handler of the parent's, or one that a library
+    # such as Ray left in it, they would not end, and nor would the wait.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def watch() -> None:
         while os.getppid() == leader:

@@ -66,11 +66,13 @@ def cluster() -> Iterator[Any]:
         from ray.cluster_utils import Cluster
 
         head = {"num_cpus": 0, "object_store_memory": STORE, "include_dashboard": False}
+        handler = signal.getsignal(signal.SIGTERM)
         made = Cluster(initialize_head=True, head_node_args=head)
         try:
             yield made
         finally:
             made.shutdown()
+            signal.signal(signal.SIGTERM, handler)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -225,6 +226,30 @@ def test_what_is_wrong_is_told_in_one_line(
     with pytest.raises(UserError, match="cannot be reached"):
         connect(tmp_path)
     gc.collect()  # its warning comes here, and not in the middle of another test
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [(b'{"version": "1.29.1"}', "is version 1.29.1; this needs 2.0 or newer"), (b"<html>", "is no Argilla server")],
+)
+def test_a_server_that_is_too_old_or_something_else_is_told(
+    body: bytes, told: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Nothing to say."""
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as other:
+        threading.Thread(target=other.handle_request, daemon=True).start()
+        monkeypatch.setenv(URL_VARIABLE, f"http://127.0.0.1:{other.server_port}")
+        monkeypatch.setenv(KEY_VARIABLE, "key")
+        with pytest.raises(UserError, match=told.replace(".", r"\.")):
+            connect(tmp_path)
 
 
 def test_a_dataset_of_other_questions_is_left_alone(server: Server, named: Named) -> None:
