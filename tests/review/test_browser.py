@@ -15,7 +15,7 @@ from pipelines.judge import judge
 from pipelines.records import Response, from_table, to_table
 from pipelines.runs import RunFolder
 
-from .conftest import Server
+from tests.review.conftest import Server
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 HOSTILE = (

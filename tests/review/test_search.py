@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import Server
+from tests.review.conftest import Server
 
 TEXTS = [
     "The quick brown fox jumps",
