@@ -14,7 +14,6 @@ from curation.review.sample import Wanted
 from pipelines.judge import judge
 from pipelines.records import Response, from_table, to_table
 from pipelines.runs import RunFolder
-
 from tests.review.conftest import Server
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

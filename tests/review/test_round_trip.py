@@ -24,7 +24,6 @@ from curation.review.serve import serving
 from curation.review.status import progress
 from pipelines.errors import UserError
 from pipelines.runs import RunFolder
-
 from tests.review.conftest import Server
 
 BLIND = Wanted(rows=20, random_share=0.5, overlap=0.0, assisted=False)
