@@ -83,7 +83,8 @@ def build_release(run: RunFolder, since: Path | None = None, version: str | None
             name: content_hash(write_config(temporary, name, [public_row(row, run_id) for row in part], PUBLIC))
             for name, part in filled.items()
         }
-        write_config(temporary, "metadata", [metadata_row(row) for row in rows], METADATA)
+        metadata = write_config(temporary, "metadata", [metadata_row(row) for row in rows], METADATA)
+        content["metadata"] = content_hash(metadata)
         write_prompts(temporary / "prompts.parquet", run)
         write_text(temporary / "LICENSE", license_text(config.release.license))
         counts = {name: len(part) for name, part in by_config.items()}

@@ -93,6 +93,8 @@ class Checks:
                 ids += self._config(name, count)
         metadata = self._read("metadata", METADATA)
         if metadata is not None:
+            same = content_hash(metadata) == self.lineage["content"].get("metadata")
+            self._hold(same, "metadata has other content than lineage.json says")
             same = sorted(metadata["id"].to_pylist()) == sorted(ids)
             self._hold(same, "metadata has other ids than the configurations")
 

@@ -49,6 +49,22 @@ def test_load_dataset_reads_every_config(released: RunFolder) -> None:
         assert load(released, config).column_names == HOUSE_COLUMNS
 
 
+def test_two_releases_in_folders_of_one_name_are_not_taken_for_each_other(released: RunFolder, tmp_path: Path) -> None:
+    """`datasets` keeps what it read under the folder's name; what is in the card must tell the two apart."""
+    first = shutil.copytree(released.path / "release", tmp_path / "first" / "release")
+    released.write("accepted", released.read("accepted").slice(3))
+    build_release(released)
+    lengths = []
+    for folder in (first, released.path / "release", first):
+        names = datasets.get_dataset_config_names(str(folder))
+        loaded = [
+            datasets.load_dataset(str(folder), name, split="train", cache_dir=str(tmp_path / "one")) for name in names
+        ]
+        lengths.append({name: len(rows) for name, rows in zip(names, loaded, strict=True)})
+    assert lengths[0] == lengths[2]
+    assert lengths[0]["metadata"] == lengths[1]["metadata"] + 3
+
+
 def test_rows_are_the_accepted_ones_each_in_its_config(released: RunFolder) -> None:
     accepted = set(released.read("accepted")["response_id"].to_pylist())
     found = [row_id for config in CONFIGS[:-1] for row_id in load(released, config)["id"]]

@@ -19,6 +19,7 @@ TEXTS = [
 def dataset(server: Server) -> str:
     import argilla as rg
 
+    client = server.client()  # first: settings look for a default client
     settings = rg.Settings(
         fields=[rg.TextField(name="body"), rg.TextField(name="note", required=False)],
         questions=[
@@ -32,7 +33,7 @@ def dataset(server: Server) -> str:
         ],
         vectors=[rg.VectorField("place", dimensions=2)],
     )
-    made = rg.Dataset(name="searched", workspace="saferthoughts", settings=settings, client=server.client())
+    made = rg.Dataset(name="searched", workspace="saferthoughts", settings=settings, client=client)
     made.create()
     made.records.log(
         [
