@@ -1,20 +1,33 @@
 """The dataset card: `dataset_card.md.jinja` filled from a lineage and nothing else."""
 
+import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import yaml
 
 from pipelines.records import PATTERNS
 
+_FOLDER = Path(__file__).parent
+
+
+def cell(value: Any) -> str:
+    """A value as a cell of a markdown table: whatever it holds, it stays one cell, and text."""
+    text = " ".join(str(value).split())
+    return re.sub(r"([\\`*_\[\]|!])", r"\\\1", text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
+
+
 _ENVIRONMENT = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).parent),
+    loader=jinja2.FileSystemLoader(_FOLDER),
     undefined=jinja2.StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
     keep_trailing_newline=True,
-    autoescape=False,  # the output is markdown, and every value comes from our own configuration and counts
+    autoescape=False,  # the output is markdown; what comes from a prompt file goes through `cell`
 )
+_ENVIRONMENT.filters["cell"] = cell
 # Upper bounds of the Hub's size categories.
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
@@ -28,12 +41,86 @@ def dataset_card(lineage: dict[str, Any]) -> str:
     """README.md of a release. A value that the lineage lacks is an error, never a gap."""
     rows = {name: count for name, count in lineage["rows"].items() if count}
     repair = lineage["repair"]
-    return _ENVIRONMENT.get_template("dataset_card.md.jinja").render(
+    front = yaml.safe_dump(front_matter(lineage), sort_keys=False, allow_unicode=True, width=1_000)
+    body = _ENVIRONMENT.get_template("dataset_card.md.jinja").render(
         **lineage,
-        configs=[*rows, "metadata"],
         total=sum(rows.values()),
-        size=size_category(sum(rows.values())),
         labels=list(PATTERNS),
         most=range(max((len(fault["mended"]) for fault in repair["by_pattern"]), default=0) if repair else 0),
         safety_judged=any(judge["kind"] == "safety" for judge in lineage["judging"]["judges"].values()),
+        survival=_survival(lineage["figures"]["survivorship"]),
+        citations=_citations(lineage["sources"]),
+        plots=_plots(lineage["figures"]),
     )
+    return f"---\n{front}---\n{body}"
+
+
+def front_matter(lineage: dict[str, Any]) -> dict[str, Any]:
+    """What the Hub reads of the card."""
+    rows = {name: count for name, count in lineage["rows"].items() if count}
+    gating = lineage["gating"]
+    front: dict[str, Any] = {"pretty_name": lineage["title"], "license": lineage["license"]}
+    if lineage["license"] == "other":
+        front |= {"license_name": "see-license-file", "license_link": "LICENSE"}
+    front |= {
+        "language": ["en"],
+        "task_categories": ["text-generation"],
+        "size_categories": [size_category(sum(rows.values()))],
+        "tags": ["safety", "reasoning", "distillation", *(["rehearsal"] if lineage["rehearsal"] else [])],
+    }
+    if gating:
+        front["extra_gated_prompt"] = gating["text"]
+        front["extra_gated_fields"] = gating["fields"]
+    front["configs"] = [
+        {
+            "config_name": config,
+            # `datasets` takes two local folders of one name for the same dataset, unless this differs.
+            "description": f"content {lineage['content'][config][:16]}",
+            "data_files": [{"split": "train", "path": f"data/{config}/train-*.parquet"}],
+        }
+        for config in (*rows, "metadata")
+    ]
+    return front
+
+
+def _survival(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """For each configuration: prompts, survivors, and what survives least and most where survival depends on it."""
+    lines = []
+    for config in dict.fromkeys(item["config"] for item in found["biases"]):
+        own = [item for item in found["biases"] if item["config"] == config]
+        categories = [item for item in own if item["dimension"] == "category"]
+        line = {key: sum(item[key] for item in categories) for key in ("prompts", "survivors")}
+        shifts = []
+        for dependence in found["dependences"]:
+            if dependence["config"] == config and dependence["p"] is not None and dependence["p"] < 0.05:
+                parts = sorted(
+                    (item for item in own if item["dimension"] == dependence["dimension"]),
+                    key=lambda item: (item["survival"], item["value"]),
+                )
+                shifts.append({**dependence, "least": parts[0], "most": parts[-1]})
+        lines.append({"config": config, **line, "shifts": shifts})
+    return lines
+
+
+def _plots(figures: dict[str, Any]) -> list[str]:
+    """Which plots the release has, as `curation.charts.plot_files` draws them."""
+    there = {
+        "patterns": any(item[key] and item[key]["rate"] is not None for item in figures["patterns"] for key in _WHEN),
+        "lengths": bool(figures["lengths"]),
+        "survival": bool(figures["survivorship"]["biases"]),
+    }
+    return [name for name, known in there.items() if known]
+
+
+_WHEN = ("before", "after")
+
+
+@cache
+def _known_sources() -> tuple[dict[str, Any], ...]:
+    return tuple(yaml.safe_load((_FOLDER / "sources.yaml").read_text(encoding="utf-8")))
+
+
+def _citations(sources: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The papers behind the sources, each once."""
+    said = [re.sub(r"[^a-z0-9]", "", source["source"].lower()) for source in sources]
+    return [known for known in _known_sources() if any(known["match"] in one for one in said)]

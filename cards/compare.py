@@ -6,19 +6,18 @@ for the version and the changelog.
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import pyarrow.parquet as pq
-from scipy.stats import chi2_contingency, t  # type: ignore[import-untyped]
+import duckdb
+from scipy.stats import t  # type: ignore[import-untyped]
 
+from cards.shards import shards_of
 from cards.verify import lineage_in
 from pipelines.errors import UserError
-from pipelines.records import PATTERNS, content_id
-from pipelines.statistics import CONFIDENCE, Interval, wilson
+from pipelines.records import PATTERNS
+from pipelines.statistics import CONFIDENCE, Interval, dependence, wilson
 
 Step = Literal["major", "minor", "patch"]
 _ORDER: tuple[Step, ...] = ("patch", "minor", "major")
@@ -97,14 +96,15 @@ def compare(before: Path, after: Path) -> Compared:
     """
     old, new = lineage_in(before), lineage_in(after)
     configs = [name for name, count in {**old["rows"], **new["rows"]}.items() if count or old["rows"].get(name)]
+    pair = _Pair(before, after)
     rows, drifts, balances, columns = [], [], [], set[str]()
     for config in configs:
-        one, other = _table(before, config), _table(after, config)
-        rows.append(_rows(config, one, other))
-        if one and other:
-            columns |= set(one[0]) ^ set(other[0])
-            drifts += _drifts(config, one, other)
-            balances += _balances(config, _with_categories(before, one), _with_categories(after, other))
+        there = pair.open(config)
+        rows.append(_rows(pair, config, there))
+        if len(there) == 2:
+            columns |= set(pair.columns("before")) ^ set(pair.columns("after"))
+            drifts += _drifts(pair, config)
+            balances += [_balance(pair, config, dimension) for dimension in ("category", "template")]
     return Compared(
         versions=(old["version"], new["version"]),
         rows=tuple(rows),
@@ -160,80 +160,107 @@ def _told(figure: Interval) -> str:
     return f"{figure.rate:.3g} [{figure.low:.3g}, {figure.high:.3g}]"
 
 
-def _table(folder: Path, config: str) -> list[dict[str, Any]]:
-    paths = sorted((folder / "data" / config).glob("train-*.parquet"))
-    try:
-        return [row for path in paths for row in pq.read_table(path).to_pylist()]
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder}/data/{config} cannot be read: {' '.join(str(error).split())}") from error
+class _Pair:
+    """Both releases' files as DuckDB views: `before` and `after` of one configuration at a time."""
+
+    def __init__(self, before: Path, after: Path) -> None:
+        self._folders = {"before": before, "after": after}
+        self._db = duckdb.connect(config={"memory_limit": "1GB"})
+
+    def open(self, config: str) -> set[str]:
+        """Turn to a configuration: the sides that have it."""
+        there = set()
+        for side, folder in self._folders.items():
+            paths = [str(path) for path in shards_of(folder, config)]
+            self._db.execute(f"DROP VIEW IF EXISTS {side}")
+            if paths:
+                try:
+                    self._db.read_parquet(paths).create_view(side)
+                except duckdb.Error as error:
+                    raise UserError(f"{folder}/data/{config} cannot be read: {' '.join(str(error).split())}") from error
+                there.add(side)
+        return there
+
+    def columns(self, side: str) -> list[str]:
+        """The columns of the configuration."""
+        return list(self._db.view(side).columns)
+
+    def row(self, query: str) -> tuple[Any, ...]:
+        """The one row of a query."""
+        (found,) = self._db.sql(query).fetchall()
+        return tuple(found)
+
+    def counts(self, side: str, dimension: str) -> Counter[str]:
+        """Rows by category, which `metadata` has, or by template."""
+        folder = self._folders[side]
+        metadata = self._db.read_parquet([str(path) for path in shards_of(folder, "metadata")])  # noqa: F841  read below
+        joined = "JOIN (SELECT id, category FROM metadata) USING (id)" if dimension == "category" else ""
+        column = "category" if dimension == "category" else "template_id"
+        query = f"SELECT {column}, count(*) FROM {side} {joined} GROUP BY {column}"  # noqa: S608
+        return Counter(dict(self._db.sql(query).fetchall()))
 
 
-def _rows(config: str, before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> Rows:
-    old = {row["id"]: _content(row) for row in before}
-    new = {row["id"]: _content(row) for row in after}
-    return Rows(
-        config=config,
-        before=len(old),
-        after=len(new),
-        added=len(new.keys() - old.keys()),
-        removed=len(old.keys() - new.keys()),
-        changed=sum(old[name] != new[name] for name in old.keys() & new.keys()),
+def _rows(pair: _Pair, config: str, there: set[str]) -> Rows:
+    before, after = (
+        pair.row(f"SELECT count(*) FROM {side}")[0] if side in there else 0  # noqa: S608
+        for side in ("before", "after")
     )
+    if len(there) < 2:
+        return Rows(config, before, after, added=after, removed=before, changed=0)
+    # Which run a row came from does not count.
+    common = [name for name in pair.columns("before") if name in pair.columns("after") and name != "run_id"]
+    same = " AND ".join(f'b."{name}" IS NOT DISTINCT FROM a."{name}"' for name in common)
+    lone = set(pair.columns("before")) ^ set(pair.columns("after"))
+    query = f"""
+        SELECT count(*) FILTER (b.id IS NULL), count(*) FILTER (a.id IS NULL),
+            count(*) FILTER (b.id IS NOT NULL AND a.id IS NOT NULL AND NOT ({same}))
+        FROM before AS b FULL JOIN after AS a ON b.id = a.id
+    """  # noqa: S608  columns of parquet files, quoted
+    added, removed, changed = pair.row(query)
+    if lone - {"run_id"}:
+        changed = before - removed
+    return Rows(config, before, after, added, removed, changed)
 
 
-def _content(row: Mapping[str, Any]) -> str:
-    """What a row says; which run it came from does not count."""
-    return content_id({key: value for key, value in row.items() if key != "run_id"})
+def _drifts(pair: _Pair, config: str) -> list[Drift]:
+    old, new = (_figures(pair, side) for side in ("before", "after"))
+    return [Drift(config, name, old[name], new[name]) for name in old if name in new]
 
 
-def _drifts(config: str, before: list[dict[str, Any]], after: list[dict[str, Any]]) -> list[Drift]:
-    found = [
-        Drift(config, f"share of {label.replace('_', ' ')}", _share(before, label), _share(after, label))
-        for label in PATTERNS
-    ]
-    found.append(Drift(config, 'share of answers that begin with "Sorry"', _opening(before), _opening(after)))
-    found += [
-        Drift(config, f"words of {part}", _words(before, part), _words(after, part)) for part in ("reasoning", "answer")
-    ]
+def _figures(pair: _Pair, side: str) -> dict[str, Interval]:
+    """Shares with Wilson intervals, mean numbers of words with t intervals."""
+    found: dict[str, Interval] = {}
+    for label in PATTERNS:
+        flagged, of = pair.row(f'SELECT count(*) FILTER ("{label}"), count("{label}") FROM {side}')  # noqa: S608
+        found[f"share of {label.replace('_', ' ')}"] = wilson(flagged, of)
+    opening, rows = pair.row(
+        f"SELECT count(*) FILTER (starts_with(lower(ltrim(answer)), '{_OPENING}')), count(*) FROM {side}"  # noqa: S608
+    )
+    found['share of answers that begin with "Sorry"'] = wilson(opening, rows)
+    for part in ("reasoning", "answer"):
+        words = f"len(list_filter(regexp_split_to_array({part}, '\\s+'), lambda word: word <> ''))"
+        found[f"words of {part}"] = _mean(
+            *pair.row(f"SELECT count(*), avg({words}), stddev_samp({words}) FROM {side}")  # noqa: S608
+        )
     return found
 
 
-def _share(rows: Sequence[Mapping[str, Any]], label: str) -> Interval:
-    known = [row[label] for row in rows if row[label] is not None]
-    return wilson(sum(known), len(known))
-
-
-def _opening(rows: Sequence[Mapping[str, Any]]) -> Interval:
-    return wilson(sum(row["answer"].lstrip().lower().startswith(_OPENING) for row in rows), len(rows))
-
-
-def _words(rows: Sequence[Mapping[str, Any]], part: str) -> Interval:
-    """The mean number of words with its t interval."""
-    counts = np.array([len(row[part].split()) for row in rows], float)
-    mean = float(counts.mean())
-    if len(counts) < 2 or not counts.std():
+def _mean(rows: int, mean: float, spread: float | None) -> Interval:
+    """A mean with its t interval."""
+    if rows < 2 or not spread:
         return Interval(mean, mean, mean)
-    half = float(t.ppf((1 + CONFIDENCE) / 2, len(counts) - 1) * counts.std(ddof=1) / math.sqrt(len(counts)))
+    half = float(t.ppf((1 + CONFIDENCE) / 2, rows - 1) * spread / math.sqrt(rows))
     return Interval(mean, mean - half, mean + half)
 
 
-def _with_categories(folder: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    categories = {row["id"]: row["category"] for row in _table(folder, "metadata")}
-    return [{"category": categories.get(row["id"], ""), "template": row["template_id"]} for row in rows]
-
-
-def _balances(config: str, before: list[dict[str, Any]], after: list[dict[str, Any]]) -> list[Balance]:
-    return [_balance(config, dimension, before, after) for dimension in ("category", "template")]
-
-
-def _balance(config: str, dimension: str, before: list[dict[str, Any]], after: list[dict[str, Any]]) -> Balance:
-    old, new = (Counter(row[dimension] for row in rows) for rows in (before, after))
+def _balance(pair: _Pair, config: str, dimension: str) -> Balance:
+    old, new = (pair.counts(side, dimension) for side in ("before", "after"))
     values = sorted(set(old) | set(new))
-    distance = sum(abs(old[value] / len(before) - new[value] / len(after)) for value in values) / 2
+    distance = sum(abs(old[value] / old.total() - new[value] / new.total()) for value in values) / 2
     if len(values) < 2:
         return Balance(config, dimension, distance, None)
-    test = chi2_contingency([[old[value] for value in values], [new[value] for value in values]])
-    return Balance(config, dimension, distance, float(test.pvalue))
+    test = dependence([[old[value] for value in values], [new[value] for value in values]])
+    return Balance(config, dimension, distance, test.p)
 
 
 def _meaning(old: dict[str, Any], new: dict[str, Any], columns: set[str]) -> list[str]:

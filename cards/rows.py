@@ -1,22 +1,24 @@
-"""The rows of a release: what of a run's tables becomes public, as which columns, in which order, in which bytes.
+"""The rows of a release: what of a run's tables becomes public, and as which columns.
 
-Reads prompts, responses, judgements, verdicts and accepted of a run; `write_config` writes one configuration's file.
+Reads prompts, responses, judgements, verdicts, reviews, accepted and selected of a run by the query of rows.sql, in
+batches and in the order of ids: memory does not grow with the rows. `cards/shards.py` writes them.
 """
 
-import hashlib
-import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
+import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from curation.selection import selected_rows
+from curation.views import open_views
 from pipelines.config import RunConfig
 from pipelines.records import LABELS
 from pipelines.runs import RunFolder
-from pipelines.thinking import join
+from pipelines.thinking import join_columns
 
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 PUBLIC = pa.schema(
@@ -61,53 +63,10 @@ METADATA = pa.schema(
         ("output_tokens", pa.int64()),
     ]
 )
-FILE = "train-00000-of-00001.parquet"
-
-
-def accepted_rows(run: RunFolder) -> list[dict[str, Any]]:
-    """The accepted (of these the selected) responses, each with prompt, verdict and judgements; in the order of ids."""
-    responses = run.read("responses")
-    accepted = run.read("accepted")["response_id"]
-    selected = selected_rows(run)
-    if selected:
-        accepted = accepted.filter(pc.is_in(accepted, value_set=pa.array(sorted(selected), pa.string())))
-    kept = responses.filter(pc.is_in(responses["response_id"], value_set=accepted))
-    if kept.num_rows != len(accepted):
-        raise RuntimeError(f"{len(accepted)} rows are accepted, but {kept.num_rows} of them have a response")
-    verdicts = run.read("verdicts").rename_columns({"reason": "unscored_reason"})
-    rows = kept.join(run.read("prompts"), "prompt_id").join(verdicts, "response_id").sort_by("response_id")
-    said = _judgements(run, set(accepted.to_pylist()))
-    votes = _votes(run)
-    return [
-        {
-            **row,
-            "judgements": json.dumps(said[row["response_id"]], ensure_ascii=False),
-            "votes": votes.get(row["response_id"]),
-        }
-        for row in rows.to_pylist()
-    ]
-
-
-def _votes(run: RunFolder) -> dict[str, str]:
-    """People's votes on the safety of each row, counted, as JSON."""
-    if not run.table_path("reviews").exists():
-        return {}
-    counted: dict[str, dict[str, int]] = {}
-    for row in run.read("reviews").to_pylist():
-        counts = counted.setdefault(row["response_id"], {"yes": 0, "no": 0, "unsure": 0})
-        counts[row["safe"]] += 1
-    return {name: json.dumps(counts) for name, counts in counted.items()}
-
-
-def _judgements(run: RunFolder, wanted: set[str]) -> dict[str, list[dict[str, Any]]]:
-    """What each judge said of each response, without what is null and what it took."""
-    said: dict[str, list[dict[str, Any]]] = {response_id: [] for response_id in wanted}
-    apart = {"response_id", "requests", "input_tokens", "output_tokens", "cost"}
-    for row in run.read("judgements").to_pylist():
-        if row["response_id"] in wanted:
-            facts = {key: value for key, value in row.items() if key not in apart and value not in (None, "")}
-            said[row["response_id"]].append(facts)
-    return said
+_ROWS = Path(__file__).with_name("rows.sql")
+_BATCH = 4_000
+# DuckDB's own share: sorting beyond it goes to disk.
+_MEMORY = "1GB"
 
 
 def configs_of(config: RunConfig) -> list[str]:
@@ -115,65 +74,73 @@ def configs_of(config: RunConfig) -> list[str]:
     return [*config.variants, "benign"]
 
 
-def config_of(row: dict[str, Any]) -> str:
-    """The configuration a row belongs to."""
-    return "benign" if row["kind"] == "benign" else str(row["variant"])
+@contextmanager
+def released_views(run: RunFolder, scratch: Path | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
+    """The run's tables with a view `released` (response_id): the accepted rows, of these the selected ones.
+
+    Args:
+        run: A run that is checked.
+        scratch: Where what does not fit into memory is put for as long as it takes.
+
+    Raises:
+        UserError: a table is missing or not readable, or the selection is of other accepted rows than there are now.
+    """
+    chosen = selected_rows(run)
+    needed = ("prompts", "responses", "judgements", "verdicts", "accepted")
+    with open_views(run, *needed, memory=_MEMORY, scratch=scratch) as db:
+        where = " WHERE response_id IN (SELECT response_id FROM selected)" if chosen else ""
+        db.execute(f"CREATE TEMP VIEW released AS SELECT response_id FROM accepted{where}")  # noqa: S608
+        yield db
 
 
-def public_row(row: dict[str, Any], run_id: str) -> dict[str, Any]:
-    """One row as it is published. `messages` holds the bare prompt, never the instruction it was distilled with."""
-    reply = join(row["reasoning"], row["answer"])
-    return {
-        "id": row["response_id"],
-        "messages": [{"role": "user", "content": row["text"]}, {"role": "assistant", "content": reply}],
-        "query": row["text"],
-        **{name: row[name] for name in ("reasoning", "answer", "kind", "behaviour_id", "template_id")},
-        **{name: row[name] for name in ("source", "source_license", "sampling", "finish_reason", "judge", *LABELS)},
-        "teacher": row["model"],
-        "attempts": row["attempt"] + 1,
-        "safety_verdict": row["safety"],
-        "review_votes": row["votes"],
-        "run_id": run_id,
-    }
+def released_rows(db: duckdb.DuckDBPyConnection) -> Iterator[pa.Table]:
+    """All rows in batches, in the order of ids: the columns of PUBLIC (but messages and run_id) and of METADATA.
+
+    Raises:
+        RuntimeError: a released response has no row, or several.
+    """
+    ((expected,),) = db.sql("SELECT count(*) FROM released").fetchall()
+    found = 0
+    for batch in db.sql(_ROWS.read_text(encoding="utf-8")).to_arrow_reader(_BATCH):
+        found += batch.num_rows
+        yield pa.Table.from_batches([batch])
+    if found != expected:
+        raise RuntimeError(f"{expected} rows are to be released, but {found} of them have response, prompt and verdict")
 
 
-def metadata_row(row: dict[str, Any]) -> dict[str, Any]:
+def public_rows(rows: pa.Table, run_id: str) -> pa.Table:
+    """Rows as they are published. `messages` holds the bare prompt, never the instruction it was distilled with."""
+    rows = rows.append_column("messages", _messages(rows))
+    rows = rows.append_column("run_id", pa.repeat(pa.scalar(run_id), rows.num_rows))
+    return rows.select(PUBLIC.names).cast(PUBLIC)
+
+
+def metadata_rows(rows: pa.Table) -> pa.Table:
     """What is published beside the rows: what each judge said, as JSON, and the counts."""
-    own = {name: row[name] for name in METADATA.names if name not in ("id", "config")}
-    return {"id": row["response_id"], "config": config_of(row), **own}
+    return rows.select(METADATA.names).cast(METADATA)
 
 
-def write_prompts(path: Path, run: RunFolder) -> None:
-    """All prompts of the run, accepted or not, in the order that they were drawn in."""
-    _write(run.read("prompts"), path)
+def _messages(rows: pa.Table) -> pa.Array:
+    """A list of a user's and an assistant's message for each row."""
+    count = rows.num_rows
+    query = pc.cast(rows["query"], pa.string()).combine_chunks()
+    reply = join_columns(rows["reasoning"], rows["answer"])
+    # Turn and turn about: the queries are rows 0 to count, the replies those after them.
+    order = np.arange(2 * count).reshape(2, count).T.reshape(-1)
+    content = pa.concat_arrays([query, reply]).take(pa.array(order))
+    roles = pa.array(["user", "assistant"] * count, pa.string())
+    turns = pa.StructArray.from_arrays([roles, content], fields=list(MESSAGES.value_type))
+    return pa.ListArray.from_arrays(pa.array(np.arange(0, 2 * count + 1, 2), pa.int32()), turns)
 
 
-def content_hash(table: pa.Table) -> str:
-    """A hash of the rows themselves, in order of id: the same whatever wrote the parquet file, and however."""
-    digest = hashlib.sha256()
-    for row in sorted(table.to_pylist(), key=lambda row: str(row["id"])):
-        digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode())
-        digest.update(b"\n")
-    return digest.hexdigest()
-
-
-def write_config(folder: Path, config: str, rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
-    """Write one configuration and return it; the same rows give the same bytes with the same pyarrow."""
-    target = folder / "data" / config / FILE
-    target.parent.mkdir(parents=True)
-    table = pa.Table.from_pylist(sorted(rows, key=lambda row: str(row["id"])), schema=schema)
-    _write(table, target)
-    return table
-
-
-def _write(table: pa.Table, path: Path) -> None:
-    pq.write_table(
-        table,
-        path,
-        compression="zstd",
-        compression_level=9,
-        version="2.6",
-        data_page_version="1.0",
-        store_schema=False,
-        row_group_size=1000,
+def count_configs(db: duckdb.DuckDBPyConnection) -> dict[str, int]:
+    """How many released rows each configuration has, those with none left out."""
+    return dict(
+        db.sql(
+            """
+            SELECT CASE WHEN kind = 'benign' THEN 'benign' ELSE variant END AS config, count(*)
+            FROM released JOIN responses USING (response_id) JOIN prompts USING (prompt_id)
+            GROUP BY config
+            """
+        ).fetchall()
     )

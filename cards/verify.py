@@ -1,22 +1,27 @@
 """Is a release what it says it is: every hash, count and word of it that can be computed again.
 
-Reads a release folder; writes nothing. Run it with `saferthoughts release verify FOLDER`.
+Reads a release folder, in batches; writes nothing. Run it with `saferthoughts release verify FOLDER_OR_REPO`.
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cards.card import dataset_card
-from cards.rows import METADATA, PUBLIC, content_hash
+from cards.rows import METADATA, PUBLIC
+from cards.shards import ContentHash, read_shards, shards_of
+from cards.validator import faults_of
 from pipelines.errors import UserError
+from pipelines.records import content_id
 from pipelines.runs import file_hash
-from pipelines.thinking import join
+from pipelines.thinking import join_columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +41,7 @@ def verify(folder: Path) -> Verified:
     checks = Checks(folder)
     checks.files()
     checks.rows()
+    checks.prompts()
     checks.words()
     return Verified(checks.count, tuple(checks.faults))
 
@@ -87,39 +93,58 @@ class Checks:
 
     def rows(self) -> None:
         """Counts and content hashes of each configuration, and the one string of each row."""
-        ids: list[str] = []
+        released: set[bytes] = set()
         for name, count in self.lineage["rows"].items():
             if count:
-                ids += self._config(name, count)
-        metadata = self._read("metadata", METADATA)
-        if metadata is not None:
-            same = content_hash(metadata) == self.lineage["content"].get("metadata")
+                self._config(name, count, released)
+        listed: set[bytes] = set()
+        read = self._read("metadata", METADATA, listed, lambda rows: 0)
+        if read is not None:
+            same = read.content == self.lineage["content"].get("metadata")
             self._hold(same, "metadata has other content than lineage.json says")
-            same = sorted(metadata["id"].to_pylist()) == sorted(ids)
-            self._hold(same, "metadata has other ids than the configurations")
+            self._hold(listed == released, "metadata has other ids than the configurations")
 
-    def _config(self, name: str, count: int) -> list[str]:
-        table = self._read(name, PUBLIC)
-        if table is None:
-            return []
-        self._hold(table.num_rows == count, f"{name} has {table.num_rows} rows, lineage.json says {count}")
-        same = content_hash(table) == self.lineage["content"].get(name)
+    def _config(self, name: str, count: int, released: set[bytes]) -> None:
+        read = self._read(name, PUBLIC, released, _torn)
+        if read is None:
+            return
+        self._hold(read.rows == count, f"{name} has {read.rows} rows, lineage.json says {count}")
+        same = read.content == self.lineage["content"].get(name)
         self._hold(same, f"{name} has other content than lineage.json says")
-        broken = sum(not _holds_together(row) for row in table.to_pylist())
-        self._hold(not broken, f"{name}: in {broken} rows messages, query, reasoning and answer do not fit together")
-        return [str(one) for one in table["id"].to_pylist()]
+        told = f"{name}: in {read.torn} rows messages, query, reasoning and answer do not fit together"
+        self._hold(not read.torn, told)
 
-    def _read(self, name: str, schema: pa.Schema) -> pa.Table | None:
-        paths = sorted((self.folder / "data" / name).glob("train-*.parquet"))
-        if not self._hold(bool(paths), f"data/{name} has no parquet files"):
+    def _read(self, name: str, schema: pa.Schema, ids: set[bytes], torn: Callable[[pa.Table], int]) -> "_Read | None":
+        """Read one configuration through, adding its ids to `ids`."""
+        if not self._hold(bool(shards_of(self.folder, name)), f"data/{name} has no parquet files"):
             return None
+        content, rows, broken = ContentHash(), 0, 0
         try:
-            table = pa.concat_tables([pq.read_table(path) for path in paths])
+            for batch in read_shards(self.folder, name):
+                if batch.schema.names != schema.names:
+                    self._hold(False, f"{name} has other columns than a release")
+                    return None
+                broken += torn(batch)
+                content.update(batch)
+                rows += batch.num_rows
+                ids.update(str(one).encode() for one in batch["id"].to_pylist())
         except (OSError, pa.ArrowException) as error:
             self._hold(False, f"data/{name} cannot be read: {error}")
             return None
-        fits = self._hold(table.schema.names == schema.names, f"{name} has other columns than a release")
-        return table if fits else None
+        return _Read(rows, content.hexdigest(), broken)
+
+    def prompts(self) -> None:
+        """prompts.parquet holds the prompts of the lineage."""
+        path = self.folder / "prompts.parquet"
+        if not self._hold(path.is_file(), "prompts.parquet is missing"):
+            return
+        try:
+            ids = pq.read_table(path, columns=["prompt_id"])["prompt_id"].to_pylist()
+        except (OSError, pa.ArrowException, KeyError) as error:
+            self._hold(False, f"prompts.parquet cannot be read: {error}")
+            return
+        same = content_id(*ids) == self.lineage["prompt_ids"]
+        self._hold(same, "prompts.parquet has other prompts than lineage.json says")
 
     def words(self) -> None:
         """The card says what the lineage says, and texts have the hashes that stand beside them."""
@@ -127,6 +152,8 @@ class Checks:
         if self._hold(card.is_file(), "README.md is missing"):
             same = card.read_text(encoding="utf-8") == dataset_card(self.lineage)
             self._hold(same, "README.md is not the card of lineage.json")
+            faults = faults_of(card.read_text(encoding="utf-8"), self.folder)
+            self._hold(not faults, f"README.md: {'; '.join(faults)}")
         for name, entry in self.lineage["variants"].items():
             same = sha256(entry["instruction"].encode()).hexdigest() == entry["instruction_sha256"]
             self._hold(same, f"the instruction of {name} has another hash than lineage.json says")
@@ -135,11 +162,28 @@ class Checks:
             self._hold(same, f"the rubric {name} has another hash than lineage.json says")
 
 
-def _holds_together(row: dict[str, Any]) -> bool:
-    user, assistant = row["messages"][0], row["messages"][-1]
-    reply = join(row["reasoning"], row["answer"])
-    return bool(
-        len(row["messages"]) == 2
-        and user == {"role": "user", "content": row["query"]}
-        and assistant == {"role": "assistant", "content": reply}
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What one configuration holds: rows, their hash, and how many of them are not of a piece."""
+
+    rows: int
+    content: str
+    torn: int
+
+
+def _torn(rows: pa.Table) -> int:
+    """How many rows' messages are not the query and the canonical string of reasoning and answer."""
+    messages = rows["messages"].combine_chunks()
+    if not pc.all(pc.equal(pc.list_value_length(messages), 2)).as_py():
+        raise pa.ArrowInvalid("a row has not two messages")
+    expected = (
+        (0, "role", "user"),
+        (0, "content", rows["query"]),
+        (1, "role", "assistant"),
+        (1, "content", join_columns(rows["reasoning"], rows["answer"])),
     )
+    whole = pa.array([True] * rows.num_rows)
+    for turn, part, text in expected:
+        same = pc.equal(pc.struct_field(pc.list_element(messages, turn), part), text)
+        whole = pc.and_(whole, pc.fill_null(same, False))
+    return int(rows.num_rows - pc.sum(pc.cast(whole, pa.int64())).as_py())

@@ -18,12 +18,34 @@ _WORDS = [label.replace("_", " ") for label in RATES]
 
 def charts_of(figures: dict[str, Any]) -> dict[str, str]:
     """An SVG for each chart that the run has figures for: patterns, lengths, survival."""
+    return {name: _svg(chart) for name, chart in _drawn(figures).items()}
+
+
+def plot_files(figures: dict[str, Any]) -> dict[str, bytes]:
+    """The same charts on white as files by name: an SVG and a PNG of twice its size each."""
+    import vl_convert
+
+    files = {}
+    for name, chart in _drawn(figures).items():
+        drawn = chart.configure(background="white", font="sans-serif", padding=12).configure_view(stroke=None).to_dict()
+        files[f"{name}.svg"] = _renumbered(str(vl_convert.vegalite_to_svg(drawn))).encode()
+        files[f"{name}.png"] = bytes(vl_convert.vegalite_to_png(drawn, scale=2))
+    return files
+
+
+def _renumbered(svg: str) -> str:
+    """Vega counts its gradients and clips on from one chart to the next: counted anew, the same chart is the same."""
+    numbers: dict[str, str] = {}
+    return re.sub(r"\b(gradient_|clip)\d+\b", lambda m: numbers.setdefault(m[0], f"{m[1]}{len(numbers)}"), svg)
+
+
+def _drawn(figures: dict[str, Any]) -> dict[str, Any]:
     charts = {
         "patterns": _patterns(figures["patterns"]),
         "lengths": _lengths(figures["lengths"]),
         "survival": _survival(figures["survivorship"]),
     }
-    return {name: _svg(chart) for name, chart in charts.items() if chart is not None}
+    return {name: chart for name, chart in charts.items() if chart is not None}
 
 
 def _svg(chart: Any) -> str:

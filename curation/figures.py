@@ -61,30 +61,30 @@ def figures_of(run: RunFolder) -> dict[str, Any]:
             "prompts": stages.get("prompts", {}).get("counts"),
             "generated": stages.get("generate", {}).get("counts"),
             "funnel": _funnel(db, stages, repaired) if checked else [],
-            "patterns": _patterns(stages, repaired) if "judge" in stages else [],
+            "patterns": patterns_of(stages, repaired) if "judge" in stages else [],
             "repair": _kept(stages["repair"]) if repaired else None,
             "judging": _judging(run, config.judging.vote, stages) if "judge" in stages else None,
-            "lengths": _lengths(db),
+            "lengths": lengths_of(db),
             "checks": stages["check"]["reasons"] if checked else [],
             "examples": _examples(db) if checked else [],
             "duplicates": stages.get("duplicates") and stages["duplicates"]["counts"],
             "contamination": stages.get("contamination") and stages["contamination"]["counts"],
-            "costs": _costs(db),
+            "costs": costs_of(db),
             "survivorship": _survivorship(run) if checked else None,
             "people": agreement_of(run),
             "selection": stages.get("select") and stages["select"]["draws"],
             "student": _student(json.loads(scores_path.read_text(encoding="utf-8"))) if scores_path.exists() else None,
         }
-    return dict(_known(figures))
+    return dict(known(figures))
 
 
-def _known(value: Any) -> Any:
+def known(value: Any) -> Any:
     """NaN, which a broken table can hold and JSON cannot, as null."""
     if isinstance(value, float) and math.isnan(value):
         return None
     if isinstance(value, dict):
-        return {key: _known(inner) for key, inner in value.items()}
-    return [_known(inner) for inner in value] if isinstance(value, list) else value
+        return {key: known(inner) for key, inner in value.items()}
+    return [known(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _rows(db: duckdb.DuckDBPyConnection, query: str) -> list[dict[str, Any]]:
@@ -117,7 +117,7 @@ def _order(names: Any) -> list[str]:
     return [name for name in (*load_variants(), "benign") if name in names]
 
 
-def _patterns(stages: dict[str, Any], repaired: bool) -> list[dict[str, Any]]:
+def patterns_of(stages: dict[str, Any], repaired: bool) -> list[dict[str, Any]]:
     """For each configuration and label the share of judged rows that carry it, before and after repair."""
     before = stages["judge"]["by_variant"]
     after = stages["repair"]["after"] if repaired else {}
@@ -164,7 +164,7 @@ def _judging(run: RunFolder, vote: str, stages: dict[str, Any]) -> dict[str, Any
     }
 
 
-def _lengths(db: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
+def lengths_of(db: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
     """Tokens of the responses by the endpoint's count, all as generated and the accepted ones, beside the study's."""
     found = {
         row["config"]: row
@@ -222,7 +222,7 @@ def _cut(column: str) -> str:
     )
 
 
-def _costs(db: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
+def costs_of(db: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
     """Requests, tokens and US dollars for the responses, repair's attempts, and each judge."""
     return _rows(
         db,

@@ -8,11 +8,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+import duckdb
 import pyarrow as pa
-from scipy.stats import chi2_contingency  # type: ignore[import-untyped]
 
 from pipelines.runs import RunFolder
-from pipelines.statistics import wilson
+from pipelines.statistics import dependence, wilson
 
 # Takes rows, never prompts: another attempt at the same row is kept, or fails by itself.
 SUPERSEDED = "superseded"
@@ -154,17 +154,55 @@ def _loss(config: str, asked: list[Candidate], lost: Mapping[tuple[str, str], se
     return Loss(config, prompts, prompts - len(own), len(own), dict(sorted(taken.items())), dict(sorted(alone.items())))
 
 
+def survival_counts(db: duckdb.DuckDBPyConnection) -> tuple[list[Bias], list[Dependence]]:
+    """What `survivorship` has of biases and dependences, counted by DuckDB: for runs of any size.
+
+    Args:
+        db: A connection of `curation.views.open_views`.
+    """
+    rows = db.sql(_SURVIVAL).fetchall()
+    configs = list(dict.fromkeys(row[0] for row in rows))
+    biases: list[Bias] = []
+    for config in configs:
+        for dimension in DIMENSIONS:
+            own = [row for row in rows if row[:2] == (config, dimension)]
+            before, after = (Counter({row[2]: row[place] for row in own}) for place in (3, 4))
+            biases += _bias(config, dimension, before, after)
+    return biases, [_dependence(name, dimension, biases) for name in configs for dimension in DIMENSIONS]
+
+
+_SURVIVAL = """
+    WITH asked AS (
+        SELECT CASE WHEN kind = 'benign' THEN 'benign' ELSE variant END AS config, prompt_id,
+            any_value(prompts.category) AS category, any_value(prompts.template_id) AS template,
+            bool_or(response_id IN (SELECT response_id FROM accepted)) AS survived
+        FROM responses JOIN prompts USING (prompt_id)
+        GROUP BY config, prompt_id
+    )
+    SELECT config, 'category' AS dimension, category AS value, count(*), count(*) FILTER (survived)
+    FROM asked GROUP BY config, category
+    UNION ALL
+    SELECT config, 'template', template, count(*), count(*) FILTER (survived)
+    FROM asked GROUP BY config, template
+    ORDER BY config, dimension, value
+"""
+
+
 def _biases(config: str, asked: list[Candidate], survivors: list[Candidate]) -> Iterable[Bias]:
     for dimension in DIMENSIONS:
         before = Counter(getattr(item, dimension) for item in asked if item.config == config)
         after = Counter(getattr(item, dimension) for item in survivors if item.config == config)
-        for value, prompts in sorted(before.items()):
-            kept = after[value]
-            rate = wilson(kept, prompts)
-            share = kept / after.total() if after.total() else 0.0
-            yield Bias(
-                config, dimension, value, prompts, kept, prompts / before.total(), share, rate.rate, rate.low, rate.high
-            )
+        yield from _bias(config, dimension, before, after)
+
+
+def _bias(config: str, dimension: str, before: Counter[str], after: Counter[str]) -> Iterable[Bias]:
+    for value, prompts in sorted(before.items()):
+        kept = after[value]
+        rate = wilson(kept, prompts)
+        share = kept / after.total() if after.total() else 0.0
+        yield Bias(
+            config, dimension, value, prompts, kept, prompts / before.total(), share, rate.rate, rate.low, rate.high
+        )
 
 
 def _dependence(config: str, dimension: str, biases: list[Bias]) -> Dependence:
@@ -172,5 +210,4 @@ def _dependence(config: str, dimension: str, biases: list[Bias]) -> Dependence:
     table = [[item.survivors for item in own], [item.prompts - item.survivors for item in own]]
     if len(own) < 2 or not all(sum(row) for row in table):
         return Dependence(config, dimension, None, None)
-    test = chi2_contingency(table, correction=False)
-    return Dependence(config, dimension, float(test.statistic), float(test.pvalue))
+    return Dependence(config, dimension, *dependence(table))

@@ -102,20 +102,28 @@ _OVERRULED = f"""
 
 
 @contextmanager
-def open_views(run: RunFolder, *required: str, settings: Checks | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
+def open_views(
+    run: RunFolder,
+    *required: str,
+    settings: Checks | None = None,
+    memory: str | None = None,
+    scratch: Path | None = None,
+) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection that reads the run's tables, and no other file, extension or address.
 
     Args:
         run: The run.
         required: Tables that must be there.
         settings: In place of the run's own.
+        memory: Most memory that DuckDB takes ("1GB"); most of the machine's if not given.
+        scratch: The folder for what does not fit; the current one if not given.
 
     Raises:
         UserError: a required table is missing, or a table is not parquet, has other columns than it should, or holds
             what parquet cannot hold.
     """
     try:
-        with _opened(run, required, settings) as db:
+        with _opened(run, required, settings, {"memory_limit": memory, "temp_directory": scratch}) as db:
             yield db
     except duckdb.Error as error:
         raise broken_table(run, error) or error from error
@@ -131,13 +139,15 @@ def broken_table(run: RunFolder, error: duckdb.Error) -> UserError | None:
     return UserError(f"{run.table_path(name)} cannot be read: {told[:300]} {again}")
 
 
-def _opened(run: RunFolder, required: tuple[str, ...], settings: Checks | None) -> duckdb.DuckDBPyConnection:
+def _opened(
+    run: RunFolder, required: tuple[str, ...], settings: Checks | None, limits: dict[str, str | Path | None]
+) -> duckdb.DuckDBPyConnection:
     for name in required:
         run.require(name)
     there = [name for name in SCHEMAS if run.table_path(name).exists()]
     for name in there:
         _check_columns(run, name)
-    db = duckdb.connect()
+    db = duckdb.connect(config={name: str(value) for name, value in limits.items() if value is not None})
     for name, schema in SCHEMAS.items():
         view = "judged" if name == "verdicts" else name
         if name in there:

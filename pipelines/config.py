@@ -4,13 +4,16 @@ Reads `pipelines/teachers.yaml`, `pipelines/judges/judges.yaml` and users' files
 `run.yaml` in a run folder. Secrets are not part of it: a teacher names the environment variable that holds its key.
 """
 
+import datetime
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pipelines.errors import UserError, unknown
+from pipelines.licenses import LICENSES
 from pipelines.runs import RunFolder, write_text
 from pipelines.thinking import ReasoningStyle
 from pipelines.variant import Variant, load_variants, reworded, variant
@@ -198,6 +201,15 @@ class Requires(Part):
     )
 
 
+class Gating(Part):
+    """What people read and fill in on the Hub before a gated release lets them download."""
+
+    text: str = Field(description="what they agree to")
+    fields: dict[str, Literal["text", "checkbox", "country", "date_picker"]] = Field(
+        default_factory=dict, description="what they fill in: a label, and its kind"
+    )
+
+
 class Release(Part):
     """What is written on a release, and what it has to meet."""
 
@@ -205,6 +217,16 @@ class Release(Part):
     version: str = Field(default="1.0.0", pattern=r"^\d+\.\d+\.\d+$")
     title: str = "Safe reasoning by SaferThoughts"
     license: str = "apache-2.0"
+    gating: Gating | None = None
+    date: datetime.date | None = Field(default=None, description="its day; the day of the last response if not given")
+
+    @field_validator("license")
+    @classmethod
+    def _known_license(cls, value: str) -> str:
+        if value not in LICENSES:
+            near = get_close_matches(value, LICENSES, n=1)
+            raise ValueError(f"the Hub knows no such licence{f', but {near[0]}' if near else ''} ('other' is one too)")
+        return value
 
 
 class Training(Part):

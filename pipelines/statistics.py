@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest, norm  # type: ignore[import-untyped]
+from scipy.stats import MonteCarloMethod, binomtest, chi2_contingency, norm  # type: ignore[import-untyped]
 
 CONFIDENCE = 0.95
 _RESAMPLES = 2000
@@ -66,6 +66,27 @@ def wilson(successes: int, n: int) -> Interval:
         return Interval(float("nan"), 0.0, 1.0)
     interval = binomtest(successes, n).proportion_ci(confidence_level=CONFIDENCE, method="wilson")
     return Interval(successes / n, float(interval.low), float(interval.high))
+
+
+class Dependent(NamedTuple):
+    """Pearson's chi-square statistic of a table of counts, and its p value."""
+
+    chi2: float
+    p: float
+
+
+def dependence(table: Sequence[Sequence[int]]) -> Dependent:
+    """Test whether rows and columns of a table of counts depend on each other.
+
+    Every row and column has a sum above 0. Where an expected count is below 5 the chi-square distribution does not
+    hold, and the p value comes from 9,999 seeded random tables with the same sums.
+    """
+    counts = np.asarray(table, float)
+    expected = counts.sum(1, keepdims=True) * counts.sum(0, keepdims=True) / counts.sum()
+    few = bool((expected < 5).any())
+    method = MonteCarloMethod(n_resamples=9_999, rng=np.random.default_rng(0)) if few else None
+    test = chi2_contingency(counts.astype(int), correction=False, method=method)
+    return Dependent(float(test.statistic), float(test.pvalue))
 
 
 def paired(first: Mapping[str, bool], second: Mapping[str, bool]) -> dict[str, Pair]:

@@ -7,6 +7,9 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 OPEN, CLOSE = "<think>", "</think>"
 _TAG = re.compile(r"<think>|</think>")
 
@@ -28,6 +31,13 @@ class Thought:
 def join(reasoning: str, answer: str) -> str:
     """The canonical string. Any other spacing breaks the training prefix of R1's chat templates."""
     return f"{OPEN}\n{reasoning}\n{CLOSE}\n\n{answer}"
+
+
+def join_columns(reasoning: pa.ChunkedArray, answer: pa.ChunkedArray) -> pa.Array:
+    """`join` of two columns of text, row by row."""
+    parts = (f"{OPEN}\n", reasoning, f"\n{CLOSE}\n\n", answer, "")
+    joined = pc.binary_join_element_wise(*(pc.cast(p, pa.string()) if not isinstance(p, str) else p for p in parts))
+    return joined.combine_chunks() if isinstance(joined, pa.ChunkedArray) else joined
 
 
 def split(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.statistics import Confusion, Pair, f1_of, kappa_of, mcnemar_exact, paired, wilson
+from pipelines.statistics import Confusion, Pair, dependence, f1_of, kappa_of, mcnemar_exact, paired, wilson
 
 
 @given(n=st.integers(1, 500), share=st.floats(0, 1))
@@ -82,3 +82,9 @@ def test_kappa_is_one_for_full_agreement_and_its_interval_holds_it(counts: Confu
     assert (interval.rate == pytest.approx(1)) == (counts.fp == counts.fn == 0)
     assert interval.low - 1e-9 <= interval.high
     assert interval == kappa_of(counts)
+
+
+def test_dependence_of_small_tables_does_not_rest_on_the_chi_square_distribution() -> None:
+    assert dependence([[62, 1], [0, 1]]).p > 0.01
+    assert dependence([[500, 100], [500, 300]]).p < 1e-9
+    assert dependence([[500, 100], [500, 100]]).chi2 == pytest.approx(0)

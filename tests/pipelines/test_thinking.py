@@ -1,9 +1,10 @@
 """The splitter and the joiner: no character of reasoning or answer is lost, whichever way a server sends them."""
 
+import pyarrow as pa
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from pipelines.thinking import Thought, join, split
+from pipelines.thinking import Thought, join, join_columns, split
 
 free_of_tags = st.text().filter(lambda text: "<think>" not in text and "</think>" not in text)
 
@@ -63,3 +64,11 @@ def test_tag_in_the_middle_of_an_answer_stays_there() -> None:
 
 def test_no_content_is_an_empty_answer() -> None:
     assert split(None) == Thought("", "", "none")
+
+
+@given(st.lists(st.tuples(st.text(), st.text()), max_size=4))
+def test_columns_are_joined_as_single_rows_are(pairs: list[tuple[str, str]]) -> None:
+    columns = [pa.chunked_array([list(part)], pa.string()) for part in zip(*pairs, strict=True)] or [
+        pa.chunked_array([[]], pa.string())
+    ] * 2
+    assert join_columns(*columns).to_pylist() == [join(*pair) for pair in pairs]

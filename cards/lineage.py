@@ -1,0 +1,206 @@
+"""How a release came to be, as the plain values of lineage.json.
+
+Reads a run's configuration, manifest, tables and judge scores; writes nothing. Holds no paths and no
+times but one day, so that the same inputs give the same release.
+"""
+
+from dataclasses import asdict
+from hashlib import sha256
+from typing import Any
+
+import duckdb
+
+from cards.provenance import packages, source_state
+from curation.figures import costs_of, known, lengths_of, patterns_of
+from curation.review.gate import agreement_of
+from curation.survivorship import survival_counts
+from pipelines.config import Judge, RunConfig
+from pipelines.judges.patterns import rubric
+from pipelines.judges.scoring import read_scores
+from pipelines.runs import VERSION, RunFolder
+
+
+def lineage_of(
+    run: RunFolder, db: duckdb.DuckDBPyConnection, config: RunConfig, run_id: str, rows: dict[str, int]
+) -> dict[str, Any]:
+    """The lineage, but for the content hashes.
+
+    Args:
+        run: A run that is checked.
+        db: Its tables, with the view `released` (`cards.rows.released_views`).
+        config: What it was made with.
+        run_id: The configuration's hash.
+        rows: Released rows of each configuration.
+    """
+    stages = run.manifest()["stages"]
+    pool = stages["prompts"]["pool"]
+    return {
+        "version": config.release.version,
+        "title": config.release.title,
+        "date": str(config.release.date or stages["generate"]["finished"][:10]),
+        "license": config.release.license,
+        "gating": config.release.gating and config.release.gating.model_dump(mode="json"),
+        "run_id": run_id,
+        "saferthoughts": VERSION,
+        "seed": config.seed,
+        "rehearsal": any(teacher.embedded for teacher in config.teachers.values()),
+        "rehearsal_judges": [
+            name
+            for name, judge in _judges(config).items()
+            if judge.teacher and config.judge_teachers[judge.teacher].embedded
+        ],
+        "prompts": {**pool, **stages["prompts"]["counts"]},
+        "teachers": {
+            name: {**teacher.model_dump(mode="json"), "place": teacher.place}
+            for name, teacher in config.teachers.items()
+        },
+        "variants": {
+            name: {
+                "teacher": config.teacher_of(name),
+                "description": config.variant(name).description,
+                "instruction": config.variant(name).instruction,
+                "instruction_sha256": config.variant(name).instruction_hash(),
+            }
+            for name in config.variants
+        },
+        "benign_variant": config.benign_variant,
+        "judging": _judging(run, config, stages["judge"]),
+        "repair": _repair(stages.get("repair") if run.table_path("repairs").exists() else None),
+        "queries": stages["check"]["queries"],
+        "counts": {
+            "generate": {key: stages["generate"]["counts"][key] for key in ("planned", "kept", "failed")},
+            "judge": stages["judge"]["counts"],
+            "check": stages["check"]["counts"],
+        },
+        "reasons": stages["check"]["reasons"],
+        "selection": _selection(run, stages.get("select")),
+        "people": _people(run),
+        "overlap": _overlap(run, db, stages.get("contamination")),
+        "funnel": stages["judge"]["by_variant"],
+        "rows": rows,
+        "sources": _sources(db),
+        "figures": _figures(run, db, stages),
+        "inputs": _inputs(db),
+        "config": config.model_dump(mode="json"),
+        "packages": packages(),
+        "source": source_state(),
+    }
+
+
+def _judges(config: RunConfig) -> dict[str, Judge]:
+    return {name: config.judges[name] for name in config.judging.judges}
+
+
+def _judging(run: RunFolder, config: RunConfig, stage: dict[str, Any]) -> dict[str, Any]:
+    """Who judged, how, and how good they are known to be."""
+    judges = {}
+    for name, judge in _judges(config).items():
+        teacher = config.judge_teachers[judge.teacher] if judge.teacher else None
+        asked = {"model": teacher.model, "place": teacher.place} if teacher else {"model": None, "place": None}
+        judges[name] = {**judge.model_dump(mode="json"), **asked, "requests": stage["requests"][name]}
+    return {
+        "judges": judges,
+        **{key: stage[key] for key in ("vote", "cost_usd", "disagreement")},
+        "rubrics": {name: {"text": rubric(name), "sha256": digest} for name, digest in stage["rubrics"].items()},
+        "scores": read_scores(run),
+    }
+
+
+def _repair(stage: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What repair did; the history of other strategies stays with the run."""
+    apart = ("finished", "version", "outputs", "by_strategy")
+    return stage and {key: value for key, value in stage.items() if key not in apart}
+
+
+def _selection(run: RunFolder, stage: dict[str, Any] | None) -> dict[str, Any] | None:
+    """How the rows were drawn from the accepted ones; None where all of them are released."""
+    if stage is None or not run.table_path("selected").exists():
+        return None
+    return {"settings": stage["settings"], "draws": stage["draws"]}
+
+
+def _sources(db: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
+    """Where the released prompts come from, with the licence that each was given."""
+    rows = db.sql(
+        """
+        SELECT source, source_license, count(DISTINCT prompt_id), count(*)
+        FROM released JOIN responses USING (response_id) JOIN prompts USING (prompt_id)
+        GROUP BY source, source_license ORDER BY source, source_license
+        """
+    ).fetchall()
+    names = ("source", "license", "prompts", "rows")
+    return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def _figures(run: RunFolder, db: duckdb.DuckDBPyConnection, stages: dict[str, Any]) -> dict[str, Any]:
+    """What the card's plots and tables show: patterns before and after repair, lengths, survival, costs."""
+    repaired = run.table_path("repairs").exists() and "repair" in stages
+    biases, dependences = survival_counts(db)
+    figures = {
+        "patterns": patterns_of(stages, repaired),
+        "lengths": lengths_of(db),
+        "survivorship": {
+            "biases": [asdict(item) for item in biases],
+            "dependences": [asdict(item) for item in dependences],
+        },
+        "costs": [
+            # The order in which many prices are added up shows in the last digits.
+            {**row, "cost": None if row["cost"] is None else round(row["cost"], 6)}
+            for row in costs_of(db)
+        ],
+    }
+    return dict(known(figures))
+
+
+def _inputs(db: duckdb.DuckDBPyConnection) -> dict[str, Any]:
+    """Each table that the release was made from: its rows, and a sha256 over their ids in order, a line each.
+
+    Ids are hashes of what a row is. The files' own hashes would differ with the order in which rows came in.
+    """
+    keys = {
+        "prompts": "prompt_id",
+        "responses": "response_id",
+        "judgements": "response_id || ' ' || judge || ' ' || kind",
+        "judged": "response_id",
+        "reviews": "response_id || ' ' || annotator",
+        "accepted": "response_id",
+        "rejected": "response_id || ' ' || check_name",
+    }
+    found = {}
+    for name, key in keys.items():
+        digest, rows = sha256(), 0
+        for batch in db.sql(f"SELECT {key} AS id FROM {name} ORDER BY id").to_arrow_reader(50_000):  # noqa: S608
+            rows += batch.num_rows
+            digest.update("".join(f"{value}\n" for value in batch["id"].to_pylist()).encode("utf-8", "replace"))
+        found["verdicts" if name == "judged" else name] = {"rows": rows, "ids_sha256": digest.hexdigest()}
+    return found
+
+
+def _overlap(run: RunFolder, db: duckdb.DuckDBPyConnection, stage: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The items of evaluation sets that released rows overlap with, by set; None where nobody looked."""
+    if stage is None or not run.table_path("contamination").exists():
+        return None
+    rows = db.sql(
+        """
+        SELECT DISTINCT set_name, item_id FROM contamination
+        WHERE CASE WHEN coalesce(response_id, '') = ''
+            THEN prompt_id IN (SELECT prompt_id FROM released JOIN responses USING (response_id))
+            ELSE response_id IN (SELECT response_id FROM released) END
+        ORDER BY set_name, item_id
+        """
+    ).fetchall()
+    sizes = {count["set_name"]: count["items"] for count in stage["counts"]}
+    return {
+        name: {
+            "items": sizes[name],
+            "sha256": digest,
+            "overlapping": [item for set_name, item in rows if set_name == name],
+        }
+        for name, digest in stage["sets"].items()
+    }
+
+
+def _people(run: RunFolder) -> dict[str, Any] | None:
+    """What people's review showed; None where nobody looked, or the figures are of other votes than there are now."""
+    found = agreement_of(run)
+    return found and {key: value for key, value in found.items() if key != "deviation"}

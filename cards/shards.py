@@ -1,0 +1,166 @@
+"""A configuration's rows as parquet shards: the same rows give the same bytes, and a hash that needs no parquet.
+
+Writes data/<config>/train-00000-of-00001.parquet and so on into a release that is being built; reads them back in
+batches. Memory does not grow with the rows.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+SHARD_BYTES = 500_000_000
+_GROUP = 1_000
+
+
+class ContentHash:
+    """A hash of rows, whatever file they come from and whichever package reads it.
+
+    sha256 over all rows in the order of id; of a row, over its values in the order of the columns' names; a value as a
+    netstring (its length in bytes, ":", its UTF-8 bytes, ","), null as "-,". Booleans are "true" and "false", numbers
+    decimal as Python writes them; of `messages` the texts of the turns are taken, role and content each.
+    """
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+
+    def update(self, rows: pa.Table) -> None:
+        """Take in further rows."""
+        if not rows.num_rows:
+            return
+        columns = [text for name in sorted(rows.column_names) for text in _texts(rows[name].combine_chunks())]
+        joined = pc.binary_join_element_wise(*(_netstrings(column) for column in columns), "")
+        for chunk in pa.chunked_array([joined]).chunks:
+            self._digest.update(b"".join(chunk.cast(pa.large_binary()).to_pylist()))
+
+    def hexdigest(self) -> str:
+        """The hash of the rows so far."""
+        return self._digest.hexdigest()
+
+
+def _texts(column: pa.Array) -> list[pa.Array]:
+    kind = column.type
+    if pa.types.is_list(kind):
+        # Two turns a row, as `verify` sees to.
+        return [pc.struct_field(pc.list_element(column, turn), part) for turn in (0, 1) for part in ("role", "content")]
+    if pa.types.is_floating(kind):
+        return [pa.array([None if value is None else repr(value) for value in column.to_pylist()], pa.string())]
+    return [pc.cast(column, pa.string())]
+
+
+def _netstrings(texts: pa.Array) -> pa.Array:
+    lengths = pc.cast(pc.binary_length(texts), pa.string())
+    return pc.fill_null(pc.binary_join_element_wise(lengths, ":", texts, ",", ""), "-,")
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """One configuration as it was written: rows, their content hash, files."""
+
+    rows: int
+    content: str
+    files: int
+
+
+class ConfigWriter:
+    """Takes a configuration's rows in the order of ids and writes them as shards of about `shard_bytes`."""
+
+    def __init__(self, folder: Path, schema: pa.Schema, shard_bytes: int = SHARD_BYTES) -> None:
+        self._folder = folder
+        self._schema = schema
+        self._shard_bytes = shard_bytes
+        self._waiting: list[pa.Table] = []
+        self._parts: list[Path] = []
+        self._open: ShardFile | None = None
+        self._hash = ContentHash()
+        self._rows = 0
+
+    def __enter__(self) -> "ConfigWriter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._open is not None:
+            self._open.close()
+
+    def write(self, rows: pa.Table) -> None:
+        """Take further rows; row groups do not depend on how rows were cut into calls."""
+        self._hash.update(rows)
+        self._rows += rows.num_rows
+        self._waiting.append(rows)
+        if sum(table.num_rows for table in self._waiting) >= _GROUP:
+            waiting = pa.concat_tables(self._waiting)
+            whole = waiting.num_rows - waiting.num_rows % _GROUP
+            for start in range(0, whole, _GROUP):
+                self._write_group(waiting.slice(start, _GROUP))
+            self._waiting = [waiting.slice(whole)]
+
+    def finish(self) -> Written:
+        """Write what waits and give the shards their names."""
+        rest = pa.concat_tables(self._waiting) if self._waiting else self._schema.empty_table()
+        if rest.num_rows or not self._parts:
+            self._write_group(rest)
+        self._close_shard()
+        for number, part in enumerate(self._parts):
+            part.rename(part.with_name(f"train-{number:05}-of-{len(self._parts):05}.parquet"))
+        return Written(self._rows, self._hash.hexdigest(), len(self._parts))
+
+    def _write_group(self, rows: pa.Table) -> None:
+        if self._open is None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._parts.append(self._folder / f"part-{len(self._parts):05}")
+            self._open = ShardFile(self._parts[-1], self._schema)
+        if self._open.write(rows) >= self._shard_bytes:
+            self._close_shard()
+
+    def _close_shard(self) -> None:
+        if self._open is not None:
+            self._open.close()
+            self._open = None
+
+
+class ShardFile:
+    """A parquet file whose bytes depend on its rows alone (and on pyarrow's version)."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self._sink = pa.OSFile(str(path), "wb")
+        self._writer = pq.ParquetWriter(
+            self._sink,
+            schema,
+            compression="zstd",
+            compression_level=9,
+            version="2.6",
+            data_page_version="1.0",
+            store_schema=False,
+        )
+
+    def write(self, rows: pa.Table) -> int:
+        """Write one row group; the bytes that the file has by then."""
+        self._writer.write_table(rows, row_group_size=_GROUP)
+        return int(self._sink.tell())
+
+    def close(self) -> None:
+        """Write the footer."""
+        self._writer.close()
+        self._sink.close()
+
+
+def shards_of(folder: Path, config: str) -> list[Path]:
+    """A configuration's files in the order of their rows."""
+    return sorted((folder / "data" / config).glob("train-*.parquet"))
+
+
+def read_shards(folder: Path, config: str) -> Iterator[pa.Table]:
+    """A configuration's rows in batches.
+
+    Raises:
+        OSError, pa.ArrowException: a file cannot be read.
+    """
+    for path in shards_of(folder, config):
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=4_000):
+                yield pa.Table.from_batches([batch])
