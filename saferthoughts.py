@@ -30,6 +30,7 @@ from service.door import (
     MaxTokens,
     ModelName,
     RayAddress,
+    ReleaseName,
     Reuse,
     RunName,
     SeedOption,
@@ -174,38 +175,68 @@ app.add_typer(release_app, name="release")
 def build(
     name: RunName,
     version: Annotated[str | None, typer.Option(help="MAJOR.MINOR.PATCH; refused where it understates.")] = None,
-    since: Annotated[Path | None, typer.Option(help="The release before this one, for version and changelog.")] = None,
+    since: Annotated[
+        str | None, typer.Option(help="The release before this one (folder or ORG/NAME@V): version and changelog.")
+    ] = None,
 ) -> None:
     """Write runs/RUN/release: a config a variant, a card, a changelog, checksums.
 
     Example: saferthoughts release build mine --since mine-1.0.0
     """
+    from service.releases import release_folder
     from service.stages import release_run
 
-    say(release_run(open_run(name), since, version))
+    say(release_run(open_run(name), None if since is None else release_folder(since), version))
 
 
 @release_app.command()
-def verify(folder: Annotated[Path, typer.Argument(help="A release folder.", metavar="FOLDER")]) -> None:
+def verify(release: ReleaseName) -> None:
     """Compute again what can be computed of a release, and name what does not match.
 
     Example: saferthoughts release verify runs/demo/release
     """
-    from cards.verify import verify as compute
-    from pipelines.errors import Incomplete
+    from service.releases import verify_release
 
-    found = compute(folder)
-    for fault in found.faults:
-        say(fault)
-    if found.faults:
-        raise Incomplete(f"{len(found.faults)} of {found.checked} things do not match in {folder}")
-    say(f"{folder}: {found.checked} things computed again, all match")
+    say(verify_release(release))
+
+
+@app.command()
+def publish(
+    what: Annotated[str, typer.Argument(help="A run, or a release folder.", metavar="RUN")],
+    repo: Annotated[str, typer.Option(help="ORG/NAME on the Hub; made where there is none.")],
+    private: Annotated[bool, typer.Option("--private", help="Only for those whom the owner lets in.")] = False,
+    gated: Annotated[bool, typer.Option("--gated", help="People agree to the card's gating text first.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change; write nothing.")] = False,
+) -> None:
+    """Put a release on the Hub: one commit, its tag, and everything read back. The token is HF_TOKEN, or hf's login.
+
+    Example: saferthoughts publish mine --repo me/safe-reasoning --private
+    """
+    from service.releases import publish_release
+
+    say(publish_release(what, repo, private, gated, dry_run))
+
+
+@app.command()
+def pull(
+    address: Annotated[
+        str, typer.Argument(help="A release on the Hub; its newest version if none is given.", metavar="ORG/NAME@V")
+    ],
+    to: Annotated[Path | None, typer.Option(help="The folder; NAME-VERSION if not given.")] = None,
+) -> None:
+    """Download a release, checked by commit and by every hash.
+
+    Example: saferthoughts pull me/safe-reasoning@v1.0.0
+    """
+    from service.releases import pull_release
+
+    say(pull_release(address, to))
 
 
 @app.command()
 def compare(
-    before: Annotated[Path, typer.Argument(help="A release folder.", metavar="A")],
-    after: Annotated[Path, typer.Argument(help="A later one.", metavar="B")],
+    before: Annotated[str, typer.Argument(help="A release folder, or ORG/NAME@V.", metavar="A")],
+    after: Annotated[str, typer.Argument(help="A later one.", metavar="B")],
     file: Annotated[Path | None, typer.Option("--json", help="Write all figures to this file as well.")] = None,
 ) -> None:
     """What differs between two releases: rows, pattern rates, lengths, balance; and the version that makes.
@@ -219,7 +250,7 @@ def compare(
 
 @app.command()
 def regenerate(
-    folder: Annotated[Path, typer.Argument(help="A release folder.", metavar="FOLDER")],
+    release: ReleaseName,
     name: RunName,
     teacher: TeacherName = None,
     general_teacher: GeneralName = None,
@@ -232,15 +263,18 @@ def regenerate(
 
     Example: saferthoughts regenerate runs/demo/release mine --teacher deepseek
     """
+    from service.releases import release_folder
     from service.stages import regenerate_run
 
-    say(regenerate_run(Settings.runs, folder, name, teacher, general_teacher, teachers, (base_url, model, api_key_env)))
+    endpoint = (base_url, model, api_key_env)
+    folder = release_folder(release)
+    say(regenerate_run(Settings.runs, folder, name, teacher, general_teacher, teachers, endpoint))
 
 
 @app.command()
 def train(
     recipe: Annotated[str, typer.Argument(help="A recipe's name or file.", metavar="RECIPE")],
-    dataset: Annotated[Path, typer.Option(help="A release folder.")],
+    dataset: Annotated[str, typer.Option(help="A release folder, or ORG/NAME@V.")],
     output: Annotated[Path, typer.Option(help="Where the student goes.")],
     student: Annotated[Path | None, typer.Option(help="A local checkpoint to train, in place of the recipe's.")] = None,
     sets: Sets = None,
@@ -249,9 +283,10 @@ def train(
 
     Example: saferthoughts train smollm2-135m-cpu --dataset runs/demo/release --output runs/demo/model
     """
+    from service.releases import release_folder
     from service.students import train_student
 
-    out.print(train_student(recipe, dataset, output, student, sets or []))
+    out.print(train_student(recipe, release_folder(dataset), output, student, sets or []))
 
 
 @app.command(name="eval")

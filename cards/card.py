@@ -1,5 +1,6 @@
 """The dataset card: `dataset_card.md.jinja` filled from a lineage and nothing else."""
 
+import hashlib
 import re
 from functools import cache
 from pathlib import Path
@@ -30,6 +31,11 @@ _ENVIRONMENT = jinja2.Environment(
 _ENVIRONMENT.filters["cell"] = cell
 # Upper bounds of the Hub's size categories.
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+
+
+def template_hash() -> str:
+    """sha256 of the card's template: a card of another template is not a wrong one."""
+    return hashlib.sha256((_FOLDER / "dataset_card.md.jinja").read_bytes()).hexdigest()
 
 
 def size_category(rows: int) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 import duckdb
 
+from cards.card import template_hash
 from cards.provenance import packages, source_state
 from curation.figures import costs_of, known, lengths_of, patterns_of
 from curation.review.gate import agreement_of
@@ -82,6 +83,7 @@ def lineage_of(
         "figures": _figures(run, db, stages),
         "inputs": _inputs(db),
         "config": config.model_dump(mode="json"),
+        "card_sha256": template_hash(),
         "packages": packages(),
         "source": source_state(),
     }

@@ -26,12 +26,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cards.card import dataset_card
+from cards.columns import METADATA, PUBLIC
 from cards.compare import check_version, compare, lines_of, proposed
 from cards.croissant import croissant_json
 from cards.lineage import lineage_of
 from cards.rows import (
-    METADATA,
-    PUBLIC,
     configs_of,
     count_configs,
     metadata_rows,

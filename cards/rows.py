@@ -13,56 +13,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cards.columns import MESSAGES, METADATA, PUBLIC
 from curation.selection import selected_rows
 from curation.views import open_views
 from pipelines.config import RunConfig
-from pipelines.records import LABELS
 from pipelines.runs import RunFolder
 from pipelines.thinking import join_columns
 
-MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
-PUBLIC = pa.schema(
-    [
-        ("id", pa.string()),
-        ("messages", MESSAGES),
-        # Not "prompt": TRL would take the row for a prompt-completion pair and look for a completion.
-        ("query", pa.string()),
-        ("reasoning", pa.string()),
-        ("answer", pa.string()),
-        ("kind", pa.string()),
-        ("behaviour_id", pa.string()),
-        ("template_id", pa.string()),
-        ("source", pa.string()),
-        ("source_license", pa.string()),
-        ("teacher", pa.string()),
-        ("sampling", pa.string()),
-        ("finish_reason", pa.string()),
-        ("attempts", pa.int64()),
-        *[(label, pa.bool_()) for label in LABELS],
-        ("judge", pa.string()),
-        ("safety_verdict", pa.string()),
-        ("review_votes", pa.string()),
-        ("run_id", pa.string()),
-    ]
-)
-METADATA = pa.schema(
-    [
-        ("id", pa.string()),
-        ("config", pa.string()),
-        ("prompt_id", pa.string()),
-        ("category", pa.string()),
-        ("parent_id", pa.string()),
-        ("judge", pa.string()),
-        ("compliance", pa.string()),
-        ("disagreement", pa.float64()),
-        ("evidence", pa.string()),
-        ("judgements", pa.string()),
-        ("unscored_reason", pa.string()),
-        ("reasoning_source", pa.string()),
-        ("input_tokens", pa.int64()),
-        ("output_tokens", pa.int64()),
-    ]
-)
 _ROWS = Path(__file__).with_name("rows.sql")
 _BATCH = 4_000
 # DuckDB's own share: sorting beyond it goes to disk.

@@ -31,6 +31,8 @@ ORDER = (
         "review",
         "select",
         "release",
+        "publish",
+        "pull",
         "train",
         "eval",
         "report",
@@ -128,5 +130,8 @@ MaxCost = Annotated[float | None, typer.Option(min=0, help="US dollars that the 
 MaxTokens = Annotated[int | None, typer.Option(min=0, help="Tokens that the run may take, all calls together.")]
 Reuse = Annotated[list[str] | None, typer.Option("--reuse", help="A run whose answers may be taken over; repeatable.")]
 EngineName = Annotated[str, typer.Option("--engine", help="local, or ray: on a cluster.")]
+ReleaseName = Annotated[
+    str, typer.Argument(help="A release folder, or ORG/NAME@VERSION on the Hub.", metavar="RELEASE")
+]
 RayAddress = Annotated[str | None, typer.Option(help="HOST:PORT or auto; a cluster on this machine if not given.")]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="Any key of run.yaml, as key=value; repeatable.")]

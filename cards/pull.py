@@ -1,0 +1,169 @@
+"""A release from the Hub, as a folder whose every byte was checked.
+
+Reads a repository; writes the release's folder, whole or not at all, with a record of its commit in
+.cache/saferthoughts.json. Run it with `saferthoughts pull ORG/NAME@v1.0.0`. The Hub is always asked which commit a
+version stands for: with the Hub down there is an error, never rows of another day.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+from huggingface_hub.utils.tqdm import disable_progress_bars
+
+from cards.hub import Address, Hub, Stored, address_of
+from cards.verify import verify
+from pipelines.errors import UserError
+from pipelines.progress import meter
+from pipelines.records import content_id
+from pipelines.runs import write_json
+
+_RECORD = Path(".cache") / "saferthoughts.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """A release that is here. `fresh`: it was downloaded now; `mended`: files that were there and were not as they
+    should be."""
+
+    folder: Path
+    address: Address
+    commit: str
+    checked: int
+    fresh: bool
+    mended: tuple[str, ...] = ()
+
+
+def cache() -> Path:
+    """The folder of releases that were pulled to be read."""
+    root = os.environ.get("SAFERTHOUGHTS_CACHE") or Path.home() / ".cache" / "saferthoughts"
+    return Path(root) / "releases"
+
+
+def opened(text: str, tell: Callable[[str], None] | None = None) -> Path:
+    """A release folder by its path, or by its address on the Hub, from where it is pulled into a cache.
+
+    Raises:
+        UserError: neither is there, or what is there does not match itself.
+    """
+    if Path(text).exists():
+        return Path(text)
+    address = address_of(text)
+    hub, address, commit = _resolved(address)
+    done = _pull(hub, address, commit, cache() / address.repo.replace("/", "--") / commit)
+    if tell is not None:
+        tell(f"{address} ({commit[:8]}): {done.folder}")
+    return done.folder
+
+
+def pull(text: str, to: Path | None = None) -> Pulled:
+    """Download a release and check it.
+
+    Args:
+        text: ORG/NAME@VERSION; the newest version where none is given.
+        to: The folder; NAME-VERSION in the current one if not given.
+
+    Raises:
+        UserError: there is no such release, the folder holds something else, the tag was moved since it was pulled, or
+            what arrives does not match itself.
+    """
+    hub, address, commit = _resolved(address_of(text))
+    name = address.repo.split("/")[1]
+    return _pull(
+        hub, address, commit, to or Path(f"{name}-{str(address.revision).removeprefix('v').replace('/', '-')}")
+    )
+
+
+def _resolved(address: Address) -> tuple[Hub, Address, str]:
+    disable_progress_bars()
+    hub = Hub(address.repo)
+    revision = address.revision or hub.newest()
+    return hub, Address(address.repo, revision), hub.commit_of(revision)
+
+
+def _pull(hub: Hub, address: Address, commit: str, folder: Path) -> Pulled:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    locks = cache() / ".locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    with FileLock(locks / content_id(str(folder.resolve()))):
+        there = hub.tree(commit)
+        if folder.exists() and any(folder.iterdir()):
+            _check_record(folder, address, commit)
+            wrong = tuple(_wrong(folder, there))
+            if not wrong:
+                return Pulled(folder, address, commit, _verified(folder), fresh=False)
+            return _downloaded(hub, address, commit, folder, there, wrong)
+        return _downloaded(hub, address, commit, folder, there, ())
+
+
+def _downloaded(
+    hub: Hub, address: Address, commit: str, folder: Path, there: dict[str, Stored], mended: tuple[str, ...]
+) -> Pulled:
+    # One name for all attempts, so that one that was killed is gone on with.
+    partial = folder.with_name(f".{folder.name}.partial")
+    for name in _wrong(partial, there):
+        (partial / name).unlink(missing_ok=True)
+    total = sum(stored.size for stored in there.values()) // 1000
+    with meter("download", total=total, unit="kB") as shown:
+        for name, stored in there.items():
+            if not (partial / name).is_file():
+                fetch = hub.api.hf_hub_download
+                hub.ask(fetch, address.repo, name, repo_type="dataset", revision=commit, local_dir=partial)
+            shown.advance(stored.size // 1000)
+    wrong = list(_wrong(partial, there))
+    if wrong:
+        shutil.rmtree(partial)
+        raise UserError(
+            f"{address}: {', '.join(wrong[:5])} arrived with another content than commit {commit[:8]} has. Try again."
+        )
+    shutil.rmtree(partial / ".cache", ignore_errors=True)
+    (partial / ".gitattributes").unlink(missing_ok=True)
+    checked = _verified(partial)
+    (partial / _RECORD).parent.mkdir()
+    record = {"repo": address.repo, "revision": address.revision, "commit": commit}
+    write_json(partial / _RECORD, record)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+    return Pulled(folder, address, commit, checked, fresh=True, mended=mended)
+
+
+def _wrong(folder: Path, there: dict[str, Stored]) -> list[str]:
+    """Files of a commit that are missing in a folder, or have another content."""
+    return [name for name, stored in there.items() if not ((folder / name).is_file() and stored.is_file(folder / name))]
+
+
+def _verified(folder: Path) -> int:
+    """How many things of the release were computed again.
+
+    Raises:
+        UserError: one of them does not match.
+    """
+    found = verify(folder)
+    if found.faults:
+        raise UserError(f"The release was published broken, it does not match itself: {'; '.join(found.faults[:5])}")
+    return found.checked
+
+
+def _check_record(folder: Path, address: Address, commit: str) -> None:
+    """Whether a folder that is there was pulled from this address.
+
+    Raises:
+        UserError: it holds something else, or the version stood for another commit then.
+    """
+    try:
+        record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
+        was = Address(record["repo"], record["revision"])
+        there = str(record["commit"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder} is there and was not pulled from the Hub. Choose another folder: --to") from error
+    if was != address:
+        raise UserError(f"{folder} holds {was}, not {address}. Choose another folder: --to")
+    if there != commit and address.revision not in ("main", commit):
+        raise UserError(
+            f"{address} stood for commit {there[:8]} when it was pulled and stands for {commit[:8]} now: somebody "
+            f"moved the tag. Look at both: saferthoughts compare {folder} {address}"
+        )
