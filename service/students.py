@@ -52,8 +52,9 @@ def train_run(run: RunFolder, student: Path | None) -> RenderableType:
 
 def evaluate_run(run: RunFolder, student: Path | None) -> RenderableType:
     """Measure the run's student before and after training; the table."""
+    from cards.model_card import write_model_card
     from eval.run import evaluate
-    from eval.table import scores_table
+    from eval.table import scores_markdown, scores_table
     from training.student import fetch_student
 
     model = run.path / "model"
@@ -63,13 +64,18 @@ def evaluate_run(run: RunFolder, student: Path | None) -> RenderableType:
             f"--dataset {run.path / 'release'} --output {model}"
         )
     scores = evaluate({"before": student or fetch_student(), "after": model}, run.path, MAX_TOKENS)
+    write_model_card(model, scores_markdown(scores))
     run.record("eval", scores=file_hash(run.path / "scores.json"))
     return scores_table(scores)
 
 
 def evaluate_checkpoint(model: Path, output: Path | None) -> RenderableType:
-    """Measure one checkpoint; the table."""
+    """Measure one checkpoint; the table, which goes into the card of a model that was trained here as well."""
+    from cards.model_card import RECORD, write_model_card
     from eval.run import evaluate
-    from eval.table import scores_table
+    from eval.table import scores_markdown, scores_table
 
-    return scores_table(evaluate({"model": model}, output or model / "eval", MAX_TOKENS))
+    scores = evaluate({"model": model}, output or model / "eval", MAX_TOKENS)
+    if (model / RECORD).exists():
+        write_model_card(model, scores_markdown(scores))
+    return scores_table(scores)

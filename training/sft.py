@@ -21,12 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cards.model_card import RECORD
 from pipelines.errors import UserError
 from pipelines.progress import Meter, meter
 from pipelines.runs import atomic_folder
 from training.blend import blended
 from training.mixture import TrainingRow
-from training.model_folder import RECORD, describe, save_model
+from training.model_folder import describe, save_model
 from training.quiet import quiet
 from training.recipe import Recipe
 from training.student import check_checkpoint, fetch_student

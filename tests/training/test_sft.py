@@ -46,6 +46,8 @@ def test_train_leaves_a_whole_model(
         "model": "tiny",
         "source": str(tiny_student),
         "weights_sha256": file_hash(tiny_student / "model.safetensors"),
+        "wheel": None,
+        "license": None,
     }
     assert len(facts["dataset"]["files"]) == 2
     assert load_recipe(str(folder / "recipe.yaml")).epochs == 6

@@ -1,0 +1,72 @@
+"""The card of a student: `model_card.md.jinja` filled from its training record and, once it is measured, its scores.
+
+Writes README.md into a model's folder. `training.model_folder` calls it when a training ends, `saferthoughts eval`
+again with the table of scores.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+
+from pipelines.errors import UserError
+from pipelines.runs import write_text
+
+RECORD = "training.json"
+"""The file that marks a folder as a model of this project."""
+
+_ENVIRONMENT = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent),
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+    autoescape=False,  # markdown; its values come from our own records
+)
+
+
+def release_of(dataset: Path) -> dict[str, Any] | None:
+    """Title, version, run and content of a release, and whether the rehearsal teacher made it; None without lineage."""
+    try:
+        lineage = json.loads((dataset / "lineage.json").read_text(encoding="utf-8"))
+        keys = ("title", "version", "run_id", "rehearsal", "content")
+        return {key: lineage[key] for key in keys}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def model_card(facts: dict[str, Any], name: str, recipe: str, scores: str | None = None) -> str:
+    """The card of a model.
+
+    Args:
+        facts: What training.json holds.
+        name: The model folder's name.
+        recipe: The resolved recipe, as YAML.
+        scores: The evaluation's table as markdown; None before it is measured.
+    """
+    release = facts["dataset"]["release"]
+    student = facts["student"]
+    front: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation"}
+    if student["license"]:
+        front |= {"base_model": student["model"], "license": student["license"]}
+    tags = ["saferthoughts", "safe-reasoning", *(["rehearsal"] if release and release["rehearsal"] else [])]
+    words = _ENVIRONMENT.get_template("model_card.md.jinja").render(
+        facts, name=name, recipe=recipe.strip(), scores=scores, release=release
+    )
+    return f"---\n{yaml.safe_dump({**front, 'tags': tags}, sort_keys=False, allow_unicode=True)}---\n{words}"
+
+
+def write_model_card(folder: Path, scores: str | None = None) -> None:
+    """Write README.md of a model that this project trained.
+
+    Raises:
+        UserError: the folder has no training record.
+    """
+    try:
+        facts = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        recipe = (folder / "recipe.yaml").read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder} was not trained here: {RECORD} or recipe.yaml cannot be read ({error}).") from error
+    write_text(folder / "README.md", model_card(facts, folder.name, recipe, scores))
