@@ -275,17 +275,23 @@ def regenerate(
 def train(
     recipe: Annotated[str, typer.Argument(help="A recipe's name or file.", metavar="RECIPE")],
     dataset: Annotated[str, typer.Option(help="A release folder, or ORG/NAME@V.")],
-    output: Annotated[Path, typer.Option(help="Where the student goes.")],
-    student: Annotated[Path | None, typer.Option(help="A local checkpoint to train, in place of the recipe's.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Where the student goes.")] = None,
+    student: Annotated[str | None, typer.Option(help="A checkpoint or ORG/NAME, in place of the recipe's.")] = None,
+    check_only: Annotated[bool, typer.Option("--check", help="Prove and plan; train nothing.")] = False,
     sets: Sets = None,
 ) -> None:
-    """Fine-tune a student on a release, having proved first that its reasoning is trained on.
+    """Fine-tune a student on a release, having proved first that its reasoning is trained on; goes on if stopped.
 
     Example: saferthoughts train smollm2-135m-cpu --dataset runs/demo/release --output runs/demo/model
     """
     from service.releases import release_folder
-    from service.students import train_student
+    from service.students import check_training, train_student
 
+    if check_only:
+        out.print(check_training(recipe, release_folder(dataset), student, sets or []))
+        return
+    if output is None:
+        raise UserError("Where does the student go? Give --output FOLDER, or --check to prove and plan only.")
     out.print(train_student(recipe, release_folder(dataset), output, student, sets or []))
 
 

