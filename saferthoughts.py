@@ -274,7 +274,7 @@ def regenerate(
 @app.command()
 def train(
     recipe: Annotated[str, typer.Argument(help="A recipe's name or file.", metavar="RECIPE")],
-    dataset: Annotated[str, typer.Option(help="A release folder, or ORG/NAME@V.")],
+    dataset: Annotated[str | None, typer.Option(help="A release folder, or ORG/NAME@V; the recipe's if none.")] = None,
     output: Annotated[Path | None, typer.Option(help="Where the student goes.")] = None,
     student: Annotated[str | None, typer.Option(help="A checkpoint or ORG/NAME, in place of the recipe's.")] = None,
     check_only: Annotated[bool, typer.Option("--check", help="Prove and plan; train nothing.")] = False,
@@ -284,15 +284,15 @@ def train(
 
     Example: saferthoughts train smollm2-135m-cpu --dataset runs/demo/release --output runs/demo/model
     """
-    from service.releases import release_folder
-    from service.students import check_training, train_student
+    from service.students import check_training, settled, train_student
 
+    chosen = settled(recipe, dataset, student, sets or [])
     if check_only:
-        out.print(check_training(recipe, release_folder(dataset), student, sets or []))
+        out.print(check_training(chosen))
         return
     if output is None:
         raise UserError("Where does the student go? Give --output FOLDER, or --check to prove and plan only.")
-    out.print(train_student(recipe, release_folder(dataset), output, student, sets or []))
+    out.print(train_student(chosen, output))
 
 
 @app.command(name="eval")

@@ -135,7 +135,7 @@ def one_way(release: Path, settings: dict[str, Any], steps: int) -> dict[str, An
         held: Any = trainer.train_dataset
         if not grouped and not recipe.packing:
             lengths = [len(ids) for ids in held["input_ids"]]
-            trainer._get_train_sampler = lambda *_: SeededOrder(lengths, 1, recipe.seed, grouped=False)  # type: ignore[assignment,method-assign]
+            trainer._get_train_sampler = lambda *_: SeededOrder(lengths, 1, recipe.seed, grouped=False)  # type: ignore[method-assign]
         counted: list[tuple[int, int]] = []
         collate = trainer.data_collator
 

@@ -16,21 +16,41 @@ from pipelines.errors import UserError
 from pipelines.options import key_and_value
 from pipelines.runs import RunFolder, file_hash
 from service.door import say
+from service.releases import release_folder
 
 if TYPE_CHECKING:
+    from training.recipe import Recipe
     from training.supervision import SupervisionProof
 
 # Long enough that no trained student is cut off, short enough that an untrained one, which rambles, stays cheap.
 MAX_TOKENS = 256
 
 
-def train_student(recipe: str, dataset: Path, output: Path, student: str | Path | None, sets: Iterable[str]) -> Group:
-    """Train by a recipe's name or file; what to tell of it."""
-    from training.recipe import load_recipe
-    from training.sft import TrainResult, train
+def settled(recipe: str, dataset: str | None, student: str | None, sets: Iterable[str]) -> "Recipe":
+    """The recipe by its name or file, with what the command line says laid over it, as far as this can be told at once.
 
-    overrides = dict(key_and_value(text) for text in sets)
-    done: TrainResult = train(load_recipe(recipe, overrides), dataset, output, student, say)
+    Raises:
+        UserError: the recipe, a key or the student's folder is not right, or no dataset is named.
+    """
+    from training.recipe import load_recipe
+    from training.student import check_named
+
+    found = load_recipe(recipe, dict(key_and_value(text) for text in sets))
+    found = found.model_copy(update={"student": student or found.student, "dataset": dataset or found.dataset})
+    check_named(found.student)
+    if found.dataset is None:
+        raise UserError(
+            f"What is {recipe} trained on? Give --dataset, a release folder (runs/demo/release) or ORG/NAME@VERSION "
+            "on the Hub, or write `dataset:` into a recipe of yours."
+        )
+    return found
+
+
+def train_student(recipe: "Recipe", output: Path) -> Group:
+    """Train by a settled recipe; what to tell of it."""
+    from training.sft import train
+
+    done = train(recipe, release_folder(str(recipe.dataset)), output, tell=say)
     proof = done.proof
     said = (
         f"{output}: {proof.rows} rows, {len(done.losses)} steps in {done.seconds:.0f} s, {done.tokens_per_s:.0f} "
@@ -40,13 +60,11 @@ def train_student(recipe: str, dataset: Path, output: Path, student: str | Path 
     return Group(Text(said), _proven(proof))
 
 
-def check_training(recipe: str, dataset: Path, student: str | Path | None, sets: Iterable[str]) -> Group:
+def check_training(recipe: "Recipe") -> Group:
     """Prove and plan a training, begin nothing; what to tell of it."""
-    from training.recipe import load_recipe
     from training.sft import check
 
-    overrides = dict(key_and_value(text) for text in sets)
-    found = check(load_recipe(recipe, overrides), dataset, student)
+    found = check(recipe, release_folder(str(recipe.dataset)))
     return Group(Text(f"{found.plan.lines()}\n"), _proven(found.proof))
 
 
@@ -67,7 +85,8 @@ def train_run(run: RunFolder, student: Path | None) -> RenderableType:
     if not release.exists():
         raise UserError(f"{run.path} has no release yet. Run first: saferthoughts release build {run.name}")
     model = run.path / "model"
-    said = train_student(load_config(run).training.recipe, release, model, student, ())
+    chosen = None if student is None else str(student)
+    said = train_student(settled(load_config(run).training.recipe, str(release), chosen, ()), model)
     run.record("train", dataset=file_hash(release / "checksums.sha256"), record=file_hash(model / "training.json"))
     return said
 

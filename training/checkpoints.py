@@ -24,7 +24,7 @@ from pipelines.runs import write_json
 from training.recipe import Recipe
 
 # What changes how a training runs, and not what comes out of it.
-_APART = ("checkpoint_minutes", "report_to", "student")
+_APART = ("checkpoint_minutes", "report_to", "student", "dataset")
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,9 @@ class Recipe(BaseModel):
     student: str | None = None
     """A checkpoint's folder, or a model on the Hub (ORG/NAME, ORG/NAME@REVISION); null fetches the bundled student."""
 
+    dataset: str | None = None
+    """A release folder, or ORG/NAME@VERSION on the Hub, where `--dataset` names none."""
+
     chat_template: str | None = None
     """A file of training/chat_templates, or a path; null uses the student's own, or TRL's training form of it."""
 

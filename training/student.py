@@ -76,10 +76,10 @@ def checkpoint_of(student: str | Path | None) -> Path:
     """
     if student is None:
         return fetch_student()
+    check_named(student)
     path = Path(student)
     found = _HUB_MODEL.fullmatch(str(student))
     if path.exists() or found is None:
-        check_checkpoint(path)
         return path
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
@@ -95,6 +95,16 @@ def checkpoint_of(student: str | Path | None) -> Path:
         ) from error
     check_checkpoint(Path(folder))
     return Path(folder)
+
+
+def check_named(student: str | Path | None) -> None:
+    """What can be told of a student at once: a folder is looked into, a name on the Hub is taken on trust.
+
+    Raises:
+        UserError: neither a name nor a folder that transformers could load.
+    """
+    if student is not None and (Path(student).exists() or _HUB_MODEL.fullmatch(str(student)) is None):
+        check_checkpoint(Path(student))
 
 
 def check_checkpoint(path: Path) -> None:
