@@ -21,6 +21,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from pipelines.errors import UserError
 from pipelines.records import content_id
 
@@ -105,7 +107,9 @@ class Ledger:
         self._lenders: dict[str, Path] = {}
         name = path.absolute().as_uri()
         self._db = sqlite3.connect(name, uri=True, timeout=60, isolation_level=None, check_same_thread=False)
-        self._db.execute("PRAGMA journal_mode=WAL")
+        # SQLite's `timeout` does not hold for this: of two that open a new ledger at once, one would be refused.
+        with FileLock(path.parent / ".ledger.lock", poll_interval=0.005):
+            self._db.execute("PRAGMA journal_mode=WAL")
         # In WAL mode this survives the death of the process; only a power cut may take the last rows.
         self._db.execute("PRAGMA synchronous=NORMAL")
         self._db.executescript(_TABLES)

@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock
+
 from curation.review.home import credentials_of, forget, remember, server_version
 from pipelines.errors import UserError
 
@@ -49,19 +51,21 @@ def environment(tell: Callable[[str], None]) -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "saferthoughts"
     folder = cache / f"argilla-server-{sys.version_info.major}.{sys.version_info.minor}-{pins}"
     python = folder / "bin" / "python"
-    if (folder / ".ready").exists():
-        return python
-    tell(f"Making an environment for argilla-server in {folder}: once, about a minute.")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    venv.create(folder, with_pip=True)
-    install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", str(PINS)]
-    done = subprocess.run(install, capture_output=True, text=True, check=False)
-    if done.returncode:
-        told = next((line for line in done.stderr.splitlines() if line.startswith("ERROR")), done.stderr.strip()[-200:])
+    cache.mkdir(parents=True, exist_ok=True)
+    with FileLock(cache / f".{folder.name}.lock"):
+        if (folder / ".ready").exists():
+            return python
+        tell(f"Making an environment for argilla-server in {folder}: once, about a minute.")
         shutil.rmtree(folder, ignore_errors=True)
-        raise UserError(f"argilla-server cannot be installed: {told}")
-    (folder / ".ready").touch()
+        venv.create(folder, with_pip=True)
+        install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", str(PINS)]
+        done = subprocess.run(install, capture_output=True, text=True, check=False)
+        if done.returncode:
+            errors = (line for line in done.stderr.splitlines() if line.startswith("ERROR"))
+            told = next(errors, done.stderr.strip()[-200:])
+            shutil.rmtree(folder, ignore_errors=True)
+            raise UserError(f"argilla-server cannot be installed: {told}")
+        (folder / ".ready").touch()
     return python
 
 

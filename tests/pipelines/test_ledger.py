@@ -5,7 +5,9 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -71,6 +73,24 @@ def test_the_key_tells_apart_what_determines_the_answer(one: str, other: str, fi
 
 def test_the_key_does_not_depend_on_the_order_of_fields() -> None:
     assert request_key("m", MESSAGES, {"a": 1, "b": 2}, 0) == request_key("m", MESSAGES, {"b": 2, "a": 1}, 0)
+
+
+def test_a_new_ledger_can_be_opened_by_several_at_once(tmp_path: Path) -> None:
+    for number in range(100):
+        path = tmp_path / str(number) / "ledger.sqlite"
+        gate = Barrier(4)
+
+        def answers(path: Path = path, gate: Barrier = gate) -> int:
+            gate.wait(10)
+            ledger = Ledger(path)
+            try:
+                return ledger.totals().answers
+            finally:
+                ledger.close()
+
+        with ThreadPoolExecutor(4) as pool:
+            opened = [pool.submit(answers) for _ in range(4)]
+            assert [one.result() for one in opened] == [0] * 4
 
 
 def test_what_was_kept_survives_kill_9(tmp_path: Path) -> None:
