@@ -1,6 +1,8 @@
 # Two commands matter: `make demo` and `make test`. Each makes .venv first if it is not there.
 PYTHON ?= python3
 VENV := .venv
+# Test processes side by side; each may take 5 GB.
+WORKERS ?= 2
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: demo test check clean
@@ -23,7 +25,7 @@ test: $(VENV)/.dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/pytest
+	$(VENV)/bin/pytest -n $(WORKERS) --dist loadgroup
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

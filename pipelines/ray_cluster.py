@@ -152,7 +152,7 @@ def _look_over(folder: Path, deadline: float) -> Nodes:
     names = {node["NodeID"]: f"{node['NodeManagerHostname']} ({node['NodeID'][:8]})" for node in alive}
     probes = [_Probe(home, str(folder.resolve()), 0)]
     probes += [_Probe(node["NodeID"], "", 1) for node in alive if node["Resources"].get("CPU", 0) >= 1]
-    problems = {node["NodeID"]: "has no CPU for Ray" for node in alive if node["Resources"].get("CPU", 0) < 1}
+    problems: dict[str, str] = {}
     refs = {}
     for probe in probes:
         task = ray.remote(look).options(
@@ -163,6 +163,7 @@ def _look_over(folder: Path, deadline: float) -> Nodes:
     if probes[0] not in able:
         told = problems.get(home) or f"started no worker within {_PATIENCE_S:g} s"
         raise UserError(f"Ray on this machine's node, {names[home]}, {told}. Put that right and run again; {_HELP}.")
+    problems |= {node["NodeID"]: "has no CPU for Ray" for node in alive if node["Resources"].get("CPU", 0) < 1}
     workers = [probe.node for probe in able if probe.cpus]
     for node in names.keys() - set(workers) - problems.keys():
         problems[node] = f"gave no CPU within {_PATIENCE_S:g} s"

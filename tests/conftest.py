@@ -1,4 +1,7 @@
-"""Fixtures that areas share: a small run, made by the rehearsal teacher once a session, copied for each test."""
+"""Fixtures that areas share: a small run, made by the rehearsal teacher once a session, copied for each test.
+
+The suite runs in two processes side by side (`make test`); `pytest` alone runs all of it, or a part, in one.
+"""
 
 import os
 import shutil
@@ -9,12 +12,24 @@ import pytest
 
 # Nothing in the suite may reach for the Hub; set before any library reads it.
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Each process has its share of the cores: with threads for all of them they would wait for each other.
+if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
+    os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // workers))
 
 from pipelines.options import Options, configured
 from pipelines.runs import RunFolder
 from pipelines.start import start
 
 SMALL = Options(harmful=12, benign=6, seed=5)
+# Fixtures that take long to make: the tests with one of them go to one process.
+COSTLY = ("cluster", "server", "built", "students", "real_student", "tiny_student")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for name in COSTLY:
+            if name in getattr(item, "fixturenames", ()):
+                item.add_marker(pytest.mark.xdist_group(name))
 
 
 @pytest.fixture(scope="session")

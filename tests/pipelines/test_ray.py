@@ -10,6 +10,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
@@ -39,6 +40,8 @@ pytestmark = [
 ]
 
 STORE = 80 * 1024**2
+# As it comes, Ray takes 20 seconds to see that a node is lost.
+QUICK = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 1000, "health_check_failure_threshold": 3}
 # Somebody else on the cluster, who takes a CPU and keeps it.
 TAKER = """
 import ray, sys, time
@@ -65,7 +68,7 @@ def cluster() -> Iterator[Any]:
         patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
         from ray.cluster_utils import Cluster
 
-        head = {"num_cpus": 0, "object_store_memory": STORE, "include_dashboard": False}
+        head = {"num_cpus": 0, "object_store_memory": STORE, "include_dashboard": False, "_system_config": QUICK}
         handler = signal.getsignal(signal.SIGTERM)
         made = Cluster(initialize_head=True, head_node_args=head)
         try:
@@ -86,6 +89,35 @@ def node_of(cluster: Any, cpus: int = 1, **options: Any) -> Iterator[Any]:
             cluster.remove_node(node)
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a node that is busy with other tests take its time."""
+    monkeypatch.setattr("pipelines.ray_cluster._PATIENCE_S", 120.0)
+
+
+@contextmanager
+def when_answered(run: RunFolder, count: int, act: Callable[[], object]) -> Iterator[None]:
+    """Act once, while the block runs, as soon as the run has that many answers."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        ledger = Ledger(run.path / "ledger.sqlite")
+        try:
+            while ledger.totals().answers < count:
+                assert not ended.wait(0.1), "the run ended before"
+        finally:
+            ledger.close()
+        act()
+
+    with ThreadPoolExecutor(1) as pool:
+        watching = pool.submit(watch)
+        try:
+            yield
+        finally:
+            ended.set()
+            watching.result()
+
+
 def at(url: str, **options: Any) -> dict[str, Any]:
     return {"base_url": url, "model": "rehearsal-r1", "api_key_env": "RAY_TEST_KEY", **options}
 
@@ -97,6 +129,7 @@ def locally(run: RunFolder) -> str:
     return subprocess.run(words, check=True, capture_output=True, text=True, timeout=120).stdout
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_run_moves_to_two_nodes_and_back_with_the_same_rows(
     cluster: Any, new_run: Callable[..., RunFolder], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -123,49 +156,36 @@ def test_a_run_moves_to_two_nodes_and_back_with_the_same_rows(
     assert moved.table_path("responses").read_bytes() == on_ray
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_node_lost_in_the_middle_ends_the_run_and_the_answers_stay(
     cluster: Any, new_run: Callable[..., RunFolder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_TEST_KEY", "any")
     with rehearsing(RehearsalSettings(delay=0.3)) as url, node_of(cluster) as node:
-        run = new_run(harmful=40, benign=40, **at(url, sets=("teachers.flags.in_flight=2",)))
-
-        def lose() -> None:
-            ledger = Ledger(run.path / "ledger.sqlite")
-            while ledger.totals().answers < 10:
-                time.sleep(0.1)
-            ledger.close()
-            cluster.remove_node(node, allow_graceful=False)
-
-        losing = threading.Thread(target=lose)
-        losing.start()
-        with pytest.raises(UserError, match="Ray worker of step 'split' is gone"):
+        # It would take three minutes, and ends as soon as the loss is noticed.
+        run = new_run(harmful=300, benign=0, **at(url, sets=("teachers.flags.in_flight=2",)))
+        with (
+            when_answered(run, 10, lambda: cluster.remove_node(node, allow_graceful=False)),
+            pytest.raises(UserError, match="Ray worker of step 'split' is gone"),
+        ):
             generate(run, engine=Engine("ray", cluster.address))
-        losing.join()
     assert Ledger(run.path / "ledger.sqlite").totals().answers >= 10
     assert not run.table_path("responses").exists()
     assert [path for path in run.path.iterdir() if path.is_dir()] == []
 
 
+@pytest.mark.usefixtures("patient")
 def test_ctrl_c_stops_a_run_on_ray_and_keeps_its_answers(
     cluster: Any, new_run: Callable[..., RunFolder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_TEST_KEY", "any")
     with rehearsing(RehearsalSettings(delay=0.3)) as url, node_of(cluster):
         run = new_run(harmful=40, benign=40, **at(url, sets=("teachers.flags.in_flight=2",)))
-
-        def press() -> None:
-            ledger = Ledger(run.path / "ledger.sqlite")
-            while ledger.totals().answers < 4:
-                time.sleep(0.1)
-            ledger.close()
-            os.kill(os.getpid(), signal.SIGINT)
-
-        pressing = threading.Thread(target=press)
-        pressing.start()
-        with pytest.raises(Interrupted, match=f"go on with: saferthoughts generate {run.name}"):
+        with (
+            when_answered(run, 4, lambda: os.kill(os.getpid(), signal.SIGINT)),
+            pytest.raises(Interrupted, match=f"go on with: saferthoughts generate {run.name}"),
+        ):
             generate(run, engine=Engine("ray", cluster.address))
-        pressing.join()
     assert not run.table_path("responses").exists()
 
 
