@@ -278,6 +278,8 @@ def train(
     output: Annotated[Path | None, typer.Option(help="Where the student goes.")] = None,
     student: Annotated[str | None, typer.Option(help="A checkpoint or ORG/NAME, in place of the recipe's.")] = None,
     check_only: Annotated[bool, typer.Option("--check", help="Prove and plan; train nothing.")] = False,
+    push: Annotated[str | None, typer.Option(help="ORG/NAME on the Hub, where the student is pushed then.")] = None,
+    private: Annotated[bool, typer.Option("--private", help="Push for those whom the owner lets in.")] = False,
     sets: Sets = None,
 ) -> None:
     """Fine-tune a student on a release, having proved first that its reasoning is trained on; goes on if stopped.
@@ -288,11 +290,11 @@ def train(
 
     chosen = settled(recipe, dataset, student, sets or [])
     if check_only:
-        out.print(check_training(chosen))
+        check_training(chosen)
         return
     if output is None:
         raise UserError("Where does the student go? Give --output FOLDER, or --check to prove and plan only.")
-    out.print(train_student(chosen, output))
+    train_student(chosen, output, push, private)
 
 
 @app.command(name="eval")

@@ -112,6 +112,16 @@ def prove(
     )
 
 
+def tokens_of(rows: Sequence[TrainingRow], serving: "PreTrainedTokenizerBase") -> list[int]:
+    """How many tokens each row has to the end of its turn.
+
+    Raises:
+        UserError: a row has another form than is trained on.
+    """
+    found = [_expect(row, serving) for row in rows]
+    return [len(item.prefix) + len(item.response) for item in found]
+
+
 def _expect(row: TrainingRow, serving: "PreTrainedTokenizerBase") -> _Expected:
     """The tokens serving would see before the assistant's text, and those the assistant should have written."""
     content = row.messages[-1]["content"]
