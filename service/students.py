@@ -16,7 +16,7 @@ from pipelines.config import load_config
 from pipelines.errors import UserError
 from pipelines.options import key_and_value
 from pipelines.runs import RunFolder, file_hash
-from service.door import out, say
+from service.door import Settings, notes, out, say
 from service.releases import release_folder
 
 if TYPE_CHECKING:
@@ -28,15 +28,17 @@ if TYPE_CHECKING:
 MAX_TOKENS = 256
 
 
-def settled(recipe: str, dataset: str | None, student: str | None, sets: Iterable[str]) -> "Recipe":
+def settled(recipe: str | None, dataset: str | None, student: str | None, sets: Iterable[str]) -> "Recipe":
     """The recipe by its name or file, with what the command line says laid over it, as far as this can be told at once.
 
     Raises:
         UserError: the recipe, a key or the student's folder is not right, or no dataset is named.
     """
-    from training.recipe import load_recipe
+    from training.recipe import load_recipe, recipe_names
     from training.student import check_named
 
+    if recipe is None:
+        raise UserError(f"Which recipe? Give a file, or one of: {', '.join(recipe_names())}.")
     found = load_recipe(recipe, dict(key_and_value(text) for text in sets))
     found = found.model_copy(update={"student": student or found.student, "dataset": dataset or found.dataset})
     check_named(found.student)
@@ -102,6 +104,21 @@ def check_training(recipe: "Recipe") -> None:
     found = check(recipe, release_folder(str(recipe.dataset)))
     if is_main():
         out.print(Group(Text(found.plan.lines()), _proven(found.proof)))
+
+
+def talk(model: str, base_url: str | None, api_key_env: str | None, max_tokens: int, temperature: float) -> None:
+    """Chat with a run's student, a checkpoint, or a model behind an endpoint."""
+    from pipelines.options import teacher_at
+    from training.chat import Talker, converse
+    from training.chat_models import Checkpoint, Endpoint
+
+    talker: Talker
+    if base_url is not None:
+        talker = Endpoint(teacher_at(base_url, model, api_key_env), max_tokens, temperature)
+    else:
+        trained = Settings.runs / model / "model"
+        talker = Checkpoint(str(trained if trained.is_dir() else model), max_tokens, temperature)
+    converse(talker, out, notes)
 
 
 def _proven(proof: "SupervisionProof") -> Group:
