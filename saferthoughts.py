@@ -273,26 +273,54 @@ def regenerate(
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="A recipe's name or file.", metavar="RECIPE")],
+    recipe: Annotated[str | None, typer.Argument(help="A recipe's name or file.", metavar="RECIPE")] = None,
     dataset: Annotated[str | None, typer.Option(help="A release folder, or ORG/NAME@V; the recipe's if none.")] = None,
     output: Annotated[Path | None, typer.Option(help="Where the student goes.")] = None,
     student: Annotated[str | None, typer.Option(help="A checkpoint or ORG/NAME, in place of the recipe's.")] = None,
     check_only: Annotated[bool, typer.Option("--check", help="Prove and plan; train nothing.")] = False,
+    sweep: Annotated[str | None, typer.Option(help="A sweep's name or file: train all of its members.")] = None,
+    launch: Annotated[str, typer.Option(help="For a sweep: what runs a member, e.g. accelerate launch ...")] = "",
+    push: Annotated[str | None, typer.Option(help="ORG/NAME on the Hub, where the student is pushed then.")] = None,
+    private: Annotated[bool, typer.Option("--private", help="Push for those whom the owner lets in.")] = False,
     sets: Sets = None,
 ) -> None:
     """Fine-tune a student on a release, having proved first that its reasoning is trained on; goes on if stopped.
 
     Example: saferthoughts train smollm2-135m-cpu --dataset runs/demo/release --output runs/demo/model
     """
-    from service.students import check_training, settled, train_student
+    from service.students import check_training, settled, train_student, train_sweep
 
+    if sweep is not None:
+        if output is None or check_only or push is not None:
+            raise UserError(
+                "A sweep needs --output FOLDER, and goes without --check and --push: those are for one model."
+            )
+        train_sweep(sweep, recipe, dataset, student, sets or [], output, launch)
+        return
     chosen = settled(recipe, dataset, student, sets or [])
     if check_only:
-        out.print(check_training(chosen))
+        check_training(chosen)
         return
     if output is None:
         raise UserError("Where does the student go? Give --output FOLDER, or --check to prove and plan only.")
-    out.print(train_student(chosen, output))
+    train_student(chosen, output, push, private)
+
+
+@app.command()
+def chat(
+    model: Annotated[str, typer.Argument(help="A run, a checkpoint's folder, ORG/NAME, or the endpoint's model.")],
+    base_url: BaseUrl = None,
+    api_key_env: KeyVariable = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="The most tokens of a reply.")] = 1024,
+    temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest token each time.")] = 0.0,
+) -> None:
+    """Talk to a student, its reasoning shown apart; piped, a line in and an answer out.
+
+    Example: saferthoughts chat runs/demo/model
+    """
+    from service.students import talk
+
+    talk(model, base_url, api_key_env, max_tokens, temperature)
 
 
 @app.command(name="eval")

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import httpx2
 import tenacity
@@ -85,10 +85,11 @@ def _digest(path: Path, large: bool) -> str:
 
 
 class Hub:
-    """One repository of datasets."""
+    """One repository, of a dataset or of a model."""
 
-    def __init__(self, repo: str) -> None:
+    def __init__(self, repo: str, kind: Literal["dataset", "model"] = "dataset") -> None:
         self.repo = repo
+        self.kind = kind
         self.api = HfApi()
 
     def ask(self, call: Callable[..., Done], *arguments: Any, **options: Any) -> Done:
@@ -105,7 +106,7 @@ class Hub:
     def head(self) -> str | None:
         """The newest commit; None where there is no such repository (or none for this token)."""
         try:
-            return str(_repeated(self.api.repo_info, self.repo, repo_type="dataset").sha)
+            return str(_repeated(self.api.repo_info, self.repo, repo_type=self.kind).sha)
         except GatedRepoError as error:
             raise told(error, self) or error from error
         except RepositoryNotFoundError:
@@ -120,7 +121,7 @@ class Hub:
             UserError: there is none, with the versions that there are.
         """
         try:
-            return str(_repeated(self.api.repo_info, self.repo, revision=revision, repo_type="dataset").sha)
+            return str(_repeated(self.api.repo_info, self.repo, revision=revision, repo_type=self.kind).sha)
         except RevisionNotFoundError as error:
             raise unknown(f"version of {self.repo}", revision, self.tags()) from error
         except Exception as error:
@@ -128,7 +129,7 @@ class Hub:
 
     def tags(self) -> list[str]:
         """The names of all tags, the newest version last."""
-        refs = self.ask(self.api.list_repo_refs, self.repo, repo_type="dataset")
+        refs = self.ask(self.api.list_repo_refs, self.repo, repo_type=self.kind)
         return sorted((tag.name for tag in refs.tags), key=_version_key)
 
     def newest(self) -> str:
@@ -140,7 +141,7 @@ class Hub:
         """Every file of a commit by path, but for git's own."""
 
         def listed() -> list[Any]:
-            return list(self.api.list_repo_tree(self.repo, recursive=True, revision=revision, repo_type="dataset"))
+            return list(self.api.list_repo_tree(self.repo, recursive=True, revision=revision, repo_type=self.kind))
 
         return {
             item.path: Stored(item.lfs.size, item.lfs.sha256, True)
@@ -226,11 +227,11 @@ def told(error: BaseException, hub: Hub) -> UserError | None:
     if isinstance(error, HFValidationError):
         return UserError(f"'{hub.repo}' cannot be a repository: {' '.join(str(error).split())}")
     if isinstance(error, GatedRepoError):
-        page = f"{hub.api.endpoint}/datasets/{hub.repo}"
+        page = f"{hub.api.endpoint}/{'datasets/' if hub.kind == 'dataset' else ''}{hub.repo}"
         return UserError(f"{hub.repo} is gated. Ask for access on its page ({page}), then set HF_TOKEN.")
     if isinstance(error, RepositoryNotFoundError):
         return UserError(
-            f"There is no dataset {hub.repo} at {hub.api.endpoint}, or it is private and the token may not see it. "
+            f"There is no {hub.kind} {hub.repo} at {hub.api.endpoint}, or it is private and the token may not see it. "
             "Check the name, and HF_TOKEN."
         )
     if isinstance(error, HfHubHTTPError) and error.response is not None:

@@ -50,7 +50,7 @@ def run_demo(runs: Path, name: str, seed: int, train: bool, student: Path | None
         shutil.rmtree(run.path / "logs", ignore_errors=True)
         (run.path / "scores.json").unlink(missing_ok=True)
         out.print(_heading("train"))
-        out.print(train_run(run, student))
+        train_run(run, student)
         out.print(_heading("eval"))
         out.print(evaluate_run(run, student))
     report = write_report(run)

@@ -46,6 +46,7 @@ ORDER = (
         "teachers",
         "ledger",
         "student",
+        "chat",
         "rehearse",
         "doctor",
     ),

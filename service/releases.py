@@ -13,7 +13,7 @@ from pipelines.errors import Incomplete, UserError
 from service.door import Settings, out, say
 
 if TYPE_CHECKING:
-    from cards.publish import Difference
+    from cards.push import Difference
 
 
 def release_folder(text: str) -> Path:

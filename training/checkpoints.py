@@ -12,10 +12,13 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from transformers import TrainerCallback
 
 from pipelines.errors import UserError
@@ -25,6 +28,9 @@ from training.recipe import Recipe
 
 # What changes how a training runs, and not what comes out of it.
 _APART = ("checkpoint_minutes", "report_to", "student", "dataset")
+
+
+_LOOK_EVERY_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,18 +46,46 @@ class Workplace:
         return int(self.checkpoint.name.partition("-")[2]) if self.checkpoint else 0
 
 
-def open_workplace(output: Path, recipe: Recipe, content: str, weights: str) -> Workplace:
-    """The working folder of a training, emptied where it belonged to another one.
+def fingerprint_of(recipe: Recipe, content: str, weights: str) -> str:
+    """A hash of what decides what comes out of a training.
 
     Args:
-        output: The model's folder.
         recipe: As resolved.
         content: A hash of the rows.
         weights: A hash of the student's weights.
     """
+    return content_id(recipe.model_dump(mode="json", exclude=set(_APART)), content, weights)
+
+
+@contextmanager
+def workplace_of(output: Path, fingerprint: str) -> Iterator[Workplace]:
+    """The working folder of a training, emptied where it belonged to another one, and this process's alone.
+
+    Raises:
+        UserError: another process trains the same model.
+    """
     folder = output.with_name(f".{output.name}.training")
-    fingerprint = content_id(recipe.model_dump(mode="json", exclude=set(_APART)), content, weights)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # The lock goes with the process, however that ends. Of several that train together the first one holds it.
+    lock = FileLock(folder.with_name(f"{folder.name}.lock")) if is_main() else None
+    try:
+        if lock is not None:
+            lock.acquire(blocking=False)
+    except Timeout as error:
+        raise UserError(f"Another process is training {output}. Wait for it, or choose another --output.") from error
+    try:
+        yield _opened(folder, fingerprint)
+    finally:
+        if lock is not None:
+            lock.release()
+            Path(lock.lock_file).unlink(missing_ok=True)
+
+
+def _opened(folder: Path, fingerprint: str) -> Workplace:
     path = folder / "fingerprint.json"
+    # Of several processes the first one empties it, and the others wait for that.
+    while not is_main() and _read(path) != fingerprint:
+        time.sleep(_LOOK_EVERY_S)
     if _read(path) != fingerprint:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)

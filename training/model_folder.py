@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from cards.model_card import RECORD, release_of, write_model_card
 from pipelines.runs import VERSION, write_json, write_text
-from training.mixture import Mixture
 from training.recipe import Recipe
-from training.student import weights_hash
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
     from trl.trainer.sft_trainer import SFTTrainer
 
-    from training.sft import TrainResult
+    from training.sft import Drawn, TrainResult
 
 
 def whole_state(trainer: "SFTTrainer") -> dict[str, Any] | None:
@@ -52,30 +50,27 @@ def save_model(
         path.chmod(0o644)
 
 
-def describe(
-    folder: Path, recipe: Recipe, result: "TrainResult", mixture: Mixture, dataset: Path, checkpoint: Path
-) -> None:
+def describe(folder: Path, result: "TrainResult", drawn: "Drawn") -> None:
     """Write recipe.yaml, training.json and README.md.
 
     Args:
         folder: Where the model was saved.
-        recipe: As resolved.
         result: The run's figures.
-        mixture: The rows it trained on.
-        dataset: The release they came from.
-        checkpoint: The student before training; the bundled one knows its origin (student.json).
+        drawn: What it was trained on and from; the bundled student knows its origin (student.json).
     """
+    checkpoint, dataset, mixture = drawn.checkpoint, drawn.dataset, drawn.fit.mixture
     record = checkpoint / "student.json"
     origin = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
     proof = result.proof
     facts = {
         "version": VERSION,
+        "fingerprint": drawn.fingerprint,
         "student": {
             "model": origin.get("model", checkpoint.name),
             "source": origin.get("wheel", str(checkpoint)),
             "wheel": origin.get("wheel"),
             "license": origin.get("license"),
-            "weights_sha256": weights_hash(checkpoint),
+            "weights_sha256": drawn.weights,
         },
         "dataset": {
             "path": str(dataset),
@@ -91,6 +86,7 @@ def describe(
             "labelled_share": round(proof.labelled_share, 4),
             "longest": proof.longest,
         },
+        "left_out": result.plan.left_out,
         "steps": len(result.losses),
         "trained_tokens": result.trained_tokens,
         "seconds": round(result.seconds, 1),
@@ -103,5 +99,5 @@ def describe(
         "loss": list(result.losses),
     }
     write_json(folder / RECORD, facts)
-    write_text(folder / "recipe.yaml", recipe.to_yaml())
+    write_text(folder / "recipe.yaml", drawn.recipe.to_yaml())
     write_model_card(folder)

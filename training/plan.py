@@ -6,9 +6,10 @@ called that.
 """
 
 import math
+import os
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pipelines.errors import UserError
 from training.recipe import Recipe
@@ -16,6 +17,9 @@ from training.supervision import SupervisionProof
 
 if TYPE_CHECKING:
     from trl.trainer.sft_trainer import SFTTrainer
+
+# What lies in parts on the processes: nothing (DDP), all but the weights (ZeRO-2), all of it (ZeRO-3, FSDP2).
+Sharding = Literal["none", "zero2", "whole"]
 
 # Of what a matrix product reaches, a training step usually does.
 _USUAL_SHARE = {"cuda": 0.45, "cpu": 0.6}
@@ -37,32 +41,37 @@ class Plan:
     available_gb: float
     seconds: float
     peak_flops: float
+    left_out: int = 0
 
     def lines(self) -> str:
         """The plan in words."""
         share = "" if self.trained == self.parameters else f", {self.trained / 1e6:.1f} M of them trained"
+        left_out = f"; {self.left_out} rows left out as too long" if self.left_out else ""
         return (
             f"{self.parameters / 1e6:.0f} M parameters{share}; {self.steps} steps of about {self.effective_batch} rows "
-            f"on {self.processes} process{'es' if self.processes > 1 else ''}, {self.tokens} tokens in all\n"
+            f"on {self.processes} process{'es' if self.processes > 1 else ''}, {self.tokens} tokens in all{left_out}\n"
             f"estimated: {self.memory_gb:.1f} GB of {self.available_gb:.1f} GB for each process, "
             f"{_time(self.seconds)} of steps"
         )
 
 
-def plan_of(trainer: "SFTTrainer", recipe: Recipe, proof: SupervisionProof, processes: int, accumulation: int) -> Plan:
+def plan_of(
+    trainer: "SFTTrainer", recipe: Recipe, proof: SupervisionProof, processes: int, accumulation: int, left_out: int = 0
+) -> Plan:
     """The plan of a trainer that is ready.
 
     Raises:
         UserError: memory would not do; with what would help.
     """
     model: Any = trainer.model
-    parameters = sum(p.numel() for p in model.parameters())
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    parameters = sum(_size(p) for p in model.parameters())
+    trained = sum(_size(p) for p in model.parameters() if p.requires_grad)
     dataset: Any = trainer.train_dataset
     batches = math.ceil(len(dataset) / (recipe.batch_size * processes))
     steps = recipe.epochs * max(1, math.ceil(batches / accumulation))
     tokens = proof.tokens * recipe.epochs
-    device = str(model.device.type)
+    # The model itself may still wait on the CPU for FSDP or DeepSpeed to lay it out.
+    device = str(trainer.args.device.type)
     peak = peak_flops(device, recipe.bf16)
     longest = recipe.max_length if recipe.packing else proof.longest
     plan = Plan(
@@ -72,10 +81,11 @@ def plan_of(trainer: "SFTTrainer", recipe: Recipe, proof: SupervisionProof, proc
         tokens=tokens,
         effective_batch=round(recipe.batch_size * accumulation * processes * proof.rows / len(dataset)),
         processes=processes,
-        memory_gb=_memory(model, recipe, parameters, trained, longest, sharded=processes if _is_sharded() else 1),
+        memory_gb=memory_gb(model, recipe, longest, processes, sharding_of()),
         available_gb=_available(device),
         seconds=flops_of(parameters, trained, tokens) / processes / (peak * _USUAL_SHARE.get(device, 0.5)),
         peak_flops=peak,
+        left_out=left_out,
     )
     if plan.memory_gb > plan.available_gb:
         raise UserError(
@@ -83,6 +93,12 @@ def plan_of(trainer: "SFTTrainer", recipe: Recipe, proof: SupervisionProof, proc
             f"{plan.available_gb:.0f} GB. {_advice(recipe, processes)}"
         )
     return plan
+
+
+def _size(parameter: Any) -> int:
+    """Numbers in a parameter: ZeRO-3 holds none of it here, four-bit weights lie two to a byte."""
+    whole = int(getattr(parameter, "ds_numel", parameter.numel()))
+    return 2 * whole if type(parameter).__name__ == "Params4bit" else whole
 
 
 def flops_of(parameters: int, trained: int, tokens: int) -> float:
@@ -113,12 +129,17 @@ def peak_flops(device: str, bf16: bool) -> float:
     return 2 * size**3 / best
 
 
-def _memory(model: Any, recipe: Recipe, parameters: int, trained: int, longest: int, sharded: int) -> float:
-    """GB that one process takes: what is counted, and activations and logits by rule of thumb."""
+def memory_gb(model: Any, recipe: Recipe, longest: int, processes: int, sharding: Sharding) -> float:
+    """GB that one process takes: weights, gradients and moments counted, activations and logits by rule of thumb.
+
+    Args:
+        model: Loaded, or on the meta device.
+        recipe: As resolved.
+        longest: Tokens of the longest sequence.
+        processes: How many train together.
+        sharding: What accelerate splits over them.
+    """
     config = model.config
-    held = sum(p.numel() * p.element_size() for p in model.parameters())
-    # Gradients and two moments in four bytes each, of what is trained.
-    state = 12 * trained
     tokens = recipe.batch_size * longest
     layers, hidden = int(config.num_hidden_layers), int(config.hidden_size)
     wide = int(getattr(config, "intermediate_size", 4 * hidden))
@@ -126,13 +147,31 @@ def _memory(model: Any, recipe: Recipe, parameters: int, trained: int, longest: 
     activations = layers * tokens * 2 * hidden + one_layer if recipe.gradient_checkpointing else layers * one_layer
     logits = 0 if recipe.liger else tokens * int(config.vocab_size) * 8
     # Libraries and the runtime's own.
-    return float(((held + state) / sharded + activations + logits) / 1e9 + 2.0)
+    return (_state(model, processes, sharding) + activations + logits) / 1e9 + 2.0
 
 
-def _is_sharded() -> bool:
-    import os
+def _state(model: Any, processes: int, sharding: Sharding) -> float:
+    """Bytes of weights, gradients and Adam's two moments that one process holds."""
+    parameters = list(model.parameters())
+    held: int = sum(int(getattr(p, "ds_numel", p.numel())) * int(p.element_size()) for p in parameters)
+    trained = sum(_size(p) for p in parameters if p.requires_grad)
+    if sharding == "none":
+        # Gradients and moments in four bytes each; DDP's buckets are a second copy of the gradients.
+        return held + (12 if processes == 1 else 16) * trained
+    if sharding == "zero2":
+        # DeepSpeed computes on whole weights in bfloat16; their master copy and the rest lie in parts.
+        return min(held, 2 * sum(map(_size, parameters))) + 16 * trained / processes
+    return (held + 12 * trained) / processes
 
-    return os.environ.get("ACCELERATE_USE_FSDP") == "true" or os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE") == "3"
+
+def sharding_of() -> Sharding:
+    """What accelerate splits over the processes, as its launcher says."""
+    if os.environ.get("ACCELERATE_USE_FSDP") == "true":
+        return "whole"
+    stage = os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "0")
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true" and stage in ("2", "3"):
+        return "zero2" if stage == "2" else "whole"
+    return "none"
 
 
 def _available(device: str) -> float:

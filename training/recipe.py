@@ -57,7 +57,10 @@ class Recipe(BaseModel):
     """Rows a step over all processes, packed or not: `gradient_accumulation` then follows from it."""
 
     max_length: Annotated[int, Field(ge=16)] = 4096
-    """Tokens a row may have, prompt and markers included. A longer row stops the run: nothing is cut in silence."""
+    """Tokens a row may have, prompt and markers included. Nothing is ever cut."""
+
+    overlong_share: Annotated[float, Field(ge=0, lt=1)] = 0
+    """The share of rows that may be longer than that, and are then left out and counted; more of them stop the run."""
 
     lora: Lora | None = None
     quantize: Literal["4bit"] | None = None

@@ -12,35 +12,35 @@ training/accelerate/zero2.yaml -m saferthoughts train ...`. One seed, machine, t
 same weights bit for bit (a test trains twice); another CPU or thread count rounds differently and drifts apart.
 """
 
-import math
+import json
 import os
 import resource
 import shutil
 import tempfile
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cards.model_card import RECORD
 from pipelines.errors import UserError
-from pipelines.progress import Meter, meter
 from pipelines.runs import atomic_folder
 from training.blend import blended
-from training.checkpoints import TimedCheckpoints, Workplace, check_disk, is_main, open_workplace, processes
-from training.mixture import Mixture, TrainingRow
+from training.checkpoints import Workplace, check_disk, fingerprint_of, is_main, processes, workplace_of
+from training.lengths import Fitting, fitting
+from training.mixture import TrainingRow
 from training.model_folder import describe, save_model, whole_state
-from training.order import SeededOrder
 from training.plan import Plan, flops_of, plan_of
 from training.quiet import quiet
 from training.recipe import Recipe
+from training.steps import run_steps
 from training.student import checkpoint_of, weights_hash
 from training.supervision import SupervisionProof, prove
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-    from trl.trainer.sft_trainer import SFTTrainer
+
+    from training.student_trainer import StudentTrainer
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ def check(recipe: Recipe, dataset: Path, student: str | Path | None = None) -> C
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     with quiet(), tempfile.TemporaryDirectory(prefix="saferthoughts-train-") as work:
-        ready = _ready(recipe, dataset, student, Path(work))
+        ready = _ready(_draw(recipe, dataset, student, Path(work)), Path(work))
         return Checked(ready.plan, ready.proof)
 
 
@@ -120,69 +120,100 @@ def train(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     _check_output(output)
     with quiet(), tempfile.TemporaryDirectory(prefix="saferthoughts-train-") as work:
-        ready = _ready(recipe, dataset, student, Path(work))
-        workplace = open_workplace(output, ready.recipe, ready.mixture.content, weights_hash(ready.checkpoint))
-        ready.trainer.args.output_dir = str(workplace.folder)
-        if recipe.checkpoint_minutes:
-            check_disk(workplace.folder, ready.plan.trained, ready.plan.parameters)
-        if tell is not None and is_main():
-            tell(ready.plan.lines())
-            if workplace.step:
-                tell(f"going on from step {workplace.step}")
-        losses, seconds = _steps(ready.trainer, workplace, recipe.checkpoint_minutes)
-        result = TrainResult(
-            model=output,
-            proof=ready.proof,
-            losses=losses,
-            trained_tokens=ready.proof.labelled * recipe.epochs,
-            seconds=seconds,
-            peak_memory_gb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
-            plan=ready.plan,
-            resumed_from=workplace.step,
-        )
-        state = whole_state(ready.trainer)
-        if is_main():
-            with atomic_folder(output) as folder:
-                save_model(ready.trainer, ready.serving, ready.recipe, folder, state)
-                _keep_logs(workplace.folder, folder)
-                describe(folder, ready.recipe, result, ready.mixture, dataset, ready.checkpoint)
-            shutil.rmtree(workplace.folder, ignore_errors=True)
+        drawn = _draw(recipe, dataset, student, Path(work))
+        with workplace_of(output, drawn.fingerprint) as workplace:
+            return _train(_ready(drawn, Path(work)), workplace, output, tell)
+
+
+def is_trained(recipe: Recipe, dataset: Path, output: Path) -> bool:
+    """Whether `output` holds what this recipe makes of these rows and this student.
+
+    Raises:
+        UserError: dataset or student cannot be read.
+    """
+    try:
+        there = json.loads((output / RECORD).read_text(encoding="utf-8"))["fingerprint"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    with quiet(), tempfile.TemporaryDirectory(prefix="saferthoughts-train-") as work:
+        return bool(there == _draw(recipe, dataset, None, Path(work)).fingerprint)
+
+
+def _train(ready: "_Ready", workplace: Workplace, output: Path, tell: Callable[[str], None] | None) -> TrainResult:
+    recipe, trainer = ready.drawn.recipe, ready.trainer
+    trainer.args.output_dir = str(workplace.folder)
+    if recipe.checkpoint_minutes:
+        check_disk(workplace.folder, ready.plan.trained, ready.plan.parameters)
+    if tell is not None and is_main():
+        tell(ready.plan.lines())
+        if workplace.step:
+            tell(f"going on from step {workplace.step}")
+    losses, seconds = run_steps(trainer, ready.plan, workplace, recipe.checkpoint_minutes)
+    result = TrainResult(
+        model=output,
+        proof=ready.proof,
+        losses=losses,
+        trained_tokens=ready.proof.labelled * recipe.epochs,
+        seconds=seconds,
+        peak_memory_gb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
+        plan=ready.plan,
+        resumed_from=workplace.step,
+    )
+    state = whole_state(trainer)
+    if is_main():
+        with atomic_folder(output) as folder:
+            save_model(trainer, ready.drawn.serving, recipe, folder, state)
+            _keep_logs(workplace.folder, folder)
+            describe(folder, result, ready.drawn)
+        shutil.rmtree(workplace.folder, ignore_errors=True)
     return result
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What is trained on what: everything that decides what comes out."""
+
+    recipe: Recipe
+    dataset: Path
+    checkpoint: Path
+    weights: str
+    fit: Fitting
+    serving: "PreTrainedTokenizerBase"
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for the same outcome."""
+        return fingerprint_of(self.recipe, self.fit.mixture.content, self.weights)
 
 
 @dataclass(frozen=True, slots=True)
 class _Ready:
     """A training before its first step."""
 
-    recipe: Recipe
-    checkpoint: Path
-    mixture: Mixture
-    serving: "PreTrainedTokenizerBase"
-    trainer: "SFTTrainer"
+    drawn: Drawn
+    trainer: "StudentTrainer"
     proof: SupervisionProof
     plan: Plan
 
 
-def _ready(recipe: Recipe, dataset: Path, student: str | Path | None, work: Path) -> _Ready:
+def _draw(recipe: Recipe, dataset: Path, student: str | Path | None, work: Path) -> Drawn:
     wanted = recipe.student if student is None else str(student)
     checkpoint = checkpoint_of(wanted)
     recipe = recipe.model_copy(update={"student": str(checkpoint) if wanted is None else wanted})
     mixture = blended(recipe.mixture, dataset, recipe.seed, work / "cache")
     serving = _tokenizer(checkpoint)
-    packed = _rows_per_sequence(mixture.rows, serving, recipe.max_length) if recipe.packing else 1.0
+    fit = fitting(mixture, serving, recipe)
+    return Drawn(recipe, dataset, checkpoint, weights_hash(checkpoint), fit, serving)
+
+
+def _ready(drawn: Drawn, work: Path) -> _Ready:
+    recipe, rows = drawn.recipe, drawn.fit.mixture.rows
+    # How many rows a packed sequence holds on average, if it is full.
+    packed = max(1.0, recipe.max_length * len(rows) / sum(drawn.fit.lengths)) if recipe.packing else 1.0
     accumulation = recipe.accumulation(processes(), packed)
-    trainer = build_trainer(recipe, mixture.rows, checkpoint, work / "trainer", accumulation)
-    proof = prove(trainer, mixture.rows, serving, recipe.batch_size)
-    return _Ready(
-        recipe, checkpoint, mixture, serving, trainer, proof, plan_of(trainer, recipe, proof, processes(), accumulation)
-    )
-
-
-def _rows_per_sequence(rows: Sequence[TrainingRow], serving: "PreTrainedTokenizerBase", max_length: int) -> float:
-    """How many rows a packed sequence holds on average, if it is full."""
-    texts = ["".join(turn["content"] for turn in row.messages) for row in rows]
-    tokens: Any = serving(texts, add_special_tokens=False)["input_ids"]
-    return max(1.0, max_length * len(rows) / sum(map(len, tokens)))
+    trainer = build_trainer(recipe, rows, drawn.checkpoint, work / "trainer", accumulation)
+    proof = prove(trainer, rows, drawn.serving, recipe.batch_size)
+    return _Ready(drawn, trainer, proof, plan_of(trainer, recipe, proof, processes(), accumulation, drawn.fit.left_out))
 
 
 def _keep_logs(work: Path, folder: Path) -> None:
@@ -222,7 +253,7 @@ def _tokenizer(checkpoint: Path) -> "PreTrainedTokenizerBase":
 
 def build_trainer(
     recipe: Recipe, rows: Sequence[TrainingRow], checkpoint: Path, work: Path, accumulation: int = 1
-) -> "SFTTrainer":
+) -> "StudentTrainer":
     """The SFTTrainer of a recipe, ready to train: model loaded, rows rendered and tokenised.
 
     Args:
@@ -237,7 +268,8 @@ def build_trainer(
     from transformers import AutoModelForCausalLM
     from transformers.trainer_callback import PrinterCallback
     from trl.trainer.sft_config import SFTConfig
-    from trl.trainer.sft_trainer import SFTTrainer
+
+    from training.student_trainer import StudentTrainer
 
     on_gpu = torch.cuda.is_available()
     if not on_gpu and "OMP_NUM_THREADS" not in os.environ:
@@ -283,15 +315,14 @@ def build_trainer(
     # Nothing but `messages`: a column named `prompt` would send TRL down its prompt-completion path.
     messages = Dataset.from_list([{"messages": [dict(turn) for turn in row.messages]} for row in rows])
 
-    class OrderedTrainer(SFTTrainer):
-        def _get_train_sampler(self, train_dataset: Any = None) -> SeededOrder:
-            held: Any = self.train_dataset if train_dataset is None else train_dataset
-            lengths = [len(ids) for ids in held["input_ids"]]
-            at_once = recipe.batch_size * accumulation * processes()
-            return SeededOrder(lengths, at_once, recipe.seed, grouped=not recipe.packing)
-
-    trainer = OrderedTrainer(
-        model=model, args=arguments, train_dataset=messages, processing_class=tokenizer, peft_config=_adapters(recipe)
+    trainer = StudentTrainer(
+        rows_at_once=recipe.batch_size * accumulation * processes(),
+        grouped=not recipe.packing,
+        model=model,
+        args=arguments,
+        train_dataset=messages,
+        processing_class=tokenizer,
+        peft_config=_adapters(recipe),
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
@@ -342,43 +373,3 @@ def _adapters(recipe: Recipe) -> Any:
     from peft import LoraConfig
 
     return LoraConfig(r=recipe.lora.r, lora_alpha=recipe.lora.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
-
-
-def _steps(trainer: "SFTTrainer", workplace: Workplace, minutes: float) -> tuple[tuple[float, ...], float]:
-    """Run every step that is left; the losses of all steps, and the seconds of those."""
-    from transformers import TrainerCallback
-
-    class Shown(TrainerCallback):
-        def __init__(self, shown: Meter) -> None:
-            self.shown = shown
-            self.started = time.monotonic()
-
-        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            self.shown.total = state.max_steps
-            self.shown.advance(state.global_step)
-            self.started = time.monotonic()
-
-        def on_log(
-            self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **kwargs: Any
-        ) -> None:
-            if not logs or "loss" not in logs:
-                return
-            loss = float(logs["loss"])
-            if not math.isfinite(loss):
-                raise UserError(
-                    f"The loss of step {state.global_step} is {loss}; training stopped, nothing was saved. Lower "
-                    "learning_rate, or set bf16=false."
-                )
-            rate = logs.get("num_tokens", 0) / max(time.monotonic() - self.started, 1e-9)
-            self.shown.note(f"loss {loss:.2f}, {rate:.0f} tokens/s")
-            self.shown.advance()
-
-    with meter("train", total=None, unit="steps") as shown:
-        callback = Shown(shown)
-        trainer.add_callback(callback)
-        if minutes:
-            trainer.add_callback(TimedCheckpoints(minutes))
-        trainer.train(resume_from_checkpoint=str(workplace.checkpoint) if workplace.checkpoint else None)
-        seconds = time.monotonic() - callback.started
-    losses = tuple(float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry)
-    return losses, seconds

@@ -19,6 +19,7 @@ from pipelines.errors import UserError
 from pipelines.thinking import CLOSE, OPEN, join, split
 from pipelines.variant import load_variants
 from training.mixture import TrainingRow
+from training.terminal import harmless
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -110,6 +111,16 @@ def prove(
         longest=max(len(document.ids) for document in documents),
         example=_pieces(documents[0], serving),
     )
+
+
+def tokens_of(rows: Sequence[TrainingRow], serving: "PreTrainedTokenizerBase") -> list[int]:
+    """How many tokens each row has to the end of its turn.
+
+    Raises:
+        UserError: a row has another form than is trained on.
+    """
+    found = [_expect(row, serving) for row in rows]
+    return [len(item.prefix) + len(item.response) for item in found]
 
 
 def _expect(row: TrainingRow, serving: "PreTrainedTokenizerBase") -> _Expected:
@@ -249,14 +260,9 @@ def _pieces(document: _Document, tokenizer: "PreTrainedTokenizerBase") -> tuple[
     for at in range(1, len(document.ids) + 1):
         trained = document.labels[start] != IGNORED
         if at == len(document.ids) or (document.labels[at] != IGNORED) != trained:
-            pieces.append(Piece(_safe(_decode(tokenizer, document.ids[start:at])), trained))
+            pieces.append(Piece(harmless(_decode(tokenizer, document.ids[start:at])), trained))
             start = at
     return tuple(pieces)
-
-
-def _safe(text: str) -> str:
-    """Row text is hostile: a terminal must not obey it."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
 
 
 def _shown(text: str) -> str:

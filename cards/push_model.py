@@ -1,0 +1,77 @@
+"""A finished model to the Hub: its folder as one commit, read back.
+
+Reads a folder that `saferthoughts train` wrote and a repository; writes one commit. Run it with `saferthoughts train
+RECIPE ... --push ORG/NAME`, also later: a model that is finished is not trained again.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub.utils.tqdm import disable_progress_bars
+
+from cards.hub import Hub
+from cards.model_card import RECORD
+from cards.push import Push
+from pipelines.errors import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """Where a model is now. `fresh`: the commit was made by this push."""
+
+    repo: str
+    commit: str
+    fresh: bool
+
+
+def check_pushable(repo: str) -> None:
+    """Whether a model may go there, as far as it can be told before there is one.
+
+    Raises:
+        UserError: no token or a wrong one, a name that cannot be, a repository that holds something else.
+    """
+    hub = Hub(repo, "model")
+    hub.ask(hub.api.whoami)
+    head = hub.head()
+    if head is not None:
+        _check_there(hub, head)
+
+
+def push_model(folder: Path, repo: str, private: bool = False) -> Pushed:
+    """Push a model.
+
+    Args:
+        folder: A model of this project.
+        repo: ORG/NAME; made where there is none.
+        private: Only for those whom the owner lets in.
+
+    Raises:
+        UserError: no finished model, something else in the repository, or the Hub refuses or does not answer.
+    """
+    disable_progress_bars()
+    try:
+        weights = json.loads((folder / RECORD).read_text(encoding="utf-8"))["student"]["model"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder} holds no model that was trained here ({RECORD} cannot be read: {error}).") from error
+    push = Push(Hub(repo, "model"), folder, f"{folder.name}, trained from {weights}", "SaferThoughts")
+    # An evaluation's logs hold other people's questions and what was answered; they stay here.
+    push.files = {name: path for name, path in push.files.items() if "/" not in name or name.startswith("tensorboard/")}
+    push.prepare(private, gated=False)
+    head = push.hub.head()
+    if head is None:
+        raise UserError(f"{repo} was made and cannot be seen. Check that the token may read it.")
+    _check_there(push.hub, head)
+    difference = push.difference(push.hub.tree(head))
+    commit = head if difference.empty else push.commit(head, difference)
+    push.check(commit, commit[:8])
+    return Pushed(repo, commit, fresh=not difference.empty)
+
+
+def _check_there(hub: Hub, head: str) -> None:
+    there = hub.tree(head)
+    if set(there) - {"README.md"} and RECORD not in there:
+        raise UserError(
+            f"{hub.repo} holds files that are no model of this project ({', '.join(sorted(there)[:3])}). Choose "
+            "another name."
+        )

@@ -1,0 +1,149 @@
+"""Who replies in a chat: a local checkpoint, or a model behind an OpenAI-compatible endpoint.
+
+Reads a checkpoint's folder, or asks an endpoint; writes nothing. Used by `saferthoughts chat`.
+"""
+
+import os
+import threading
+from collections.abc import Generator, Iterator
+from typing import Any
+
+from pipelines.config import Teacher
+from pipelines.errors import UserError
+from pipelines.teachers import api_key
+from pipelines.thinking import OPEN
+from training.chat import Part, Splitter, parted
+from training.quiet import quiet
+from training.sft import cpu_threads
+from training.student import checkpoint_of
+
+
+class Checkpoint:
+    """A checkpoint on the GPU, or on the CPU where there is none.
+
+    Args:
+        model: A folder, or a model on the Hub.
+        max_tokens: The most tokens of a reply.
+        temperature: 0 takes the likeliest token each time.
+
+    Raises:
+        UserError: it cannot be had or loaded, or has no chat template.
+    """
+
+    def __init__(self, model: str, max_tokens: int, temperature: float) -> None:
+        folder = checkpoint_of(model)
+        # Read once, when torch loads: waiting threads then sleep instead of spinning.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        on_gpu = torch.cuda.is_available()
+        if not on_gpu:
+            torch.set_num_threads(cpu_threads())
+        try:
+            with quiet():
+                self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+                loaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, local_files_only=True)
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise UserError(f"The checkpoint '{folder}' cannot be loaded: {reason}.") from error
+        if not self._tokenizer.chat_template:
+            raise UserError(
+                f"The checkpoint '{folder}' has no chat template: it is a base model. Use an instruct model."
+            )
+        self._model = loaded.to("cuda" if on_gpu else "cpu").eval()
+        self._sampling = {"do_sample": temperature > 0, **({"temperature": temperature} if temperature else {})}
+        self._max_tokens = max_tokens
+        self._context = int(getattr(loaded.config, "max_position_embeddings", 0) or 2**31)
+
+    def reply(self, messages: list[dict[str, str]]) -> Generator[Part, None, None]:
+        """Decode in a thread, and give what has come of it."""
+        from transformers import StoppingCriteria, TextIteratorStreamer
+
+        ended = threading.Event()
+
+        class Ended(StoppingCriteria):
+            def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
+                return input_ids.new_full((input_ids.shape[0],), ended.is_set(), dtype=bool)
+
+        prompt: str = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        asked: Any = self._tokenizer(prompt, add_special_tokens=False, return_tensors="pt").to(self._model.device)
+        room = self._context - asked["input_ids"].shape[1]
+        if room < 1:
+            yield Part("[the conversation is longer than the model's context: /new begins anew]", "remark")
+            return
+        limit = min(self._max_tokens, room)
+        streamer: Any = TextIteratorStreamer(self._tokenizer, skip_prompt=True, skip_special_tokens=True)
+        made: list[int] = []
+        failed: list[Exception] = []
+
+        def decode() -> None:
+            try:
+                settings = {**self._sampling, "max_new_tokens": limit, "stopping_criteria": [Ended()]}
+                done = self._model.generate(**asked, streamer=streamer, **settings)
+                made.append(int(done.shape[1]) - int(asked["input_ids"].shape[1]))
+            except Exception as error:  # noqa: BLE001 - it belongs to whoever reads the reply
+                failed.append(error)
+                streamer.end()
+
+        thread = threading.Thread(target=decode, name="decoding", daemon=True)
+        with quiet():
+            thread.start()
+            try:
+                yield from parted(_after(OPEN if prompt.rstrip().endswith(OPEN) else "", streamer))
+            finally:
+                ended.set()
+                thread.join()
+        if failed:
+            raise failed[0]
+        if made and made[0] >= limit:
+            yield Part(f"[cut off at {limit} tokens]", "remark")
+
+
+def _after(prefix: str, chunks: Iterator[str]) -> Iterator[str]:
+    """The opener that the prompt ended with, which belongs to the reply, and the reply."""
+    yield prefix
+    yield from chunks
+
+
+class Endpoint:
+    """A model behind an OpenAI-compatible endpoint; reasoning in a field of its own or inline.
+
+    Raises:
+        UserError: the endpoint's key is not in the environment.
+    """
+
+    def __init__(self, endpoint: Teacher, max_tokens: int, temperature: float) -> None:
+        import openai
+
+        self._client = openai.OpenAI(base_url=endpoint.base_url, api_key=api_key("the endpoint", endpoint))
+        self._model = endpoint.model
+        self._settings: dict[str, Any] = {"max_tokens": max_tokens, "temperature": temperature}
+
+    def reply(self, messages: list[dict[str, str]]) -> Generator[Part, None, None]:
+        """Ask, and give what the server sends.
+
+        Raises:
+            UserError: it refuses or does not answer.
+        """
+        import openai
+
+        asked: Any = messages
+        try:
+            with self._client.chat.completions.create(
+                model=self._model, messages=asked, stream=True, **self._settings
+            ) as stream:
+                splitter = Splitter()
+                for event in stream:
+                    if not event.choices:
+                        continue
+                    said = event.choices[0].delta
+                    # vLLM and DeepSeek name the field differently, and the client knows neither.
+                    aside = getattr(said, "reasoning_content", None) or getattr(said, "reasoning", None)
+                    if aside:
+                        yield Part(aside, "reasoning")
+                    yield from splitter.feed(said.content or "")
+                yield from splitter.end()
+        except openai.OpenAIError as error:
+            told = " ".join(str(error).split())[:200]
+            raise UserError(f"{self._client.base_url} gave no reply for model '{self._model}' ({told}).") from error

@@ -1,0 +1,111 @@
+"""The steps of a training: shown as they go, stopped where the loss is no number or somebody asks for it.
+
+Runs a trainer that is ready, from a checkpoint if there is one; checkpoints go into the trainer's folder. Ctrl-C
+(or SIGTERM) lets the step at work end and saves a checkpoint, a second one stops at once. Used by `training.sft`.
+"""
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from transformers import TrainerCallback
+
+from pipelines.errors import Interrupted, UserError
+from pipelines.progress import Meter, console, meter
+from training.checkpoints import TimedCheckpoints, Workplace, processes
+from training.plan import Plan
+
+if TYPE_CHECKING:
+    from training.student_trainer import StudentTrainer
+
+
+def run_steps(
+    trainer: "StudentTrainer", plan: Plan, workplace: Workplace, minutes: float
+) -> tuple[tuple[float, ...], float]:
+    """Run every step that is left; the losses of all steps, and the seconds of those that were run.
+
+    Raises:
+        UserError: the loss is no number.
+        Interrupted: Ctrl-C; what was done is in a checkpoint, if the recipe has any.
+    """
+    with meter("train", total=None, unit="steps") as shown, _asked_to_stop() as asked:
+        callback = _Shown(shown, asked, saves=minutes > 0)
+        trainer.add_callback(callback)
+        if minutes:
+            trainer.add_callback(TimedCheckpoints(minutes))
+        trainer.measure_against(plan)
+        trainer.train(resume_from_checkpoint=str(workplace.checkpoint) if workplace.checkpoint else None)
+        seconds = time.monotonic() - callback.started
+    state = trainer.state
+    if state.global_step < state.max_steps:
+        way = "goes on from there" if minutes else "begins anew, since checkpoint_minutes is 0"
+        raise Interrupted(f"Stopped after step {state.global_step} of {state.max_steps}. The same command {way}.")
+    return tuple(float(entry["loss"]) for entry in state.log_history if "loss" in entry), seconds
+
+
+class _Shown(TrainerCallback):  # type: ignore[misc,unused-ignore]
+    """Shows loss and pace, and ends the training where it must."""
+
+    def __init__(self, shown: Meter, asked: list[int], saves: bool) -> None:
+        self._shown = shown
+        self._asked = asked
+        self._saves = saves
+        self.started = time.monotonic()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Begin to count, where an earlier run of this training ended."""
+        self._shown.total = state.max_steps
+        self._shown.advance(state.global_step)
+        self.started = time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Save and stop, if somebody asked for it."""
+        if self._asked and state.global_step < state.max_steps:
+            control.should_training_stop = True
+            control.should_save = self._saves
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
+        """Show the step."""
+        if not logs or "loss" not in logs:
+            return
+        loss = float(logs["loss"])
+        if not math.isfinite(loss):
+            raise UserError(
+                f"The loss of step {state.global_step} is {loss}; training stopped, and what was saved before stays as "
+                "it is. Lower learning_rate, or set bf16=false."
+            )
+        self._shown.note(f"loss {loss:.2f}, {logs['trained_tokens_per_s']:.0f} trained tokens/s")
+        self._shown.advance()
+
+
+@contextmanager
+def _asked_to_stop() -> Iterator[list[int]]:
+    """A list that Ctrl-C, or a scheduler's SIGTERM, appends to; the second is as it ever was.
+
+    Several processes are ended by their launcher, and signals belong to the main thread: nobody can ask elsewhere.
+    """
+    asked: list[int] = []
+    if processes() > 1 or threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def take(number: int, frame: Any) -> None:
+        asked.append(number)
+        console.print("stopping after this step; once more stops at once", highlight=False, markup=False)
+        restore()
+
+    try:
+        for number in before:
+            signal.signal(number, take)
+        yield asked
+    finally:
+        restore()

@@ -1,0 +1,128 @@
+"""Sweeps: one recipe with several values of some of its keys, trained one after another, and a table of what came out.
+
+Reads training/sweeps/NAME.yaml, or any YAML file of that form:
+
+    recipe: smollm2-135m-cpu          a recipe's name or file, unless the command line names one
+    dataset: runs/demo/release        optional, as in a recipe
+    set: {epochs: 2}                  optional: keys of the recipe that are other for all members
+    grids:                            by name; each is every combination of its keys' values
+      learning-rate: {learning_rate: [1.0e-5, 1.0e-4]}
+
+Members whose recipes are the same are one member. `training.sweep_run` trains them.
+"""
+
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import Field
+
+from pipelines.config import Part, read_yaml, validated
+from pipelines.errors import UserError, unknown
+from training.blend import load_blend
+from training.recipe import Recipe, load_recipe
+
+SWEEPS = Path(__file__).parent / "sweeps"
+
+# A grid's keys, each with the values that it takes.
+Grid = Annotated[dict[str, Annotated[list[Any], Field(min_length=1)]], Field(min_length=1)]
+
+
+class Sweep(Part):
+    """A sweep's file."""
+
+    recipe: str | None = None
+    dataset: str | None = None
+    set: Annotated[dict[str, Any], Field(default_factory=dict)]
+    grids: Annotated[dict[str, Grid], Field(min_length=1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One training of a sweep: its folder's name, its recipe, and for each grid that it is in the values there."""
+
+    name: str
+    recipe: Recipe
+    grids: Mapping[str, Mapping[str, Any]]
+
+
+def load_sweep(name_or_path: str) -> Sweep:
+    """Read a sweep by its name or file.
+
+    Raises:
+        UserError: there is none, or the file is not of that form.
+    """
+    known = {path.stem: path for path in sorted(SWEEPS.glob("*.yaml"))}
+    path = known.get(name_or_path, Path(name_or_path))
+    if not path.is_file():
+        raise unknown("sweep", name_or_path, known)
+    return validated(Sweep, read_yaml(path), f"sweep {path.name}")
+
+
+def members_of(
+    sweep: Sweep, recipe: str | None, dataset: str | None, student: str | None, overrides: Mapping[str, str]
+) -> list[Member]:
+    """Every member, each recipe once, in the file's order.
+
+    Args:
+        sweep: The sweep.
+        recipe: A recipe's name or file, in place of the sweep's.
+        dataset: In place of the sweep's.
+        student: In place of the recipe's.
+        overrides: Values as typed, laid over every member after the sweep's `set`.
+
+    Raises:
+        UserError: no recipe or dataset is named, or a member's recipe is not right.
+    """
+    base = recipe or sweep.recipe
+    if base is None:
+        raise UserError("The sweep names no recipe. Give one: saferthoughts train RECIPE --sweep FILE ...")
+    found: dict[str, Member] = {}
+    for grid, values in _combinations(sweep):
+        made = load_recipe(base, {**_typed(sweep.set), **_typed(values), **overrides})
+        chosen = {"dataset": dataset or sweep.dataset or made.dataset, "student": student or made.student}
+        made = made.model_copy(update={**chosen, "mixture": _plain(made.mixture)})
+        key = made.model_dump_json()
+        known = found.get(key)
+        if known is None:
+            found[key] = Member(_name(values), made, {grid: values})
+        else:
+            found[key] = replace(known, grids={grid: values, **known.grids})
+    if None in {member.recipe.dataset for member in found.values()}:
+        raise UserError("What is the sweep trained on? Give --dataset, a release folder or ORG/NAME@VERSION.")
+    return list(found.values())
+
+
+def _typed(values: Mapping[str, Any]) -> dict[str, str]:
+    """Values as one would type them behind --set."""
+    return {key: yaml.safe_dump(one, default_flow_style=True, sort_keys=False) for key, one in values.items()}
+
+
+def _plain(mixture: dict[str, int] | str) -> dict[str, int] | str:
+    """A named mixture of the release's rows alone as those rows: it is the same training under both names."""
+    blend = load_blend(mixture)
+    return mixture if blend.further else dict(blend.release)
+
+
+def _combinations(sweep: Sweep) -> Iterator[tuple[str, dict[str, Any]]]:
+    for grid, keys in sweep.grids.items():
+        for values in itertools.product(*keys.values()):
+            yield grid, dict(zip(keys, values, strict=True))
+
+
+def _name(values: Mapping[str, Any]) -> str:
+    """A folder's name that tells the values."""
+    return re.sub(r"[^\w.=,+-]+", "_", ",".join(f"{key}={shown(value)}" for key, value in values.items()))[:120]
+
+
+def shown(value: Any) -> str:
+    """A value in a few characters: improved:1000+benign:100 for a mixture."""
+    if isinstance(value, Mapping):
+        return "+".join(f"{key}:{shown(one)}" for key, one in value.items())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return "+".join(map(shown, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
