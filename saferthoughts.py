@@ -251,7 +251,9 @@ def compare(
 @app.command()
 def regenerate(
     release: ReleaseName,
-    name: RunName,
+    name: Annotated[
+        str | None, typer.Argument(help="Name of the new run; RELEASE-TEACHER if not given.", metavar="RUN")
+    ] = None,
     teacher: TeacherName = None,
     general_teacher: GeneralName = None,
     teachers: TeacherFile = None,
@@ -261,12 +263,13 @@ def regenerate(
 ) -> None:
     """Start a run like the one behind a release, with another teacher: same prompts, variants, judges and settings.
 
-    Example: saferthoughts regenerate runs/demo/release mine --teacher deepseek
+    Example: saferthoughts regenerate me/safe-reasoning@v1.0.0 --teacher deepseek
     """
-    from service.releases import release_folder
+    from service.releases import new_run_name, release_folder
     from service.stages import regenerate_run
 
     endpoint = (base_url, model, api_key_env)
+    name = name or new_run_name(release, teacher or model)
     folder = release_folder(release)
     say(regenerate_run(Settings.runs, folder, name, teacher, general_teacher, teachers, endpoint))
 

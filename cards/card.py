@@ -17,7 +17,17 @@ _FOLDER = Path(__file__).parent
 def cell(value: Any) -> str:
     """A value as a cell of a markdown table: whatever it holds, it stays one cell, and text."""
     text = " ".join(str(value).split())
-    return re.sub(r"([\\`*_\[\]|!])", r"\\\1", text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
+    text = re.sub(r"([\\`*_\[\]|!~$#@])", r"\\\1", text.translate(_ENTITIES))
+    # Nothing becomes a link by itself.
+    return re.sub(r"(?i)\b(https?|ftp|mailto|www)(?=[:.])", _unlinked, text)
+
+
+def _unlinked(found: re.Match[str]) -> str:
+    return f"{found[0][:-1]}&#{ord(found[0][-1])};"
+
+
+# Braces as well: what is left over from a template is looked for in a card.
+_ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "{": "&#123;", "}": "&#125;"})
 
 
 _ENVIRONMENT = jinja2.Environment(
@@ -65,18 +75,18 @@ def front_matter(lineage: dict[str, Any]) -> dict[str, Any]:
     """What the Hub reads of the card."""
     rows = {name: count for name, count in lineage["rows"].items() if count}
     gating = lineage["gating"]
-    front: dict[str, Any] = {"pretty_name": lineage["title"], "license": lineage["license"]}
+    front: dict[str, Any] = {"pretty_name": " ".join(lineage["title"].split()), "license": lineage["license"]}
     if lineage["license"] == "other":
         front |= {"license_name": "see-license-file", "license_link": "LICENSE"}
     front |= {
-        "language": ["en"],
+        "language": lineage["language"],
         "task_categories": ["text-generation"],
         "size_categories": [size_category(sum(rows.values()))],
         "tags": ["safety", "reasoning", "distillation", *(["rehearsal"] if lineage["rehearsal"] else [])],
     }
     if gating:
-        front["extra_gated_prompt"] = gating["text"]
-        front["extra_gated_fields"] = gating["fields"]
+        front["extra_gated_prompt"] = _lines(gating["text"])
+        front["extra_gated_fields"] = {" ".join(label.split()): kind for label, kind in gating["fields"].items()}
     front["configs"] = [
         {
             "config_name": config,
@@ -87,6 +97,11 @@ def front_matter(lineage: dict[str, Any]) -> dict[str, Any]:
         for config in (*rows, "metadata")
     ]
     return front
+
+
+def _lines(text: str) -> str:
+    """The text with ordinary line ends: what else Unicode has of them, YAML readers take one way or the other."""
+    return "\n".join(text.splitlines())
 
 
 def _survival(found: dict[str, Any]) -> list[dict[str, Any]]:

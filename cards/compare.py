@@ -14,14 +14,21 @@ import duckdb
 from scipy.stats import t  # type: ignore[import-untyped]
 
 from cards.shards import shards_of
-from cards.verify import lineage_in
+from cards.verify import lineage_in, shaped_like_ours
+from curation.figures import known
 from pipelines.errors import UserError
 from pipelines.records import PATTERNS
 from pipelines.statistics import CONFIDENCE, Interval, dependence, wilson
 
 Step = Literal["major", "minor", "patch"]
 _ORDER: tuple[Step, ...] = ("patch", "minor", "major")
-_OPENING = "sorry"
+# How answers begin that refuse, in RE2; whether an answer refuses is the judges' to say.
+_OPENINGS = {
+    'share of answers that begin with "Sorry"': r"^\W*sorry\b",
+    "share of answers that begin by declining": r"^\W*((i|we)('|’| a)(m|re) )?((so|very|really|truly|deeply) )?"
+    r"(sorry|unable|(my )?apologies|no\b|(i|we) (can('|’)?t|can ?not|won('|’)?t|will not|must (decline|refuse)|decline"
+    r"|refuse|apologi[sz]e|do not|don('|’)?t feel))",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +60,24 @@ class Drift:
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """How a configuration's rows spread over categories or templates: half the sum of the shares' differences, and the
-    p value of their being alike (None where there is nothing to compare)."""
+    """How a configuration's rows spread over categories or templates: half the sum of the shares' differences, the
+    p value of their being alike (None where there is nothing to compare), and each value's share in both releases."""
 
     config: str
     dimension: str
     distance: float
     p: float | None
+    shares: tuple[Drift, ...]
+
+    @property
+    def apart(self) -> bool:
+        """Whether the rows spread otherwise, by the test at 5 %."""
+        return self.p is not None and self.p < 1 - CONFIDENCE
+
+    @property
+    def most(self) -> Drift:
+        """The value whose share changed most."""
+        return max(self.shares, key=lambda share: abs(share.after.rate - share.before.rate))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +101,10 @@ class Compared:
         return "patch" if any(one.removed or one.changed for one in self.rows) else None
 
     def plain(self) -> dict[str, Any]:
-        """Everything as JSON values."""
+        """Everything as JSON values; what is not known is null."""
         drifts = [{**asdict(one), "apart": one.apart} for one in self.drifts]
-        return {**asdict(self), "step": self.step, "drifts": drifts}
+        balances = [{**asdict(one), "apart": one.apart} for one in self.balances]
+        return dict(known({**asdict(self), "step": self.step, "drifts": drifts, "balances": balances}))
 
 
 def compare(before: Path, after: Path) -> Compared:
@@ -95,6 +114,11 @@ def compare(before: Path, after: Path) -> Compared:
         UserError: one of them is no release, or cannot be read.
     """
     old, new = lineage_in(before), lineage_in(after)
+    with shaped_like_ours(before, after):
+        return _compared(before, after, old, new)
+
+
+def _compared(before: Path, after: Path, old: dict[str, Any], new: dict[str, Any]) -> Compared:
     configs = [name for name, count in {**old["rows"], **new["rows"]}.items() if count or old["rows"].get(name)]
     pair = _Pair(before, after)
     rows, drifts, balances, columns = [], [], [], set[str]()
@@ -152,11 +176,23 @@ def lines_of(compared: Compared) -> list[str]:
             lines.append(f"{one.config}: {one.before} to {one.after} rows ({', '.join(parts)}).")
     for drift in compared.drifts:
         if drift.apart:
-            lines.append(f"{drift.config}: {drift.figure} {_told(drift.before)} to {_told(drift.after)}.")
+            lines.append(f"{drift.config}: {drift.figure} {told(drift.before)} to {told(drift.after)}.")
+    lines += [f"{line}." for line in moved(compared)]
     return lines
 
 
-def _told(figure: Interval) -> str:
+def moved(compared: Compared) -> list[str]:
+    """The configurations whose rows spread otherwise over categories or templates, with what changed most."""
+    return [
+        f"{one.config}: {100 * one.distance:.0f} % of the rows lie in another {one.dimension} (p = {one.p:.2g}), "
+        f"most of all {one.most.figure}: {told(one.most.before)} to {told(one.most.after)}"
+        for one in compared.balances
+        if one.apart
+    ]
+
+
+def told(figure: Interval) -> str:
+    """A figure with its interval."""
     return f"{figure.rate:.3g} [{figure.low:.3g}, {figure.high:.3g}]"
 
 
@@ -233,10 +269,10 @@ def _figures(pair: _Pair, side: str) -> dict[str, Interval]:
     for label in PATTERNS:
         flagged, of = pair.row(f'SELECT count(*) FILTER ("{label}"), count("{label}") FROM {side}')  # noqa: S608
         found[f"share of {label.replace('_', ' ')}"] = wilson(flagged, of)
-    opening, rows = pair.row(
-        f"SELECT count(*) FILTER (starts_with(lower(ltrim(answer)), '{_OPENING}')), count(*) FROM {side}"  # noqa: S608
-    )
-    found['share of answers that begin with "Sorry"'] = wilson(opening, rows)
+    for name, pattern in _OPENINGS.items():
+        quoted = pattern.replace("'", "''")
+        opening = f"regexp_matches(lower(answer), '{quoted}')"
+        found[name] = wilson(*pair.row(f"SELECT count(*) FILTER ({opening}), count(*) FROM {side}"))  # noqa: S608
     for part in ("reasoning", "answer"):
         words = f"len(list_filter(regexp_split_to_array({part}, '\\s+'), lambda word: word <> ''))"
         found[f"words of {part}"] = _mean(
@@ -256,11 +292,15 @@ def _mean(rows: int, mean: float, spread: float | None) -> Interval:
 def _balance(pair: _Pair, config: str, dimension: str) -> Balance:
     old, new = (pair.counts(side, dimension) for side in ("before", "after"))
     values = sorted(set(old) | set(new))
-    distance = sum(abs(old[value] / old.total() - new[value] / new.total()) for value in values) / 2
+    shares = tuple(
+        Drift(config, value or "bare", wilson(old[value], old.total()), wilson(new[value], new.total()))
+        for value in values
+    )
+    distance = sum(abs(share.before.rate - share.after.rate) for share in shares) / 2
     if len(values) < 2:
-        return Balance(config, dimension, distance, None)
+        return Balance(config, dimension, distance, None, shares)
     test = dependence([[old[value] for value in values], [new[value] for value in values]])
-    return Balance(config, dimension, distance, test.p)
+    return Balance(config, dimension, distance, test.p, shares)
 
 
 def _meaning(old: dict[str, Any], new: dict[str, Any], columns: set[str]) -> list[str]:
@@ -276,6 +316,8 @@ def _meaning(old: dict[str, Any], new: dict[str, Any], columns: set[str]) -> lis
             found.append(
                 f"{name} is answered by {_model(new, other['teacher'])}, no longer {_model(old, entry['teacher'])}"
             )
+    if old["benign_variant"] != new["benign_variant"]:
+        found.append(f"benign prompts are asked as in {new['benign_variant']}, no longer {old['benign_variant']}")
     rubrics = {name: entry["sha256"] for name, entry in old["judging"]["rubrics"].items()}
     found += [
         f"the rubric {name} is another one"
@@ -286,6 +328,12 @@ def _meaning(old: dict[str, Any], new: dict[str, Any], columns: set[str]) -> lis
         found.append(
             f"judged by {', '.join(new['judging']['judges'])}, no longer {', '.join(old['judging']['judges'])}"
         )
+    for name, judge in old["judging"]["judges"].items():
+        other = new["judging"]["judges"].get(name)
+        if other is not None and other["model"] != judge["model"]:
+            found.append(f"the judge {name} is {other['model']}, no longer {judge['model']}")
+    if old["judging"]["vote"] != new["judging"]["vote"] and len(new["judging"]["judges"]) > 1:
+        found.append(f"a label is flagged by the rule {new['judging']['vote']}, no longer {old['judging']['vote']}")
     return found
 
 

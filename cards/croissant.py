@@ -55,8 +55,8 @@ def croissant_json(lineage: dict[str, Any], folder: Path) -> str:
             description=f"Safe reasoning distilled from {_teachers(lineage)}. README.md says how rows came to be.",
             version=lineage["version"],
             date_published=datetime.fromisoformat(lineage["date"]),
-            license=[f"https://spdx.org/licenses/{lineage['license']}"],
-            in_language=["en"],
+            license=["LICENSE" if lineage["license"] == "other" else lineage["license"]],
+            in_language=lineage["language"],
             keywords=["safety", "reasoning", "distillation", *(["rehearsal"] if lineage["rehearsal"] else [])],
             cite_as="Zhang et al., How Should We Enhance the Safety of Large Reasoning Models: An Empirical Study, "
             "ACL 2026 (arXiv 2505.15404)",

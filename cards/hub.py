@@ -2,19 +2,23 @@
 
 Talks to the Hub that `HF_ENDPOINT` names, with the token of `HF_TOKEN` or of the Hub's own login. Used by `publish.py`
 and `pull.py`. huggingface_hub repeats some requests itself and others (a commit, a tag) not: failures that pass are
-repeated here, and Retry-After is heeded.
+repeated here, and Retry-After is heeded. It also waits for an answer for ever: here a Hub that is silent for two
+minutes (`SAFERTHOUGHTS_HUB_TIMEOUT` seconds) counts as a connection that was lost.
 """
 
 import hashlib
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeVar
 
 import httpx2
 import tenacity
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, get_token, set_client_factory
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -24,6 +28,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils._http import default_client_factory
 
 from pipelines.errors import UserError, unknown
 from pipelines.progress import console
@@ -33,7 +38,9 @@ _ADDRESS = re.compile(r"(?P<repo>[\w][\w.-]*/[\w][\w.-]*)(@(?P<revision>[\w][\w.
 _VERSION = re.compile(r"v(\d+)\.(\d+)\.(\d+)")
 _PASSING = (408, 429, 500, 502, 503, 504)
 _ATTEMPTS = 5
-_LONGEST_WAIT_S = 60.0
+# The Hub counts requests in windows of five minutes.
+_LONGEST_WAIT_S = 600.0
+_SILENCE_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +97,7 @@ class Hub:
     def __init__(self, repo: str, kind: Literal["dataset", "model"] = "dataset") -> None:
         self.repo = repo
         self.kind = kind
+        set_client_factory(_client)
         self.api = HfApi()
 
     def ask(self, call: Callable[..., Done], *arguments: Any, **options: Any) -> Done:
@@ -143,13 +151,35 @@ class Hub:
         def listed() -> list[Any]:
             return list(self.api.list_repo_tree(self.repo, recursive=True, revision=revision, repo_type=self.kind))
 
-        return {
+        found = {
             item.path: Stored(item.lfs.size, item.lfs.sha256, True)
             if item.lfs
             else Stored(item.size, item.blob_id, False)
             for item in self.ask(listed)
             if hasattr(item, "blob_id") and item.path != ".gitattributes"
         }
+        for path in found:
+            if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+                raise UserError(f"{self.repo} has a file whose path leads out of the repository: '{path}'.")
+        return found
+
+
+def _client() -> httpx2.Client:
+    """huggingface_hub's own client, but not one that waits for ever."""
+    client = default_client_factory()
+    client.timeout = httpx2.Timeout(_silence())
+    return client
+
+
+def _silence() -> float:
+    given = os.environ.get("SAFERTHOUGHTS_HUB_TIMEOUT")
+    try:
+        seconds = float(given) if given else _SILENCE_S
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise UserError(f"SAFERTHOUGHTS_HUB_TIMEOUT is '{given}'; give seconds, such as 120.")
+    return seconds
 
 
 def _version_key(tag: str) -> tuple[Any, ...]:
@@ -181,9 +211,21 @@ def _error_of(state: tenacity.RetryCallState) -> BaseException | None:
 def _wait(state: tenacity.RetryCallState) -> float:
     error = _error_of(state)
     asked = error.response.headers.get("retry-after") if isinstance(error, HfHubHTTPError) else None
-    if asked is not None and asked.isdigit():
-        return min(float(asked), _LONGEST_WAIT_S)
+    seconds = _seconds(asked) if asked else None
+    if seconds is not None:
+        return min(seconds, _LONGEST_WAIT_S)
     return float(tenacity.wait_exponential_jitter(initial=0.5, max=20)(state))
+
+
+def _seconds(retry_after: str) -> float | None:
+    """What Retry-After says, in either of its forms: seconds, or a date."""
+    if retry_after.isdigit():
+        return float(retry_after)
+    try:
+        until = parsedate_to_datetime(retry_after)
+    except ValueError:
+        return None
+    return max(0.0, (until - datetime.now(UTC)).total_seconds()) if until.tzinfo else None
 
 
 def _tell(state: tenacity.RetryCallState) -> None:
@@ -209,6 +251,13 @@ def repeated(call: Callable[[], Done]) -> Done:
 
 
 def _why(error: BaseException | None) -> str:
+    """What an error says, without the token: a server may repeat what it was sent."""
+    token = get_token()
+    said = " ".join(_words(error).split())
+    return said.replace(token, "(token)") if token else said
+
+
+def _words(error: BaseException | None) -> str:
     if isinstance(error, HfHubHTTPError) and error.response is not None:
         said = error.response.headers.get("x-error-message") or ""
         return f"status {error.response.status_code}{f' ({said})' if said else ''}"

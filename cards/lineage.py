@@ -40,6 +40,7 @@ def lineage_of(
         "title": config.release.title,
         "date": str(config.release.date or stages["generate"]["finished"][:10]),
         "license": config.release.license,
+        "language": list(config.release.language),
         "gating": config.release.gating and config.release.gating.model_dump(mode="json"),
         "run_id": run_id,
         "saferthoughts": VERSION,
@@ -154,27 +155,33 @@ def _figures(run: RunFolder, db: duckdb.DuckDBPyConnection, stages: dict[str, An
     return dict(known(figures))
 
 
-def _inputs(db: duckdb.DuckDBPyConnection) -> dict[str, Any]:
-    """Each table that the release was made from: its rows, and a sha256 over their ids in order, a line each.
+# Which columns name a row of each table that a release is made from.
+_INPUTS = {
+    "prompts": "prompt_id",
+    "responses": "response_id",
+    "judgements": "response_id, judge, kind",
+    "judged": "response_id",
+    "reviews": "response_id, annotator",
+    "accepted": "response_id",
+    "rejected": "response_id, check_name",
+    "selected": "response_id",
+}
 
-    Ids are hashes of what a row is. The files' own hashes would differ with the order in which rows came in.
+
+def _inputs(db: duckdb.DuckDBPyConnection) -> dict[str, Any]:
+    """Each table that the release was made from: its rows, and a sha256 over theirs (as JSON) in the order of ids.
+
+    The files' own hashes would differ with the order in which rows came in, and with how long each answer took.
     """
-    keys = {
-        "prompts": "prompt_id",
-        "responses": "response_id",
-        "judgements": "response_id || ' ' || judge || ' ' || kind",
-        "judged": "response_id",
-        "reviews": "response_id || ' ' || annotator",
-        "accepted": "response_id",
-        "rejected": "response_id || ' ' || check_name",
-    }
     found = {}
-    for name, key in keys.items():
+    for name, key in _INPUTS.items():
+        apart = " EXCLUDE (latency_s)" if name == "responses" else ""
         digest, rows = sha256(), 0
-        for batch in db.sql(f"SELECT {key} AS id FROM {name} ORDER BY id").to_arrow_reader(50_000):  # noqa: S608
+        query = f"SELECT sha256(to_json(t)::VARCHAR) AS row FROM (SELECT *{apart} FROM {name}) t ORDER BY {key}"  # noqa: S608
+        for batch in db.sql(query).to_arrow_reader(50_000):
             rows += batch.num_rows
-            digest.update("".join(f"{value}\n" for value in batch["id"].to_pylist()).encode("utf-8", "replace"))
-        found["verdicts" if name == "judged" else name] = {"rows": rows, "ids_sha256": digest.hexdigest()}
+            digest.update("".join(batch["row"].to_pylist()).encode())
+        found["verdicts" if name == "judged" else name] = {"rows": rows, "sha256": digest.hexdigest()}
     return found
 
 

@@ -8,7 +8,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-_PACKAGES = ("datasets", "distilabel", "duckdb", "huggingface-hub", "jinja2", "openai", "pyarrow", "pydantic")
+# Those that rows, statistics, plots and the Croissant file pass through: together they make the release's bytes.
+_PACKAGES = (
+    *("altair", "datasets", "distilabel", "duckdb", "huggingface-hub", "jinja2", "mlcroissant", "numpy", "openai"),
+    *("pyarrow", "pydantic", "pyyaml", "scipy", "vl-convert-python"),
+)
 _ROOT = Path(__file__).parents[1]
 
 

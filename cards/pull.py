@@ -91,6 +91,11 @@ def _pull(hub: Hub, address: Address, commit: str, folder: Path) -> Pulled:
     locks.mkdir(parents=True, exist_ok=True)
     with FileLock(locks / content_id(str(folder.resolve()))):
         there = hub.tree(commit)
+        if "lineage.json" not in there:
+            raise UserError(
+                f"{address} holds no release of SaferThoughts (it has no lineage.json). Load it as any dataset: "
+                f'load_dataset("{address.repo}")'
+            )
         if folder.exists() and any(folder.iterdir()):
             _check_record(folder, address, commit)
             wrong = tuple(_wrong(folder, there))

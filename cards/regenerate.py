@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from cards.verify import lineage_in
+from cards.verify import lineage_in, prompts_fit, read_prompts, shaped_like_ours
 from pipelines.config import RunConfig, Teacher, load_teachers, resolve, save_config, validated
 from pipelines.errors import UserError, unknown
-from pipelines.records import Prompt, content_id, from_table, to_table
+from pipelines.records import Prompt, from_table, to_table
 from pipelines.runs import RunFolder, file_hash
 
 
@@ -56,7 +55,7 @@ def regenerate(
         )
     prompts = _prompts(folder, lineage)
     known = load_teachers(teachers)
-    values = {**lineage["config"], "teachers": {}}
+    values: dict[str, Any] = {**lineage["config"], "teachers": {}}
     if isinstance(teacher, Teacher):
         known["flags"], teacher = teacher, "flags"
     for one in (teacher, general or teacher):
@@ -64,7 +63,8 @@ def regenerate(
             raise unknown("teacher", one, known)
     values["roles"] = {"reasoning": teacher, "general": general or teacher}
     # What depended on the old rows does not hold for the new ones.
-    values["release"] = {**values["release"], "version": "1.0.0"}
+    with shaped_like_ours(folder):
+        values["release"] = {**values["release"], "version": "1.0.0"}
     config = resolve(validated(RunConfig, values, f"{folder}/lineage.json"), known)
     if (runs / name / "manifest.json").exists():
         raise UserError(f"There is a run '{name}' under {runs} already. Give the new one another name.")
@@ -87,11 +87,11 @@ def regenerate(
 def _prompts(folder: Path, lineage: dict[str, Any]) -> list[Prompt]:
     path = folder / "prompts.parquet"
     try:
-        prompts = from_table(Prompt, pq.read_table(path))
-    except (OSError, pa.ArrowException, KeyError) as error:
+        prompts = read_prompts(path)
+    except (OSError, ValueError, pa.ArrowException, KeyError) as error:
         raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
-    if content_id(*(prompt.prompt_id for prompt in prompts)) != lineage["prompt_ids"]:
+    if not prompts_fit(prompts, lineage):
         raise UserError(
             f"{path} does not hold the prompts of this release. Check it: saferthoughts release verify {folder}"
         )
-    return prompts
+    return from_table(Prompt, prompts)

@@ -38,7 +38,7 @@ from cards.rows import (
     released_rows,
     released_views,
 )
-from cards.shards import SHARD_BYTES, ConfigWriter, ShardFile, Written
+from cards.shards import SHARD_BYTES, ConfigWriter, ContentHash, ShardFile, Written
 from cards.validator import check_card
 from curation.charts import plot_files
 from curation.review.gate import check_gate
@@ -91,8 +91,8 @@ def build_release(
             lineage = lineage_of(run, db, config, run_id, {name: counts.get(name, 0) for name in configs_of(config)})
         _remove_scratch(temporary)
         lineage["content"] = {name: part.content for name, part in written.items()}
-        lineage["prompt_ids"] = _write_prompts(temporary / "prompts.parquet", run)
-        write_text(temporary / "LICENSE", license_text(config.release.license))
+        lineage["prompt_ids"], lineage["content"]["prompts"] = _write_prompts(temporary / "prompts.parquet", run)
+        write_text(temporary / "LICENSE", license_of(config.release))
         write_json(temporary / "lineage.json", lineage)
         lineage, changelog = _versioned(temporary, lineage, since, version)
         write_json(temporary / "lineage.json", lineage)
@@ -133,17 +133,20 @@ def _write_rows(
     return written
 
 
-def _write_prompts(path: Path, run: RunFolder) -> str:
-    """All prompts of the run, accepted or not, in the order that they were drawn in; a hash of their ids."""
+def _write_prompts(path: Path, run: RunFolder) -> tuple[str, str]:
+    """All prompts of the run, accepted or not, in the order that they were drawn in; a hash of their ids, and one of
+    all that they hold."""
     ids: list[str] = []
+    content = ContentHash()
     out = ShardFile(path, arrow_schema(Prompt))
     with run.opened("prompts") as file:
         for batch in file.iter_batches(batch_size=1_000):
             table = pa.Table.from_batches([batch]).select(arrow_schema(Prompt).names).cast(arrow_schema(Prompt))
             ids += table["prompt_id"].to_pylist()
+            content.update(table)
             out.write(table)
     out.close()
-    return content_id(*ids)
+    return content_id(*ids), content.hexdigest()
 
 
 def _remove_scratch(folder: Path) -> None:
@@ -177,8 +180,10 @@ def _versioned(
     return lineage, f"{heading}\n## {lineage['version']}\n\n{told}{older}"
 
 
-def license_text(name: str) -> str:
-    """The text of the release's licence, or where to find it: only our own is here."""
-    if name == "apache-2.0":
+def license_of(release: Release) -> str:
+    """The text of the release's licence: the one given, our own, or where to find it."""
+    if release.license_text:
+        return f"{release.license_text.strip()}\n"
+    if release.license == "apache-2.0":
         return (Path(__file__).parents[1] / "LICENSE").read_text(encoding="utf-8")
-    return f"This dataset is licensed under {name}. Its text: https://spdx.org/licenses/\n"
+    return f"This dataset is licensed under {release.license}. Its text: https://spdx.org/licenses/\n"

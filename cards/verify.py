@@ -4,12 +4,16 @@ Reads a release folder, in batches; writes nothing. Run it with `saferthoughts r
 """
 
 import json
-from collections.abc import Callable
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -19,7 +23,7 @@ from cards.columns import METADATA, PUBLIC
 from cards.shards import ContentHash, read_shards, shards_of
 from cards.validator import faults_of
 from pipelines.errors import UserError
-from pipelines.records import content_id
+from pipelines.records import Prompt, arrow_schema, content_id
 from pipelines.runs import file_hash
 from pipelines.thinking import join_columns
 
@@ -40,9 +44,8 @@ def verify(folder: Path) -> Verified:
     """
     checks = Checks(folder)
     checks.files()
-    checks.rows()
-    checks.prompts()
-    checks.words()
+    for part in (checks.rows, checks.prompts, checks.counts, checks.croissant, checks.words):
+        checks.guarded(part)
     return Verified(checks.count, tuple(checks.faults))
 
 
@@ -54,10 +57,40 @@ def lineage_in(folder: Path) -> dict[str, Any]:
     """
     path = folder / "lineage.json"
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return dict(found)
+        found = dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{folder} is no release folder: lineage.json cannot be read ({error}).") from error
+    wrong = [name for name, kind in _SHAPE.items() if not isinstance(found.get(name), kind)]
+    if wrong or not _VERSION.fullmatch(found["version"]):
+        raise UserError(f"{folder}/lineage.json is not a release's: {', '.join(wrong) or 'version'} cannot be read.")
+    return found
+
+
+@contextmanager
+def shaped_like_ours(*folders: Path) -> Iterator[None]:
+    """While a lineage is read: what it lacks, or has in another form, is told in one line.
+
+    Raises:
+        UserError: with what it lacks.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError) as error:
+        where = ", ".join(f"{folder}/lineage.json" for folder in folders)
+        raise UserError(f"{where}: not as a release of this version has it ({_told(error)}).") from error
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+# What every lineage has, whatever else it holds.
+_SHAPE = {
+    **dict.fromkeys(("version", "title", "run_id", "prompt_ids", "card_sha256", "license"), str),
+    **dict.fromkeys(("rows", "content", "variants", "teachers", "judging", "prompts", "counts", "funnel"), dict),
+    "sources": list,
+}
+_VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 
 class Checks:
@@ -68,6 +101,7 @@ class Checks:
         self.lineage = lineage_in(folder)
         self.count = 0
         self.faults: list[str] = []
+        self._sources: Counter[tuple[str, str]] = Counter()
 
     def _hold(self, holds: bool, fault: str) -> bool:
         self.count += 1
@@ -75,12 +109,19 @@ class Checks:
             self.faults.append(fault)
         return holds
 
+    def guarded(self, part: Callable[[], None]) -> None:
+        """Do some of the checks; a lineage that cannot be read on is a fault."""
+        try:
+            part()
+        except (KeyError, TypeError, AttributeError, ValueError, jinja2.UndefinedError) as error:
+            self._hold(False, f"lineage.json is not as a release of this version has it ({_told(error)})")
+
     def files(self) -> None:
         """checksums.sha256 names every file, and every file has its hash."""
         path = self.folder / "checksums.sha256"
         if not self._hold(path.is_file(), "checksums.sha256 is missing"):
             return
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
         listed = {name: digest for digest, _, name in (line.partition("  ") for line in lines) if name}
         for name, expected in sorted(listed.items()):
             file = self.folder / name
@@ -103,6 +144,10 @@ class Checks:
             same = read.content == self.lineage["content"].get("metadata")
             self._hold(same, "metadata has other content than lineage.json says")
             self._hold(listed == released, "metadata has other ids than the configurations")
+        told = Counter({(entry["source"], entry["license"]): entry["rows"] for entry in self.lineage["sources"]})
+        self._hold(
+            self._sources == told, "the rows are from other sources, or under other licences, than lineage.json says"
+        )
 
     def _config(self, name: str, count: int, released: set[bytes]) -> None:
         read = self._read(name, PUBLIC, released, _torn)
@@ -128,7 +173,9 @@ class Checks:
                 content.update(batch)
                 rows += batch.num_rows
                 ids.update(str(one).encode() for one in batch["id"].to_pylist())
-        except (OSError, pa.ArrowException) as error:
+                if schema is PUBLIC:
+                    self._sources.update(zip(*(batch[key].to_pylist() for key in _SOURCE), strict=True))
+        except (OSError, ValueError, pa.ArrowException) as error:
             self._hold(False, f"data/{name} cannot be read: {error}")
             return None
         return _Read(rows, content.hexdigest(), broken)
@@ -139,22 +186,46 @@ class Checks:
         if not self._hold(path.is_file(), "prompts.parquet is missing"):
             return
         try:
-            ids = pq.read_table(path, columns=["prompt_id"])["prompt_id"].to_pylist()
-        except (OSError, pa.ArrowException, KeyError) as error:
+            prompts = read_prompts(path)
+        except (OSError, ValueError, pa.ArrowException, KeyError) as error:
             self._hold(False, f"prompts.parquet cannot be read: {error}")
             return
-        same = content_id(*ids) == self.lineage["prompt_ids"]
+        same = prompts_fit(prompts, self.lineage)
         self._hold(same, "prompts.parquet has other prompts than lineage.json says")
+
+    def counts(self) -> None:
+        """What the steps took in and gave out adds up."""
+        counts, rows = self.lineage["counts"], self.lineage["rows"]
+        made, checked = counts["generate"], counts["check"]
+        self._hold(made["kept"] + made["failed"] == made["planned"], "responses kept and failed are not those planned")
+        sums = checked["accepted"] + checked["rejected"] == checked["responses"]
+        self._hold(sums, "responses accepted and rejected are not those checked")
+        self._hold(sum(rows.values()) <= checked["accepted"], "more rows were released than accepted")
+
+    def croissant(self) -> None:
+        """croissant.json describes the files that are here."""
+        path = self.folder / "croissant.json"
+        if not self._hold(path.is_file(), "croissant.json is missing"):
+            return
+        try:
+            entries = json.loads(path.read_text(encoding="utf-8"))["distribution"]
+            said = {entry["contentUrl"]: entry["sha256"] for entry in entries}
+        except (ValueError, KeyError, TypeError) as error:
+            self._hold(False, f"croissant.json cannot be read ({_told(error)})")
+            return
+        data = (self.folder / "data").rglob("*.parquet")
+        found = {file.relative_to(self.folder).as_posix(): file_hash(file) for file in data}
+        self._hold(said == found, "croissant.json has other files or hashes than data")
 
     def words(self) -> None:
         """The card says what the lineage says, and texts have the hashes that stand beside them."""
         card = self.folder / "README.md"
         if self._hold(card.is_file(), "README.md is missing"):
+            words = card.read_text(encoding="utf-8", errors="replace")
             # Another version of this project words its cards otherwise.
             if self.lineage["card_sha256"] == template_hash():
-                same = card.read_text(encoding="utf-8") == dataset_card(self.lineage)
-                self._hold(same, "README.md is not the card of lineage.json")
-            faults = faults_of(card.read_text(encoding="utf-8"), self.folder)
+                self._hold(words == dataset_card(self.lineage), "README.md is not the card of lineage.json")
+            faults = faults_of(words, self.folder)
             self._hold(not faults, f"README.md: {'; '.join(faults)}")
         for name, entry in self.lineage["variants"].items():
             same = sha256(entry["instruction"].encode()).hexdigest() == entry["instruction_sha256"]
@@ -162,6 +233,28 @@ class Checks:
         for name, entry in self.lineage["judging"]["rubrics"].items():
             same = sha256(entry["text"].encode()).hexdigest() == entry["sha256"]
             self._hold(same, f"the rubric {name} has another hash than lineage.json says")
+
+
+_SOURCE = ("source", "source_license")
+
+
+def read_prompts(path: Path) -> pa.Table:
+    """prompts.parquet of a release.
+
+    Raises:
+        OSError, pa.ArrowException, KeyError: it cannot be read, or lacks a column.
+    """
+    schema = arrow_schema(Prompt)
+    return pq.read_table(path).select(schema.names).cast(schema)
+
+
+def prompts_fit(prompts: pa.Table, lineage: dict[str, Any]) -> bool:
+    """Whether these are a release's prompts: by id and, where the lineage has a hash of it, by content."""
+    content = ContentHash()
+    content.update(prompts)
+    known = lineage["content"].get("prompts")
+    ids = prompts["prompt_id"].to_pylist()
+    return content_id(*ids) == lineage["prompt_ids"] and known in (None, content.hexdigest())
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,7 +84,7 @@ def known(value: Any) -> Any:
         return None
     if isinstance(value, dict):
         return {key: known(inner) for key, inner in value.items()}
-    return [known(inner) for inner in value] if isinstance(value, list) else value
+    return [known(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def _rows(db: duckdb.DuckDBPyConnection, query: str) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from pipelines.errors import UserError, unknown
 from pipelines.licenses import LICENSES
@@ -217,6 +217,10 @@ class Release(Part):
     version: str = Field(default="1.0.0", pattern=r"^\d+\.\d+\.\d+$")
     title: str = "Safe reasoning by SaferThoughts"
     license: str = "apache-2.0"
+    license_text: str | None = Field(
+        default=None, validate_default=True, description="the text of LICENSE; `other` needs one"
+    )
+    language: tuple[str, ...] = Field(default=("en",), min_length=1, description="ISO 639 codes of prompts and answers")
     gating: Gating | None = None
     date: datetime.date | None = Field(default=None, description="its day; the day of the last response if not given")
 
@@ -226,6 +230,13 @@ class Release(Part):
         if value not in LICENSES:
             near = get_close_matches(value, LICENSES, n=1)
             raise ValueError(f"the Hub knows no such licence{f', but {near[0]}' if near else ''} ('other' is one too)")
+        return value
+
+    @field_validator("license_text")
+    @classmethod
+    def _other_has_a_text(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if info.data.get("license") == "other" and not (value or "").strip():
+            raise ValueError("license 'other' needs the text that LICENSE is to hold")
         return value
 
 

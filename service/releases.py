@@ -3,6 +3,7 @@
 Wherever a release folder is asked for, ORG/NAME@VERSION will do: it is pulled into a cache.
 """
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,14 @@ def release_folder(text: str) -> Path:
     from cards.pull import opened
 
     return opened(text, say)
+
+
+def new_run_name(release: str, teacher: str | None) -> str:
+    """A run's name from a release and who answers now: `demo-deepseek` of runs/demo/release or me/demo@v1.0.0."""
+    path = Path(release)
+    named = path.resolve().parent if path.exists() and path.name == "release" else path
+    words = f"{named.name.partition('@')[0]}-{teacher or 'again'}"
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", words).lstrip("._-")[:64]
 
 
 def verify_release(text: str) -> str:
@@ -87,7 +96,7 @@ def pull_release(address: str, to: Path | None) -> str:
 
 def tell_comparison(before: str, after: str, file: Path | None) -> None:
     """Print the comparison, and write it as JSON where a file is named."""
-    from cards.compare import compare, proposed
+    from cards.compare import compare, moved, proposed, told
     from pipelines.runs import write_json
 
     found = compare(release_folder(before), release_folder(after))
@@ -100,17 +109,17 @@ def tell_comparison(before: str, after: str, file: Path | None) -> None:
         counts = (one.before, one.after, one.added, one.removed, one.changed)
         table.add_row(Text(one.config), *map(str, counts))
     out.print(table)
-    for drift in found.drifts:
-        if drift.apart:
-            old, new = drift.before, drift.after
-            say(
-                f"{drift.config}: {drift.figure} {old.rate:.3g} [{old.low:.3g}, {old.high:.3g}] to "
-                f"{new.rate:.3g} [{new.low:.3g}, {new.high:.3g}]"
-            )
-    for balance in found.balances:
-        if balance.p is not None and balance.p < 0.05:
-            moved = f"{100 * balance.distance:.0f} % of the rows"
-            say(f"{balance.config}: {moved} lie in another {balance.dimension} (p = {balance.p:.2g})")
+    drifted = [drift for drift in found.drifts if drift.apart]
+    if drifted:
+        table = Table(title="drift, with 95 % intervals", box=None)
+        for column in ("config", "figure", "before", "after"):
+            table.add_column(column)
+        for drift in drifted:
+            table.add_row(*(Text(part) for part in (drift.config, drift.figure, told(drift.before), told(drift.after))))
+        out.print(table)
+    say(f"{len(drifted)} of {len(found.drifts)} figures drifted: their 95 % intervals leave each other out")
+    for line in moved(found):
+        say(line)
     for what in found.meaning:
         say(what)
     say(f"that makes version {proposed(found.versions[0], found.step)} ({found.step or 'nothing differs'})")

@@ -1,5 +1,6 @@
 """Two releases side by side, and the version number that their difference makes."""
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,18 +17,32 @@ from curation.checks import check
 from pipelines.config import load_config, save_config
 from pipelines.errors import UserError
 from pipelines.judge import judge
-from pipelines.records import Response, from_table, to_table
+from pipelines.records import Prompt, Response, from_table, to_table
 from pipelines.repair import repair
 from pipelines.runs import RunFolder
 
 Built = Callable[..., Path]
 
 
+@pytest.fixture(scope="module")
+def released_once(judged_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = RunFolder(shutil.copytree(judged_once, tmp_path_factory.mktemp("released") / "small"))
+    repair(run)
+    check(run)
+    build_release(run)
+    return run.path
+
+
+@pytest.fixture
+def judged(released_once: Path, tmp_path: Path) -> RunFolder:
+    """A run that was repaired, checked and released, the test's own to change."""
+    shutil.copytree(released_once, tmp_path / "runs" / "small")
+    return RunFolder.open(tmp_path / "runs", "small")
+
+
 @pytest.fixture
 def old(judged: RunFolder, tmp_path: Path) -> Path:
-    repair(judged)
-    check(judged)
-    return Path(shutil.copytree(build_release(judged).folder, tmp_path / "old"))
+    return Path(shutil.copytree(judged.path / "release", tmp_path / "old"))
 
 
 def without(run: RunFolder, variant: str, count: int) -> None:
@@ -104,6 +119,47 @@ def test_drift_is_told_with_its_intervals(old: Path, judged: RunFolder) -> None:
     assert words.apart
     assert not any(drift.apart for drift in found.drifts if drift.config != "nocot")
     assert any(line.startswith("nocot: words of answer") for line in lines_of(found))
+
+
+def test_rows_that_lie_in_other_categories_are_told_with_intervals(old: Path, judged: RunFolder) -> None:
+    prompts = {row.prompt_id: row for row in from_table(Prompt, judged.read("prompts"))}
+    kept = next(prompt.template_id for prompt in prompts.values() if prompt.kind == "harmful")
+    dropped = {
+        row.response_id
+        for row in from_table(Response, judged.read("responses"))
+        if row.variant == "nocot" and prompts[row.prompt_id].template_id != kept
+    }
+    table = judged.read("accepted")
+    judged.write("accepted", table.filter([name not in dropped for name in table["response_id"].to_pylist()]))
+    found = compare(old, build_release(judged, since=old).folder)
+    moves = {(one.config, one.dimension): one for one in found.balances}
+    for one in moves.values():
+        for when in ("before", "after"):
+            assert sum(getattr(share, when).rate for share in one.shares) == pytest.approx(1)
+        assert all(share.before.low <= share.before.rate <= share.before.high for share in one.shares)
+    most = moves["nocot", "template"].most
+    assert most.figure == (kept or "bare")
+    assert most.after.rate == 1 > most.before.rate
+    assert moves["improved", "template"].distance == 0
+    # Every figure is JSON that any reader takes.
+    assert "NaN" not in json.dumps(found.plain(), allow_nan=False)
+
+
+def test_another_model_behind_a_judges_name_is_a_major_version(old: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(old, tmp_path / "other"))
+    lineage = json.loads((other / "lineage.json").read_text())
+    name = next(iter(lineage["judging"]["judges"]))
+    lineage["judging"]["judges"][name]["model"] = "another"
+    lineage["benign_variant"] = "short"
+    (other / "lineage.json").write_text(json.dumps(lineage))
+    found = compare(old, other)
+    assert found.step == "major"
+    assert any(f"the judge {name} is another" in what for what in found.meaning)
+    assert any("benign prompts are asked as in short" in what for what in found.meaning)
+    del lineage["judging"]["judges"]
+    (other / "lineage.json").write_text(json.dumps(lineage))
+    with pytest.raises(UserError, match="not as a release of this version"):
+        compare(old, other)
 
 
 @given(st.tuples(*[st.integers(0, 50)] * 3), st.sampled_from(["major", "minor", "patch", None]))

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,12 @@ print(HfApi().list_repo_files(sys.argv[1], repo_type="dataset"))
 
 PASSING = {
     "429 with Retry-After": {"path": "/commit/main$", "status": 429, "headers": {"Retry-After": "1"}},
+    "429 with a date gone by": {
+        "path": "/commit/main$",
+        "status": 429,
+        "headers": {"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"},
+    },
+    "408 at the tag": {"path": "/tag/", "status": 408},
     "500 at the commit": {"path": "/commit/main$", "status": 500},
     "503 at the tag": {"path": "/tag/", "status": 503, "times": 2},
     "connection cut before the commit": {"path": "/commit/main$", "cut": True},
@@ -134,6 +141,8 @@ LASTING = {
     "403 at the commit": ({"path": "/commit/main$", "status": 403, "message": "read only"}, "read only"),
     "404 at the tag": ({"path": "/tag/", "status": 404}, "refused: status 404"),
     "full disk at the Hub": ({"path": "^/_large/", "method": "PUT", "status": 507}, "no room left"),
+    "409 at the commit": ({"path": "/commit/main$", "status": 409}, "Somebody else pushed to acme/safe"),
+    "412 at the commit": ({"path": "/commit/main$", "status": 412}, "Somebody else pushed to acme/safe"),
     "500 for ever": ({"path": "/commit/main$", "status": 500}, "status 500"),
 }
 
@@ -150,6 +159,28 @@ def test_what_lasts_is_told_in_a_line_and_going_on_works(
     hub.faults()
     assert hub.run("publish", str(versions[0]), "--repo", REPO).returncode == 0
     assert commits(hub)[:1] == ["Release 1.0.0"]
+
+
+def test_a_hub_that_says_nothing_is_given_up_and_what_landed_is_found(hub: Any, versions: tuple[Path, Path]) -> None:
+    hub.faults({"path": "/commit/main$", "delay": 90.0, "after": True, "status": 500})
+    started = time.monotonic()
+    done = hub.run("publish", str(versions[0]), "--repo", REPO, SAFERTHOUGHTS_HUB_TIMEOUT="3")
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - started < 60
+    assert commits(hub) == ["Release 1.0.0", "initial commit"]
+    wrong = hub.run("publish", str(versions[0]), "--repo", REPO, SAFERTHOUGHTS_HUB_TIMEOUT="soon")
+    assert (wrong.returncode, "SAFERTHOUGHTS_HUB_TIMEOUT is 'soon'" in wrong.stderr) == (2, True)
+
+
+def test_a_full_disk_here_is_told_and_leaves_nothing(
+    hub: Any, versions: tuple[Path, Path], small_disk: Callable[[int], Path]
+) -> None:
+    hub.run("publish", str(versions[0]), "--repo", REPO)
+    disk = small_disk(100_000)
+    done = hub.run("pull", f"{REPO}@v1.0.0", "--to", str(disk / "mine"))
+    assert (done.returncode, "The disk is full." in done.stderr) == (2, True), done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (disk / "mine").exists()
 
 
 def test_a_hub_that_is_down_is_told(hub: Any, versions: tuple[Path, Path]) -> None:
@@ -337,7 +368,14 @@ HfApi().create_tag(sys.argv[1], tag="v1.0.0", revision="main", repo_type="datase
 
 def test_what_cannot_be_pulled_is_told_and_leaves_nothing(hub: Any, versions: tuple[Path, Path]) -> None:
     hub.run("publish", str(versions[0]), "--repo", REPO)
+    foreign = """
+from huggingface_hub import HfApi
+HfApi().create_repo("acme/foreign", repo_type="dataset")
+HfApi().upload_file(path_or_fileobj=b"x", path_in_repo="x.parquet", repo_id="acme/foreign", repo_type="dataset")
+"""
+    hub.python(foreign)
     for address, told in (
+        ("acme/foreign", "acme/foreign@main holds no release of SaferThoughts"),
         (f"{REPO}@v9.0.0", "Unknown version of acme/safe 'v9.0.0'"),
         ("acme/none", "There is no dataset acme/none"),
         ("nowhere", "neither a release folder nor a repository"),
@@ -390,3 +428,10 @@ def test_the_token_is_in_no_output_and_no_file(hub: Any, versions: tuple[Path, P
         ["grep", "-rl", "hf_alice", str(hub.home)], capture_output=True, text=True, check=False
     ).stdout
     assert found == ""
+
+
+def test_a_token_that_an_answer_repeats_is_not_shown(hub: Any, versions: tuple[Path, Path]) -> None:
+    hub.faults({"path": "/commit/main$", "status": 403, "times": 9, "message": "no: Bearer hf_alice, hf_alice"})
+    done = hub.run("--debug", "publish", str(versions[0]), "--repo", REPO)
+    assert (done.returncode, "may not do this" in done.stderr) == (2, True), done.stderr
+    assert "hf_alice" not in done.stdout + done.stderr

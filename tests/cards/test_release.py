@@ -2,11 +2,16 @@
 
 import hashlib
 import json
+import os
 import shutil
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import datasets
 import duckdb
+import pandas
 import pytest
 
 from cards.card import dataset_card
@@ -174,17 +179,43 @@ def test_a_variant_without_rows_has_no_config(judged: RunFolder) -> None:
     assert not (judged.path / "release" / "data" / "short").exists()
 
 
-def test_a_broken_off_build_leaves_no_trace(judged: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_build_on_a_full_disk_leaves_no_trace(judged: RunFolder, small_disk: Callable[[int], Path]) -> None:
     check(judged)
-    before = sorted(path.name for path in judged.path.iterdir())
-
-    def no_card(lineage: object) -> str:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("cards.release.dataset_card", no_card)
+    size = sum(path.stat().st_size for path in judged.path.rglob("*") if path.is_file())
+    # Room for the run and for a part of its release.
+    disk = small_disk(size + 200_000)
+    run = RunFolder(shutil.copytree(judged.path, disk / "small"))
+    before = sorted(path.name for path in run.path.iterdir())
     with pytest.raises(OSError, match="No space left"):
-        build_release(judged)
-    assert sorted(path.name for path in judged.path.iterdir()) == before
+        build_release(run)
+    assert sorted(path.name for path in run.path.iterdir()) == before
+
+
+def test_the_same_rows_give_the_same_bytes_on_any_number_of_threads(released: RunFolder) -> None:
+    sums = set()
+    for threads in (1, 7):
+        build = [sys.executable, "-c", BUILD, str(released.path), str(threads)]
+        env = {**os.environ, "OMP_NUM_THREADS": str(threads), "RAYON_NUM_THREADS": str(threads)}
+        subprocess.run(build, check=True, env=env, capture_output=True, timeout=120)
+        sums.add((released.path / "release" / "checksums.sha256").read_text())
+    assert len(sums) == 1
+
+
+# DuckDB takes as many threads as the process has processors.
+BUILD = """
+import os, sys
+from pathlib import Path
+os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:int(sys.argv[2])])
+from cards.release import build_release
+from pipelines.runs import RunFolder
+build_release(RunFolder(Path(sys.argv[1])))
+"""
+
+
+def test_pandas_reads_what_datasets_reads(released: RunFolder) -> None:
+    rows = pandas.read_parquet(released.path / "release" / "data" / "improved")
+    assert list(rows.columns) == HOUSE_COLUMNS
+    assert list(rows["id"]) == list(load(released, "improved")["id"])
 
 
 def test_release_needs_a_check_first(judged: RunFolder) -> None:

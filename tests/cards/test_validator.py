@@ -1,14 +1,23 @@
 """A card that the Hub would refuse or misread is refused here, with what is wrong."""
 
 import json
+import re
+from functools import cache
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
 import yaml
+from huggingface_hub import DatasetCard
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 
 from cards.card import cell, dataset_card
 from cards.release import build_release
 from cards.validator import faults_of, front_matter_of
+from cards.verify import verify
 from curation.checks import check
 from pipelines.config import Release, load_config, save_config, validated
 from pipelines.errors import UserError
@@ -74,11 +83,97 @@ def test_an_unknown_licence_is_refused_when_it_is_written() -> None:
         validated(Release, {"license": "apache-2"}, "run.yaml")
 
 
-def test_a_licence_that_is_not_ours_is_in_card_and_folder(judged: RunFolder) -> None:
+def test_other_needs_a_text_and_licence_holds_it(judged: RunFolder) -> None:
+    with pytest.raises(UserError, match=r"license_text: .*license 'other' needs the text"):
+        validated(Release, {"license": "other"}, "release")
     config = load_config(judged)
-    release = config.release.model_copy(update={"license": "other"})
+    release = config.release.model_copy(update={"license": "other", "license_text": "Ours. Ask first."})
     save_config(judged, config.model_copy(update={"release": release}))
     check(judged)
     folder = build_release(judged).folder
     front = yaml.safe_load((folder / "README.md").read_text().split("---\n")[1])
     assert (front["license"], front["license_link"]) == ("other", "LICENSE")
+    assert (folder / "LICENSE").read_text() == "Ours. Ask first.\n"
+
+
+def test_other_languages_are_those_of_the_configuration() -> None:
+    card = dataset_card(json.loads(LINEAGE.read_text()) | {"language": ["de", "fr"]})
+    assert front_matter_of(card)["language"] == ["de", "fr"]
+    assert "English only" not in card
+    assert "de, fr" in card
+
+
+# What a prompt file, a judge's name or a title may hold that markdown, HTML, YAML or a template would act on.
+TRICKS = [
+    "\n---\nlicense: mit\n---\n",
+    "---",
+    "{{ 7 * 7 }} {% raw %} }}",
+    "<script>alert(1)</script><img src=x onerror=alert(1)>",
+    "[x](javascript:alert(1)) ![y](https://example.org/z.png)",
+    "| a | b |\n|---|---|\n# heading\n- item\n> quote\n```\ncode",
+    "https://example.org/a www.example.org mailto:a@example.org <https://example.org>",
+    "&lt;b&gt; $x$ ~~gone~~ **bold** _it_ @all\u2028\u0085\\",
+    "key: [unclosed, 'quote",
+]
+
+
+def hostile(words: str) -> dict[str, Any]:
+    """The golden lineage with the words wherever somebody else's words come in."""
+    lineage = json.loads(LINEAGE.read_text()) | {"title": words, "gating": {"text": words, "fields": {words: "text"}}}
+    lineage["sources"][0] |= {"source": words, "license": words}
+    lineage["prompts"] |= {"name": words, "license": words}
+    lineage["teachers"]["rehearsal"] |= {"model": words, "place": words}
+    lineage["variants"]["improved"]["description"] = words
+    lineage["judging"]["judges"] = {words: next(iter(lineage["judging"]["judges"].values())) | {"model": words}}
+    lineage["overlap"] = {words: {"items": 2, "sha256": "0", "overlapping": ["a"]}}
+    lineage["reasons"][0] |= {"check": words, "reason": words}
+    return dict(lineage)
+
+
+def shape(card: str) -> list[tuple[str, str]]:
+    """The blocks and inline parts of a card's body as markdown reads it, but for its plain text."""
+    found = MarkdownIt("gfm-like", {"linkify": False}).parse(card.partition("\n---\n")[2])
+    inner = [part for token in found for part in (token, *(token.children or ()))]
+    return [(token.type, token.tag) for token in inner if token.type not in ("text", "text_special", "inline")]
+
+
+@cache
+def tame() -> list[tuple[str, str]]:
+    return shape(dataset_card(hostile("words")))
+
+
+def each_trick(test: Any) -> Any:
+    for words in TRICKS:
+        test = example(words)(test)
+    return test
+
+
+@settings(max_examples=15, deadline=None)
+@each_trick
+@given(st.text(min_size=1).filter(lambda text: bool(text.strip())))
+def test_hostile_words_stay_words(words: str) -> None:
+    card = dataset_card(hostile(words))
+    assert faults_of(card) == []
+    front = front_matter_of(card)
+    title = " ".join(words.split())
+    assert (front["pretty_name"], front["extra_gated_prompt"]) == (title, "\n".join(words.splitlines()))
+    assert front["extra_gated_fields"] == {title: "text"}
+    # The Hub's own client reads the same.
+    theirs = DatasetCard(card, ignore_metadata_errors=False).data
+    assert (theirs.pretty_name, theirs.license) == (title, "apache-2.0")
+    assert shape(card) == tame()
+    assert not re.search(r"(?i)\b(https?://|www\.)example\.org", card.partition("\n---\n")[2])
+
+
+def test_hostile_words_stay_words_in_croissant(judged: RunFolder) -> None:
+    config = load_config(judged)
+    release = config.release.model_copy(update={"title": TRICKS[0] + TRICKS[3]})
+    save_config(judged, config.model_copy(update={"release": release}))
+    prompts = judged.read("prompts")
+    place = prompts.schema.get_field_index("source")
+    sources = pa.array(TRICKS[:2] * (len(prompts) // 2) + TRICKS[: len(prompts) % 2])
+    judged.write("prompts", prompts.set_column(place, prompts.schema.field(place), [sources]))
+    check(judged)
+    folder = build_release(judged).folder
+    assert json.loads((folder / "croissant.json").read_text())["name"] == release.title
+    assert verify(folder).faults == ()

@@ -1,8 +1,11 @@
 """A release can be checked by who gets it, and its recipe run again with another teacher."""
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from cards.regenerate import regenerate
@@ -14,14 +17,28 @@ from pipelines.errors import UserError
 from pipelines.generate import generate
 from pipelines.judge import judge
 from pipelines.repair import repair
-from pipelines.runs import RunFolder
+from pipelines.runs import RunFolder, file_hash
+
+
+@pytest.fixture(scope="module")
+def released_once(judged_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = RunFolder(shutil.copytree(judged_once, tmp_path_factory.mktemp("released") / "small"))
+    repair(run)
+    check(run)
+    build_release(run)
+    return run.path
 
 
 @pytest.fixture
-def release(judged: RunFolder) -> Path:
-    repair(judged)
-    check(judged)
-    return build_release(judged).folder
+def released(released_once: Path, tmp_path: Path) -> RunFolder:
+    """A run with its release, the test's own to change."""
+    shutil.copytree(released_once, tmp_path / "runs" / "small")
+    return RunFolder.open(tmp_path / "runs", "small")
+
+
+@pytest.fixture
+def release(released: RunFolder) -> Path:
+    return released.path / "release"
 
 
 def test_a_release_as_it_was_built_is_whole(release: Path) -> None:
@@ -46,6 +63,71 @@ def test_a_single_flipped_byte_is_found_wherever_it_is(release: Path) -> None:
     assert verify(release).faults == ()
 
 
+def test_a_flipped_bit_anywhere_in_a_text_is_a_fault_and_never_a_crash(release: Path) -> None:
+    for name in ("lineage.json", "README.md", "checksums.sha256", "croissant.json"):
+        path = release / name
+        before = path.read_bytes()
+        for place in range(7, len(before), len(before) // 6):
+            for bit in (1, 128):
+                path.write_bytes(before[:place] + bytes([before[place] ^ bit]) + before[place + 1 :])
+                try:
+                    assert verify(release).faults, (name, place, bit)
+                except UserError as error:
+                    assert name == "lineage.json", error  # noqa: PT017
+        path.write_bytes(before)
+    assert verify(release).faults == ()
+
+
+def sealed(release: Path) -> None:
+    """The checksums written anew, as somebody would who changed a file on purpose."""
+    names = sorted(path.relative_to(release).as_posix() for path in release.rglob("*") if path.is_file())
+    lines = [f"{file_hash(release / name)}  {name}\n" for name in names if name != "checksums.sha256"]
+    (release / "checksums.sha256").write_text("".join(lines))
+
+
+def changed(lineage: dict[str, Any], *keys: str, value: Any) -> None:
+    for key in keys[:-1]:
+        lineage = lineage[key]
+    lineage[keys[-1]] = value
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "told"),
+    [
+        (("sources",), [], "from other sources"),
+        (("counts", "check", "accepted"), 1, "accepted and rejected are not those checked"),
+        (("counts", "generate", "failed"), 1, "kept and failed are not those planned"),
+        (("content", "prompts"), "0", "prompts.parquet has other prompts"),
+        (("seed",), 99, "README.md is not the card of lineage.json"),
+        (("variants", "improved", "instruction"), "other", "the instruction of improved has another hash"),
+        (("counts",), {}, "lineage.json is not as a release of this version has it (KeyError"),
+    ],
+)
+def test_a_lineage_that_says_something_else_is_told(
+    release: Path, keys: tuple[str, ...], value: Any, told: str
+) -> None:
+    lineage = json.loads((release / "lineage.json").read_text())
+    changed(lineage, *keys, value=value)
+    (release / "lineage.json").write_text(json.dumps(lineage))
+    sealed(release)
+    assert told in "; ".join(verify(release).faults)
+
+
+def test_a_file_changed_with_its_checksum_is_told(release: Path, tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    (path,) = (release / "data" / "improved").glob("*.parquet")
+    pq.write_table(pq.read_table(path), path)
+    sealed(release)
+    assert verify(release).faults == ("croissant.json has other files or hashes than data",)
+    prompts = pq.read_table(release / "prompts.parquet").to_pylist()
+    prompts[0]["text"] = "another request"
+    schema = pq.read_schema(release / "prompts.parquet")
+    pq.write_table(pa.Table.from_pylist(prompts, schema=schema), release / "prompts.parquet")
+    with pytest.raises(UserError, match="does not hold the prompts of this release"):
+        regenerate(release, tmp_path, "new", "rehearsal")
+
+
 def test_files_that_are_missing_or_too_many_are_named(release: Path) -> None:
     (release / "LICENSE").unlink()
     (release / "more.txt").write_text("more")
@@ -60,6 +142,7 @@ def test_content_is_told_apart_from_bytes(release: Path) -> None:
     pq.write_table(pq.read_table(path), path, compression="none")
     assert verify(release).faults == (
         "data/improved/train-00000-of-00001.parquet has another hash than checksums.sha256 says",
+        "croissant.json has other files or hashes than data",
     )
 
 
@@ -72,10 +155,10 @@ def test_a_lineage_has_every_instruction_and_rubric_in_words(release: Path) -> N
     assert str(Path.home()) not in (release / "lineage.json").read_text()
 
 
-def test_the_same_prompts_go_to_another_teacher(release: Path, judged: RunFolder, tmp_path: Path) -> None:
+def test_the_same_prompts_go_to_another_teacher(release: Path, released: RunFolder, tmp_path: Path) -> None:
     done = regenerate(release, tmp_path / "again", "new", "rehearsal-general")
-    assert done.run.read("prompts").equals(judged.read("prompts"))
-    old, new = load_config(judged), load_config(done.run)
+    assert done.run.read("prompts").equals(released.read("prompts"))
+    old, new = load_config(released), load_config(done.run)
     assert (new.variants, new.judging, new.repair, new.seed) == (old.variants, old.judging, old.repair, old.seed)
     assert set(new.teachers) == {"rehearsal-general"}
     generate(done.run)
@@ -92,19 +175,23 @@ def test_an_endpoint_of_ones_own_can_answer(release: Path, tmp_path: Path) -> No
     ("teacher", "told"), [("depseek", "Did you mean 'deepseek'"), ("rehearsal", "There is a run 'small'")]
 )
 def test_what_cannot_be_regenerated_is_told_and_nothing_made(
-    release: Path, judged: RunFolder, teacher: str, told: str
+    release: Path, released: RunFolder, teacher: str, told: str
 ) -> None:
     name = "small" if teacher == "rehearsal" else "new"
-    before = (judged.path / "run.yaml").read_bytes()
+    before = (released.path / "run.yaml").read_bytes()
     with pytest.raises(UserError, match=told):
-        regenerate(release, judged.path.parent, name, teacher)
-    assert (judged.path / "run.yaml").read_bytes() == before
-    assert not (judged.path.parent / "new").exists()
+        regenerate(release, released.path.parent, name, teacher)
+    assert (released.path / "run.yaml").read_bytes() == before
+    assert not (released.path.parent / "new").exists()
 
 
 def test_what_is_no_release_is_told(tmp_path: Path, release: Path) -> None:
     with pytest.raises(UserError, match="is no release folder"):
         verify(tmp_path)
+    for text in ("[1]", "{}", '{"version": "one"}'):
+        (tmp_path / "lineage.json").write_text(text)
+        with pytest.raises(UserError, match=r"lineage\.json"):
+            verify(tmp_path)
     (release / "prompts.parquet").write_bytes(b"nothing")
     with pytest.raises(UserError, match=r"prompts\.parquet cannot be read"):
         regenerate(release, tmp_path, "new", "rehearsal")
