@@ -31,6 +31,7 @@ class Asked:
         limit: At most so many questions, the first ones.
         score: Which part of a response the guard sees.
         guard: The form of the guard behind the model role `guard`: rules, llamaguard, reasoningshield, yes-no.
+        judged: Whether the model role `judge` is there.
         trained: sha256 of prompts (stripped text) that the student was trained on, to be left out where it matters.
     """
 
@@ -40,6 +41,7 @@ class Asked:
     limit: int | None = None
     score: ScoreMode = "full"
     guard: str = "rules"
+    judged: bool = False
     trained: frozenset[str] = frozenset()
 
 

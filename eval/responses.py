@@ -14,8 +14,9 @@ def message_of(thought: Thought, model: str) -> ChatMessageAssistant:
 
     Where the reasoning was found decides whether it is well formed, so the log keeps it, as the metadata `source`.
     """
-    reasoning: list[Content] = [] if thought.source == "none" else [ContentReasoning(reasoning=thought.reasoning)]
-    content: list[Content] = [*reasoning, ContentText(text=thought.answer)]
+    content: str | list[Content] = thought.answer
+    if thought.source != "none":
+        content = [ContentReasoning(reasoning=thought.reasoning), ContentText(text=thought.answer)]
     metadata = {"source": thought.source}
     return ChatMessageAssistant(content=content, model=model, source="generate", metadata=metadata)
 
@@ -26,7 +27,8 @@ def thought_of(output: ModelOutput) -> Thought:
         return Thought("", "", "none")
     message = output.choices[0].message
     if isinstance(message.content, str):
-        return split(message.content)
+        known = "source" in (message.metadata or {})
+        return Thought("", message.content, "none") if known else split(message.content)
     answer = "".join(part.text for part in message.content if isinstance(part, ContentText))
     thoughts = [part.reasoning for part in message.content if isinstance(part, ContentReasoning)]
     if not thoughts:
