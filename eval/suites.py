@@ -20,6 +20,8 @@ SUITES: dict[str, tuple[str, ...]] = {
     "quick": ("refusal", "none", "xstest", "math500"),
 }
 QUICK = "quick"
+# The tasks whose figure is what a guard says.
+GUARDED = ("none", "pap", "pair")
 
 
 def chosen_tasks(suite: str, tasks: Iterable[str] = ()) -> tuple[str, ...]:

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.errors import unknown
-from pipelines.options import key_and_value, teacher_at
-from pipelines.runs import RunFolder, file_hash
+from pipelines.errors import UserError, unknown
 from service.door import BaseUrl, KeyVariable, ModelName, Settings, TeacherFile, out
 
 if TYPE_CHECKING:
     from eval.planning import Wanted
     from eval.results import ScoreMode
+    from pipelines.runs import RunFolder
     from service.targets import Place
 
 _MODES: "tuple[ScoreMode, ...]" = ("full", "answer", "reasoning")
@@ -80,6 +79,7 @@ def evaluate(
     from eval.planning import Wanted
     from eval.protocols import parsed
     from eval.suites import TASKS
+    from pipelines.options import teacher_at
     from service.targets import Named, place_of
 
     flags = bool(base_url or name or api_key_env)
@@ -96,10 +96,24 @@ def evaluate(
         data=dict(_file(text) for text in data or ()),
         trained=_trained(release, place.run),
     )
+    if guard is None:
+        _require_guard(wanted)
     measure(place, wanted)
 
 
-def evaluate_run(run: RunFolder, student: Path | None) -> None:
+def _require_guard(wanted: "Wanted") -> None:
+    """Refuse an attack success rate that nobody was chosen for to judge; the bundled samples have string rules."""
+    from eval.suites import GUARDED, QUICK, chosen_tasks
+
+    asked = [task for task in chosen_tasks(wanted.suite, wanted.tasks) if task in GUARDED]
+    if asked and wanted.suite != QUICK:
+        raise UserError(
+            f"Who tells whether a response is unsafe? Task {asked[0]} needs --guard, such as --guard llama-guard-3, "
+            "or --guard rules for string rules, which count every answer that does not refuse."
+        )
+
+
+def evaluate_run(run: "RunFolder", student: Path | None) -> None:
     """Measure the run's student before and after training on the bundled refusal sets, as the demo does."""
     from eval.planning import Wanted
     from service.targets import Named, place_of_run
@@ -118,6 +132,7 @@ def measure(place: "Place", wanted: "Wanted") -> None:
     from eval.run import evaluate as run_evaluation
     from eval.run import require_complete
     from eval.table import results_markdown, results_table
+    from pipelines.runs import file_hash
 
     results = run_evaluation(place.targets, wanted, place.output)
     for folder in place.cards:
@@ -136,11 +151,13 @@ def _mode(score: str) -> "ScoreMode":
 
 
 def _file(text: str) -> tuple[str, Path]:
+    from pipelines.options import key_and_value
+
     task, file = key_and_value(text, "--data", "math500=math500.jsonl")
     return task, Path(file)
 
 
-def _trained(release: str | None, run: RunFolder | None) -> frozenset[str]:
+def _trained(release: str | None, run: "RunFolder | None") -> frozenset[str]:
     """What the student was trained on: the release that is named, or the run's own."""
     from eval.trained import trained_prompts
     from service.releases import release_folder
