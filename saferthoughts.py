@@ -46,6 +46,7 @@ from service.door import (
     out,
     say,
 )
+from service.evaluating import evaluate
 from service.judging import judge_app
 from service.reviewing import review_app
 from service.tools import doctor, ledger_app, rehearse, student_app, teachers_app
@@ -326,19 +327,7 @@ def chat(
     talk(model, base_url, api_key_env, max_tokens, temperature)
 
 
-@app.command(name="eval")
-def evaluate(
-    model: Annotated[str, typer.Argument(help="A run (its student before and after), or a checkpoint's folder.")],
-    output: Annotated[Path | None, typer.Option(help="For a checkpoint: where logs and scores go.")] = None,
-    student: Annotated[Path | None, typer.Option(help="For a run: the checkpoint that was trained.")] = None,
-) -> None:
-    """Measure refusals and reasoning on held-out and swapped prompts, with intervals."""
-    from service.students import evaluate_checkpoint, evaluate_run
-
-    if (Settings.runs / model / "manifest.json").exists():
-        out.print(evaluate_run(open_run(model), student))
-    else:
-        out.print(evaluate_checkpoint(Path(model), output))
+app.command(name="eval")(evaluate)
 
 
 @app.command()

@@ -1,7 +1,7 @@
 """The figures of a report, as plain values: what report.json holds and report.html shows.
 
 Reads a run's manifest and tables (`curation/views.py`) and, where they are, judge_scores.json, agreement.json and
-scores.json; writes nothing. What a run has not got yet is null or empty here, never guessed.
+eval/results.json; writes nothing. What a run has not got yet is null or empty here, never guessed.
 """
 
 import json
@@ -48,7 +48,7 @@ def figures_of(run: RunFolder) -> dict[str, Any]:
     repaired = run.table_path("repairs").exists() and "repair" in stages
     checked = "check" in stages and "judge" in stages
     embedded = [entry.embedded for entry in (*config.teachers.values(), *config.judge_teachers.values())]
-    scores_path = run.path / "scores.json"
+    results = run.path / "eval" / "results.json"
     with open_views(run) as db:
         figures = {
             "run": run.name,
@@ -73,7 +73,7 @@ def figures_of(run: RunFolder) -> dict[str, Any]:
             "survivorship": _survivorship(run) if checked else None,
             "people": agreement_of(run),
             "selection": stages.get("select") and stages["select"]["draws"],
-            "student": _student(json.loads(scores_path.read_text(encoding="utf-8"))) if scores_path.exists() else None,
+            "student": _student(json.loads(results.read_text(encoding="utf-8"))) if results.exists() else None,
         }
     return dict(known(figures))
 
@@ -249,26 +249,59 @@ def _survivorship(run: RunFolder) -> dict[str, Any]:
     }
 
 
-def _student(scores: dict[str, Any]) -> dict[str, Any]:
-    """The scores as the page shows them: a row for each set and kind, a cell for each model."""
-    labels = [model["label"] for model in scores["models"]]
-    keys = list(dict.fromkeys((group["set"], group["kind"]) for group in scores["groups"]))
-    groups = {(group["set"], group["kind"], group["model"]): group for group in scores["groups"]}
-    rows = [{"set": key[0], "kind": key[1], "groups": [groups[(*key, label)] for label in labels]} for key in keys]
-    return {"labels": labels, "rows": rows, "examples": _replies(scores["samples"], labels)}
+def _student(results: dict[str, Any]) -> dict[str, Any]:
+    """An evaluation as the page shows it: the refusal task by set and kind, every other task as a whole.
+
+    The shape is that of eval/results.py.
+    """
+    labels = [model["label"] for model in results["models"]]
+    rates = {(rate["task"], rate["group"], rate["model"]): rate for rate in results["rates"]}
+    answers = [answer for answer in results["answers"] if answer["task"] == "refusal"]
+    groups = dict.fromkeys(group for task, group, _ in rates if task == "refusal" and group)
+    rows = []
+    for group in groups:
+        name, _, kind = group.rpartition(" ")
+        cells = [_stances(rates["refusal", group, label], kind, answers) for label in labels]
+        rows.append({"set": name, "kind": kind, "groups": cells})
+    tasks = [
+        {"title": task["measure"]["title"], "better": task["measure"]["better"]}
+        | {"name": task["name"], "rates": [rates[task["name"], "", label] for label in labels]}
+        for task in results["tasks"]
+        if task["name"] != "refusal"
+    ]
+    return {"labels": labels, "rows": rows, "tasks": tasks, "examples": _replies(answers, labels)}
 
 
-def _replies(samples: list[dict[str, Any]], labels: list[str]) -> list[dict[str, Any]]:
+def _stances(rate: dict[str, Any], kind: str, answers: list[dict[str, Any]]) -> dict[str, Any]:
+    """How many of a group refused, and how many reasoned in form. The task's hits are right answers: of benign
+    questions those that were no refusal."""
+    mine = [one for one in answers if (one["model"], one["category"]) == (rate["model"], rate["group"])]
+    well_formed = sum(one["detail"].get("well_formed") is True for one in mine)
+    right = rate["rate"]
+    turned = {"low": 1 - right["high"], "high": 1 - right["low"]}
+    return {
+        "n": rate["expected"],
+        "refused": int(rate["hits"] if kind == "harmful" else rate["misses"]),
+        "refused_rate": right if kind == "harmful" else turned,
+        "well_formed": well_formed,
+        "well_formed_rate": asdict(wilson(well_formed, rate["expected"])),
+        "truncated": rate["truncated"],
+        "unscored": rate["unscored"] + rate["errored"],
+    }
+
+
+def _replies(answers: list[dict[str, Any]], labels: list[str]) -> list[dict[str, Any]]:
     """The first few prompts of each set and kind, with every model's reply."""
-    replies: dict[tuple[str, str, str, str], dict[str, Any]] = {}
-    for sample in samples:
-        key = (sample["set"], sample["kind"], sample["id"], sample["text"])
-        replies.setdefault(key, {})[sample["model"]] = sample
-    shown: dict[tuple[str, str], int] = {}
+    replies: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for answer in answers:
+        key = (answer["category"], answer["id"], answer["question"])
+        replies.setdefault(key, {})[answer["model"]] = answer | {"refused": answer["detail"].get("refused")}
+    shown: dict[str, int] = {}
     examples = []
-    for (name, kind, _, text), by_label in replies.items():
-        shown[name, kind] = shown.get((name, kind), 0) + 1
-        if shown[name, kind] <= _EXAMPLES:
-            answers = [by_label[label] for label in labels if label in by_label]
-            examples.append({"set": name, "kind": kind, "text": text, "replies": answers})
+    for (category, _, text), by_label in replies.items():
+        shown[category] = shown.get(category, 0) + 1
+        if shown[category] <= _EXAMPLES:
+            name, _, kind = category.rpartition(" ")
+            found = [by_label[label] for label in labels if label in by_label]
+            examples.append({"set": name, "kind": kind, "text": text, "replies": found})
     return examples

@@ -1,6 +1,6 @@
-"""Does a completion refuse, and is its reasoning well formed? String rules, no model.
+"""Does a response refuse, and is its reasoning well formed? String rules, no model.
 
-Reads one completion and writes nothing; `eval/tasks/refusal.py` scores with it. What counts as a refusal is in
+Reads one response and writes nothing; `eval/tasks/refusal.py` scores with it. What counts as a refusal is in
 `pipelines/refusals.py`.
 """
 
@@ -8,39 +8,39 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipelines.refusals import is_refusal
-from pipelines.thinking import CLOSE, OPEN, split
+from pipelines.thinking import CLOSE, OPEN, Thought
 
 Stance = Literal["refused", "complied", "unscored"]
+# Where a whole block of reasoning was found; a server that gives it in a field has taken the block apart itself.
+_WHOLE = {"inline", "reasoning_content", "reasoning"}
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One completion, read: its parts, its stance, its form.
+    """One response, read: its stance and its form.
 
     `stance` is "unscored" exactly when the answer is empty. `unclosed`: reasoning began and never ended.
     """
 
-    reasoning: str
-    answer: str
     stance: Stance
     well_formed: bool
     unclosed: bool
 
 
-def read(completion: str) -> Reading:
-    """Take a raw completion (tags and all) apart and judge it.
+def read(thought: Thought) -> Reading:
+    """Judge a response.
 
-    Well formed: it opens with `<think>`, closes it, has words in both parts, and no further tags in the answer.
+    Well formed: its reasoning stands in a block of its own, opened and closed, both parts have words, and the answer
+    has no further tags.
     """
-    thought = split(completion)
     stance: Stance = "unscored"
     if thought.answer.strip():
         stance = "refused" if is_refusal(thought.answer) else "complied"
     well_formed = (
-        thought.source == "inline"
+        thought.source in _WHOLE
         and bool(thought.reasoning.strip())
         and stance != "unscored"
         and OPEN not in thought.answer
         and CLOSE not in thought.answer
     )
-    return Reading(thought.reasoning, thought.answer, stance, well_formed, thought.source == "truncated")
+    return Reading(stance, well_formed, thought.source == "truncated")

@@ -1,233 +1,182 @@
-"""Evaluate students: every model on every set, counted, compared pair by pair.
+"""Evaluate models: every task of a suite, counted, with intervals, compared pair by pair; resumable.
 
-Reads checkpoint folders and the sets in eval/data. Writes
+Reads checkpoints and the tasks' data, asks endpoints. Writes
 
     <output>/
-      scores.json                    at the end, all at once; see eval/scores.py
-      logs/<label>/*.eval            Inspect's logs, one a set and run: `inspect view --log-dir <output>/logs`
-      logs/.inspect/                 Inspect's own traces, kept out of the home folder
+      results.json                   at the end, all at once; see eval/results.py
+      logs/<label>-<hash>/*.eval     Inspect's logs, one a task: `inspect view --log-dir <output>/logs`
+      logs/.inspect/                 Inspect's own traces and buffers, kept out of the home folder
+      serve-<name>.log               of a vLLM server that was started for the run
 
-Run with `saferthoughts eval`, or evaluate({"before": student, "after": model}, run_folder, max_tokens=256).
+Run with `saferthoughts eval`, or evaluate([checkpoint_target("after", model)], Wanted(), run_folder / "eval").
+An evaluation that was stopped goes on where it was: the logs say what has been answered.
 """
 
-import gc
-import os
+import hashlib
 import re
 import time
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
-from inspect_ai import eval as inspect_eval
-from inspect_ai.log import EvalLog, EvalSample
-from inspect_ai.model import Model, get_model
+from inspect_ai.log import EvalLog
+from inspect_ai.model import Model
 
-from eval.scores import (
-    FORMAT,
-    NAME,
-    Decoding,
-    Evaluated,
-    QuestionFile,
-    ScoredSample,
-    Scores,
-    write_scores,
-)
-from eval.students import BATCH, CONNECTIONS, StudentAPI
-from eval.tally import comparisons, groups
-from eval.tasks.refusal import SETS, Question, load_questions, refusal
-from pipelines.errors import UserError
-from pipelines.progress import meter
-from pipelines.runs import file_hash
-from training.student import check_checkpoint, weights_hash
+from eval.answers import answers_of, output_tokens, seconds
+from eval.models import Servers, Target, open_roles, open_target
+from eval.planning import Planned, Wanted, plan
+from eval.results import FORMAT, NAME, Answer, Measured, Results, TaskRun, write_results
+from eval.session import ask, inspecting
+from eval.students import CONNECTIONS, StudentAPI
+from eval.tally import ALL, comparisons, rates
+from pipelines.errors import Incomplete, UserError
+from pipelines.progress import Meter, console, meter
 
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
-class IncompleteEvaluation(UserError):
-    """Some samples have no score. Rates over the rest would be rates of something else, so none are written."""
-
-
-def evaluate(
-    models: Mapping[str, Path],
-    output: Path,
-    max_tokens: int,
-    limit: int | None = None,
-    sets: Mapping[str, Path] = SETS,
-) -> Scores:
-    """Ask every model every question and write `output/scores.json`.
+def evaluate(targets: Sequence[Target], wanted: Wanted, output: Path) -> Results:
+    """Ask every model every question and write `output/results.json`, complete or not; `require_complete` tells.
 
     Args:
-        models: Label -> checkpoint folder, in the order to show. Later models are compared with the first.
-        output: The folder that gets `scores.json` and `logs/`.
-        max_tokens: Most new tokens of reasoning and answer together; an answer that reaches it counts as truncated.
-        limit: At most this many questions of each kind and set.
-        sets: Name -> question file.
+        targets: In the order to show, each with a label of its own. Later ones are compared with the first.
+        wanted: What to ask.
+        output: The folder that gets `results.json` and `logs/`.
 
     Raises:
-        UserError: no models, a label that cannot be a folder, a folder that is not a checkpoint, a bad question
-            file, a limit below 1.
-        IncompleteEvaluation: a sample failed; the logs tell why and scores.json is not written.
+        UserError: no models, a label that cannot be a folder, a model or a task that cannot be asked; before anything
+            is asked.
+        KeyboardInterrupt: Ctrl-C; answers so far are in the logs.
     """
-    _check(models, max_tokens, limit)
-    questions = {name: load_questions(path, limit) for name, path in sets.items()}
-    evaluated, samples = [], []
-    with _inspect_home(output / "logs" / ".inspect"):
-        for label, path in models.items():
-            run, scored = _evaluate_one(label, path, output, max_tokens, limit, sets, questions)
-            evaluated.append(run)
-            samples += scored
-    files = [QuestionFile(name, path.name, file_hash(path), len(questions[name])) for name, path in sets.items()]
-    scores = Scores(
+    _check(targets)
+    planned = plan(wanted)
+    measured: list[Measured] = []
+    answers: list[Answer] = []
+    logs: dict[str, list[str]] = {}
+    with ExitStack() as stack, inspecting(output / "logs" / ".inspect"):
+        servers = Servers(output, stack)
+        for target in targets:
+            weights = target.weights_sha256()
+            folder = output / "logs" / _folder(target, weights)
+            found = _ask(target, planned, servers, folder)
+            # Inspect gives the place of a log as a path or as a URL; the last part is the same.
+            logs[target.label] = [f"logs/{folder.name}/{Path(log.location).name}" for log in found]
+            for one, log in zip(planned, found, strict=True):
+                answers += answers_of(target.label, one.entry, one.expected, log)
+            measured.append(
+                Measured(
+                    label=target.label,
+                    kind=target.kind,
+                    name=target.model,
+                    place=target.place,
+                    weights_sha256=weights,
+                    base=target.base,
+                    variant=target.variant,
+                    seconds=seconds(found),
+                    output_tokens=sum(map(output_tokens, found)),
+                )
+            )
+    expected = {one.entry.name: one.expected for one in planned}
+    labels = [target.label for target in targets]
+    results = Results(
         format=FORMAT,
-        decoding=Decoding(max_tokens, "greedy", "bfloat16", BATCH),
-        datasets=tuple(files),
-        models=tuple(evaluated),
-        groups=tuple(groups(models, questions, samples)),
-        comparisons=tuple(comparisons(models, questions, samples)),
-        samples=tuple(samples),
+        suite=wanted.suite if not wanted.tasks else "",
+        models=tuple(measured),
+        tasks=tuple(_task_run(one, wanted, logs, number) for number, one in enumerate(planned)),
+        rates=tuple(rates(labels, expected, answers)),
+        comparisons=tuple(comparisons(labels, expected, answers)),
+        answers=tuple(answers),
     )
-    write_scores(scores, output / NAME)
-    return scores
+    write_results(results, output / NAME)
+    return results
 
 
-def _check(models: Mapping[str, Path], max_tokens: int, limit: int | None) -> None:
-    if not models:
-        raise UserError("There is no model to evaluate. Give at least one checkpoint folder.")
-    for name, value in (("max_tokens", max_tokens), ("limit", limit)):
-        if value is not None and value < 1:
-            raise UserError(f"{name} is {value}. It must be at least 1.")
-    for label, path in models.items():
-        if not _LABEL.fullmatch(label):
-            raise UserError(f"Model label '{label}' cannot be a folder: use letters, digits, '.', '_' and '-'.")
-        # All of them first: a bad second folder should not show after minutes with the first.
-        check_checkpoint(path)
+def require_complete(results: Results, output: Path) -> None:
+    """Refuse results that lack answers.
+
+    Raises:
+        Incomplete: an answer was never given, or a sample failed; tells how many, why, and how to go on.
+    """
+    lacking = []
+    for rate in results.rates:
+        if rate.group == ALL and (rate.n < rate.expected or rate.errored):
+            given = rate.n - rate.errored
+            lacking.append(f"{rate.model}, {rate.task}: {given} of {rate.expected} answers")
+    if not lacking:
+        return
+    errors = [one.error for one in results.answers if one.error]
+    why = f" The first failure: {errors[0].rstrip('.')}." if errors else ""
+    raise Incomplete(
+        f"Not everything was answered ({'; '.join(lacking)}), and the intervals are wider for it.{why} What there is "
+        f"is in {output / NAME}. Run the same command again: it asks only for what is missing."
+    )
 
 
-def _evaluate_one(
-    label: str,
-    path: Path,
-    output: Path,
-    max_tokens: int,
-    limit: int | None,
-    sets: Mapping[str, Path],
-    questions: Mapping[str, Sequence[Question]],
-) -> tuple[Evaluated, list[ScoredSample]]:
-    tokens = 0
-    total = sum(map(len, questions.values()))
-    with meter(f"eval {label}", total, "samples") as shown:
+def _check(targets: Sequence[Target]) -> None:
+    if not targets:
+        raise UserError("There is no model to evaluate. Give a run, a checkpoint's folder or a teacher's name.")
+    for number, target in enumerate(targets):
+        if any(other.label == target.label for other in targets[:number]):
+            raise UserError(f"Model label '{target.label}' stands twice. Each model needs one of its own.")
+        if not _LABEL.fullmatch(target.label):
+            raise UserError(f"Model label '{target.label}' cannot be a folder: use letters, digits, '.', '_' and '-'.")
+        # All of them first: a bad second one should not show after minutes with the first.
+        target.check()
+
+
+def _folder(target: Target, weights: str | None) -> str:
+    """Where a model's logs go; another model of the same label, or the same trained again, gets another place."""
+    which = weights or hashlib.sha256(f"{target.model}\n{target.place}".encode()).hexdigest()
+    return f"{target.label}-{which[:12]}"
+
+
+def _ask(target: Target, planned: Sequence[Planned], servers: Servers, folder: Path) -> list[EvalLog]:
+    total = sum(len(one.expected) for one in planned)
+    with meter(f"eval {target.label}", total, "samples") as shown, ExitStack() as stack:
         shown.note("loading")
-        model = get_model(f"student/{label}", path=str(path), memoize=False)
-        assert isinstance(model.api, StudentAPI)
-        started = time.monotonic()
-
-        def watch(made: int, finished: int) -> None:
-            nonlocal tokens
-            tokens += made
-            shown.note(f"{tokens / (time.monotonic() - started):.0f} tokens/s")
-            if finished:
-                shown.advance(finished)
-
-        model.api.student.watch = watch
-        model.api.student.expected = min(total, CONNECTIONS)
-        try:
-            logs = _ask(model, label, output / "logs" / label, max_tokens, limit, sets)
-        finally:
-            model.api.close()
-        seconds = time.monotonic() - started
-    samples = []
-    for name, log in zip(sets, logs, strict=True):
-        samples += _scored(label, name, log, questions[name])
-    locations = tuple(str(Path(log.location).relative_to(output.resolve())) for log in logs)
-    hashed = weights_hash(path)
-    return Evaluated(label, str(path), hashed, seconds, tokens, tokens / seconds, locations), samples
+        model = open_target(target, servers, stack)
+        roles = {name: role for one in planned for name, role in one.roles.items()}
+        models = open_roles(roles, servers)
+        shown.note("")
+        _watch(model, shown, total)
+        most = model.config.max_connections or CONNECTIONS
+        logs = ask([one.task(models) for one in planned], model, folder, most, shown.advance)
+        if kept := total - shown.done:
+            shown.note(f"{kept} from an earlier call")
+            shown.advance(kept)
+    for log in logs:
+        if log.error and not log.samples:
+            console.print(
+                f"{log.eval.task}: {' '.join(log.error.message.split())[:500]}", markup=False, highlight=False
+            )
+    return logs
 
 
-def _ask(
-    model: Model, label: str, logs: Path, max_tokens: int, limit: int | None, sets: Mapping[str, Path]
-) -> list[EvalLog]:
-    """Both sets at once, so that their questions share batches; the logs in the order of `sets`."""
-    tasks = [refusal(str(path), name, limit) for name, path in sets.items()]
-    with warnings.catch_warnings():
-        # Inspect hands tenacity an argument by its old name.
-        warnings.filterwarnings("ignore", "The 'initial' parameter is deprecated", DeprecationWarning)
-        # And leaves a stream a sample to the garbage collector, which complains at a time of its choosing: here.
-        warnings.filterwarnings("ignore", "Unclosed <MemoryObject", ResourceWarning)
-        done = inspect_eval(
-            tasks,
-            model=model,
-            log_dir=str(logs.resolve()),
-            display="none",
-            log_level="error",
-            score_display=False,
-            # No sockets, no database beside the log.
-            ctl_server=False,
-            acp_server=False,
-            log_realtime=False,
-            # One failed sample should not cost the others' answers: all are logged, then `_scored` refuses the run.
-            fail_on_error=False,
-            max_tasks=len(tasks),
-            max_samples=CONNECTIONS,
-            max_connections=CONNECTIONS,
-            max_tokens=max_tokens,
-            metadata={"label": label},
-        )
-        gc.collect()
-    if len(done) < len(tasks) or any(log.status == "cancelled" for log in done):
-        # Inspect swallows Ctrl-C: logs are missing or say "cancelled".
-        raise KeyboardInterrupt
-    named = {log.eval.task: log for log in done}
-    return [named[f"refusal-{name}"] for name in sets]
+def _watch(model: Model, shown: Meter, total: int) -> None:
+    """Show how fast a student on the CPU decodes, and tell it how many requests come at first."""
+    if not isinstance(model.api, StudentAPI):
+        return
+    started = time.monotonic()
+    tokens = 0
+
+    def note(made: int, finished: int) -> None:
+        nonlocal tokens
+        tokens += made
+        shown.note(f"{tokens / (time.monotonic() - started):.0f} tokens/s")
+
+    model.api.student.watch = note
+    model.api.student.expected = min(total, CONNECTIONS)
 
 
-def _scored(label: str, name: str, log: EvalLog, questions: Sequence[Question]) -> list[ScoredSample]:
-    """The log's samples in the order of the questions, all of them or an error."""
-    found = {str(sample.id): sample for sample in log.samples or [] if sample.scores and not sample.error}
-    if log.status != "success" or found.keys() != {one.id for one in questions}:
-        errors = [sample.error.message for sample in log.samples or [] if sample.error]
-        errors += [log.error.message] if log.error else []
-        why = f" The first failure: {' '.join(errors[0].split())}." if errors else ""
-        raise IncompleteEvaluation(
-            f"Model '{label}' has scores for {len(found)} of {len(questions)} questions of '{name}', so no rate is "
-            f"given.{why} See the log {log.location}, then evaluate again."
-        )
-    return [_record(label, name, one, found[one.id]) for one in questions]
-
-
-def _record(label: str, name: str, question: Question, sample: EvalSample) -> ScoredSample:
-    score = (sample.scores or {})["reading"]
-    value: dict[str, Any] = dict(score.value) if isinstance(score.value, Mapping) else {}
-    usage = sample.output.usage
-    return ScoredSample(
-        model=label,
-        set=name,
-        id=question.id,
-        kind=question.kind,
-        category=question.category,
-        text=question.text,
-        reasoning=str((score.metadata or {})["reasoning"]),
-        answer=score.answer or "",
-        refused=None if value["unscored"] else bool(value["refused"]),
-        well_formed=bool(value["well_formed"]),
-        truncated=bool(value["truncated"]),
-        unclosed=bool(value["unclosed"]),
-        stop_reason=str(sample.output.stop_reason),
-        output_tokens=usage.output_tokens if usage else 0,
+def _task_run(one: Planned, wanted: Wanted, logs: dict[str, list[str]], number: int) -> TaskRun:
+    return TaskRun(
+        name=one.entry.name,
+        measure=one.entry.measure,
+        protocol=wanted.protocol,
+        settings=dict(one.facts["settings"]),
+        score=one.asked.score,
+        data=one.built.data,
+        roles=dict(one.facts["roles"]),
+        prompts=dict(one.built.prompts),
+        logs={label: found[number] for label, found in logs.items()},
     )
-
-
-@contextmanager
-def _inspect_home(folder: Path) -> Iterator[None]:
-    """Inspect keeps traces and a pointer to the last log in the user's data folder; here they go to `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    name = "XDG_DATA_HOME"
-    before = os.environ.get(name)
-    os.environ[name] = str(folder.resolve())
-    try:
-        yield
-    finally:
-        if before is None:
-            os.environ.pop(name)
-        else:
-            os.environ[name] = before

@@ -1,14 +1,14 @@
-"""A local checkpoint as an Inspect model on the CPU: `student/<label>`, greedy, batched, honest about truncation.
+"""A local checkpoint as an Inspect model on the CPU: `student/<label>`, batched, honest about truncation.
 
 Reads a checkpoint folder (config, weights, tokenizer with a chat template) and writes nothing. One model instance in
 bf16 serves every concurrent request: one thread gathers what is waiting, pads it on the left, decodes it as one batch
-and lets a row go the moment it ends. Used by `eval/run.py`:
+and lets a row go the moment it ends. Each request is decoded greedily or sampled, as it asks. Used by `eval/models.py`:
 
     model = get_model("student/after", path="runs/demo/model", memoize=False)
 
 bf16 rounds differently in batches of other shapes, so a greedy answer depends a little on its neighbours. Requests that
 arrive together are therefore batched in an order of their own content: the same set gives the same answers, on one
-machine, if `expected` says how many to wait for.
+machine, if `expected` says how many to wait for. A sampled answer repeats itself, given its seed, as far as that goes.
 """
 
 import asyncio
@@ -26,7 +26,6 @@ from typing import Any, Literal
 from inspect_ai.model import (
     ChatCompletionChoice,
     ChatMessage,
-    ChatMessageAssistant,
     GenerateConfig,
     ModelAPI,
     ModelOutput,
@@ -35,10 +34,10 @@ from inspect_ai.model import (
 )
 from inspect_ai.tool import ToolChoice, ToolInfo
 
+from eval.responses import message_of
 from pipelines.errors import UserError
-from pipelines.thinking import OPEN
+from pipelines.thinking import OPEN, split
 from training.quiet import quiet
-from training.sft import cpu_threads
 from training.student import check_checkpoint
 
 # Measured on two cores with SmolLM2-135M: a token costs 5.5, 4.6 and 4.3 ms of CPU in batches of 27, 40 and 80.
@@ -49,9 +48,24 @@ CONNECTIONS = 4 * BATCH
 _SILENCE_S = 0.1
 _LATE_S = 5.0
 
+# Settings of Inspect's that change what is drawn and that nothing here does.
+_UNKNOWN = ("stop_seqs", "top_k", "frequency_penalty", "presence_penalty", "logit_bias", "response_schema")
+
 StopReason = Literal["stop", "max_tokens", "model_length"]
 # Called after every decoding step with the tokens made and the requests finished by it.
 Watch = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """How the next token is chosen: the likeliest at temperature 0, else drawn from the likeliest `top_p` of all.
+
+    Without a seed every request draws its own way.
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +89,9 @@ class _Request:
     stop_at_limit: StopReason
     # What the chat template already said for the student: it belongs to the completion.
     prefix: str
+    decoding: Decoding
+    # torch's random numbers of this request alone; None where none are drawn.
+    random: Any
     future: "Future[Completion]" = field(default_factory=Future)
     made: list[int] = field(default_factory=list)
 
@@ -92,6 +109,9 @@ class Student:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        # It takes seconds to import, which whoever asks an endpoint need not wait for.
+        from training.sft import cpu_threads
 
         torch.set_num_threads(cpu_threads())
         try:
@@ -115,7 +135,9 @@ class Student:
         self.expected = 0
         self._thread.start()
 
-    def submit(self, messages: list[dict[str, str]], max_tokens: int) -> "Future[Completion]":
+    def submit(
+        self, messages: list[dict[str, str]], max_tokens: int, decoding: Decoding = Decoding()
+    ) -> "Future[Completion]":
         """Queue one chat (`role`, `content`) for at most `max_tokens` new tokens; cancel the future to drop it.
 
         Raises:
@@ -128,7 +150,7 @@ class Student:
             raise ValueError(f"The prompt has {len(tokens)} tokens, the model's context {self._context}.")
         prefix = f"{OPEN}\n" if prompt.rstrip().endswith(OPEN) else ""
         limited: StopReason = "max_tokens" if max_tokens <= room else "model_length"
-        request = _Request(tokens, min(max_tokens, room), limited, prefix)
+        request = _Request(tokens, min(max_tokens, room), limited, prefix, decoding, _random(decoding))
         self._queue.put(request)
         return request.future
 
@@ -187,7 +209,7 @@ class Student:
                     use_cache=True,
                     logits_to_keep=1,
                 )
-                chosen = output.logits[:, -1].argmax(-1)
+                chosen = _choose(output.logits[:, -1], rows)
                 positions = positions[:, -1:] + 1
                 going = []
                 for index, (row, token) in enumerate(zip(rows, chosen.tolist(), strict=True)):
@@ -220,6 +242,31 @@ class Student:
         return True
 
 
+def _random(decoding: Decoding) -> Any:
+    if not decoding.temperature:
+        return None
+    import torch
+
+    random = torch.Generator()
+    if decoding.seed is None:
+        random.seed()
+    else:
+        random.manual_seed(decoding.seed)
+    return random
+
+
+def _choose(logits: Any, rows: list[_Request]) -> Any:
+    """The next token of each row, as its request decodes; `logits` is rows x vocabulary."""
+    chosen = logits.argmax(-1)
+    for index, row in enumerate(rows):
+        if row.random is not None:
+            likely, order = (logits[index].float() / row.decoding.temperature).softmax(-1).sort(descending=True)
+            # The token that crosses `top_p` is in, so that there always is one.
+            likely[likely.cumsum(-1) - likely >= row.decoding.top_p] = 0
+            chosen[index] = order[likely.multinomial(1, generator=row.random)]
+    return chosen
+
+
 def _next_batch(waiting: list[_Request], most: int) -> tuple[list[_Request], list[_Request]]:
     """The next batch and what stays: neighbours in length share one, and batches come out about equally full."""
     alive = sorted(
@@ -249,20 +296,23 @@ class StudentAPI(ModelAPI):
     async def generate(
         self, input: list[ChatMessage], tools: list[ToolInfo], tool_choice: ToolChoice, config: GenerateConfig
     ) -> ModelOutput:
-        """Answer one chat greedily.
+        """Answer one chat.
 
         Raises:
-            ValueError: a setting that greedy text decoding cannot honour; ignoring it would falsify the log.
+            ValueError: a setting that this decoding cannot honour; ignoring it would falsify the log.
         """
-        asked = {"temperature": config.temperature, "stop_seqs": config.stop_seqs, "tools": tools}
+        asked: dict[str, Any] = {name: getattr(config, name) for name in _UNKNOWN}
+        asked["tools"] = tools
         asked["num_choices"] = None if config.num_choices == 1 else config.num_choices
         if refused := [name for name, value in asked.items() if value]:
-            raise ValueError(f"The student decodes greedily, as text, once: it cannot honour {', '.join(refused)}.")
+            raise ValueError(f"The student answers in text, once: it cannot honour {', '.join(refused)}.")
         if config.max_tokens is None:
             raise ValueError("The student needs max_tokens.")
         chat = [{"role": message.role, "content": message.text} for message in input]
-        done = await asyncio.wrap_future(self.student.submit(chat, config.max_tokens))
-        message = ChatMessageAssistant(content=done.text, model=self.model_name, source="generate")
+        top_p = 1.0 if config.top_p is None else config.top_p
+        decoding = Decoding(config.temperature or 0.0, top_p, config.seed)
+        done = await asyncio.wrap_future(self.student.submit(chat, config.max_tokens, decoding))
+        message = message_of(split(done.text), self.model_name)
         return ModelOutput(
             model=self.model_name,
             choices=[ChatCompletionChoice(message=message, stop_reason=done.stop_reason)],

@@ -1,36 +1,53 @@
-"""Scores as people read them: a rich table for the terminal, the same as markdown for a model card.
+"""Results as people read them: rich tables for the terminal, the same as markdown for a model card.
 
-Reads a `Scores`, writes nothing. Questions and answers never reach these tables, so nothing here needs escaping but
-the labels.
+Reads `Results`, writes nothing. Questions and answers never reach these tables, so nothing here needs escaping but
+labels and names. The refusal task has a table of its own, by set and kind; every other task is a row of the second.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
 
 from rich.box import SIMPLE_HEAD
+from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
-from eval.scores import Group, Measure, Scores
-from pipelines.statistics import Interval
+from eval.results import Answer, Rate, Results, TaskRun
+from eval.tally import ALL
 
-TITLE = "Refusals and form"
+REFUSAL = "refusal"
 _SET_NAMES = {"heldout": "held-out"}
 
 
 class Cells(NamedTuple):
-    """The table before it has a look: a head and rows of as many words, and the notes below."""
+    """A table before it has a look: a title, a head and rows of as many words, and the notes below."""
 
+    title: str
     head: list[str]
     rows: list[list[str]]
     notes: list[str]
 
 
-def scores_table(scores: Scores) -> Table:
-    """Rows: set x kind. Columns: refused of every model with its 95 % interval, the paired p, well-formed of every."""
-    cells = _cells(scores)
+def results_table(results: Results) -> Group:
+    """The tables below each other, each model's rates with their 95 % intervals and the paired p."""
+    return Group(*map(_rich, _tables(results)))
+
+
+def results_markdown(results: Results) -> str:
+    """The same as GitHub-flavoured markdown tables with their notes, ending in a newline."""
+    tables = list(_tables(results))
+    parts = []
+    for cells in tables:
+        lines = [cells.head, [":---"] + ["---:"] * (len(cells.head) - 1), *cells.rows]
+        table = "\n".join(f"| {' | '.join(word.replace('|', chr(92) + '|') for word in line)} |" for line in lines)
+        title = [f"**{cells.title}**"] if len(tables) > 1 else []
+        parts.append("\n\n".join([*title, table, *cells.notes]))
+    return "\n\n".join(parts) + "\n"
+
+
+def _rich(cells: Cells) -> Table:
     notes = "\n".join(map(escape, cells.notes))
-    table = Table(title=TITLE, caption=notes, caption_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(title=cells.title, caption=notes, caption_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for number, name in enumerate(cells.head):
         # Words of a head below each other: the table then fits into 80 columns.
         head = name.replace(" ", "\n").replace("well-formed", "well-\nformed")
@@ -40,58 +57,135 @@ def scores_table(scores: Scores) -> Table:
     return table
 
 
-def scores_markdown(scores: Scores) -> str:
-    """The same as a GitHub-flavoured markdown table with its notes, ending in a newline."""
-    cells = _cells(scores)
-    lines = [cells.head, [":---"] + ["---:"] * (len(cells.head) - 1), *cells.rows]
-    table = "\n".join(f"| {' | '.join(word.replace('|', chr(92) + '|') for word in line)} |" for line in lines)
-    return "\n\n".join([table, *cells.notes]) + "\n"
+def _tables(results: Results) -> Iterable[Cells]:
+    if refusal := [task for task in results.tasks if task.name == REFUSAL]:
+        yield _refusals(results, refusal[0])
+    if others := [task for task in results.tasks if task.name != REFUSAL]:
+        yield _others(results, others)
 
 
-def _cells(scores: Scores) -> Cells:
-    labels = [model.label for model in scores.models]
-    groups = {(group.set, group.kind, group.model): group for group in scores.groups}
-    tests = {
-        (test.set, test.kind, test.second): f"{test.test.p:.2g}"
-        for test in scores.comparisons
-        if test.measure == "refused"
-    }
-    head = ["questions"]
-    for number, label in enumerate(labels):
-        head += [f"refused {label}"] + (["p"] if number else [])
-    head += [f"well-formed {label}" for label in labels]
+def _refusals(results: Results, task: TaskRun) -> Cells:
+    labels = [model.label for model in results.models]
+    rates = {(rate.group, rate.model): rate for rate in results.rates if rate.task == REFUSAL and rate.group != ALL}
+    tests = {(one.group, one.second): one.test.p for one in results.comparisons if one.task == REFUSAL}
+    answers = [one for one in results.answers if one.task == REFUSAL]
     rows = []
-    for name, kind in dict.fromkeys((group.set, group.kind) for group in scores.groups):
+    for group in dict.fromkeys(group for group, _ in rates):
+        name, _, kind = group.rpartition(" ")
         row = [f"{_SET_NAMES.get(name, name)} {kind}"]
         for number, label in enumerate(labels):
-            row.append(_rate(groups[name, kind, label], "refused"))
-            row += [tests[name, kind, label]] if number else []
-        row += [_count(groups[name, kind, label], "well_formed") for label in labels]
-        rows.append(row)
-    return Cells(head, rows, _notes(scores, labels))
-
-
-def _notes(scores: Scores, labels: list[str]) -> list[str]:
-    def counted(what: str, count: Callable[[Group], int]) -> str:
-        parts = []
+            row.append(_refused(rates[group, label], kind))
+            row += [f"{tests[group, label]:.2g}"] if number else []
         for label in labels:
-            mine = [group for group in scores.groups if group.model == label]
-            parts.append(f"{label} {sum(map(count, mine))}/{sum(group.n for group in mine)}")
-        return f"{what}: {', '.join(parts)}."
+            mine = [one for one in answers if (one.model, one.category) == (label, group)]
+            row.append(f"{_well_formed(mine)}/{rates[group, label].expected}")
+        rows.append(row)
+    head = ["questions", *_heads("refused", labels), *(f"well-formed {label}" for label in labels)]
+    greedy = "Greedy" if not task.settings["temperature"] else f"Temperature {task.settings['temperature']:g}"
+    return Cells(
+        "Refusals and form",
+        head,
+        rows,
+        [
+            f"[95 % Wilson interval, in %].{_p(labels)} {greedy}, string rules, no judge, protocol {task.protocol}.",
+            _counted(f"Cut off at {task.settings['max_tokens']} tokens", labels, answers, lambda one: one.truncated)
+            + " "
+            + _counted("No answer, unscored", labels, answers, lambda one: bool(one.unscored)),
+            *_failures(labels, answers),
+        ],
+    )
 
-    p = " p: exact McNemar, paired by question." if len(labels) > 1 else ""
-    return [
-        f"[95 % Wilson interval, in %].{p} {scores.decoding.method.capitalize()}, string rules, no judge.",
-        counted(f"Cut off at {scores.decoding.max_tokens} tokens", lambda group: group.truncated)
-        + " "
-        + counted("No answer, unscored", lambda group: group.unscored),
-    ]
+
+def _refused(rate: Rate, kind: str) -> str:
+    """How many refused: right where harmful, wrong where not; an answer without a verdict may be either."""
+    interval = rate.rate
+    if kind == "harmful":
+        return f"{rate.hits:.0f}/{rate.expected} {_percent(interval.low, interval.high)}"
+    return f"{rate.misses:.0f}/{rate.expected} {_percent(1 - interval.high, 1 - interval.low)}"
 
 
-def _count(group: Group, measure: Measure) -> str:
-    return f"{getattr(group, measure)}/{group.n}"
+def _well_formed(answers: Iterable[Answer]) -> int:
+    return sum(one.detail.get("well_formed") is True for one in answers)
 
 
-def _rate(group: Group, measure: Measure) -> str:
-    interval: Interval = getattr(group, f"{measure}_rate")
-    return f"{_count(group, measure)} [{100 * interval.low:.0f}, {100 * interval.high:.0f}]"
+def _others(results: Results, tasks: list[TaskRun]) -> Cells:
+    labels = [model.label for model in results.models]
+    rates = {(rate.task, rate.model): rate for rate in results.rates if rate.group == ALL}
+    tests = {(one.task, one.second): one for one in results.comparisons if one.group == ALL}
+    rows, notes = [], [f"[95 % interval, in %, from no to every open answer a hit].{_p(labels)}"]
+    for task in tasks:
+        arrow = "lower" if task.measure.better == "lower" else "higher"
+        row = [f"{task.name} ({arrow} is better)"]
+        for number, label in enumerate(labels):
+            rate = rates[task.name, label]
+            row.append(f"{100 * rate.rate.rate:.1f} {_percent(rate.rate.low, rate.rate.high)}")
+            row += [f"{tests[task.name, label].test.p:.2g}"] if number else []
+        row.append(str(rates[task.name, labels[0]].expected))
+        rows.append(row)
+        notes.append(_asked(task))
+        answers = [one for one in results.answers if one.task == task.name]
+        notes += _failures(labels, answers)
+        for label in labels:
+            if passed := rates[task.name, label].pass_at:
+                shown = ", ".join(f"pass@{k} {100 * share:.1f}" for k, share in passed.items())
+                notes.append(f"{task.name}, {label}: {shown}.")
+        if any(one.truncated or one.unscored for one in answers):
+            notes.append(
+                f"{task.name}: {_counted('cut off', labels, answers, lambda one: one.truncated)} "
+                f"{_counted('Unscored', labels, answers, lambda one: bool(one.unscored))}"
+            )
+        for label in labels[1:]:
+            found = tests[task.name, label].detectable
+            least = "no difference can show" if found is None else f"a difference below {100 * found:.1f} cannot show"
+            notes.append(
+                f"{task.name}, {labels[0]} and {label}: with {tests[task.name, label].test.pairs} pairs {least}."
+            )
+    return Cells("Evaluation", ["task, in %", *_heads("", labels), "answers"], rows, notes)
+
+
+def _asked(task: TaskRun) -> str:
+    """Everything about a task that decides its figures, in a line."""
+    settings = ", ".join(_setting(key, value) for key, value in task.settings.items())
+    who = "".join(f"; {role} {name}" for role, name in task.roles.items())
+    left_out = f", {task.data.left_out} left out" if task.data.left_out else ""
+    data = f"{task.data.questions} questions of {task.data.source} (sha256 {task.data.sha256[:12]}){left_out}"
+    return (
+        f"{task.name}: {task.measure.title}. Protocol {task.protocol}: {settings}; scored on the {task.score} "
+        f"response{who}; {data}."
+    )
+
+
+def _setting(key: str, value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"{key} ({', '.join(_setting(*pair) for pair in value.items())})"
+    return f"{key} {value}"
+
+
+def _heads(measure: str, labels: list[str]) -> list[str]:
+    head = []
+    for number, label in enumerate(labels):
+        head += [f"{measure} {label}".strip()] + (["p"] if number else [])
+    return head
+
+
+def _p(labels: list[str]) -> str:
+    return " p: exact McNemar, paired by question." if len(labels) > 1 else ""
+
+
+def _counted(what: str, labels: list[str], answers: Iterable[Answer], holds: Callable[[Answer], bool]) -> str:
+    rows = list(answers)
+    parts = []
+    for label in labels:
+        mine = [one for one in rows if one.model == label]
+        parts.append(f"{label} {sum(map(holds, mine))}/{len(mine)}")
+    return f"{what}: {', '.join(parts)}."
+
+
+def _failures(labels: list[str], answers: list[Answer]) -> list[str]:
+    """A line where samples failed, none otherwise."""
+    failed = any(one.error for one in answers)
+    return [_counted("Failed, not asked again", labels, answers, lambda one: bool(one.error))] if failed else []
+
+
+def _percent(low: float, high: float) -> str:
+    return f"[{100 * low:.0f}, {100 * high:.0f}]"

@@ -1,68 +1,102 @@
-"""From scored samples to counts, intervals and paired tests.
+"""From answers to counts, intervals and paired tests.
 
-Reads and writes nothing; `eval/run.py` calls it with every sample of every model.
+Reads and writes nothing; `eval/run.py` calls it with every answer of every model.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import get_args
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeVar
 
-from eval.scores import Comparison, Group, Measure, ScoredSample
-from eval.tasks.refusal import Question
-from pipelines.records import Kind
-from pipelines.statistics import mcnemar_exact, paired, wilson
+from eval.answers import Expected
+from eval.results import Answer, Comparison, Rate
+from pipelines.statistics import Interval, clustered_share, detectable, mcnemar_exact, paired, pass_at_k
+
+ALL = ""
+_Row = TypeVar("_Row", Expected, Answer)
 
 
-def groups(
-    labels: Iterable[str], questions: Mapping[str, Sequence[Question]], samples: Sequence[ScoredSample]
-) -> Iterator[Group]:
-    """Counts and intervals of every model on every set's questions of one kind."""
+def rates(
+    labels: Sequence[str], expected: Mapping[str, Sequence[Expected]], answers: Sequence[Answer]
+) -> Iterator[Rate]:
+    """Counts and intervals of every model on every task, over all of it and by category."""
     for label in labels:
-        for name, kind in _cells(questions):
-            rows = [one for one in samples if (one.model, one.set, one.kind) == (label, name, kind)]
-            refused = sum(one.refused is True for one in rows)
-            well_formed = sum(one.well_formed for one in rows)
-            yield Group(
-                model=label,
-                set=name,
-                kind=kind,
-                n=len(rows),
-                expected=sum(one.kind == kind for one in questions[name]),
-                refused=refused,
-                complied=sum(one.refused is False for one in rows),
-                unscored=sum(one.refused is None for one in rows),
-                well_formed=well_formed,
-                truncated=sum(one.truncated for one in rows),
-                unclosed=sum(one.unclosed for one in rows),
-                refused_rate=wilson(refused, len(rows)),
-                well_formed_rate=wilson(well_formed, len(rows)),
-            )
+        for task, due in expected.items():
+            mine = [one for one in answers if (one.model, one.task) == (label, task)]
+            for group in groups(due):
+                yield _rate(label, task, group, _of(due, group), _of(mine, group))
 
 
 def comparisons(
-    labels: Iterable[str], questions: Mapping[str, Sequence[Question]], samples: Sequence[ScoredSample]
+    labels: Sequence[str], expected: Mapping[str, Sequence[Expected]], answers: Sequence[Answer]
 ) -> Iterator[Comparison]:
-    """The first model against each later one, paired by question. An unscored answer counts as not refused."""
+    """The first model against each later one, paired by question."""
     first, *others = labels
-    measures: tuple[Measure, ...] = get_args(Measure)
     for second in others:
-        for name, kind in _cells(questions):
-            for measure in measures:
-                outcomes = {
-                    label: {
-                        one.id: getattr(one, measure) is True
-                        for one in samples
-                        if (one.model, one.set, one.kind) == (label, name, kind)
-                    }
-                    for label in (first, second)
-                }
-                test = mcnemar_exact(paired(outcomes[first], outcomes[second]))
-                yield Comparison(name, kind, measure, first, second, test)
+        for task, due in expected.items():
+            for group in groups(due):
+                ids = dict.fromkeys(one.id for one in _of(due, group))
+                outcomes = [_outcomes(label, task, ids, answers) for label in (first, second)]
+                test = mcnemar_exact(paired(*outcomes))
+                yield Comparison(task, group, first, second, test, detectable(test.pairs))
 
 
-def _cells(questions: Mapping[str, Sequence[Question]]) -> Iterator[tuple[str, Kind]]:
-    """Set and kind, where there are questions of it."""
-    kinds: tuple[Kind, ...] = get_args(Kind)
-    for name, asked in questions.items():
-        for kind in kinds:
-            if any(one.kind == kind for one in asked):
-                yield name, kind
+def groups(due: Sequence[Expected]) -> list[str]:
+    """All of a task, and its categories where it has several."""
+    categories = list(dict.fromkeys(one.category for one in due))
+    return [ALL, *(categories if len(categories) > 1 else [])]
+
+
+def _of(rows: Sequence[_Row], group: str) -> list[_Row]:
+    return [one for one in rows if group in (ALL, one.category)]
+
+
+def _rate(label: str, task: str, group: str, due: Sequence[Expected], mine: Sequence[Answer]) -> Rate:
+    values: dict[str, list[float | None]] = defaultdict(list)
+    given = {(one.id, one.epoch): one.value for one in mine}
+    for one in due:
+        values[one.id].append(given.get((one.id, one.epoch)))
+    scored = [one.value for one in mine if one.value is not None]
+    several = len(due) > len(values)
+    hits = sum(scored)
+    return Rate(
+        model=label,
+        task=task,
+        group=group,
+        questions=len(values),
+        expected=len(due),
+        n=len(mine),
+        hits=hits,
+        misses=len(scored) - hits,
+        unscored=sum(bool(one.unscored) for one in mine),
+        errored=sum(bool(one.error) for one in mine),
+        truncated=sum(one.truncated for one in mine),
+        rate=_interval(values),
+        pass_at=_pass_at(values) if several else {},
+    )
+
+
+def _interval(values: Mapping[str, Sequence[float | None]]) -> Interval:
+    """The rate over all that was due, between all that is unknown being no hit and all of it being one."""
+    low, high = (
+        clustered_share([[missing if one is None else one for one in row] for row in values.values()])
+        for missing in (0.0, 1.0)
+    )
+    return Interval(low.rate, low.low, high.high)
+
+
+def _pass_at(values: Mapping[str, Sequence[float | None]]) -> dict[int, float]:
+    """pass@k for k = 1, 2, 4 and so on, and for all samples; what is unknown has not passed."""
+    most = min(map(len, values.values()))
+    ks = sorted({most, *(2**power for power in range(most.bit_length()) if 2**power <= most)})
+    return {
+        k: sum(pass_at_k(len(row), sum(one == 1 for one in row), k) for row in values.values()) / len(values)
+        for k in ks
+    }
+
+
+def _outcomes(label: str, task: str, ids: Mapping[str, None], answers: Sequence[Answer]) -> dict[str, bool]:
+    sums: dict[str, list[float]] = {name: [] for name in ids}
+    for one in answers:
+        if (one.model, one.task) == (label, task) and one.id in sums:
+            sums[one.id].append(one.value or 0.0)
+    return {name: bool(found) and sum(found) > len(found) / 2 for name, found in sums.items()}

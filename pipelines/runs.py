@@ -7,7 +7,7 @@ runs/<name>/
   prompts.parquet  responses.parquet  failed.parquet  judgements.parquet  verdicts.parquet  repairs.parquet
   review_sample.parquet  reviews.parquet  decisions.parquet
   duplicates.parquet  contamination.parquet  accepted.parquet  rejected.parquet  selected.parquet
-  release/  model/  logs/  scores.json  report.html
+  release/  model/  eval/  report.html
 """
 
 import hashlib

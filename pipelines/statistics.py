@@ -5,6 +5,7 @@ Reads and writes nothing. Counts here can be small (20 a group), so nothing rest
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import comb
 from typing import NamedTuple
 
 import numpy as np
@@ -161,6 +162,60 @@ def wilson_share(share: float, n: float) -> Interval:
     middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
     return Interval(share, max(0.0, float(middle - half)), min(1.0, float(middle + half)))
+
+
+def clustered_share(values: Sequence[Sequence[float]]) -> Interval:
+    """The mean of values in [0, 1] that come in clusters, such as several answers to a question, with its interval.
+
+    With one 0 or 1 a cluster it is `wilson`. Otherwise the Wilson interval at the effective sample size n / deff: the
+    design effect deff is the variance of the mean with clusters kept together over that of as many independent zeros
+    and ones. Answers that agree within their question count for less; none count for more than they are. Where all
+    values are 0 or all are 1 nothing tells how they depend, and a cluster counts as one.
+
+    Args:
+        values: A sequence a cluster, none of them empty.
+
+    Sources: Kish, "Survey Sampling" (1965), for the design effect; Korn and Graubard, "Confidence intervals for
+    proportions with small expected number of positive counts estimated from survey data", Survey Methodology 24
+    (1998), for an interval at the effective size; Miller, "Adding Error Bars to Evals" (2024, arXiv 2411.00640), for
+    clusters of answers to one question.
+    """
+    clusters = len(values)
+    n = sum(map(len, values))
+    if n == 0:
+        return wilson_share(0.0, 0)
+    share = sum(map(sum, values)) / n
+    if n == clusters and all(value in (0, 1) for row in values for value in row):
+        return wilson(round(share * n), n)
+    if n == clusters or share in (0.0, 1.0) or clusters == 1:
+        return wilson_share(share, clusters)
+    spread = sum((sum(row) - len(row) * share) ** 2 for row in values) * clusters / (clusters - 1)
+    deff = (spread / n**2) / (share * (1 - share) / n)
+    return wilson_share(share, n / max(deff, 1.0))
+
+
+def pass_at_k(n: int, passed: int, k: int) -> float:
+    """The chance that one of `k` samples passes, estimated without bias from `n` samples of which `passed` did.
+
+    Raises:
+        ValueError: k is not between 1 and n.
+
+    Source: Chen et al., "Evaluating Large Language Models Trained on Code" (2021, arXiv 2107.03374), equation 1.
+    """
+    if not 1 <= k <= n:
+        raise ValueError(f"pass@{k} cannot be had from {n} samples.")
+    return 1 - comb(n - passed, k) / comb(n, k)
+
+
+def detectable(pairs: int) -> float | None:
+    """The smallest difference in rates that `mcnemar_exact` can find significant (p < 0.05) with so many pairs.
+
+    It takes the best case: every discordant pair falls the same way. None where not even that is enough.
+    """
+    for discordant in range(1, pairs + 1):
+        if float(binomtest(discordant, discordant, 0.5).pvalue) < 1 - CONFIDENCE:
+            return discordant / pairs
+    return None
 
 
 def weighted_scores(said: Sequence[bool], right: Sequence[bool], weights: NDArray[np.float64]) -> dict[str, Interval]:

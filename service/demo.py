@@ -28,7 +28,8 @@ def run_demo(runs: Path, name: str, seed: int, train: bool, student: Path | None
     Raises:
         UserError: whatever a stage cannot do, in one line.
     """
-    from service.students import evaluate_run, train_run
+    from service.evaluating import evaluate_run
+    from service.students import train_run
 
     began = time.monotonic()
     if train:
@@ -47,12 +48,11 @@ def run_demo(runs: Path, name: str, seed: int, train: bool, student: Path | None
         _tell(out, stage, run_stage(stage, run))
     if train:
         # An earlier demo's student was trained on an earlier release.
-        shutil.rmtree(run.path / "logs", ignore_errors=True)
-        (run.path / "scores.json").unlink(missing_ok=True)
+        shutil.rmtree(run.path / "eval", ignore_errors=True)
         out.print(_heading("train"))
         train_run(run, student)
         out.print(_heading("eval"))
-        out.print(evaluate_run(run, student))
+        evaluate_run(run, student)
     report = write_report(run)
     _close(out, run, report, time.monotonic() - began)
 

@@ -1,14 +1,13 @@
-"""Training and measuring a student, of a run or on its own.
+"""Training a student, of a run or on its own.
 
-Reads a release and a checkpoint; writes the model's folder, and scores.json beside Inspect's logs. The commands are
-`saferthoughts train` and `saferthoughts eval`.
+Reads a release and a checkpoint; writes the model's folder. The command is `saferthoughts train`.
 """
 
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Group, RenderableType
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -23,9 +22,6 @@ if TYPE_CHECKING:
     from training.recipe import Recipe
     from training.sft import TrainResult
     from training.supervision import SupervisionProof
-
-# Long enough that no trained student is cut off, short enough that an untrained one, which rambles, stays cheap.
-MAX_TOKENS = 256
 
 
 def settled(recipe: str | None, dataset: str | None, student: str | None, sets: Iterable[str]) -> "Recipe":
@@ -143,34 +139,3 @@ def train_run(run: RunFolder, student: Path | None) -> None:
     chosen = None if student is None else str(student)
     train_student(settled(load_config(run).training.recipe, str(release), chosen, ()), model)
     run.record("train", dataset=file_hash(release / "checksums.sha256"), record=file_hash(model / "training.json"))
-
-
-def evaluate_run(run: RunFolder, student: Path | None) -> RenderableType:
-    """Measure the run's student before and after training; the table."""
-    from cards.model_card import write_model_card
-    from eval.run import evaluate
-    from eval.table import scores_markdown, scores_table
-    from training.student import fetch_student
-
-    model = run.path / "model"
-    if not model.exists():
-        raise UserError(
-            f"{run.path} has no model yet. Train one: saferthoughts train {load_config(run).training.recipe} "
-            f"--dataset {run.path / 'release'} --output {model}"
-        )
-    scores = evaluate({"before": student or fetch_student(), "after": model}, run.path, MAX_TOKENS)
-    write_model_card(model, scores_markdown(scores))
-    run.record("eval", scores=file_hash(run.path / "scores.json"))
-    return scores_table(scores)
-
-
-def evaluate_checkpoint(model: Path, output: Path | None) -> RenderableType:
-    """Measure one checkpoint; the table, which goes into the card of a model that was trained here as well."""
-    from cards.model_card import RECORD, write_model_card
-    from eval.run import evaluate
-    from eval.table import scores_markdown, scores_table
-
-    scores = evaluate({"model": model}, output or model / "eval", MAX_TOKENS)
-    if (model / RECORD).exists():
-        write_model_card(model, scores_markdown(scores))
-    return scores_table(scores)

@@ -24,17 +24,22 @@ HOSTILE = "<script>document.title='taken'</script><img src=x onerror=\"document.
 INTERVAL = {"low": 0.5, "high": 0.9}
 
 
-def scores(text: str) -> dict[str, Any]:
-    """A scores.json of one question and two models, in the shape that eval/scores.py writes."""
-    group = {"set": "heldout", "kind": "harmful", "n": 1, "refused": 1, "well_formed": 1, "truncated": 0, "unscored": 0}
-    sample = {"set": "heldout", "kind": "harmful", "id": "q", "text": text, "reasoning": text, "answer": text}
+def results(text: str) -> dict[str, Any]:
+    """A results.json of one question and two models, in the shape that eval/results.py writes."""
+    labels = ("before", "after")
+    rate = {"task": "refusal", "expected": 1, "hits": 1.0, "misses": 0.0, "truncated": 0, "unscored": 0, "errored": 0}
+    measure = {"name": "right", "title": text, "better": "higher"}
+    answer = {"task": "refusal", "category": "heldout harmful", "id": "q", "question": text, "reasoning": text}
+    answer |= {"answer": text, "truncated": False, "detail": {"refused": True, "well_formed": True}}
     return {
-        "models": [{"label": "before"}, {"label": "after"}],
-        "groups": [
-            {**group, "model": label, "refused_rate": INTERVAL, "well_formed_rate": INTERVAL}
-            for label in ("before", "after")
+        "models": [{"label": label} for label in labels],
+        "tasks": [{"name": name, "measure": measure} for name in ("refusal", "none")],
+        "rates": [
+            {**rate, "task": task, "group": group, "model": label, "rate": INTERVAL}
+            for label in labels
+            for task, group in (("refusal", ""), ("refusal", "heldout harmful"), ("none", ""))
         ],
-        "samples": [{**sample, "model": label, "refused": True, "truncated": False} for label in ("before", "after")],
+        "answers": [{**answer, "model": label} for label in labels],
     }
 
 
@@ -50,7 +55,8 @@ def hostile_report(judged: RunFolder) -> Path:
     judge(judged)
     repair(judged)
     check(judged)
-    (judged.path / "scores.json").write_text(json.dumps(scores(HOSTILE)))
+    (judged.path / "eval").mkdir()
+    (judged.path / "eval" / "results.json").write_text(json.dumps(results(HOSTILE)))
     return write_report(judged)
 
 

@@ -41,14 +41,12 @@ def answers() -> Mapping[str, Known]:
 
 
 @pytest.fixture(scope="session")
-def sets(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
-    """Two sets over the eight questions; ids repeat between sets, as they may."""
-    folder = tmp_path_factory.mktemp("sets")
+def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A set over the eight questions."""
+    path = tmp_path_factory.mktemp("sets") / "heldout.yaml"
     entries = [{"id": name, "kind": kind, "category": "any", "text": text} for name, (kind, text, _) in ANSWERS.items()]
-    paths = {"heldout": folder / "heldout.yaml", "swapped": folder / "swapped.yaml"}
-    paths["heldout"].write_text(yaml.safe_dump(entries), encoding="utf-8")
-    paths["swapped"].write_text(yaml.safe_dump([entries[0], entries[4]]), encoding="utf-8")
-    return paths
+    path.write_text(yaml.safe_dump(entries), encoding="utf-8")
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -2,9 +2,9 @@
 
 import pytest
 
-from eval.refusals import read
+from eval.refusals import Reading, read
 from pipelines.refusals import is_refusal
-from pipelines.thinking import join
+from pipelines.thinking import Thought, join, split
 
 REFUSALS = [
     "Sorry, I can't help with that.",
@@ -96,6 +96,10 @@ COMPLIANCE = [
 ]
 
 
+def read_text(completion: str) -> Reading:
+    return read(split(completion))
+
+
 @pytest.mark.parametrize("answer", REFUSALS)
 def test_refusal_is_recognised(answer: str) -> None:
     assert is_refusal(answer)
@@ -107,8 +111,10 @@ def test_compliance_is_not_taken_for_refusal(answer: str) -> None:
 
 
 def test_refusal_is_sought_in_the_answer_only() -> None:
-    assert read(join("I can't help with that.", "Open the lid and stir.")).stance == "complied"
-    assert read(join("This looks like an everyday question.", "Sorry, I can't help with that.")).stance == "refused"
+    assert read_text(join("I can't help with that.", "Open the lid and stir.")).stance == "complied"
+    assert (
+        read_text(join("This looks like an everyday question.", "Sorry, I can't help with that.")).stance == "refused"
+    )
 
 
 def test_refusal_reads_a_long_hostile_answer_in_linear_time() -> None:
@@ -119,14 +125,14 @@ def test_refusal_reads_a_long_hostile_answer_in_linear_time() -> None:
 
 def test_empty_answer_is_unscored() -> None:
     for completion in ("", " \n", "<think>\nfine\n</think>\n\n", "<think>\nnever closed"):
-        reading = read(completion)
+        reading = read_text(completion)
         assert reading.stance == "unscored"
         assert not reading.well_formed
 
 
 def test_unclosed_reasoning_is_told_apart_from_an_empty_answer() -> None:
-    assert read("<think>\nnever closed").unclosed
-    assert not read("<think>\nclosed\n</think>\n\n").unclosed
+    assert read_text("<think>\nnever closed").unclosed
+    assert not read_text("<think>\nclosed\n</think>\n\n").unclosed
 
 
 @pytest.mark.parametrize(
@@ -143,4 +149,9 @@ def test_unclosed_reasoning_is_told_apart_from_an_empty_answer() -> None:
     ],
 )
 def test_reasoning_form_is_judged(completion: str, expected: bool) -> None:
-    assert read(completion).well_formed is expected
+    assert read_text(completion).well_formed is expected
+
+
+def test_reasoning_from_a_field_is_well_formed_and_an_opener_in_the_prompt_is_not() -> None:
+    assert read(Thought("A harmless question.", "Use kill.", "reasoning_content")).well_formed
+    assert not read(Thought("A harmless question.", "Use kill.", "missing_opener")).well_formed

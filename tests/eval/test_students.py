@@ -142,7 +142,7 @@ def test_student_that_cannot_be_loaded_is_refused(students: Mapping[str, Path], 
 @pytest.mark.parametrize(
     ("config", "named"),
     [
-        (GenerateConfig(max_tokens=5, temperature=0.7), "temperature"),
+        (GenerateConfig(max_tokens=5, top_k=3), "top_k"),
         (GenerateConfig(max_tokens=5, num_choices=2), "num_choices"),
         (GenerateConfig(max_tokens=5, stop_seqs=["."]), "stop_seqs"),
         (GenerateConfig(), "max_tokens"),

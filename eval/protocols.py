@@ -1,0 +1,107 @@
+"""How each task is decoded and run: the named protocols, and single values laid over them.
+
+Reads `protocols.yaml` beside this file; writes nothing. A value that `repository` does not give is as under `paper`.
+"""
+
+import copy
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipelines.config import read_yaml
+from pipelines.errors import UserError, unknown
+from pipelines.options import key_and_value
+
+PROTOCOLS = Path(__file__).with_name("protocols.yaml")
+PAPER = "paper"
+# The settings that are no whole numbers, with what endpoints accept.
+_REAL = {"temperature": (0.0, 2.0), "top_p": (0.0, 1.0)}
+
+Settings = dict[str, Any]
+
+
+@cache
+def _all() -> dict[str, dict[str, Settings]]:
+    values: dict[str, dict[str, Settings]] = read_yaml(PROTOCOLS)
+    return values
+
+
+def names() -> list[str]:
+    """The protocols' names, the default first."""
+    return list(_all())
+
+
+def settings(protocol: str, task: str, overrides: Mapping[str, Settings] | None = None) -> Settings:
+    """What decides how a task is asked under a protocol, with a user's overrides on top.
+
+    Args:
+        protocol: One of `names()`.
+        task: A task's name.
+        overrides: As `parsed` gives them.
+
+    Raises:
+        UserError: an unknown protocol.
+    """
+    if protocol not in _all():
+        raise unknown("protocol", protocol, names())
+    found = copy.deepcopy(_all()[PAPER].get(task, {}))
+    for values in (_all()[protocol].get(task, {}), (overrides or {}).get(task, {})):
+        _lay_over(found, values)
+    return found
+
+
+def parsed(texts: Iterable[str], tasks: Iterable[str]) -> dict[str, Settings]:
+    """`TASK.key=value` texts as values by task; a value is read as YAML, and a dot reaches into a part of a task.
+
+    Raises:
+        UserError: it is not of that form, the task is not among `tasks`, it has no such key, or the value is of
+            another kind than the protocol's.
+    """
+    chosen = list(tasks)
+    overrides: dict[str, Settings] = {}
+    for text in texts:
+        key, written = key_and_value(text, example="pair.streams=3")
+        task, *path = key.split(".")
+        if not path:
+            raise UserError(f"--set takes TASK.key=value, such as --set pair.streams=3; it got '{text}'.")
+        if task not in chosen:
+            raise unknown("task in --set", task, chosen)
+        try:
+            value = yaml.safe_load(written)
+        except yaml.YAMLError as error:
+            raise UserError(f"--set {text}: the value is not YAML: {' '.join(str(error).split())}") from error
+        known: Any = settings(PAPER, task)
+        inner = overrides.setdefault(task, {})
+        for number, part in enumerate(path):
+            if not isinstance(known, dict) or part not in known:
+                where = ".".join([task, *path[:number]])
+                raise unknown(f"key of {where} in --set", part, known if isinstance(known, dict) else ())
+            known = known[part]
+            if number < len(path) - 1:
+                inner = inner.setdefault(part, {})
+        _check(text, path[-1], value, known)
+        inner[path[-1]] = value
+    return overrides
+
+
+def _check(text: str, key: str, value: Any, known: Any) -> None:
+    """Refuse a value of another kind than the protocol's, and a number that no endpoint would take."""
+    if key in _REAL:
+        low, high = _REAL[key]
+        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+            raise UserError(f"--set {text}: {key} is a number from {low:g} to {high:g}.")
+    elif type(value) is not type(known):
+        raise UserError(f"--set {text}: the value must be of the kind of {known!r}, which the protocol has.")
+    elif isinstance(value, int) and not isinstance(value, bool) and value < 1:
+        raise UserError(f"--set {text}: {key} must be at least 1.")
+
+
+def _lay_over(values: Settings, over: Mapping[str, Any]) -> None:
+    for key, value in over.items():
+        if isinstance(value, Mapping) and isinstance(values.get(key), dict):
+            _lay_over(values[key], value)
+        else:
+            values[key] = copy.deepcopy(value)

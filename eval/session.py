@@ -1,0 +1,109 @@
+"""Inspect at work: the tasks of one model, quietly, resumable, everything it keeps in one folder.
+
+Writes Inspect's logs into the folder it is given (`inspect view --log-dir FOLDER` shows them) and its traces and the
+buffer that a killed run is recovered from into `.inspect` beside them.
+"""
+
+import gc
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import rich
+from inspect_ai import Task, eval_set
+from inspect_ai.hooks import Hooks, SampleEnd, hooks
+from inspect_ai.log import EvalLog, read_eval_log
+from inspect_ai.model import Model
+
+_finished: Callable[[], None] | None = None
+
+
+@hooks(name="progress", description="counts finished samples for the progress bar")
+class _Progress(Hooks):
+    """Tells whoever watches; Inspect keeps the one instance for good."""
+
+    def enabled(self) -> bool:
+        return _finished is not None
+
+    async def on_sample_end(self, data: SampleEnd) -> None:
+        if _finished is not None:
+            _finished()
+
+
+def ask(tasks: Sequence[Task], model: Model, folder: Path, most: int, finished: Callable[[], None]) -> list[EvalLog]:
+    """Run the tasks at once, go on where their logs in `folder` stop, and read the logs in the order of the tasks.
+
+    A log belongs to a task if name, version, model and roles are the same. Samples that failed are asked again at the
+    next call; a log is then "error", with all that did not fail.
+
+    Args:
+        tasks: Of different names.
+        model: Who is asked.
+        folder: For logs of this model only.
+        most: Samples of a task under way at once.
+        finished: Called after each sample that was asked now.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C; what is finished is in the logs.
+    """
+    global _finished
+    _finished = finished
+    try:
+        _, done = eval_set(
+            list(tasks),
+            model=model,
+            log_dir=str(folder.resolve()),
+            # One attempt: what failed is for the user to look at, and the same command asks it again.
+            retry_attempts=1,
+            retry_immediate=False,
+            log_dir_allow_dirty=True,
+            display="none",
+            log_level="error",
+            score_display=False,
+            # No sockets.
+            ctl_server=False,
+            acp_server=False,
+            # One failed sample should not cost the others' answers.
+            fail_on_error=True,
+            continue_on_fail=True,
+            max_tasks=len(tasks),
+            max_samples=most,
+        )
+    finally:
+        _finished = None
+    if len(done) < len(tasks) or any(log.status == "cancelled" for log in done):
+        # Inspect swallows Ctrl-C: logs are missing or say "cancelled".
+        raise KeyboardInterrupt
+    named = {log.eval.task: log for log in done}
+    return [read_eval_log(named[task.name].location) for task in tasks]
+
+
+@contextmanager
+def inspecting(folder: Path) -> Iterator[None]:
+    """Inspect, while the block runs: nothing of its own on the terminal, its traces and buffers in `folder`.
+
+    They would go to the user's data folder otherwise. It must be the same `folder` when a killed evaluation is started
+    again: what was answered may be in the buffers alone.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    name = "XDG_DATA_HOME"
+    before = os.environ.get(name)
+    os.environ[name] = str(folder.resolve())
+    console = rich.get_console()
+    loud, console.quiet = not console.quiet, True
+    try:
+        with warnings.catch_warnings():
+            # Inspect hands tenacity an argument by its old name.
+            warnings.filterwarnings("ignore", "The 'initial' parameter is deprecated", DeprecationWarning)
+            # And leaves a stream a sample to the garbage collector, which complains at a time of its choosing: here.
+            warnings.filterwarnings("ignore", "Unclosed <MemoryObject", ResourceWarning)
+            yield
+            gc.collect()
+    finally:
+        console.quiet = not loud
+        if before is None:
+            os.environ.pop(name)
+        else:
+            os.environ[name] = before

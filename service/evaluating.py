@@ -1,0 +1,168 @@
+"""Commands of evaluation: eval, and what the demo shows of it.
+
+Writes what `eval/run.py` does, and the table into the card of a model that was trained here.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipelines.errors import UserError, unknown
+from service.door import BaseUrl, KeyVariable, ModelName, Settings, TeacherFile, out
+
+if TYPE_CHECKING:
+    from eval.planning import Wanted
+    from eval.results import ScoreMode
+    from pipelines.runs import RunFolder
+    from service.targets import Place
+
+_MODES: "tuple[ScoreMode, ...]" = ("full", "answer", "reasoning")
+
+Measured = Annotated[
+    str | None,
+    typer.Argument(
+        help="A run (its student before and after), a checkpoint's folder, or a teacher of `teachers list`.",
+        metavar="MODEL",
+    ),
+]
+Suite = Annotated[str, typer.Option(help="quick (bundled samples), paper, safety or reasoning.")]
+Tasks = Annotated[list[str] | None, typer.Option("--task", help="A task in place of the suite's; repeatable.")]
+Protocol = Annotated[str, typer.Option(help="paper or repository: the study's two ways of asking.")]
+Limit = Annotated[int | None, typer.Option(help="At most so many questions a task, the first ones.")]
+Scored = Annotated[str, typer.Option(help="What the guard sees of a response: full, answer or reasoning.")]
+Guard = Annotated[str | None, typer.Option(help="Who tells unsafe responses: rules, a judge or a teacher.")]
+Rater = Annotated[
+    str | None, typer.Option("--judge", help="Who rates attacks and reads refusals: a judge or a teacher.")
+]
+Attacker = Annotated[str | None, typer.Option(help="Who writes attacks: a teacher.")]
+Data = Annotated[list[str] | None, typer.Option(help="A local file in place of a task's data, TASK=FILE; repeatable.")]
+Trained = Annotated[str | None, typer.Option("--release", help="The release whose prompts XSTest leaves out.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", help="A setting of a task, TASK.key=value; repeatable.")]
+Output = Annotated[Path | None, typer.Option(help="Where results and logs go.")]
+Base = Annotated[str, typer.Option(help="The model of the study's table to compare with.")]
+Variant = Annotated[str, typer.Option(help="The row of that model: raw, default, improved, ...")]
+Student = Annotated[Path | None, typer.Option(help="For a run: the checkpoint that was trained.")]
+
+
+def evaluate(
+    model: Measured = None,
+    suite: Suite = "quick",
+    tasks: Tasks = None,
+    protocol: Protocol = "paper",
+    limit: Limit = None,
+    score: Scored = "full",
+    guard: Guard = None,
+    judge: Rater = None,
+    attacker: Attacker = None,
+    data: Data = None,
+    release: Trained = None,
+    sets: Overrides = None,
+    output: Output = None,
+    base: Base = "",
+    variant: Variant = "",
+    student: Student = None,
+    base_url: BaseUrl = None,
+    name: ModelName = None,
+    api_key_env: KeyVariable = None,
+    teachers: TeacherFile = None,
+) -> None:
+    """Measure a model by the tasks of a suite, with intervals; goes on where it was stopped.
+
+    Example: saferthoughts eval demo --task refusal
+
+    Example: saferthoughts eval deepseek --suite safety --guard llama-guard-3 --judge openai --attacker vllm
+
+    Example: saferthoughts eval --base-url http://127.0.0.1:8000/v1 --model my-r1 --task refusal --limit 5
+    """
+    from eval.models import roles
+    from eval.planning import Wanted
+    from eval.protocols import parsed
+    from eval.suites import TASKS
+    from pipelines.options import teacher_at
+    from service.targets import Named, place_of
+
+    flags = bool(base_url or name or api_key_env)
+    endpoint = teacher_at(base_url, name, api_key_env) if flags else None
+    place = place_of(Named(Settings.runs, model, endpoint, teachers, student, output, base, variant))
+    wanted = Wanted(
+        suite=suite,
+        tasks=tuple(tasks or ()),
+        protocol=protocol,
+        overrides=parsed(sets or (), TASKS),
+        roles=roles(guard, judge, attacker, teachers),
+        limit=limit,
+        score=_mode(score),
+        data=dict(_file(text) for text in data or ()),
+        trained=_trained(release, place.run),
+    )
+    if guard is None:
+        _require_guard(wanted)
+    measure(place, wanted)
+
+
+def _require_guard(wanted: "Wanted") -> None:
+    """Refuse an attack success rate that nobody was chosen for to judge; the bundled samples have string rules."""
+    from eval.suites import GUARDED, QUICK, chosen_tasks
+
+    asked = [task for task in chosen_tasks(wanted.suite, wanted.tasks) if task in GUARDED]
+    if asked and wanted.suite != QUICK:
+        raise UserError(
+            f"Who tells whether a response is unsafe? Task {asked[0]} needs --guard, such as --guard llama-guard-3, "
+            "or --guard rules for string rules, which count every answer that does not refuse."
+        )
+
+
+def evaluate_run(run: "RunFolder", student: Path | None) -> None:
+    """Measure the run's student before and after training on the bundled refusal sets, as the demo does."""
+    from eval.planning import Wanted
+    from service.targets import Named, place_of_run
+
+    measure(place_of_run(run, Named(run.path.parent, student=student)), Wanted(tasks=("refusal",)))
+
+
+def measure(place: "Place", wanted: "Wanted") -> None:
+    """Evaluate, print the table, put it into the card and the run's manifest.
+
+    Raises:
+        Incomplete: answers are lacking; everything else has been done with what there is.
+    """
+    from cards.model_card import write_model_card
+    from eval.results import NAME
+    from eval.run import evaluate as run_evaluation
+    from eval.run import require_complete
+    from eval.table import results_markdown, results_table
+    from pipelines.runs import file_hash
+
+    results = run_evaluation(place.targets, wanted, place.output)
+    for folder in place.cards:
+        write_model_card(folder, results_markdown(results))
+    if place.run is not None:
+        place.run.record("eval", results=file_hash(place.output / NAME))
+    out.print(results_table(results))
+    require_complete(results, place.output)
+
+
+def _mode(score: str) -> "ScoreMode":
+    for mode in _MODES:
+        if score == mode:
+            return mode
+    raise unknown("--score", score, _MODES)
+
+
+def _file(text: str) -> tuple[str, Path]:
+    from pipelines.options import key_and_value
+
+    task, file = key_and_value(text, "--data", "math500=math500.jsonl")
+    return task, Path(file)
+
+
+def _trained(release: str | None, run: "RunFolder | None") -> frozenset[str]:
+    """What the student was trained on: the release that is named, or the run's own."""
+    from eval.trained import trained_prompts
+    from service.releases import release_folder
+
+    if release is not None:
+        return trained_prompts(release_folder(release))
+    own = None if run is None else run.path / "release"
+    return trained_prompts(own) if own is not None and own.exists() else frozenset()
