@@ -2,8 +2,10 @@
 
 Each file of eval/tasks/ opens with dataset, metric, protocol and source, and ends with `ENTRY`. Its scorer, named by
 `ENTRY.scorer`, gives each sample one `Score`: value 0 to 1, or `Score.unscored(reason)`; `answer` the answer part;
-metadata with `reasoning`, and `detail` (a dict of the task's own, kept in results.json). A sample's id is stable,
-its metadata has `category`, and `question` where the input is not the dataset's own text.
+metadata with `reasoning`, and `detail` (a dict of the task's own, kept in results.json). Reasoning and answer of what a
+model said are `eval/responses.py`'s `thought_of`. A sample's id is stable, its metadata has `category`, and `question`
+where the input is not the dataset's own text. The task itself applies the settings: Task.epochs, and decoding in
+Task.config; name, version and metadata of the Task are the engine's (`eval/run.py`).
 """
 
 from collections.abc import Callable, Mapping
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from inspect_ai import Task
+from inspect_ai.scorer import Scorer
 
 from eval.results import DataUsed, Measure, ScoreMode
 
@@ -51,7 +54,11 @@ class Built:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A task by name. `roles` are Inspect model roles that it asks; `needs` tells why it cannot run here, or ""."""
+    """A task by name. `roles` are Inspect model roles that it asks; `needs` tells why it cannot run here, or "".
+
+    `rescorer` makes the scorer alone, without the data: what `saferthoughts rescore` scores stored answers with. None
+    for a task whose scores depend on nothing that could be chosen anew.
+    """
 
     name: str
     title: str
@@ -60,3 +67,4 @@ class Entry:
     build: Callable[[Asked], Built]
     roles: Callable[[Asked], tuple[str, ...]] = lambda asked: ()
     needs: Callable[[], str] = lambda: ""
+    rescorer: Callable[[Asked], Scorer] | None = None

@@ -116,7 +116,8 @@ class Rate:
 class Comparison:
     """Two models on the same questions, paired by id. `detectable` is the smallest difference in rates this n can show.
 
-    An answer without a verdict counts as no hit.
+    It is None where not even all of the questions would be enough. An answer without a verdict counts as no hit; of
+    several answers to a question more than half must be hits for the question to be one.
     """
 
     task: str
@@ -124,7 +125,7 @@ class Comparison:
     first: str
     second: str
     test: McNemar
-    detectable: float
+    detectable: float | None
 
 
 @dataclass(frozen=True, slots=True)
