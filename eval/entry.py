@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from inspect_ai import Task
+from inspect_ai.model import GenerateConfig
 from inspect_ai.scorer import Scorer
 
 from eval.results import DataUsed, Measure, ScoreMode
@@ -31,6 +32,7 @@ class Asked:
         limit: At most so many questions, the first ones.
         score: Which part of a response the guard sees.
         guard: The form of the guard behind the model role `guard`: rules, llamaguard, reasoningshield, yes-no.
+        judged: Whether the model role `judge` is there.
         trained: sha256 of prompts (stripped text) that the student was trained on, to be left out where it matters.
     """
 
@@ -40,7 +42,14 @@ class Asked:
     limit: int | None = None
     score: ScoreMode = "full"
     guard: str = "rules"
+    judged: bool = False
     trained: frozenset[str] = frozenset()
+
+    @property
+    def decoding(self) -> GenerateConfig:
+        """How the model that is measured decodes: what the settings say of it."""
+        keys = ("temperature", "top_p", "max_tokens")
+        return GenerateConfig(**{key: self.settings[key] for key in keys if key in self.settings})
 
 
 @dataclass(frozen=True, slots=True)

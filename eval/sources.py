@@ -11,6 +11,7 @@ and gets rows in which those names are set, whatever the file calls them, beside
 import os
 import re
 import urllib.request
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +93,17 @@ def row_id(row: Mapping[str, Any], text: str) -> str:
     """A sample's id: the file's own where it has one, else a hash of the question, the same in every file and task."""
     own = row.get("id", row.get("unique_id"))
     return str(own) if own not in (None, "") else content_id(text)
+
+
+def distinct(ids: Sequence[str], loaded: Loaded) -> None:
+    """Refuse ids that stand twice: an answer could not be told from the other.
+
+    Raises:
+        UserError: one does.
+    """
+    value, count = Counter(ids).most_common(1)[0]
+    if count > 1:
+        raise UserError(f"{loaded.source} has the question '{value}' {count} times. Each may stand once.")
 
 
 def fetch(public: Public) -> tuple[Path, str]:
