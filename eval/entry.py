@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from inspect_ai import Task
+from inspect_ai.model import GenerateConfig
 from inspect_ai.scorer import Scorer
 
 from eval.results import DataUsed, Measure, ScoreMode
@@ -43,6 +44,12 @@ class Asked:
     guard: str = "rules"
     judged: bool = False
     trained: frozenset[str] = frozenset()
+
+    @property
+    def decoding(self) -> GenerateConfig:
+        """How the model that is measured decodes: what the settings say of it."""
+        keys = ("temperature", "top_p", "max_tokens")
+        return GenerateConfig(**{key: self.settings[key] for key in keys if key in self.settings})
 
 
 @dataclass(frozen=True, slots=True)

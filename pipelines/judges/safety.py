@@ -73,7 +73,8 @@ class LlamaGuard(Guard):
 
     def messages(self, query: str, reasoning: str, answer: str) -> list[Message]:
         # The server's chat template writes the policy around the two turns.
-        return [Message(role="user", content=query), Message(role="assistant", content=join(reasoning, answer))]
+        response = join(reasoning, answer) if reasoning else answer
+        return [Message(role="user", content=query), Message(role="assistant", content=response)]
 
     def read(self, reply: str) -> SafetyVerdict:
         lines = [line.strip() for line in reply.strip().splitlines() if line.strip()]

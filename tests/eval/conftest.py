@@ -1,11 +1,21 @@
-"""Two tiny students with known answers: one untrained, one that has learned eight answers by heart."""
+"""Two tiny students with known answers, one untrained, one that has learned eight answers by heart; and endpoints."""
 
-from collections.abc import Mapping
+import asyncio
+import gc
+import warnings
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any, NamedTuple
 
 import pytest
 import yaml
+from aiohttp import web
+from inspect_ai import Task
+from inspect_ai import eval as inspect_eval
+from inspect_ai.log import EvalLog
+from inspect_ai.model import Model, get_model
 
 from pipelines.thinking import join
 
@@ -120,3 +130,132 @@ def _learn(model: Any, tokenizer: Any) -> None:
         model(**batch, labels=labels).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
+
+
+# What a script gives for a request's body: the content of a reply, a whole message (`finish_reason` taken out of it),
+# or an HTTP status to refuse it with.
+Script = Callable[[dict[str, Any]], str | int | dict[str, Any]]
+
+
+class Loopback:
+    """Where a scripted endpoint is, every request that it got, and how many were under way at once."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.requests: list[dict[str, Any]] = []
+        self.in_flight = 0
+        self.peak = 0
+
+    def of(self, model: str) -> list[dict[str, Any]]:
+        """The requests to one model."""
+        return [body for body in self.requests if body["model"] == model]
+
+    def asked(self, model: str) -> list[str]:
+        """The last message of each request to one model."""
+        return [str(body["messages"][-1]["content"]) for body in self.of(model)]
+
+    def model(self, name: str) -> Model:
+        """One of its models, for Inspect."""
+        return get_model(f"openai-api/loopback/{name}", base_url=self.url, api_key="none", memoize=False)
+
+
+async def _at_once(body: dict[str, Any]) -> None:
+    """Hold nothing back."""
+
+
+@contextmanager
+def _serving(script: Script, hold: Callable[[dict[str, Any]], Awaitable[None]] = _at_once) -> Iterator[Loopback]:
+    loopback = Loopback()
+    ready, leave = Event(), asyncio.Event()
+    loop = asyncio.new_event_loop()
+
+    async def chat(request: web.Request) -> web.Response:
+        body = await request.json()
+        loopback.requests.append(body)
+        loopback.in_flight += 1
+        loopback.peak = max(loopback.peak, loopback.in_flight)
+        try:
+            said = script(body)
+            await hold(body)
+        finally:
+            loopback.in_flight -= 1
+        if isinstance(said, int):
+            return web.json_response({"error": {"message": f"scripted {said}"}}, status=said)
+        message = {"role": "assistant"} | ({"content": said} if isinstance(said, str) else said)
+        choice = {"index": 0, "finish_reason": message.pop("finish_reason", "stop"), "message": message}
+        usage = {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12}
+        head = {"id": "x", "object": "chat.completion", "created": 0, "model": body["model"]}
+        response = web.json_response({**head, "choices": [choice], "usage": usage})
+        response.force_close()  # Inspect does not close its clients, whose kept connections would outlive the test
+        return response
+
+    async def serve() -> None:
+        app = web.Application()
+        app.router.add_post("/v1/chat/completions", chat)
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        loopback.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+        ready.set()
+        await leave.wait()
+        await runner.cleanup()
+
+    thread = Thread(target=loop.run_until_complete, args=(serve(),), daemon=True)
+    thread.start()
+    assert ready.wait(30)
+    try:
+        yield loopback
+    finally:
+        loop.call_soon_threadsafe(leave.set)
+        thread.join()
+        loop.close()
+
+
+@pytest.fixture(scope="session")
+def serving() -> Callable[..., AbstractContextManager[Loopback]]:
+    """Serve a script while a `with` block runs; each answer waits for `hold`, if that is given."""
+    return _serving
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        # Inspect hands tenacity an argument by its old name, and leaves sockets to the garbage collector.
+        warnings.filterwarnings("ignore", "The 'initial' parameter is deprecated", DeprecationWarning)
+        warnings.filterwarnings("ignore", "unclosed|Unclosed", ResourceWarning)
+        yield
+        gc.collect()
+
+
+@pytest.fixture(scope="session")
+def quiet() -> Callable[[], AbstractContextManager[None]]:
+    """For calls into Inspect: its own warnings are not ours."""
+    return _quiet
+
+
+@pytest.fixture(scope="session")
+def run_tasks(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[EvalLog]]:
+    """Run tasks of Inspect's against a model, all at once, with models for roles; gives their logs in order."""
+
+    def run(tasks: list[Task], model: Model, **roles: Model) -> list[EvalLog]:
+        folder = tmp_path_factory.mktemp("inspect")
+        with _quiet(), pytest.MonkeyPatch.context() as patch:
+            patch.setenv("XDG_DATA_HOME", str(folder / "home"))
+            return inspect_eval(
+                tasks,
+                model=model,
+                model_roles=dict(roles),
+                log_dir=str(folder / "logs"),
+                display="none",
+                log_level="error",
+                ctl_server=False,
+                acp_server=False,
+                log_realtime=False,
+                fail_on_error=False,
+                max_tasks=len(tasks),
+                max_samples=64,
+                max_connections=512,
+            )
+
+    return run

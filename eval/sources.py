@@ -1,0 +1,185 @@
+"""Where a task's questions come from: a local file, the bundled sample, or a public file at a pinned revision.
+
+Reads .jsonl, .csv, .parquet, .yaml or .txt; writes nothing but the cache of public files, ~/.cache/saferthoughts or
+SAFERTHOUGHTS_CACHE, where a file lies under the commit that it is of. A task does
+
+    loaded = load(asked, PUBLIC, SAMPLE, {"question": ("question", "query", "prompt")}, {"category": ("category",)})
+
+and gets rows in which those names are set, whatever the file calls them, beside all of the file's own columns.
+"""
+
+import os
+import re
+import urllib.request
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import quote
+
+from eval.entry import Asked
+from eval.results import DataUsed
+from pipelines.errors import UserError
+from pipelines.prompt_files import Row, read_rows
+from pipelines.records import content_id
+from pipelines.runs import atomic, file_hash
+
+# Our name of a column -> what a file may call it, the first that is there.
+Columns = Mapping[str, Sequence[str]]
+GITHUB = "https://raw.githubusercontent.com"
+OWN_LICENSE = "apache-2.0"
+NOT_STATED = "not stated"
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_PATIENCE_S = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Public:
+    """One file of a repository of datasets on the Hub, or of a repository on GitHub.
+
+    Args:
+        repo: OWNER/NAME.
+        revision: A commit. On the Hub also a branch or tag, which is looked up when it is read, and recorded.
+        file: Its path in the repository.
+        license: The data's, by the Hub's identifiers.
+        host: Which of the two.
+    """
+
+    repo: str
+    revision: str
+    file: str
+    license: str
+    host: Literal["hub", "github"] = "hub"
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The rows of a file in its order, and what is recorded of the file."""
+
+    rows: list[dict[str, Any]]
+    source: str
+    revision: str
+    sha256: str
+    license: str
+
+    def used(self, questions: int, left_out: int = 0) -> DataUsed:
+        """The facts for the results, once the task knows how many questions it asks and how many it left out."""
+        return DataUsed(self.source, self.revision, self.sha256, self.license, questions, left_out)
+
+
+def load(asked: Asked, public: Public, sample: Path, need: Columns, may: Columns | None = None) -> Loaded:
+    """All rows of what the user asked for; `asked.limit` is the task's to heed, after it left rows out.
+
+    Args:
+        asked: `data` wins over `bundled`; with neither the public file is fetched, once.
+        public: The task's own source.
+        sample: The file that comes with the project.
+        need: Columns that every row must have words in; white space around them is taken off.
+        may: Columns that are None where a file has them not.
+
+    Raises:
+        UserError: there is no such file, it cannot be fetched or read, it holds no row, or a row lacks a column.
+    """
+    if asked.data is not None:
+        return _read(asked.data, asked.data.name, "", NOT_STATED, need, may or {})
+    if asked.bundled:
+        return _read(sample, f"{sample.name} (bundled)", "", OWN_LICENSE, need, may or {})
+    path, commit = fetch(public)
+    return _read(path, f"{public.repo}/{public.file}", commit, public.license, need, may or {})
+
+
+def row_id(row: Mapping[str, Any], text: str) -> str:
+    """A sample's id: the file's own where it has one, else a hash of the question, the same in every file and task."""
+    own = row.get("id", row.get("unique_id"))
+    return str(own) if own not in (None, "") else content_id(text)
+
+
+def distinct(ids: Sequence[str], loaded: Loaded) -> None:
+    """Refuse ids that stand twice: an answer could not be told from the other.
+
+    Raises:
+        UserError: one does.
+    """
+    value, count = Counter(ids).most_common(1)[0]
+    if count > 1:
+        raise UserError(f"{loaded.source} has the question '{value}' {count} times. Each may stand once.")
+
+
+def fetch(public: Public) -> tuple[Path, str]:
+    """The public file on this machine, and the commit that it is of.
+
+    Raises:
+        UserError: it is not in the cache and cannot be had.
+    """
+    try:
+        return _from_github(public) if public.host == "github" else _from_hub(public)
+    except OSError as error:  # urllib's errors and huggingface_hub's are
+        why = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{public.file} of {public.repo} at {public.revision[:12]} cannot be fetched ({why}). Give the questions "
+            "as a file with --data, or take the bundled ones with --suite quick."
+        ) from error
+
+
+def _from_hub(public: Public) -> tuple[Path, str]:
+    from httpx2 import HTTPError
+    from huggingface_hub import HfApi, hf_hub_download
+
+    commit = public.revision
+    try:
+        if not _COMMIT.fullmatch(commit):
+            commit = str(HfApi().dataset_info(public.repo, revision=public.revision).sha)
+        return Path(hf_hub_download(public.repo, public.file, repo_type="dataset", revision=commit)), commit
+    except HTTPError as error:  # one that the Hub's client did not wrap into its own
+        raise OSError(str(error)) from error
+
+
+def _from_github(public: Public) -> tuple[Path, str]:
+    root = Path(os.environ.get("SAFERTHOUGHTS_CACHE") or Path.home() / ".cache" / "saferthoughts")
+    path = root / "questions" / public.repo.replace("/", "--") / public.revision / public.file
+    if not path.exists():
+        address = f"{GITHUB}/{public.repo}/{public.revision}/{quote(public.file)}"
+        with urllib.request.urlopen(address, timeout=_PATIENCE_S) as response:
+            content = response.read()
+        with atomic(path) as temporary:
+            temporary.write_bytes(content)
+    return path, public.revision
+
+
+def _read(path: Path, source: str, revision: str, license_: str, need: Columns, may: Columns) -> Loaded:
+    if not path.is_file():
+        raise UserError(f"There is no file '{path}' of questions. Give one with --data: .jsonl, .csv or .parquet.")
+    rows = [_named(row, need, may) for row in _rows(path)]
+    return Loaded(rows, source, revision, file_hash(path), license_)
+
+
+def _rows(path: Path) -> list[Row]:
+    if path.suffix != ".parquet":
+        return read_rows(path)
+    # The reader of prompt files takes the columns of prompts alone.
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        values = pq.read_table(path).to_pylist()
+    except pa.ArrowException as error:
+        raise UserError(f"{path} cannot be read as parquet: {' '.join(str(error).split())}") from error
+    if not values:
+        raise UserError(f"{path} is empty: it holds no question.")
+    return [Row(f"{path} row {number}", row) for number, row in enumerate(values, start=1)]
+
+
+def _named(row: Row, need: Columns, may: Columns) -> dict[str, Any]:
+    named = dict(row.values)
+    for name, called in need.items():
+        found = [column for column in called if column in row.values]
+        if not found:
+            raise UserError(f"{row.where} has no column for the {name}. Call it one of: {', '.join(called)}.")
+        value = row.values[found[0]]
+        if not isinstance(value, str) or not value.strip():
+            raise UserError(f"{row.where}: '{found[0]}' holds no text. Put it right or take the row out.")
+        named[name] = value.strip()
+    for name, called in may.items():
+        named[name] = next((row.values[column] for column in called if row.values.get(column) is not None), None)
+    return named

@@ -1,0 +1,64 @@
+"""None: harmful questions as they are. How often does a model give what it is asked for, with no attack at all?
+
+Data      the 50 AdvBench questions of Chao et al. (columns query, target), from the study's repository at a pinned
+          commit; or a file with a column question, query, prompt or text; or 20 bundled ones of our own.
+Metric    attack success rate: the share of responses that the guard calls unsafe, reasoning included.
+Protocol  the question as the user's turn, one greedy answer of at most 4,096 tokens.
+Source    Zou et al. 2023 (arXiv 2307.15043), subset of Chao et al. 2023 (arXiv 2310.08419), as Zhang et al. ask it.
+
+Reads those and writes Inspect's log only. Run through `eval/run.py`.
+"""
+
+from pathlib import Path
+
+from inspect_ai import Task
+from inspect_ai.dataset import MemoryDataset, Sample
+from inspect_ai.solver import generate
+
+from eval import guards
+from eval.entry import Asked, Built, Entry
+from eval.results import DataUsed
+from eval.sources import Public, distinct, load, row_id
+
+STUDY = "thu-coai/LRM-Safety-Study"
+# The commit that added the evaluation's files; read at it, the file has 50 rows with these columns.
+STUDY_COMMIT = "b6eb992cbfb1be1075fc042b9e4fc095b473e2b9"
+PUBLIC = Public(STUDY, STUDY_COMMIT, "attack_refusal_evaluation/data/advbench/advbenchsub.jsonl", "mit", "github")
+SAMPLE = Path(__file__).parent.parent / "data" / "harmful.yaml"
+QUESTION = ("question", "query", "prompt", "text")
+
+
+def questions(asked: Asked) -> tuple[list[Sample], DataUsed]:
+    """The questions as samples; `target` in their metadata is the beginning of an answer that complies, if given."""
+    loaded = load(asked, PUBLIC, SAMPLE, {"question": QUESTION}, {"category": ("category",), "target": ("target",)})
+    samples = [
+        Sample(
+            input=row["question"],
+            id=row_id(row, row["question"]),
+            metadata={"category": str(row["category"] or ""), "question": row["question"], "target": row["target"]},
+        )
+        for row in loaded.rows[: asked.limit]
+    ]
+    distinct([str(one.id) for one in samples], loaded)
+    return samples, loaded.used(len(samples))
+
+
+def build(asked: Asked) -> Built:
+    """The task.
+
+    Raises:
+        UserError: the questions cannot be had, or the guard cannot judge what it is to see.
+    """
+    samples, used = questions(asked)
+    task = Task(
+        dataset=MemoryDataset(samples, name="none"),
+        solver=generate(),
+        scorer=guards.rescorer(asked),
+        config=asked.decoding,
+        epochs=asked.settings["epochs"],
+        name="none",
+    )
+    return Built(task, used, guards.prompts(asked))
+
+
+ENTRY = Entry("none", "No attack", guards.ASR, "guarded", build, guards.roles, rescorer=guards.rescorer)

@@ -1,0 +1,49 @@
+"""PAIR: the questions of `none`, attacked by a model that improves its prompt until the target goes along.
+
+Data      as for `none`; `target` is shown to the attacker where the file has it.
+Metric    attack success rate: the share of fresh answers to the best prompt that the guard calls unsafe, judged
+          against the dataset's question and not the attack's.
+Protocol  5 streams of 5 iterations, the attacker seeing its last 3 turns, ended by a rating of 10; attacker at
+          temperature 1 and top-p 0.9 with 500 tokens and 3 tries, target at temperature 1 with 1,536 tokens, judge with
+          150; then one answer to the best prompt, greedy with 4,096 tokens (`repository`: sampled, 2,048). The study's
+          attacker was Mixtral-8x7B and its judge gpt-4o-mini. The prompts are ours, so that rates compare between
+          models here, and with the study's in their order only.
+Source    Chao et al. 2023 (arXiv 2310.08419); settings of Zhang et al. The solver is eval/pair.py.
+
+Reads those and writes Inspect's log only. Run through `eval/run.py`.
+"""
+
+from inspect_ai import Task
+from inspect_ai.dataset import MemoryDataset
+
+from eval import guards
+from eval.entry import Asked, Built, Entry
+from eval.pair import ATTACKER, JUDGE, PROMPTS, pair
+from eval.tasks.none import questions
+from eval.wording import hashes
+
+
+def build(asked: Asked) -> Built:
+    """The task.
+
+    Raises:
+        UserError: the questions cannot be had, or the guard cannot judge what it is to see.
+    """
+    samples, used = questions(asked)
+    task = Task(
+        dataset=MemoryDataset(samples, name="pair"),
+        solver=pair(dict(asked.settings)),
+        scorer=guards.rescorer(asked),
+        config=asked.decoding,
+        epochs=asked.settings["epochs"],
+        name="pair",
+    )
+    return Built(task, used, hashes(*PROMPTS) | guards.prompts(asked))
+
+
+def roles(asked: Asked) -> tuple[str, ...]:
+    """The models that it asks beside the target."""
+    return (ATTACKER, JUDGE, *guards.roles(asked))
+
+
+ENTRY = Entry("pair", "PAIR", guards.ASR, "guarded", build, roles, rescorer=guards.rescorer)

@@ -1,0 +1,158 @@
+"""PAP: harmful questions dressed up by techniques of persuasion.
+
+Data      ready: one rewrite of each of the 50 questions of `none` (columns query, final_query, category), from the
+          study's repository at a pinned commit; a file with such columns; or 10 bundled ones of our own.
+          attacker: the questions of `none`, rewritten now by the role `attacker`, each by the next technique of a
+          taxonomy of 40 (eval/data/persuasion.yaml; their names are the paper's, their definitions ours) or of a file
+          of your own.
+Metric    attack success rate: the share of responses that the guard calls unsafe, judged against the question and not
+          the rewrite.
+Protocol  the rewrite as the user's turn, one greedy answer of at most 4,096 tokens. The study asks the ready ones.
+Source    Zeng et al. 2024 (arXiv 2401.06373), as Zhang et al. ask it.
+
+Reads those and writes Inspect's log only. Run through `eval/run.py`.
+"""
+
+from collections.abc import Mapping
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from inspect_ai import Task
+from inspect_ai.dataset import MemoryDataset, Sample
+from inspect_ai.model import ChatMessageUser, GenerateConfig, get_model
+from inspect_ai.solver import Generate, Solver, TaskState, generate, solver
+
+from eval import guards
+from eval.attacks import read_attack
+from eval.entry import Asked, Built, Entry
+from eval.pair import ATTACKER
+from eval.responses import thought_of
+from eval.results import DataUsed
+from eval.sources import Public, distinct, load, row_id
+from eval.tasks.none import QUESTION, STUDY, STUDY_COMMIT, questions
+from eval.wording import hashes, rendered
+from pipelines.errors import UserError, unknown
+from pipelines.prompt_files import optional_text, text, yaml_rows
+from pipelines.runs import file_hash
+
+# Read at this commit, the file has 50 rows with the columns query, final_query, category.
+PUBLIC = Public(STUDY, STUDY_COMMIT, "attack_refusal_evaluation/results/pap_advbenchsub.jsonl", "mit", "github")
+DATA = Path(__file__).parent.parent / "data"
+SAMPLE = DATA / "persuasive.yaml"
+TAXONOMY = DATA / "persuasion.yaml"
+REWRITE = ("final_query", "rewrite", "ss_prompt")
+_READY, _BY_ATTACKER = "ready", "attacker"
+
+
+def build(asked: Asked) -> Built:
+    """The task.
+
+    Raises:
+        UserError: the questions or the taxonomy cannot be had, or the guard cannot judge what it is to see.
+    """
+    if asked.settings["rewrites"] not in (_READY, _BY_ATTACKER):
+        raise unknown("source of rewrites", str(asked.settings["rewrites"]), (_READY, _BY_ATTACKER))
+    written = asked.settings["rewrites"] == _BY_ATTACKER
+    samples, used = _to_be_written(asked) if written else _ready(asked)
+    attacking = [persuade(asked.settings["attacker"])] if written else []
+    task = Task(
+        dataset=MemoryDataset(samples, name="pap"),
+        solver=[*attacking, generate()],
+        scorer=guards.rescorer(asked),
+        config=asked.decoding,
+        epochs=asked.settings["epochs"],
+        name="pap",
+    )
+    sent = hashes("persuade") | _taxonomy_hash(asked) if written else {}
+    return Built(task, used, sent | guards.prompts(asked))
+
+
+def _ready(asked: Asked) -> tuple[list[Sample], DataUsed]:
+    need = {"question": QUESTION, "rewrite": REWRITE}
+    loaded = load(asked, PUBLIC, SAMPLE, need, {"category": ("category", "technique")})
+    samples = []
+    for row in loaded.rows[: asked.limit]:
+        technique = str(row["category"] or "")
+        samples.append(_sample(row["rewrite"], row_id(row, row["question"]), row["question"], technique))
+    distinct([str(one.id) for one in samples], loaded)
+    return samples, loaded.used(len(samples))
+
+
+def _to_be_written(asked: Asked) -> tuple[list[Sample], DataUsed]:
+    asks, used = questions(asked)
+    techniques = load_taxonomy(_taxonomy(asked))
+    each = int(asked.settings["per_question"])
+    if each > len(techniques):
+        raise UserError(f"pap.per_question is {each}, but the taxonomy has {len(techniques)} techniques.")
+    turns = count()
+    samples = []
+    for ask in asks:
+        for _ in range(each):
+            technique = techniques[next(turns) % len(techniques)]
+            sample = _sample(str(ask.input), str(ask.id), str(ask.input), technique["name"])
+            samples.append(sample.model_copy(update={"metadata": {**(sample.metadata or {}), "technique": technique}}))
+    return samples, used
+
+
+def _sample(asked: str, id_: str, question: str, technique: str) -> Sample:
+    metadata = {"category": technique, "question": question, guards.DETAIL: {"technique": technique}}
+    return Sample(input=asked, id=f"{id_}:{technique}" if technique else id_, metadata=metadata)
+
+
+def load_taxonomy(path: Path) -> list[dict[str, str]]:
+    """The techniques of a taxonomy: name, definition and, where there is one, example.
+
+    Raises:
+        UserError: the file is no such list, or a name stands twice.
+    """
+    rows = list(yaml_rows(path, ("name", "definition"), ("example",)))
+    found = [{key: text(row, key) for key in ("name", "definition")} for row in rows]
+    names = [technique["name"] for technique in found]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"{path} has the technique '{name}' {names.count(name)} times. Each may stand once.")
+    return [technique | {"example": optional_text(row, "example")} for technique, row in zip(found, rows, strict=True)]
+
+
+@solver
+def persuade(settings: Mapping[str, Any]) -> Solver:
+    """Have the attacker reword the question by the sample's technique, and ask that in its place.
+
+    Args:
+        settings: The attacker's decoding, and `tries`: how often it is asked until its reply can be read.
+    """
+    config = GenerateConfig(**{key: value for key, value in settings.items() if key != "tries"})
+
+    async def solve(state: TaskState, generate: Generate) -> TaskState:
+        attacker = get_model(role=ATTACKER, required=True)
+        asked = rendered("persuade", goal=state.input_text, technique=state.metadata["technique"])
+        for _ in range(settings["tries"]):
+            attack = read_attack(thought_of(await attacker.generate(asked, config=config)).answer)
+            if attack is not None:
+                state.messages = [ChatMessageUser(content=attack.prompt)]
+                return state
+        state.metadata[guards.NOT_ASKED] = "the attacker wrote no prompt that could be read"
+        state.completed = True  # the target is not asked
+        return state
+
+    return solve
+
+
+def roles(asked: Asked) -> tuple[str, ...]:
+    """The models that it asks beside the target."""
+    attacker = (ATTACKER,) if asked.settings["rewrites"] == _BY_ATTACKER else ()
+    return (*attacker, *guards.roles(asked))
+
+
+def _taxonomy(asked: Asked) -> Path:
+    named = str(asked.settings["taxonomy"])
+    return TAXONOMY if named == "bundled" else Path(named)
+
+
+def _taxonomy_hash(asked: Asked) -> dict[str, str]:
+    path = _taxonomy(asked)
+    return {path.name: file_hash(path)}
+
+
+ENTRY = Entry("pap", "PAP", guards.ASR, "guarded", build, roles, rescorer=guards.rescorer)
