@@ -48,6 +48,7 @@ from service.door import (
 )
 from service.evaluating import evaluate
 from service.judging import judge_app
+from service.reporting import report_app
 from service.reviewing import review_app
 from service.tools import doctor, ledger_app, rehearse, student_app, teachers_app
 
@@ -330,12 +331,7 @@ def chat(
 app.command(name="eval")(evaluate)
 
 
-@app.command()
-def report(name: RunName) -> None:
-    """Write runs/RUN/report.html from what the run has so far."""
-    from curation.report import write_report
-
-    say(str(write_report(open_run(name))))
+app.add_typer(report_app, name="report")
 
 
 @app.command()

@@ -18,15 +18,20 @@ _WORDS = [label.replace("_", " ") for label in RATES]
 
 def charts_of(figures: dict[str, Any]) -> dict[str, str]:
     """An SVG for each chart that the run has figures for: patterns, lengths, survival."""
-    return {name: _svg(chart) for name, chart in _drawn(figures).items()}
+    return {name: svg_of(chart) for name, chart in _drawn(figures).items()}
 
 
 def plot_files(figures: dict[str, Any]) -> dict[str, bytes]:
-    """The same charts on white as files by name: an SVG and a PNG of twice its size each."""
+    """The same charts as files by name."""
+    return files_of(_drawn(figures))
+
+
+def files_of(charts: dict[str, Any]) -> dict[str, bytes]:
+    """Altair's charts on white as files by name: an SVG and a PNG of twice its size each."""
     import vl_convert
 
     files = {}
-    for name, chart in _drawn(figures).items():
+    for name, chart in charts.items():
         drawn = chart.configure(background="white", font="sans-serif", padding=12).configure_view(stroke=None).to_dict()
         files[f"{name}.svg"] = _renumbered(str(vl_convert.vegalite_to_svg(drawn))).encode()
         files[f"{name}.png"] = bytes(vl_convert.vegalite_to_png(drawn, scale=2))
@@ -48,7 +53,8 @@ def _drawn(figures: dict[str, Any]) -> dict[str, Any]:
     return {name: chart for name, chart in charts.items() if chart is not None}
 
 
-def _svg(chart: Any) -> str:
+def svg_of(chart: Any) -> str:
+    """An Altair chart as SVG text to stand in a page, whose style sheet gives its words and axes their colour."""
     import vl_convert
 
     # Room at the sides: the reader's font may be wider than the one measured here.

@@ -67,6 +67,16 @@ class Stages(TyperGroup):
         return super().get_command(ctx, cmd_name)
 
 
+class Shortened(Stages):
+    """A group whose command `run` need not be named: `judge RUN` is `judge run RUN`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the command's name in where it was left out."""
+        if args and args[0] not in (*self.commands, "--help"):
+            args = ["run", *args]
+        return list(super().parse_args(ctx, args))
+
+
 def group(help_text: str, kind: type[Stages] = Stages) -> typer.Typer:
     """A group of commands that prints no local variables in its tracebacks."""
     return typer.Typer(

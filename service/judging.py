@@ -2,30 +2,20 @@
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
-from service.door import JudgeNames, MaxCost, MaxTokens, RunName, Stages, VoteRule, group, open_run, out, say
+from service.door import JudgeNames, MaxCost, MaxTokens, RunName, Shortened, VoteRule, group, open_run, out, say
 
 if TYPE_CHECKING:
     from pipelines.judges.scoring import LabelScore
     from pipelines.statistics import Interval
 
 
-class _Judging(Stages):
-    """A group whose first command need not be named: `judge RUN` is `judge run RUN`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put the command's name in where it was left out."""
-        if args and args[0] not in (*self.commands, "--help"):
-            args = ["run", *args]
-        return list(super().parse_args(ctx, args))
-
-
-judge_app = group("Look for the five risky patterns, unsafe rows and refusals: judge RUN.", _Judging)
+judge_app = group("Look for the five risky patterns, unsafe rows and refusals: judge RUN.", Shortened)
 
 
 @judge_app.command(name="run")
