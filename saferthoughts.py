@@ -293,13 +293,13 @@ def train(
 
     Example: saferthoughts train smollm2-135m-cpu --dataset runs/demo/release --output runs/demo/model
     """
-    from service.students import check_training, settled, train_student, train_sweep
+    from service.students import check_training, settled, train_student
 
     if sweep is not None:
+        from service.sweeping import train_sweep
+
         if output is None or check_only or push is not None:
-            raise UserError(
-                "A sweep needs --output FOLDER, and goes without --check and --push: those are for one model."
-            )
+            raise UserError("A sweep needs --output FOLDER; --check and --push are for a single recipe.")
         train_sweep(sweep, recipe, dataset, student, sets or [], output, launch)
         return
     chosen = settled(recipe, dataset, student, sets or [])

@@ -1,16 +1,18 @@
 """What our recipe's levers are worth: trained tokens a second beside a plain SFTTrainer script like the study's.
 
-Makes a small release with the rehearsal teacher, so that rows have a release's lengths, and trains the bundled student
-on it for some steps, each way in a process of its own: plain (padding, rows in random order, gradient checkpointing),
-then one lever after the other, then all. On a GPU, random weights in the shapes of Qwen2-1.5B and 7B take its place.
+Makes a release with the rehearsal teacher, so that rows have a release's lengths, and trains a student for one epoch on
+the same rows each way (`benchmarks.training_ways`): plain, with one lever, with several. Each way is a process of its
+own, and all of them run in turn, round by round; ratios are of neighbours in one round, their median is told. On a CPU
+the student is the bundled one; on a GPU random weights in the shapes of Qwen2-1.5B and 7B.
 
-    python -m benchmarks.training [--steps 6] [--quick]
+    python -m benchmarks.training [--rounds 2] [--rows 12] [--quick]
 
 Prints a table, and last one line of JSON.
 """
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -20,167 +22,105 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-_MIXTURE = {"default": 24, "improved": 24, "short": 24, "benign": 24}
-_PLAIN: dict[str, Any] = {"packing": False, "gradient_checkpointing": True, "grouped": False}
-_LEVERS: dict[str, dict[str, Any]] = {
-    "plain": {},
-    "rows of like length together": {"grouped": True},
-    "packing": {"packing": True},
-    "no gradient checkpointing": {"gradient_checkpointing": False},
-    "ours": {"packing": True, "gradient_checkpointing": False},
-}
+from benchmarks.training_ways import SCALES, WAYS
+
+# What the recipe of that student does.
+OURS = {"smollm2-135m": "grouping, no checkpointing", "qwen2-1.5b": "packing", "qwen2-7b": "packing"}
+_PER_KIND = 30
+
+# Rounds of figures, by way.
+Found = dict[str, list[dict[str, Any]]]
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="Trained tokens a second, lever by lever.")
-    parser.add_argument("--steps", type=int, default=6, help="measured steps each way, after one that is not")
-    parser.add_argument("--quick", action="store_true", help="two steps, plain and ours only, under 50 s")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
-    parser.add_argument("--release", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rows", type=int, default=12, help="rows of each of four configurations, 30 at most")
+    parser.add_argument("--quick", action="store_true", help="three rows of each, plain and ours only, under 50 s")
     options = parser.parse_args()
-    if options.one is not None:
-        print(json.dumps(one_way(options.release, {**_PLAIN, **_LEVERS[options.one]}, options.steps)))
-        return
-    steps = 2 if options.quick else options.steps
-    ways = ("plain", "ours") if options.quick else tuple(_LEVERS)
+    rounds, rows = (1, 3) if options.quick else (options.rounds, options.rows)
+    gpu = _gpu()
+    figures: dict[str, Any] = {"device": gpu or "cpu", "rounds": rounds}
     with tempfile.TemporaryDirectory() as folder:
-        release = made(Path(folder))
-        found = {way: apart(release, way, steps) for way in ways}
-    show(found)
-    plain, ours = found["plain"], found["ours"]
-    figures = {
-        "tokens_per_s_vs_plain_sft": round(ours["tokens_per_s"] / plain["tokens_per_s"], 3),
-        "label_share": round(ours["label_share"], 4),
-        "steps": steps,
-        "tokens_per_s": {way: round(one["tokens_per_s"], 1) for way, one in found.items()},
-        "device": ours["device"],
-    }
-    if ours["device"] != "cpu":
-        figures["mfu"] = round(ours["mfu"], 3)
+        release = made_release(Path(folder), 6 if options.quick else _PER_KIND)
+        for name in ("qwen2-1.5b", "qwen2-7b") if gpu else ("smollm2-135m",):
+            ours = OURS[name]
+            ways = ("plain", ours) if options.quick else tuple(WAYS)
+            found = rounds_of(release, Path(folder), name, ways, rounds, rows)
+            show(name, found, with_mfu=gpu is not None)
+            # The last one is the JSON's: on a GPU the larger.
+            figures |= {
+                "student": name,
+                "tokens_per_s_vs_plain_sft": round(ratio(found, ours), 3),
+                "label_share": round(found[ours][0]["label_share"], 4),
+                "mfu": round(_middle(found, ours, "mfu"), 3) if gpu else None,
+                "levers": {way: round(ratio(found, way), 3) for way in found},
+            }
+    if gpu is None:
+        print("There was no GPU: Qwen2-1.5B and 7B were not measured, and mfu is null.")
     print(json.dumps(figures))
 
 
-def made(folder: Path) -> Path:
+def _gpu() -> str | None:
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
+
+
+def made_release(folder: Path, prompts: int) -> Path:
     """A release of the rehearsal teacher's."""
     command = [sys.executable, "-m", "saferthoughts", "--runs", str(folder), "run", "bench", "--teacher", "rehearsal"]
-    command += [
-        "--harmful",
-        "30",
-        "--benign",
-        "30",
-        "--variant",
-        "default",
-        "--variant",
-        "improved",
-        "--variant",
-        "short",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(done.stderr)
+    command += ["--harmful", str(prompts), "--benign", str(prompts)]
+    for variant in ("default", "improved", "short"):
+        command += ["--variant", variant]
+    _run(command)
     return folder / "bench" / "release"
 
 
-def apart(release: Path, way: str, steps: int) -> dict[str, Any]:
-    """One way in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.training", "--one", way, "--release", str(release)]
-    done = subprocess.run([*command, "--steps", str(steps)], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(done.stderr)
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+def rounds_of(release: Path, folder: Path, name: str, ways: tuple[str, ...], rounds: int, rows: int) -> Found:
+    """Every way once a round."""
+    from benchmarks.training_ways import made_student
+
+    student = made_student(name, folder)
+    found: Found = {way: [] for way in ways}
+    for _ in range(rounds):
+        for way in ways:
+            module = [sys.executable, "-m", "benchmarks.training_ways"]
+            said = _run([*module, str(release), str(student), name, way, str(rows)])
+            found[way].append(json.loads(said.splitlines()[-1]))
     return found
 
 
-def one_way(release: Path, settings: dict[str, Any], steps: int) -> dict[str, Any]:
-    """Train for some steps; labelled tokens a second, the first step left out."""
-    import time
-
-    import torch
-    from transformers import TrainerCallback
-
-    from training.mixture import draw
-    from training.order import SeededOrder
-    from training.plan import flops_of, peak_flops
-    from training.quiet import quiet
-    from training.recipe import Recipe
-    from training.sft import build_trainer
-    from training.student import fetch_student
-
-    grouped = settings.pop("grouped")
-    # A packed sequence holds about as many tokens as four rows of the plain way.
-    size = {"batch_size": 1, "max_length": 1024} if settings["packing"] else {"batch_size": 4, "max_length": 1024}
-    recipe = Recipe.model_validate(
-        {
-            "mixture": _MIXTURE,
-            "chat_template": "smollm2",
-            "report_to": "none",
-            "checkpoint_minutes": 0,
-            **size,
-            **settings,
-        }
-    )
-    student = fetch_student()
-
-    class Clock(TrainerCallback):
-        def __init__(self) -> None:
-            self.ends: list[float] = []
-
-        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            self.ends.append(time.perf_counter())
-
-    with quiet(), tempfile.TemporaryDirectory() as work:
-        rows = draw(release, _MIXTURE, recipe.seed, Path(work)).rows
-        trainer = build_trainer(recipe, rows, student, Path(work) / "trainer")
-        held: Any = trainer.train_dataset
-        if not grouped and not recipe.packing:
-            lengths = [len(ids) for ids in held["input_ids"]]
-            trainer._get_train_sampler = lambda *_: SeededOrder(lengths, 1, recipe.seed, grouped=False)  # type: ignore[method-assign]
-        counted: list[tuple[int, int]] = []
-        collate = trainer.data_collator
-
-        def counting(features: Any) -> Any:
-            batch = collate(features)
-            counted.append((int((batch["labels"] != -100).sum()), int(batch["labels"].numel())))
-            return batch
-
-        trainer.data_collator = counting
-        trainer.args.max_steps = steps + 1
-        clock = Clock()
-        trainer.add_callback(clock)
-        trainer.train()
-        model: Any = trainer.model
-        device = str(model.device.type)
-        parameters = sum(p.numel() for p in model.parameters())
-    seconds = clock.ends[-1] - clock.ends[0]
-    measured = counted[1 : steps + 1]
-    labelled, held_tokens = sum(one[0] for one in measured), sum(one[1] for one in measured)
-    peak = peak_flops(device, recipe.bf16)
-    del torch
-    return {
-        "tokens_per_s": labelled / seconds,
-        "label_share": labelled / held_tokens,
-        "seconds_a_step": seconds / steps,
-        "mfu": flops_of(parameters, parameters, held_tokens) / seconds / peak,
-        "device": device,
-    }
+def _run(command: list[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    return done.stdout
 
 
-def show(found: dict[str, dict[str, Any]]) -> None:
+def ratio(found: Found, way: str) -> float:
+    """Trained tokens a second over the plain way's of the same round; the median of the rounds."""
+    pairs = zip(found[way], found["plain"], strict=True)
+    return float(statistics.median(one["tokens_per_s"] / plain["tokens_per_s"] for one, plain in pairs))
+
+
+def _middle(found: Found, way: str, key: str) -> float:
+    return float(statistics.median(one[key] for one in found[way]))
+
+
+def show(name: str, found: Found, with_mfu: bool) -> None:
     """The figures as a table."""
-    table = Table(title="training", box=None)
-    for name in ("way", "trained tokens/s", "ratio", "labelled share of a batch", "s a step"):
-        table.add_column(name, justify="left" if name == "way" else "right")
-    for way, one in found.items():
-        ratio = one["tokens_per_s"] / found["plain"]["tokens_per_s"]
-        figures = (
-            f"{one['tokens_per_s']:.1f}",
-            f"{ratio:.2f}",
-            f"{one['label_share']:.0%}",
-            f"{one['seconds_a_step']:.2f}",
-        )
-        table.add_row(way, *figures)
-    Console().print(table)
+    table = Table(title=f"{name}, {found['plain'][0]['rows']} rows, batches of {SCALES[name].batch_size}", box=None)
+    columns = ["way", "trained tokens/s, by round", "ratio", "padding", "tokens a step", "s a step"]
+    for column in [*columns, "MFU"] if with_mfu else columns:
+        table.add_column(column, justify="left" if column == "way" else "right")
+    for way in found:
+        rates = ", ".join(f"{one['tokens_per_s']:.1f}" for one in found[way])
+        cells = [way, rates, f"{ratio(found, way):.2f}", f"{found[way][0]['padding']:.0%}"]
+        cells += [f"{found[way][0]['tokens_a_step']:.0f}", f"{_middle(found, way, 'seconds_a_step'):.2f}"]
+        table.add_row(*cells, *([f"{_middle(found, way, 'mfu'):.0%}"] if with_mfu else []))
+    Console(width=120).print(table)
 
 
 if __name__ == "__main__":

@@ -24,8 +24,8 @@ class StudentTrainer(SFTTrainer):  # type: ignore[misc,unused-ignore]
     """
 
     def __init__(self, *, rows_at_once: int, grouped: bool, **settings: Any) -> None:
-        self._rows_at_once = rows_at_once
-        self._grouped = grouped
+        self.rows_at_once = rows_at_once
+        self.grouped = grouped
         self._begun = time.monotonic()
         self._labelled = 0
         self._held = 0
@@ -41,7 +41,7 @@ class StudentTrainer(SFTTrainer):  # type: ignore[misc,unused-ignore]
     def _get_train_sampler(self, train_dataset: Any = None) -> SeededOrder:
         held: Any = self.train_dataset if train_dataset is None else train_dataset
         lengths = [len(ids) for ids in held["input_ids"]]
-        return SeededOrder(lengths, self._rows_at_once, int(self.args.seed), grouped=self._grouped)
+        return SeededOrder(lengths, self.rows_at_once, int(self.args.seed), grouped=self.grouped)
 
     def get_batch_samples(self, *arguments: Any, **options: Any) -> Any:
         """The batches of the next step, which begins here: its clock and its tokens are taken."""

@@ -89,9 +89,11 @@ def members_of(
         key = made.model_dump_json()
         known = found.get(key)
         if known is None:
-            found[key] = Member(_name(values), made, {grid: values})
+            name = _name(values)
+            taken = sum(member.name.partition("~")[0] == name for member in found.values())
+            found[key] = Member(f"{name}~{taken + 1}" if taken else name, made, {grid: values})
         else:
-            found[key] = replace(known, grids={grid: values, **known.grids})
+            found[key] = replace(known, grids={**known.grids, grid: known.grids.get(grid, values)})
     if None in {member.recipe.dataset for member in found.values()}:
         raise UserError("What is the sweep trained on? Give --dataset, a release folder or ORG/NAME@VERSION.")
     return list(found.values())
