@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.errors import UserError, refusal_of
+from pipelines.errors import UserError, refusal_of, without_secrets
 from service.curating import check, contamination, duplicates, select, sql
 from service.door import (
     Attempts,
@@ -406,7 +406,7 @@ def _run() -> int:
         if told is None:
             raise
         if "--debug" in sys.argv:
-            traceback.print_exc()
+            print(without_secrets(traceback.format_exc()), file=sys.stderr, end="")
         return _refuse(told, error.exit_code if isinstance(error, UserError) else 2)
 
 
@@ -420,6 +420,7 @@ def _with_value(message: str) -> str:
 
 def _refuse(message: str, code: int) -> int:
     """Print to stderr: an error as one line, a help text (which is what a bare group gives) as it is."""
+    message = without_secrets(message)
     print(message if message.startswith("Usage:") else f"saferthoughts: {' '.join(message.split())}", file=sys.stderr)
     return code
 

@@ -30,7 +30,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils._http import default_client_factory
 
-from pipelines.errors import UserError, unknown
+from pipelines.errors import UserError, unknown, without_secrets
 from pipelines.progress import console
 
 Done = TypeVar("Done")
@@ -251,9 +251,9 @@ def repeated(call: Callable[[], Done]) -> Done:
 
 
 def _why(error: BaseException | None) -> str:
-    """What an error says, without the token: a server may repeat what it was sent."""
+    """What an error says, without the token, wherever that comes from."""
     token = get_token()
-    said = " ".join(_words(error).split())
+    said = without_secrets(" ".join(_words(error).split()))
     return said.replace(token, "(token)") if token else said
 
 

@@ -1,6 +1,8 @@
 """The one error that users meet: one clear line, exit code 2, no traceback (the front door prints it)."""
 
 import errno
+import os
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -51,5 +53,15 @@ def refusal_of(error: BaseException) -> str | None:
     return None
 
 
+def without_secrets(text: str) -> str:
+    """A text without the values of environment variables that hold keys: a server may repeat what it was sent."""
+    for name, value in os.environ.items():
+        if _SECRET.search(name) and len(value) >= _SHORTEST_SECRET:
+            text = text.replace(value, f"({name})")
+    return text
+
+
+_SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)$")
+_SHORTEST_SECRET = 8
 # How SQLite, DuckDB and datasets say it, which do not say it by errno.
 _FULL_DISK = ("No space left on device", "database or disk is full", "Not enough disk space")

@@ -104,7 +104,7 @@ class TestHub:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
     """A folder with room for so many bytes: memory mounted as a disk, where this user may do that."""
-    mounted = []
+    mounted: list[Path] = []
 
     def mount(size: int) -> Path:
         folder = tmp_path / f"disk{len(mounted)}"
