@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,15 +22,30 @@ from pipelines.runs import RunFolder
 from pipelines.start import start
 
 SMALL = Options(harmful=12, benign=6, seed=5)
-# Fixtures that take long to make: the tests with one of them go to one process.
-COSTLY = ("cluster", "server", "built", "students", "real_student", "tiny_student")
+# In `make test`, the files of one of these folders, or else of one file, go to one process, since they share what takes
+# long to make. What takes longest begins first, so that both processes end together.
+TOGETHER = ("tests/training/", "tests/review/")
+FIRST = (*TOGETHER, "tests/pipelines/test_ray.py", "tests/cards/test_publish.py", "tests/eval/")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFolder(LoadFileScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            file: str = super()._split_scope(nodeid)
+            return next((folder for folder in TOGETHER if file.startswith(folder)), file)
+
+    config.option.loadscopereorder = False
+    return ByFolder(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        for name in COSTLY:
-            if name in getattr(item, "fixturenames", ()):
-                item.add_marker(pytest.mark.xdist_group(name))
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(
+            key=lambda item: next((at for at, name in enumerate(FIRST) if item.nodeid.startswith(name)), len(FIRST))
+        )
 
 
 @pytest.fixture(scope="session")

@@ -199,7 +199,7 @@ def test_kill_9_loses_only_what_was_in_flight_and_leaves_no_process(new_run: Cal
 
 
 def test_ctrl_c_stops_soon_and_says_how_to_go_on(new_run: Callable[..., RunFolder]) -> None:
-    with rehearsing(RehearsalSettings(delay=5.0)) as url:
+    with rehearsing(RehearsalSettings(delay=30.0)) as url:
         run = new_run(harmful=10, benign=10, **at(url, in_flight=10))
         with command(run) as stopped:
             deadline = time.monotonic() + 60
@@ -211,7 +211,7 @@ def test_ctrl_c_stops_soon_and_says_how_to_go_on(new_run: Callable[..., RunFolde
             told = stopped.stderr.read()
             code = stopped.wait(30)
     assert code == 130
-    assert time.monotonic() - began < 4.5, "it should not wait for the answers in flight"
+    assert time.monotonic() - began < 15, "it should not wait for the answers in flight"
     assert f"go on with: saferthoughts generate {run.name}" in told
     assert "Traceback" not in told
     assert not run.table_path("responses").exists()
