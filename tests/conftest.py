@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # Nothing in the suite may reach for the Hub; set before any library reads it.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -20,6 +21,10 @@ if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
 from pipelines.options import Options, configured
 from pipelines.runs import RunFolder
 from pipelines.start import start
+
+# A machine that is busy with other tests is no fault of the code's.
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 SMALL = Options(harmful=12, benign=6, seed=5)
 # In `make test`, the files of one of these folders, or else of one file, go to one process, since they share what takes

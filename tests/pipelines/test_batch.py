@@ -271,12 +271,12 @@ def test_a_full_queue_at_the_provider_is_met_with_smaller_batches_one_after_the_
 
 
 def test_stopping_says_how_to_go_on_and_the_batch_goes_on(begin: Callable[..., RunFolder]) -> None:
-    with rehearsing(RehearsalSettings(batch_delay=1.5)) as url:
+    with rehearsing(RehearsalSettings(batch_delay=4.0)) as url:
         run = begin(url)
         started = time.monotonic()
         with pytest.raises(Interrupted, match=r"go on at the provider: batch_\d+\. Fetch .*saferthoughts generate new"):
             submit(run, url, stopped=lambda: counts(url)["begun"] == 1)
-        assert time.monotonic() - started < 1.5
+        assert time.monotonic() - started < 4
         with pytest.raises(Interrupted, match="saferthoughts generate new"):
             submit(run, url, stopped=_interrupting())
         assert submit(run, url) == BatchOutcome(1, 30, 0)
