@@ -70,7 +70,7 @@ def measured(release: Path, student: Path, scale: Scale, way: str, rows: int) ->
         trainer = (
             _plain(drawn, student, scale, Path(work))
             if way == "plain"
-            else _ours(way, drawn, student, scale, Path(work))
+            else _ours(WAYS[way], drawn, student, scale, Path(work))
         )
         batches, ends = _watched(trainer)
         trainer.train()

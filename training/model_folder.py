@@ -5,6 +5,7 @@ cards/model_card.md.jinja). Run by `training.sft`.
 """
 
 import json
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ def save_model(
     trainer: "SFTTrainer",
     serving: "PreTrainedTokenizerBase",
     recipe: Recipe,
+    checkpoint: Path,
     folder: Path,
     state: dict[str, Any] | None = None,
 ) -> None:
@@ -37,7 +39,9 @@ def save_model(
     import torch
 
     model: Any = trainer.accelerator.unwrap_model(trainer.model)
-    if recipe.lora is not None:
+    if recipe.quantize is not None:
+        model = merged_anew(model, checkpoint)
+    elif recipe.lora is not None:
         model = model.merge_and_unload()
     if recipe.bf16:
         model = model.to(torch.bfloat16)
@@ -48,6 +52,20 @@ def save_model(
     # save_pretrained leaves the weights readable by their owner alone, unlike every other file.
     for path in folder.iterdir():
         path.chmod(0o644)
+
+
+def merged_anew(model: Any, checkpoint: Path) -> Any:
+    """The student's own weights, read again in bfloat16, with the adapters merged in: merging into weights in four bits
+    would round what was learned away."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    with tempfile.TemporaryDirectory(prefix="saferthoughts-adapters-") as adapters:
+        model.save_pretrained(adapters)
+        whole = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.bfloat16, local_files_only=True)
+        adapted: Any = PeftModel.from_pretrained(whole, adapters)
+        return adapted.merge_and_unload()
 
 
 def describe(folder: Path, result: "TrainResult", drawn: "Drawn") -> None:

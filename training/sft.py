@@ -162,7 +162,7 @@ def _train(ready: "_Ready", workplace: Workplace, output: Path, tell: Callable[[
     state = whole_state(trainer)
     if is_main():
         with atomic_folder(output) as folder:
-            save_model(trainer, ready.drawn.serving, recipe, folder, state)
+            save_model(trainer, ready.drawn.serving, recipe, ready.drawn.checkpoint, folder, state)
             _keep_logs(workplace.folder, folder)
             describe(folder, result, ready.drawn)
         shutil.rmtree(workplace.folder, ignore_errors=True)

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from pipelines.errors import UserError
+from training.checkpoints import workplace_of
 from training.recipe import Recipe
 from training.sft import check, train
 
@@ -32,6 +33,7 @@ SETTINGS: dict[str, Any] = {
 RUN = """
 import json, sys
 from pathlib import Path
+from training.checkpoints import workplace_of
 from training.recipe import Recipe
 from training.sft import train
 train(Recipe.model_validate(json.loads(sys.argv[1])), Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4], print)
@@ -71,6 +73,34 @@ def test_killed_and_run_again_it_ends_where_it_would_have(release: Path, tiny_st
     for name, value in theirs.items():
         torch.testing.assert_close(ours[name], value, rtol=1e-2, atol=1e-3)
     assert not work.exists()
+
+
+def test_ctrl_c_ends_the_step_and_keeps_it(release: Path, tiny_student: Path, tmp_path: Path) -> None:
+    # Long enough to be stopped, and without a checkpoint by the clock.
+    settings = {**SETTINGS, "epochs": 60, "checkpoint_minutes": 60}
+    first = start(settings, release, tmp_path / "model", tiny_student)
+    assert first.stdout is not None
+    assert "estimated" in first.stdout.readline() + first.stdout.readline()
+    time.sleep(1)
+    first.send_signal(signal.SIGINT)
+    _, errors = first.communicate(timeout=120)
+    assert first.returncode == 1
+    stopped = int(errors.partition("Stopped after step ")[2].split()[0])
+    work = tmp_path / ".model.training"
+    assert (work / f"checkpoint-{stopped}" / "trainer_state.json").is_file()
+    told: list[str] = []
+    done = train(Recipe.model_validate(settings), release, tmp_path / "model", tiny_student, told.append)
+    assert (done.resumed_from, len(done.losses)) == (stopped, 480)
+    assert f"going on from step {stopped}" in told
+
+
+def test_two_processes_do_not_train_the_same_model(release: Path, tiny_student: Path, tmp_path: Path) -> None:
+    with (
+        workplace_of(tmp_path / "model", "a fingerprint"),
+        pytest.raises(UserError, match="Another process is training"),
+    ):
+        train(Recipe.model_validate(SETTINGS), release, tmp_path / "model", tiny_student)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".model.training", "release"]
 
 
 def test_another_recipe_begins_anew(release: Path, tiny_student: Path, tmp_path: Path) -> None:
