@@ -17,6 +17,7 @@ from inspect_ai.hooks import Hooks, SampleEnd, hooks
 from inspect_ai.log import EvalLog, read_eval_log
 from inspect_ai.model import Model
 
+_HOME = "XDG_DATA_HOME"
 _finished: Callable[[], None] | None = None
 
 
@@ -77,7 +78,20 @@ def ask(tasks: Sequence[Task], model: Model, folder: Path, most: int, finished: 
         # Inspect swallows Ctrl-C: logs are missing or say "cancelled".
         raise KeyboardInterrupt
     named = {log.eval.task: log for log in done}
-    return [read_eval_log(named[task.name].location) for task in tasks]
+    logs = [read_eval_log(named[task.name].location) for task in tasks]
+    _remove_superseded(logs, folder)
+    return logs
+
+
+def _remove_superseded(logs: Sequence[EvalLog], folder: Path) -> None:
+    """Delete the logs of killed calls whose answers are in `logs`, and their buffers, which Inspect leaves behind."""
+    kept = {Path(log.location).name for log in logs}
+    tasks = {log.eval.task_id for log in logs}
+    for path in folder.glob("*.eval"):
+        if path.name not in kept and read_eval_log(path, header_only=True).eval.task_id in tasks:
+            path.unlink()
+            for buffer in Path(os.environ[_HOME]).rglob(f"{path.name}.*"):
+                buffer.unlink()
 
 
 @contextmanager
@@ -88,9 +102,8 @@ def inspecting(folder: Path) -> Iterator[None]:
     again: what was answered may be in the buffers alone.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    name = "XDG_DATA_HOME"
-    before = os.environ.get(name)
-    os.environ[name] = str(folder.resolve())
+    before = os.environ.get(_HOME)
+    os.environ[_HOME] = str(folder.resolve())
     console = rich.get_console()
     loud, console.quiet = not console.quiet, True
     try:
@@ -104,6 +117,6 @@ def inspecting(folder: Path) -> Iterator[None]:
     finally:
         console.quiet = not loud
         if before is None:
-            os.environ.pop(name)
+            os.environ.pop(_HOME)
         else:
-            os.environ[name] = before
+            os.environ[_HOME] = before
