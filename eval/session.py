@@ -7,6 +7,7 @@ buffer that a killed run is recovered from into `.inspect` beside them.
 import gc
 import os
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,8 @@ from inspect_ai import Task, eval_set
 from inspect_ai.hooks import Hooks, SampleEnd, hooks
 from inspect_ai.log import EvalLog, read_eval_log
 from inspect_ai.model import Model
+
+from pipelines.progress import console as progress
 
 _HOME = "XDG_DATA_HOME"
 _finished: Callable[[], None] | None = None
@@ -50,6 +53,7 @@ def ask(tasks: Sequence[Task], model: Model, folder: Path, most: int, finished: 
         KeyboardInterrupt: Ctrl-C; what is finished is in the logs.
     """
     global _finished
+    _set_aside_broken(folder)
     _finished = finished
     try:
         _, done = eval_set(
@@ -81,6 +85,15 @@ def ask(tasks: Sequence[Task], model: Model, folder: Path, most: int, finished: 
     logs = [read_eval_log(named[task.name].location) for task in tasks]
     _remove_superseded(logs, folder)
     return logs
+
+
+def _set_aside_broken(folder: Path) -> None:
+    """Rename a log that was torn, as by a machine that stopped: Inspect would end over it, at every call."""
+    for path in folder.glob("*.eval"):
+        if not zipfile.is_zipfile(path):
+            aside = path.rename(path.with_suffix(".broken"))
+            told = f"{path.name} is torn and now called {aside.name}: its answers are asked for again."
+            progress.print(told, markup=False, highlight=False, soft_wrap=True)
 
 
 def _remove_superseded(logs: Sequence[EvalLog], folder: Path) -> None:
