@@ -10,9 +10,9 @@ Run with `saferthoughts rescore FOLDER --guard NAME`, or rescore(folder, roles, 
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from inspect_ai import score as score_log
@@ -22,11 +22,11 @@ from inspect_ai.scorer import Score, Scorer, Target, mean, scorer
 from inspect_ai.solver import TaskState
 
 from eval.answers import Expected, answers_of
-from eval.entry import Asked, Entry
+from eval.entry import Asked
 from eval.models import Roles, Servers, open_roles
 from eval.results import NAME, Answer, Results, ScoreMode, TaskRun, read_results, write_results
 from eval.session import inspecting
-from eval.suites import entry
+from eval.suites import GUARDED, entry
 from eval.tally import comparisons, rates
 from pipelines.errors import Incomplete, UserError
 from pipelines.progress import meter
@@ -43,69 +43,83 @@ class Rescored:
     folder: Path
 
 
-def rescore(stored: Path, roles: Roles, part: ScoreMode) -> Rescored:
+@dataclass(slots=True)
+class _Found:
+    """What has come of it so far: answers, those that were due by task, and why some could not be scored."""
+
+    answers: list[Answer] = field(default_factory=list)
+    expected: dict[str, list[Expected]] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+
+
+def rescore(stored: Path, roles: Roles, part: ScoreMode, by: Collection[str] = ("guard", "judge")) -> Rescored:
     """Score what was answered again.
 
     Args:
         stored: A folder with results.json, or one of the logs below it, whose task and model are then the only ones.
         roles: The guard and the judge to score with.
         part: What the guard sees of a response.
+        by: Whose scores are made anew; the tasks that the other decides are left out.
 
     Raises:
-        UserError: there are no results, none of their tasks can be scored anew, or a role is missing.
+        UserError: there are no results, or none of their tasks is scored by one of `by`.
         Incomplete: the guard failed for some answers, which are unscored in what was written.
     """
-    folder, log = (stored, None) if stored.suffix != ".eval" else (_above(stored), stored.resolve())
-    results = read_results(folder)
+    log = stored.resolve() if stored.suffix == ".eval" else None
+    folder = stored if log is None else _above(log)
+    before = read_results(folder)
     folder = folder if folder.is_dir() else folder.parent
-    chosen = _chosen(results, folder, log)
-    asked = {task.name: _asked(task, roles, part) for task, _ in chosen}
-    guard = roles.guard.name if roles.guard else "rules"
+    guard = "rules" if roles.guard is None else roles.guard.name
     output = folder / f"rescored-{_PLAIN.sub('-', guard)}-{part}"
-    found: list[Answer] = []
-    expected: dict[str, list[Expected]] = {}
-    tasks: list[TaskRun] = []
-    failures: list[str] = []
+    found = _Found()
+    tasks = []
     with ExitStack() as stack, inspecting(folder / "logs" / ".inspect"):
         servers = Servers(output, stack)
-        for task, labels in chosen:
-            one = entry(task.name)
-            logs = {}
-            needed = {name: role for name, role in roles.given().items() if name in one.roles(asked[task.name])}
-            for label in labels:
-                before = read_eval_log(str(folder / task.logs[label]))
-                with meter(f"rescore {label}, {task.name}", len(before.samples or []), "answers") as shown:
-                    again = _patient(_scorer(one, asked[task.name]), shown.advance, failures)
-                    after = _score(before, again, open_roles(needed, servers))
-                place = output / task.logs[label]
-                place.parent.mkdir(parents=True, exist_ok=True)
-                write_eval_log(after, str(place))
-                logs[label] = task.logs[label]
-                due = _due(after)
-                expected[task.name] = max(due, expected.get(task.name, []), key=len)
-                found += answers_of(label, replace(one, scorer=_SCORER), due, after)
-            models = {name: role.teacher.model for name, role in needed.items()}
-            kept = {name: model for name, model in task.roles.items() if name not in ("guard", "judge")}
-            tasks.append(replace(task, score=part, roles=kept | models, logs=logs))
-    named = {label for _, labels in chosen for label in labels}
-    measured = tuple(model for model in results.models if model.label in named)
-    labels = [model.label for model in measured]
-    new = Results(
-        format=results.format,
-        suite=results.suite,
-        models=measured,
+        for task, labels in _chosen(before, folder, log, by):
+            asked = Asked(settings=task.settings, score=part, guard=roles.form, judged=roles.judge is not None)
+            tasks.append(_score_task(task, labels, asked, roles, servers, folder, found))
+    named = {label for task in tasks for label in task.logs}
+    models = tuple(model for model in before.models if model.label in named)
+    order = [model.label for model in models]
+    results = Results(
+        format=before.format,
+        suite=before.suite,
+        models=models,
         tasks=tuple(tasks),
-        rates=tuple(rates(labels, expected, found)),
-        comparisons=tuple(comparisons(labels, expected, found)),
-        answers=tuple(found),
+        rates=tuple(rates(order, found.expected, found.answers)),
+        comparisons=tuple(comparisons(order, found.expected, found.answers)),
+        answers=tuple(sorted(found.answers, key=lambda one: order.index(one.model))),
     )
-    write_results(new, output / NAME)
-    if failures:
+    write_results(results, output / NAME)
+    if found.failures:
         raise Incomplete(
-            f"{len(failures)} answers could not be scored: {failures[0]}. They are unscored in {output / NAME}. Run the "
-            "same command again to score all of them anew."
+            f"{len(found.failures)} answers could not be scored: {found.failures[0]}. They are unscored in "
+            f"{output / NAME}. Run the same command again to score all of them anew."
         )
-    return Rescored(new, output)
+    return Rescored(results, output)
+
+
+def _score_task(
+    task: TaskRun, labels: Sequence[str], asked: Asked, roles: Roles, servers: Servers, folder: Path, found: _Found
+) -> TaskRun:
+    """Score one task's answers of every model again, write the logs, and tell how they were scored."""
+    one = entry(task.name)
+    assert one.rescorer is not None
+    needed = {name: role for name, role in roles.given().items() if name in one.roles(asked)}
+    for label in labels:
+        log = read_eval_log(str(folder / task.logs[label]))
+        with meter(f"rescore {label}, {task.name}", len(log.samples or []), "answers") as shown:
+            again = _patient(one.rescorer(asked), shown.advance, found.failures)
+            log = _score(log, again, open_roles(needed, servers))
+        place = servers.folder / task.logs[label]
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_eval_log(log, str(place))
+        due = _due(log)
+        found.expected[task.name] = max(due, found.expected.get(task.name, []), key=len)
+        found.answers += answers_of(label, replace(one, scorer=_SCORER), due, log)
+    kept = {name: model for name, model in task.roles.items() if name not in ("guard", "judge")}
+    now = {name: role.teacher.model for name, role in needed.items()}
+    return replace(task, score=asked.score, roles=kept | now, logs={label: task.logs[label] for label in labels})
 
 
 def _above(log: Path) -> Path:
@@ -116,28 +130,23 @@ def _above(log: Path) -> Path:
     raise UserError(f"No {NAME} above '{log}' tells what the log is of. Give the folder that an evaluation wrote.")
 
 
-def _chosen(results: Results, folder: Path, log: Path | None) -> list[tuple[TaskRun, list[str]]]:
+def _chosen(
+    results: Results, folder: Path, log: Path | None, by: Collection[str]
+) -> Iterator[tuple[TaskRun, list[str]]]:
     """The tasks that can be scored anew, each with the models whose answers are to be."""
-    chosen = []
+    none = True
     for task in results.tasks:
-        if entry(task.name).rescorer is None:
-            continue
+        decides = "guard" if task.name in GUARDED else "judge"
         labels = [label for label, path in task.logs.items() if log is None or (folder / path).resolve() == log]
-        if labels:
-            chosen.append((task, labels))
-    if not chosen:
+        if labels and decides in by and entry(task.name).rescorer is not None:
+            none = False
+            yield task, labels
+    if none:
         names = ", ".join(task.name for task in results.tasks)
-        raise UserError(f"Nothing in '{log or folder}' depends on a guard or a judge; its tasks are {names}.")
-    return chosen
-
-
-def _asked(task: TaskRun, roles: Roles, part: ScoreMode) -> Asked:
-    return Asked(settings=task.settings, score=part, guard=roles.form, judged=roles.judge is not None)
-
-
-def _scorer(one: Entry, asked: Asked) -> Scorer:
-    assert one.rescorer is not None
-    return one.rescorer(asked)
+        raise UserError(
+            f"Nothing in '{log or folder}' is scored by a {' or a '.join(by)}; its tasks are {names}. A guard scores "
+            f"{', '.join(GUARDED)}, a judge xstest."
+        )
 
 
 def _patient(inner: Scorer, scored: Callable[[], None], failures: list[str]) -> Scorer:

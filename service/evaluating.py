@@ -160,7 +160,8 @@ def rescore(
 
     if guard is None and judge is None:
         raise UserError("With whom? Give --guard NAME, such as llama-guard-3 or rules, or --judge NAME.")
-    done = score_again(stored, roles(guard, judge, None, teachers), _mode(score))
+    by = [name for name, given in (("guard", guard), ("judge", judge)) if given is not None]
+    done = score_again(stored, roles(guard, judge, None, teachers), _mode(score), by)
     out.print(results_table(done.results))
     say(f"written to {done.folder}; the earlier scores are as they were")
 
