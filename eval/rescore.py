@@ -26,7 +26,7 @@ from eval.entry import Asked
 from eval.models import Roles, Servers, open_roles
 from eval.results import NAME, Answer, Results, ScoreMode, TaskRun, read_results, write_results
 from eval.session import inspecting
-from eval.suites import GUARDED, entry
+from eval.suites import GUARDED, JUDGED, decides, entry
 from eval.tally import comparisons, rates
 from pipelines.errors import Incomplete, UserError
 from pipelines.progress import meter
@@ -118,7 +118,7 @@ def _score_task(
         found.expected[task.name] = max(due, found.expected.get(task.name, []), key=len)
         found.answers += answers_of(label, replace(one, scorer=_SCORER), due, log)
     kept = {name: model for name, model in task.roles.items() if name not in ("guard", "judge")}
-    now = {name: role.teacher.model for name, role in needed.items()}
+    now = roles.told(needed, decides(task.name))
     return replace(task, score=asked.score, roles=kept | now, logs={label: task.logs[label] for label in labels})
 
 
@@ -136,16 +136,15 @@ def _chosen(
     """The tasks that can be scored anew, each with the models whose answers are to be."""
     none = True
     for task in results.tasks:
-        decides = "guard" if task.name in GUARDED else "judge"
         labels = [label for label, path in task.logs.items() if log is None or (folder / path).resolve() == log]
-        if labels and decides in by and entry(task.name).rescorer is not None:
+        if labels and decides(task.name) in by and entry(task.name).rescorer is not None:
             none = False
             yield task, labels
     if none:
         names = ", ".join(task.name for task in results.tasks)
         raise UserError(
             f"Nothing in '{log or folder}' is scored by a {' or a '.join(by)}; its tasks are {names}. A guard scores "
-            f"{', '.join(GUARDED)}, a judge xstest."
+            f"{', '.join(GUARDED)}, a judge {', '.join(JUDGED)}."
         )
 
 
