@@ -15,7 +15,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from inspect_ai import score as score_log
+import anyio
+from inspect_ai import score_async
 from inspect_ai.log import EvalLog, read_eval_log, write_eval_log
 from inspect_ai.model import Model, get_model
 from inspect_ai.scorer import Score, Scorer, Target, mean, scorer
@@ -171,9 +172,18 @@ def _patient(inner: Scorer, scored: Callable[[], None], failures: list[str]) -> 
 def _score(log: EvalLog, again: Scorer, models: dict[str, Model]) -> EvalLog:
     # Roles and model of the log would be made again from what it says of them, keys and all: none of them is asked.
     log.eval.model_roles = None
-    return score_log(
-        log, again, model=get_model("none/none"), model_roles=dict(models), action="overwrite", display="none"
-    )
+
+    async def scored() -> EvalLog:
+        try:
+            nobody = get_model("none/none")
+            return await score_async(
+                log, again, model=nobody, model_roles=dict(models), action="overwrite", display="none"
+            )
+        finally:
+            for model in models.values():
+                await model.api.aclose()
+
+    return anyio.run(scored)
 
 
 def _due(log: EvalLog) -> list[Expected]:
