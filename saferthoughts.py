@@ -46,7 +46,7 @@ from service.door import (
     out,
     say,
 )
-from service.evaluating import evaluate
+from service.evaluating import evaluate, rescore
 from service.judging import judge_app
 from service.reporting import report_app
 from service.reviewing import review_app
@@ -329,6 +329,7 @@ def chat(
 
 
 app.command(name="eval")(evaluate)
+app.command()(rescore)
 
 
 app.add_typer(report_app, name="report")

@@ -11,7 +11,7 @@ started for the run writes its log into the folder it is given. `eval/run.py` op
 
 import importlib.util
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,6 +107,11 @@ class Roles:
         """Those that are there, by role."""
         found = {"guard": self.guard, "judge": self.judge, "attacker": self.attacker}
         return {name: role for name, role in found.items() if role is not None}
+
+    def told(self, needed: Iterable[str], decides: str) -> dict[str, str]:
+        """The model of each role that a task needs, as results have it; of a role that decides without one, rules."""
+        models = {decides: RULES} if decides else {}
+        return models | {name: self.given()[name].teacher.model for name in needed}
 
 
 def roles(guard: str | None, judge: str | None, attacker: str | None, teachers: Path | None = None) -> Roles:

@@ -18,7 +18,7 @@ from eval.entry import Asked, Built, Entry
 from eval.models import Role, Roles
 from eval.protocols import PAPER, Settings, settings
 from eval.results import ScoreMode
-from eval.suites import QUICK, chosen_tasks, ready
+from eval.suites import QUICK, chosen_tasks, decides, ready
 from pipelines.errors import UserError, unknown
 
 # Each role is given by the option of its name.
@@ -122,7 +122,7 @@ def _planned(name: str, entry: Entry, wanted: Wanted) -> Planned:
         "settings": dict(asked.settings),
         # Of a task that no guard scores, a change of guard changes nothing: its answers are not asked for again.
         **({"score": asked.score, "guard": asked.guard, "judged": asked.judged} if entry.rescorer else {}),
-        "roles": {role: one.teacher.model for role, one in roles.items()},
+        "roles": wanted.roles.told(roles, decides(name)),
         "data": asdict(built.data),
         "samples_sha256": _samples_sha256(samples),
         "prompts": dict(built.prompts),

@@ -140,7 +140,7 @@ def _ask(target: Target, planned: Sequence[Planned], servers: Servers, folder: P
         shown.note("")
         _watch(model, shown, total)
         most = model.config.max_connections or CONNECTIONS
-        logs = ask([one.task(models) for one in planned], model, folder, most, shown.advance)
+        logs = ask([one.task(models) for one in planned], model, list(models.values()), folder, most, shown.advance)
         if kept := total - shown.done:
             shown.note(f"{kept} from an earlier call")
             shown.advance(kept)

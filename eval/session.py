@@ -7,32 +7,59 @@ buffer that a killed run is recovered from into `.inspect` beside them.
 import gc
 import os
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import rich
 from inspect_ai import Task, eval_set
-from inspect_ai.hooks import Hooks, SampleEnd, hooks
+from inspect_ai.hooks import Hooks, RunEnd, SampleEnd, hooks
 from inspect_ai.log import EvalLog, read_eval_log
 from inspect_ai.model import Model
 
-_finished: Callable[[], None] | None = None
+from pipelines.progress import console as progress
+
+_HOME = "XDG_DATA_HOME"
 
 
-@hooks(name="progress", description="counts finished samples for the progress bar")
-class _Progress(Hooks):
-    """Tells whoever watches; Inspect keeps the one instance for good."""
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What is under way: whom to tell of a finished sample, and whose connections to close at the end."""
+
+    finished: Callable[[], None]
+    models: Sequence[Model]
+
+
+_run: _Run | None = None
+
+
+@hooks(name="session", description="counts finished samples for the progress bar, closes connections")
+class _Session(Hooks):
+    """Inspect makes the one instance and keeps it for good."""
 
     def enabled(self) -> bool:
-        return _finished is not None
+        return _run is not None
 
     async def on_sample_end(self, data: SampleEnd) -> None:
-        if _finished is not None:
-            _finished()
+        if _run is not None:
+            _run.finished()
+
+    async def on_run_end(self, data: RunEnd) -> None:
+        # Here, since a connection can be closed only where it was opened: in Inspect's event loop.
+        for model in _run.models if _run is not None else ():
+            await model.api.aclose()
 
 
-def ask(tasks: Sequence[Task], model: Model, folder: Path, most: int, finished: Callable[[], None]) -> list[EvalLog]:
+def ask(
+    tasks: Sequence[Task],
+    model: Model,
+    roles: Sequence[Model],
+    folder: Path,
+    most: int,
+    finished: Callable[[], None],
+) -> list[EvalLog]:
     """Run the tasks at once, go on where their logs in `folder` stop, and read the logs in the order of the tasks.
 
     A log belongs to a task if name, version, model and roles are the same. Samples that failed are asked again at the
@@ -41,6 +68,7 @@ def ask(tasks: Sequence[Task], model: Model, folder: Path, most: int, finished: 
     Args:
         tasks: Of different names.
         model: Who is asked.
+        roles: Whom the tasks ask beside it.
         folder: For logs of this model only.
         most: Samples of a task under way at once.
         finished: Called after each sample that was asked now.
@@ -48,8 +76,9 @@ def ask(tasks: Sequence[Task], model: Model, folder: Path, most: int, finished: 
     Raises:
         KeyboardInterrupt: Ctrl-C; what is finished is in the logs.
     """
-    global _finished
-    _finished = finished
+    global _run
+    _set_aside_broken(folder)
+    _run = _Run(finished, [model, *roles])
     try:
         _, done = eval_set(
             list(tasks),
@@ -72,12 +101,34 @@ def ask(tasks: Sequence[Task], model: Model, folder: Path, most: int, finished: 
             max_samples=most,
         )
     finally:
-        _finished = None
+        _run = None
     if len(done) < len(tasks) or any(log.status == "cancelled" for log in done):
         # Inspect swallows Ctrl-C: logs are missing or say "cancelled".
         raise KeyboardInterrupt
     named = {log.eval.task: log for log in done}
-    return [read_eval_log(named[task.name].location) for task in tasks]
+    logs = [read_eval_log(named[task.name].location) for task in tasks]
+    _remove_superseded(logs, folder)
+    return logs
+
+
+def _set_aside_broken(folder: Path) -> None:
+    """Rename a log that was torn, as by a machine that stopped: Inspect would end over it, at every call."""
+    for path in folder.glob("*.eval"):
+        if not zipfile.is_zipfile(path):
+            aside = path.rename(path.with_suffix(".broken"))
+            told = f"{path.name} is torn and now called {aside.name}: its answers are asked for again."
+            progress.print(told, markup=False, highlight=False, soft_wrap=True)
+
+
+def _remove_superseded(logs: Sequence[EvalLog], folder: Path) -> None:
+    """Delete the logs of killed calls whose answers are in `logs`, and their buffers, which Inspect leaves behind."""
+    kept = {Path(log.location).name for log in logs}
+    tasks = {log.eval.task_id for log in logs}
+    for path in folder.glob("*.eval"):
+        if path.name not in kept and read_eval_log(path, header_only=True).eval.task_id in tasks:
+            path.unlink()
+            for buffer in Path(os.environ[_HOME]).rglob(f"{path.name}.*"):
+                buffer.unlink()
 
 
 @contextmanager
@@ -88,9 +139,8 @@ def inspecting(folder: Path) -> Iterator[None]:
     again: what was answered may be in the buffers alone.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    name = "XDG_DATA_HOME"
-    before = os.environ.get(name)
-    os.environ[name] = str(folder.resolve())
+    before = os.environ.get(_HOME)
+    os.environ[_HOME] = str(folder.resolve())
     console = rich.get_console()
     loud, console.quiet = not console.quiet, True
     try:
@@ -104,6 +154,6 @@ def inspecting(folder: Path) -> Iterator[None]:
     finally:
         console.quiet = not loud
         if before is None:
-            os.environ.pop(name)
+            os.environ.pop(_HOME)
         else:
-            os.environ[name] = before
+            os.environ[_HOME] = before

@@ -20,8 +20,14 @@ SUITES: dict[str, tuple[str, ...]] = {
     "quick": ("refusal", "none", "xstest", "math500"),
 }
 QUICK = "quick"
-# The tasks whose figure is what a guard says.
+# The tasks whose figure is what a guard says, and what a judge says; string rules do where there is none.
 GUARDED = ("none", "pap", "pair")
+JUDGED = ("xstest",)
+
+
+def decides(task: str) -> str:
+    """Which role a task's figure is the word of: guard or judge, "" where it is counted."""
+    return "guard" if task in GUARDED else "judge" if task in JUDGED else ""
 
 
 def chosen_tasks(suite: str, tasks: Iterable[str] = ()) -> tuple[str, ...]:

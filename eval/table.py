@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from eval.results import Answer, Rate, Results, TaskRun
 from eval.tally import ALL
@@ -30,7 +31,7 @@ class Cells(NamedTuple):
 
 def results_table(results: Results) -> Group:
     """The tables below each other, each model's rates with their 95 % intervals and the paired p."""
-    return Group(*map(_rich, _tables(results)))
+    return Group(*(part for cells in _tables(results) for part in _rich(cells)))
 
 
 def results_markdown(results: Results) -> str:
@@ -45,16 +46,16 @@ def results_markdown(results: Results) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _rich(cells: Cells) -> Table:
-    notes = "\n".join(map(escape, cells.notes))
-    table = Table(title=cells.title, caption=notes, caption_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+def _rich(cells: Cells) -> Iterable[RenderableType]:
+    table = Table(title=cells.title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for number, name in enumerate(cells.head):
         # Words of a head below each other: the table then fits into 80 columns.
         head = name.replace(" ", "\n").replace("well-formed", "well-\nformed")
         table.add_column(escape(head), justify="right" if number else "left", no_wrap=True)
     for row in cells.rows:
         table.add_row(*map(escape, row))
-    return table
+    yield table
+    yield Text("\n".join(cells.notes))
 
 
 def _tables(results: Results) -> Iterable[Cells]:
@@ -112,7 +113,7 @@ def _others(results: Results, tasks: list[TaskRun]) -> Cells:
     labels = [model.label for model in results.models]
     rates = {(rate.task, rate.model): rate for rate in results.rates if rate.group == ALL}
     tests = {(one.task, one.second): one for one in results.comparisons if one.group == ALL}
-    rows, notes = [], [f"[95 % interval, in %, from no to every open answer a hit].{_p(labels)}"]
+    rows, notes = [], [f"[95 % interval; an answer without a verdict may have been either].{_p(labels)}"]
     for task in tasks:
         arrow = "lower" if task.measure.better == "lower" else "higher"
         row = [f"{task.name} ({arrow} is better)"]
@@ -140,7 +141,7 @@ def _others(results: Results, tasks: list[TaskRun]) -> Cells:
             notes.append(
                 f"{task.name}, {labels[0]} and {label}: with {tests[task.name, label].test.pairs} pairs {least}."
             )
-    return Cells("Evaluation", ["task, in %", *_heads("", labels), "answers"], rows, notes)
+    return Cells("Evaluation, in %", ["task", *_heads("", labels), "answers"], rows, notes)
 
 
 def _asked(task: TaskRun) -> str:

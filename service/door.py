@@ -35,6 +35,7 @@ ORDER = (
         "pull",
         "train",
         "eval",
+        "rescore",
         "report",
     ),
     *(

@@ -1,4 +1,4 @@
-"""Commands of evaluation: eval, and what the demo shows of it.
+"""Commands of evaluation: eval and rescore, and what the demo shows of it.
 
 Writes what `eval/run.py` does, and the table into the card of a model that was trained here.
 """
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipelines.errors import UserError, unknown
-from service.door import BaseUrl, KeyVariable, ModelName, Settings, TeacherFile, out
+from service.door import BaseUrl, KeyVariable, ModelName, Settings, TeacherFile, out, say
 
 if TYPE_CHECKING:
     from eval.planning import Wanted
@@ -141,6 +141,29 @@ def measure(place: "Place", wanted: "Wanted") -> None:
         place.run.record("eval", results=file_hash(place.output / NAME))
     out.print(results_table(results))
     require_complete(results, place.output)
+
+
+def rescore(
+    stored: Annotated[Path, typer.Argument(help="A folder with results.json, or one log below it.", metavar="LOG")],
+    guard: Guard = None,
+    judge: Rater = None,
+    score: Scored = "full",
+    teachers: TeacherFile = None,
+) -> None:
+    """Score stored answers again, with another guard or judge; generates nothing and writes beside, never over.
+
+    Example: saferthoughts rescore runs/demo/eval --guard llama-guard-3 --score answer
+    """
+    from eval.models import roles
+    from eval.rescore import rescore as score_again
+    from eval.table import results_table
+
+    if guard is None and judge is None:
+        raise UserError("With whom? Give --guard NAME, such as llama-guard-3 or rules, or --judge NAME.")
+    by = [name for name, given in (("guard", guard), ("judge", judge)) if given is not None]
+    done = score_again(stored, roles(guard, judge, None, teachers), _mode(score), by)
+    out.print(results_table(done.results))
+    say(f"written to {done.folder}; the earlier scores are as they were")
 
 
 def _mode(score: str) -> "ScoreMode":
