@@ -1,0 +1,451 @@
+"""The sandbox, attacked: each test is a program that tries to get out, to see, or to use the machine up."""
+
+import itertools
+import os
+import re
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from eval.sandbox import Limits, Outcome, SandboxError, available, run
+
+ROOT = Path(__file__).resolve().parents[2]
+# Told apart in /proc by a limit on output that nothing else has.
+_marks = itertools.count(1_000_000 + os.getpid())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _sandbox() -> None:
+    if reason := available():
+        pytest.skip(reason)
+
+
+@pytest.fixture
+def limits() -> Iterator[Limits]:
+    """Tight ones; afterwards nothing of the sandbox may be alive."""
+    chosen = Limits(cpu=1, wall=2, memory=256 << 20, output=next(_marks))
+    yield chosen
+    assert survivors(chosen) == []
+
+
+def attack(program: str, limits: Limits, stdin: str = "") -> Outcome:
+    return run(textwrap.dedent(program), stdin, limits)
+
+
+def inside(limits: Limits) -> list[Path]:
+    """/proc's folders of the living processes of a sandbox."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            size = next(line for line in (process / "limits").read_text().splitlines() if "Max file size" in line)
+            alive = (process / "stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+        except (OSError, StopIteration):
+            continue
+        if alive and size.split()[3] == str(limits.output):
+            found.append(process)
+    return found
+
+
+def survivors(limits: Limits, patience: float = 5) -> list[Path]:
+    """Those that are alive once they had time to die."""
+    until = time.monotonic() + patience
+    while (found := inside(limits)) and time.monotonic() < until:
+        time.sleep(0.02)
+    return found
+
+
+def resident(process: Path) -> int:
+    """Bytes of memory that a process holds."""
+    try:
+        return int((process / "statm").read_text().split()[1]) * resource.getpagesize()
+    except OSError:
+        return 0
+
+
+def test_program_reads_its_input_and_prints(limits: Limits) -> None:
+    outcome = attack("print(input()[::-1])", limits, "grün\n")
+    assert (outcome.status, outcome.exit_code, outcome.stdout) == ("ended", 0, "nürg\n")
+
+
+def test_crash_is_told_with_its_exit_code_and_last_words(limits: Limits) -> None:
+    outcome = attack("1 / 0", limits)
+    assert (outcome.status, outcome.exit_code) == ("failed", 1)
+    assert "ZeroDivisionError" in outcome.stderr
+
+
+def test_fork_bomb_stays_within_its_processes(limits: Limits) -> None:
+    most = 0
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(
+            attack,
+            """
+            import os
+            while True:
+                try:
+                    os.fork()
+                except OSError:
+                    pass
+            """,
+            limits,
+        )
+        while not running.done():
+            most = max(most, len(inside(limits)))
+            time.sleep(0.02)
+    assert running.result().status == "timeout"
+    assert running.result().seconds < limits.wall + 1
+    assert 2 <= most <= limits.processes
+
+
+def test_memory_of_a_process_is_limited(limits: Limits) -> None:
+    outcome = attack("block = bytearray(1 << 30)", limits)
+    assert outcome.status == "failed"
+    assert "MemoryError" in outcome.stderr
+
+
+def test_memory_of_all_processes_is_limited(limits: Limits) -> None:
+    most = 0
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(
+            attack,
+            """
+            import os, time
+            for _ in range(20):
+                try:
+                    os.fork()
+                except OSError:
+                    break
+            held = []
+            try:
+                while True:
+                    held.append(bytearray(os.urandom(1 << 20)))
+            except MemoryError:
+                time.sleep(9)
+            """,
+            replace(limits, cpu=5),
+        )
+        while not running.done():
+            most = max(most, sum(map(resident, inside(limits))))
+            time.sleep(0.02)
+    assert limits.memory // 2 < most <= limits.memory * limits.processes
+
+
+def test_memory_that_no_limit_counts_cannot_be_had(limits: Limits) -> None:
+    outcome = attack(
+        """
+        import ctypes
+        libc = ctypes.CDLL(None, use_errno=True)
+        calls = {"shmget": (0, 1 << 20, 0o1777), "msgget": (0, 0o1777), "memfd_create": (b"x", 0)}
+        for name, arguments in calls.items():
+            print(name, getattr(libc, name)(*arguments), ctypes.get_errno())
+        """,
+        limits,
+    )
+    assert outcome.stdout == "shmget -1 1\nmsgget -1 1\nmemfd_create -1 1\n"
+
+
+def test_disk_cannot_be_filled(limits: Limits) -> None:
+    outcome = attack(
+        """
+        import os
+        for folder, _, _ in [("/", 0, 0), ("/tmp", 0, 0), ("/dev/shm", 0, 0), *os.walk("/dev")]:
+            try:
+                open(f"{folder}/fill", "wb").write(bytes(1 << 16))
+                print("wrote into", folder)
+            except OSError:
+                pass
+        for folder, _, _ in os.walk("/usr"):
+            if os.access(folder, os.W_OK):
+                print("may write into", folder)
+        """,
+        replace(limits, cpu=5, wall=10),
+    )
+    assert (outcome.status, outcome.stdout) == ("ended", "")
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_output_flood_ends_at_the_limit(limits: Limits, stream: str) -> None:
+    outcome = attack(f"import sys\nwhile True: sys.{stream}.write('x' * 65536)", limits)
+    assert outcome.status == "output_limit"
+    assert len(outcome.stdout) <= limits.output
+    assert outcome.seconds < limits.wall
+
+
+def test_network_cannot_be_reached(limits: Limits) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.2)
+        outcome = attack(
+            f"""
+            import socket
+            for family in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX, socket.AF_VSOCK, socket.AF_NETLINK):
+                for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_RAW):
+                    try:
+                        socket.socket(family, kind)
+                        print("opened", family, kind)
+                    except PermissionError:
+                        pass
+            for place in (("127.0.0.1", {server.getsockname()[1]}), ("1.1.1.1", 53)):
+                try:
+                    socket.create_connection(place, timeout=1)
+                    print("reached", place)
+                except OSError:
+                    pass
+            """,
+            limits,
+        )
+        assert (outcome.status, outcome.stdout) == ("ended", "")
+        with pytest.raises(TimeoutError):
+            server.accept()
+
+
+def test_host_files_are_not_there(limits: Limits, tmp_path: Path) -> None:
+    secret = tmp_path / "expected.txt"
+    secret.write_text("the expected output", encoding="utf-8")
+    secret.chmod(0o666)
+    wanted = ["/etc/passwd", "/etc/shadow", "/etc", "/root", "/home", "/tmp", "/var", "/sys", "/run", "/boot"]
+    wanted += ["/proc/1/environ", "/proc/self/mountinfo", "/proc", "/dev/sda", "/dev/vda", "/dev/mem", "/dev/kmsg"]
+    wanted += [str(ROOT), str(Path.home()), str(secret), str(tmp_path), sys.prefix, sys.executable]
+    wanted = [path for path in wanted if not path.startswith("/usr/")]
+    outcome = attack(
+        f"""
+        import os
+        for path in {wanted!r}:
+            for way in (path, "/usr/.." + path, "/python/.." + path):
+                if os.path.lexists(way):
+                    print("there is", way)
+        """,
+        limits,
+    )
+    assert (outcome.status, outcome.stdout) == ("ended", "")
+
+
+def test_symlinks_lead_nowhere(limits: Limits) -> None:
+    """Neither new ones, for there is no place for them, nor old ones in /usr that point out of it."""
+    outcome = attack(
+        """
+        import os
+        for place in ("/link", "/tmp/link", "/dev/link", "/program.py"):
+            try:
+                os.symlink("/etc/passwd", place)
+                print("made", place)
+            except OSError:
+                pass
+        for folder, folders, files in os.walk("/usr/lib"):
+            for name in folders + files:
+                path = os.path.join(folder, name)
+                if os.path.islink(path) and os.path.exists(path):
+                    real = os.path.realpath(path)
+                    if not real.startswith(("/usr/", "/python/", "/dev/null")):
+                        print(path, "leads to", real)
+        """,
+        replace(limits, cpu=5, wall=10),
+    )
+    assert (outcome.status, outcome.stdout) == ("ended", "")
+
+
+def test_nothing_but_its_three_streams_is_open(limits: Limits) -> None:
+    """So neither the status that bubblewrap reports nor another test's input can be read or forged."""
+    outcome = attack(
+        """
+        import os
+        for number in range(3, 1024):
+            try:
+                os.fstat(number)
+                print("open", number)
+            except OSError:
+                pass
+        print(os.environ.get("HOME"), sorted(os.environ))
+        """,
+        limits,
+    )
+    assert outcome.stdout == "None ['LC_CTYPE', 'LD_LIBRARY_PATH', 'PATH', 'PWD']\n"
+
+
+def test_other_sandboxes_are_not_seen(limits: Limits) -> None:
+    sleeper = replace(limits, output=next(_marks))
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(attack, "import time; time.sleep(9)", sleeper)
+        while not inside(sleeper):
+            time.sleep(0.01)
+        outcome = attack(
+            """
+            import os
+            for number in range(1, 70000):
+                try:
+                    os.kill(number, 0)
+                    print("seen", number)
+                except ProcessLookupError:
+                    pass
+                except PermissionError:
+                    print("other", number)
+            print(os.getpid())
+            """,
+            limits,
+        )
+        assert len(inside(sleeper)) == 1
+    lines = outcome.stdout.splitlines()
+    me = lines.pop()
+    assert [line for line in lines if line.split()[1] not in ("1", me)] == []
+
+
+@pytest.mark.parametrize("victim", ["os.getppid()", "1", "-1"])
+def test_parent_survives_being_killed(limits: Limits, victim: str) -> None:
+    outcome = attack(
+        f"""
+        import os, signal
+        try:
+            os.kill({victim}, signal.SIGKILL)
+        except OSError:
+            pass
+        print("still here")
+        """,
+        limits,
+    )
+    assert outcome.status in ("ended", "failed")
+    assert attack("print(1)", limits).stdout == "1\n"
+
+
+def test_privileges_cannot_be_gained(limits: Limits) -> None:
+    outcome = attack(
+        """
+        import ctypes, os
+        libc = ctypes.CDLL(None, use_errno=True)
+        print(os.getuid() != 0, os.geteuid() != 0, os.getgroups() in ([], [65534]))
+        for attempt in (lambda: os.setuid(0), lambda: os.setgid(0), lambda: os.chroot("/usr")):
+            try:
+                attempt()
+                print("gained")
+            except OSError:
+                pass
+        for name, arguments in {
+            "unshare": (0x10000000,),
+            "mount": (b"none", b"/usr", b"tmpfs", 0, None),
+            "ptrace": (16, 1, 0, 0),
+        }.items():
+            print(name, getattr(libc, name)(*arguments))
+        """,
+        limits,
+    )
+    assert outcome.stdout == "True True True\nunshare -1\nmount -1\nptrace -1\n"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives each sandbox a user id of its own")
+def test_each_sandbox_has_its_own_user(limits: Limits) -> None:
+    users = {attack("import os; print(os.getuid(), os.getgid())", limits).stdout for _ in range(3)}
+    assert len(users) == 3
+
+
+def test_sleep_ends_with_the_time(limits: Limits) -> None:
+    outcome = attack("import time; time.sleep(99)", limits)
+    assert outcome.status == "timeout"
+    assert limits.wall <= outcome.seconds < limits.wall + 1
+
+
+def test_busy_loop_ends_with_the_computing_time(limits: Limits) -> None:
+    outcome = attack("while True: pass", replace(limits, wall=60))
+    assert outcome.status == "timeout"
+    assert outcome.seconds < 30
+
+
+def test_ignored_signals_do_not_help(limits: Limits) -> None:
+    outcome = attack(
+        """
+        import signal
+        for number in set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP}:
+            signal.signal(number, signal.SIG_IGN)
+        while True:
+            pass
+        """,
+        replace(limits, wall=60),
+    )
+    assert (outcome.status, outcome.exit_code) == ("failed", 128 + signal.SIGKILL)
+    assert outcome.seconds < 30
+
+
+def test_daemonised_child_ends_with_its_program(limits: Limits) -> None:
+    outcome = attack(
+        """
+        import os, time
+        if os.fork() == 0:
+            os.setsid()
+            if os.fork() == 0:
+                time.sleep(60)
+            os._exit(0)
+        time.sleep(0.2)
+        print("gone")
+        """,
+        limits,
+    )
+    assert (outcome.status, outcome.stdout) == ("ended", "gone\n")
+    assert outcome.seconds < 1.5
+
+
+def test_sandbox_dies_with_the_process_that_made_it(limits: Limits) -> None:
+    code = f"from eval.sandbox import Limits, run\nrun('import time; time.sleep(60)', '', {replace(limits, wall=60)!r})"
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT) as parent:
+        while not inside(limits):
+            assert parent.poll() is None
+            time.sleep(0.01)
+        parent.kill()
+    assert survivors(limits) == []
+
+
+def test_sandbox_holds_for_a_user_who_is_not_root(tmp_path: Path) -> None:
+    """By the system's own Python: ours may lie in a folder that only root can enter."""
+    python = "/usr/bin/python3"
+    if os.geteuid() != 0 or not Path(python).exists():
+        pytest.skip("needs root, to become someone else, and /usr/bin/python3")
+    (tmp_path / "eval").mkdir()
+    for name in ("__init__", "sandbox", "seccomp"):
+        shutil.copy(ROOT / "eval" / f"{name}.py", tmp_path / "eval")
+    code = (
+        "from eval.sandbox import available, Limits, run; assert not available(), available();"
+        "print(run('import os; print(os.getuid())', '', Limits()).stdout)"
+    )
+    command = ["setpriv", "--reuid=1234", "--regid=1234", "--clear-groups", python, "-c", code]
+    # tmp_path is for root's eyes only.
+    shared = Path(shutil.copytree(tmp_path, f"/tmp/sandbox-as-nobody-{os.getpid()}"))
+    try:
+        shared.chmod(0o755)
+        done = subprocess.run(command, cwd=shared, capture_output=True, text=True, env={"PATH": os.environ["PATH"]})
+    finally:
+        shutil.rmtree(shared)
+    if "SyntaxError" in done.stderr or "ImportError" in done.stderr:
+        pytest.skip(f"{python} is too old for this code")
+    assert (done.stdout.strip(), done.stderr) == ("65534", "")
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        (None, "'bwrap' is not installed: apt install bubblewrap"),
+        ("echo 'No permissions to create a new namespace' >&2; exit 1", "cannot make a sandbox here .*No permissions"),
+    ],
+)
+def test_reason_is_given_where_there_is_no_sandbox(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str | None, message: str
+) -> None:
+    for name in ("setpriv", "prlimit"):
+        (tmp_path / name).symlink_to(shutil.which(name) or "")
+    if script is not None:
+        (tmp_path / "bwrap").write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+        (tmp_path / "bwrap").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    available.cache_clear()
+    try:
+        assert re.search(message, available())
+        if script is not None:
+            with pytest.raises(SandboxError, match="No permissions"):
+                run("print(1)", "", Limits())
+    finally:
+        available.cache_clear()
