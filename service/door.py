@@ -36,6 +36,7 @@ ORDER = (
         "train",
         "eval",
         "report",
+        "serve",
     ),
     *(
         "regenerate",
