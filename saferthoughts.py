@@ -50,6 +50,7 @@ from service.evaluating import evaluate, rescore
 from service.judging import judge_app
 from service.reporting import report_app
 from service.reviewing import review_app
+from service.serving_commands import serve_app
 from service.tools import doctor, ledger_app, rehearse, student_app, teachers_app
 
 if TYPE_CHECKING:
@@ -357,6 +358,8 @@ def run(
     sets: Sets = None,
     engine: EngineName = "local",
     ray_address: RayAddress = None,
+    max_cost: MaxCost = None,
+    max_tokens: MaxTokens = None,
 ) -> None:
     """All stages from prompts to release; goes on where an earlier call was stopped.
 
@@ -370,7 +373,7 @@ def run(
         config, source, kind, harmful, benign, seed, tuple(variants or ()), teacher, general_teacher, teachers,
         base_url, model, api_key_env, tuple(instructions or ()), tuple(judges or ()), tuple(sets or ()),
     )  # fmt: skip
-    done = run_all(Settings.runs, name, options, until, say, Engine(engine, ray_address))
+    done = run_all(Settings.runs, name, options, until, say, Engine(engine, ray_address), max_cost, max_tokens)
     say(f"report: {_report_of(done)}")
 
 
@@ -380,6 +383,7 @@ def _report_of(folder: "RunFolder") -> Path:
     return write_report(folder)
 
 
+app.add_typer(serve_app, name="serve")
 app.add_typer(teachers_app, name="teachers")
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(student_app, name="student")

@@ -39,6 +39,9 @@ function filter() {
 }
 if (words) { words.oninput = filter; check.onchange = filter; filter(); }
 """
+_HASH = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
+# What the page may load and run: this one script, its own styles, and nothing else from anywhere.
+POLICY = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{_HASH}'"
 
 
 def write_report(run: RunFolder) -> Path:
@@ -49,9 +52,8 @@ def write_report(run: RunFolder) -> Path:
     """
     figures = figures_of(run)
     charts = {name: Markup(svg) for name, svg in charts_of(figures).items()}
-    digest = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
     page = _ENVIRONMENT.get_template("report.html.jinja").render(
-        **figures, charts=charts, rates=RATES, most=_most(figures), script=Markup(_SCRIPT), script_hash=digest
+        **figures, charts=charts, rates=RATES, most=_most(figures), script=Markup(_SCRIPT), policy=Markup(POLICY)
     )
     path = run.path / "report.html"
     write_json(run.path / "report.json", figures)

@@ -1,8 +1,16 @@
-"""How long work shows itself: a rich bar with counts, rate, cost and time left; plain lines when not a terminal."""
+"""How long work shows itself: a rich bar with counts, rate, cost and time left; plain lines when not a terminal.
 
+Where the environment variable SAFERTHOUGHTS_PROGRESS names a file, the same figures are written there as JSON, at most
+twice a second, for a process that watches this one (`service/serve/watching.py`).
+"""
+
+import json
+import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
@@ -10,6 +18,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 # Progress goes to stderr so that a stage's result on stdout can be piped.
 console = Console(stderr=True)
 _PLAIN_EVERY_S = 5.0
+FILE_VARIABLE = "SAFERTHOUGHTS_PROGRESS"
+_FILE_EVERY_S = 0.5
 
 
 class Meter:
@@ -22,17 +32,23 @@ class Meter:
         self.words = ""
         self._started = time.monotonic()
         self._told = self._started
+        named = os.environ.get(FILE_VARIABLE)
+        self._file = Path(named) if named else None
+        self._written = self._started
+        self.write()
 
     def advance(self, count: int = 1, cost: float = 0.0) -> None:
         """Count `count` more units done, at `cost` US dollars together."""
         self.done += count
         self.cost += cost
         self._show()
+        self._write_now_and_then()
 
     def note(self, words: str) -> None:
         """Words beside the bar: a loss, a count of failures."""
         self.words = words
         self._show()
+        self._write_now_and_then()
 
     def status(self) -> str:
         """Rate, cost and words, as shown beside the counts."""
@@ -44,14 +60,49 @@ class Meter:
             parts.append(self.words)
         return ", ".join(parts)
 
+    def left_s(self) -> float | None:
+        """Seconds that the rest takes at the rate so far; None where that is not known."""
+        if not (self.total and self.done):
+            return None
+        return (self.total - self.done) * (time.monotonic() - self._started) / self.done
+
+    def figures(self) -> dict[str, Any]:
+        """What is shown, as values: counts in units, rate in units a second, cost in US dollars, times in seconds."""
+        return {
+            "stage": self.label,
+            "done": self.done,
+            "total": self.total,
+            "unit": self.unit,
+            "rate": self.done / max(time.monotonic() - self._started, 1e-9),
+            "cost": self.cost,
+            "left_s": self.left_s(),
+            "words": self.words,
+            "process": os.getpid(),
+            "at": time.time(),
+        }
+
+    def write(self) -> None:
+        """Put the figures into the file that the environment names, if it names one."""
+        if self._file is None:
+            return
+        self._written = time.monotonic()
+        temporary = self._file.with_name(f"{self._file.name}.{os.getpid()}")
+        # Work that cannot be watched, since its folder is full or gone, is work all the same.
+        with suppress(OSError):
+            temporary.write_text(json.dumps(self.figures()), encoding="utf-8")
+            temporary.replace(self._file)
+
+    def _write_now_and_then(self) -> None:
+        if self._file is not None and time.monotonic() - self._written >= _FILE_EVERY_S:
+            self.write()
+
     def _show(self) -> None:
         now = time.monotonic()
         if now - self._told < _PLAIN_EVERY_S:
             return
         self._told = now
-        left = ""
-        if self.total and self.done:
-            left = f", {(self.total - self.done) * (now - self._started) / self.done:.0f} s left"
+        seconds = self.left_s()
+        left = "" if seconds is None else f", {seconds:.0f} s left"
         of = f"/{self.total}" if self.total else ""
         console.print(
             f"{self.label}: {self.done}{of} {self.unit}, {self.status()}{left}", highlight=False, markup=False
@@ -74,6 +125,7 @@ def meter(label: str, total: int | None = None, unit: str = "rows") -> Iterator[
     if not console.is_terminal:
         plain = Meter(label, total, unit)
         yield plain
+        plain.write()
         of = f"/{plain.total}" if plain.total else ""
         console.print(f"{label}: {plain.done}{of} {unit}, {plain.status()}, done", highlight=False, markup=False)
         return
@@ -90,3 +142,4 @@ def meter(label: str, total: int | None = None, unit: str = "rows") -> Iterator[
         yield shown
         shown.total = shown.done if total is None else total
         shown._show()
+        shown.write()

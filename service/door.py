@@ -37,6 +37,7 @@ ORDER = (
         "eval",
         "rescore",
         "report",
+        "serve",
     ),
     *(
         "regenerate",

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipelines.config import RunConfig
 from pipelines.engine import LOCAL, Engine
 from pipelines.errors import Incomplete, UserError, unknown
 from pipelines.options import Options, configured
@@ -29,7 +30,11 @@ class Begun:
 
 def start_run(runs: Path, name: str, options: Options) -> Begun:
     """The first stage: configuration and prompts."""
-    config = configured(options)
+    return begin_run(runs, name, configured(options))
+
+
+def begin_run(runs: Path, name: str, config: RunConfig) -> Begun:
+    """The first stage with a configuration that is settled."""
     started = start(runs, name, config)
     dropped = f", {started.duplicates} duplicates in the source dropped" if started.duplicates else ""
     teachers = ", ".join(
@@ -243,9 +248,16 @@ def run_stage(stage: str, run: RunFolder) -> str:
 
 
 def run_all(
-    runs: Path, name: str, options: Options, until: str, tell: Callable[[str], None], engine: Engine = LOCAL
+    runs: Path,
+    name: str,
+    options: Options,
+    until: str,
+    tell: Callable[[str], None],
+    engine: Engine = LOCAL,
+    max_cost: float | None = None,
+    max_tokens: int | None = None,
 ) -> RunFolder:
-    """Start the run where it is new or options are given, then every stage up to `until`.
+    """Start the run where it is new or options are given, then every stage up to `until`, within a budget.
 
     Raises:
         UserError: no such stage, or one of a stage's own.
@@ -259,7 +271,14 @@ def run_all(
     else:
         run = RunFolder.open(runs, name)
     for stage in STAGES:
-        said = generate_run(run, engine=engine) if stage == "generate" else run_stage(stage, run)
+        if stage == "generate":
+            said = generate_run(run, max_cost, max_tokens, engine=engine)
+        elif stage == "judge":
+            said = judge_run(run, max_cost=max_cost, max_tokens=max_tokens)
+        elif stage == "repair":
+            said = repair_run(run, max_cost=max_cost, max_tokens=max_tokens)
+        else:
+            said = run_stage(stage, run)
         tell(f"{stage}: {said}")
         if stage == until:
             break

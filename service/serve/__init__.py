@@ -1,0 +1,1 @@
+"""The service: `saferthoughts serve`, the stages over HTTP and from a page."""

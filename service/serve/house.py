@@ -1,0 +1,165 @@
+"""What the service holds while it runs, for every request: its runs, tokens, queue, teachers and prompt sets."""
+
+import ipaddress
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipelines.config import Teacher, load_teachers
+from pipelines.errors import UserError, unknown
+from pipelines.prompt_files import READERS
+from pipelines.runs import RunFolder
+from service.serve.jobs import Supervisor
+from service.serve.problems import Problem
+from service.serve.queue import Job, Queue
+from service.serve.rows import RowIndexes
+from service.serve.shapes import RunState
+from service.serve.store import Store
+from service.serve.tokens import Tokens
+from service.serve.watching import Looking, Watch
+
+BUNDLED = "bundled"
+_LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
+
+
+@dataclass(frozen=True, slots=True)
+class ServeSettings:
+    """How the service was started.
+
+    `host_names` are those by which it may be called besides its own address; `secure` says that browsers reach it over
+    TLS, its own or a proxy's. `teachers` is a file and `prompts` a folder of the user's; requests name what is in them.
+    `most_jobs` run at once; a caller has `rate_per_s` requests for long, four times as many in a burst.
+    """
+
+    runs: Path
+    host: str = "127.0.0.1"
+    port: int = 8300
+    host_names: tuple[str, ...] = ()
+    secure: bool = False
+    behind_proxy: bool = False
+    teachers: Path | None = None
+    prompts: Path | None = None
+    most_jobs: int = 2
+    rate_per_s: float = 100.0
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Every name that a request may call the service by, in small letters, without a port."""
+        return frozenset(name.lower() for name in (*_LOOPBACK_NAMES, self.host, *self.host_names))
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+@dataclass(slots=True)
+class House:
+    """The parts of a running service."""
+
+    settings: ServeSettings
+    store: Store
+    tokens: Tokens
+    queue: Queue
+    supervisor: Supervisor
+    looking: Looking
+    watch: Watch
+    rows: RowIndexes
+    # One at a time: that a name is free, and then that it is taken; and the report of a run.
+    starting: threading.Lock = field(default_factory=threading.Lock)
+    reporting: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def runs(self) -> Path:
+        """The folder of run folders."""
+        return self.settings.runs
+
+    def run(self, name: str) -> RunFolder:
+        """A run that is there.
+
+        Raises:
+            Problem: 404, there is none of that name; 409, it was made by another version, or has no configuration yet.
+        """
+        try:
+            run = RunFolder.open(self.runs, name)
+        except UserError as error:
+            there = (self.runs / name / "manifest.json").exists()
+            raise Problem(409 if there else 404, str(error)) from error
+        if not (run.path / "run.yaml").exists():
+            raise Problem(409, f"{run.path} has no run.yaml yet. Run first: saferthoughts prompts {run.name}")
+        return run
+
+    def state(self, name: str) -> RunState:
+        """Where a run stands.
+
+        Raises:
+            Problem: 404 or 409, as `run` has it.
+        """
+        return self.looking.at(self.run(name))
+
+    def states(self) -> list[RunState]:
+        """Every run that can be read, the one that was begun last first."""
+        found = []
+        for name in self.looking.names():
+            try:
+                found.append(self.state(name))
+            except (UserError, Problem):
+                continue  # of another version, or being made at this moment; the page of that run tells
+        return found
+
+    def put(self, run: RunFolder, action: str, arguments: Sequence[str], asked_by: str) -> Job:
+        """Queue a job.
+
+        Raises:
+            Problem: 409, the run has one that is not over.
+        """
+        job = self.queue.put(run.name, action, arguments, asked_by)
+        self.supervisor.hurry()
+        return job
+
+    def known_teachers(self) -> dict[str, Teacher]:
+        """Shipped teachers and those of the file that the service was started with."""
+        return load_teachers(self.settings.teachers)
+
+    def prompt_sets(self) -> dict[str, str]:
+        """Prompt sets by name, with what a configuration has as their source."""
+        sets = {BUNDLED: BUNDLED}
+        if self.settings.prompts is not None:
+            for path in sorted(self.settings.prompts.iterdir()):
+                if not path.name.startswith(".") and (path.is_dir() or path.suffix in READERS):
+                    sets[path.name] = str(path.absolute())
+        return sets
+
+    def prompt_source(self, name: str) -> str:
+        """The source of a prompt set by its name.
+
+        Raises:
+            UserError: there is none of that name.
+        """
+        sets = self.prompt_sets()
+        if name not in sets:
+            raise unknown("prompt set", name, sets)
+        return sets[name]
+
+
+def opened(settings: ServeSettings, environment: dict[str, str]) -> House:
+    """The parts of a service, put together; nothing works yet."""
+    store = Store(settings.runs)
+    queue = Queue(store)
+    looking = Looking(settings.runs, queue)
+    return House(
+        settings=settings,
+        store=store,
+        tokens=Tokens(store),
+        queue=queue,
+        supervisor=Supervisor(settings.runs, queue, settings.most_jobs, environment),
+        looking=looking,
+        watch=Watch(lambda name: looking.at(RunFolder.open(settings.runs, name))),
+        rows=RowIndexes(settings.runs),
+    )

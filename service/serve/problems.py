@@ -1,0 +1,78 @@
+"""Errors as RFC 9457 problem documents, in the words that the command line has for them."""
+
+import json
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from pipelines.errors import UserError, refusal_of
+
+MEDIA_TYPE = "application/problem+json"
+_SHOWN = 200
+
+
+class Problem(Exception):
+    """What goes back in place of a result: an HTTP status, one line, and headers that belong to it."""
+
+    def __init__(self, status: int, detail: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.status, self.detail, self.headers = status, detail, headers or {}
+
+
+class ProblemDocument(BaseModel):
+    """RFC 9457. `type` is always about:blank: the status says the kind, `detail` what is wrong and what to do."""
+
+    type: str = Field(default="about:blank")
+    title: str
+    status: int
+    detail: str
+
+
+class ProblemResponse(Response):
+    """A problem document."""
+
+    media_type = MEDIA_TYPE
+
+    def __init__(self, problem: Problem) -> None:
+        found = ProblemDocument(title=title_of(problem.status), status=problem.status, detail=problem.detail)
+        # In ASCII: a name that was asked for may hold half of a surrogate pair, which UTF-8 cannot.
+        text = json.dumps(found.model_dump())
+        super().__init__(text, problem.status, headers=problem.headers)
+
+
+def title_of(status: int) -> str:
+    """What HTTP calls a status."""
+    return HTTPStatus(status).phrase
+
+
+def problem_of(error: Exception) -> Problem:
+    """Any error as a problem. What is nobody's to put right says nothing of its inside."""
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, RequestValidationError):
+        return Problem(422, _told(error))
+    if isinstance(error, HTTPException):
+        return Problem(error.status_code, str(error.detail), dict(error.headers or {}))
+    told = refusal_of(error)
+    if told is None:
+        return Problem(500, "Something went wrong in the service; its log says what.")
+    return Problem(422 if isinstance(error, UserError) else 503, " ".join(told.split()))
+
+
+def _told(error: RequestValidationError) -> str:
+    """The first thing that does not fit, as the command line tells it: key, what, value."""
+    first: dict[str, Any] = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    value = repr(first.get("input"))
+    shown = value if len(value) <= _SHOWN else f"{value[:_SHOWN]}..."
+    return f"the request: {key}: {first['msg']} (it is {shown})."
+
+
+async def answer_with_problem(request: Request, error: Exception) -> Response:
+    """The handler of every error of the API."""
+    return ProblemResponse(problem_of(error))

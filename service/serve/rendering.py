@@ -1,0 +1,91 @@
+"""Pages from templates: everything escaped, evidence marked by position, figures in words.
+
+Reads pages/*.html.jinja. No text of a run is ever taken for markup.
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+_ENVIRONMENT = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent / "pages"),
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    autoescape=True,
+)
+_MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86_400
+# Signs that turn the direction of what follows, or cannot be seen.
+_UNSEEN = {*range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x206A), 0xFEFF}
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A piece of a text; `label` says what its words were quoted for, "" for the rest."""
+
+    text: str
+    label: str
+
+
+def marked(text: str, evidence: list[tuple[str, str]]) -> list[Piece]:
+    """A text cut where quoted words begin and end; of quotes that overlap, the one that begins first is marked."""
+    found = sorted(
+        (start, start + len(quote), label) for label, quote in evidence if quote and (start := text.find(quote)) >= 0
+    )
+    pieces, at = [], 0
+    for start, end, label in found:
+        if start < at:
+            continue
+        if start > at:
+            pieces.append(Piece(text[at:start], ""))
+        pieces.append(Piece(text[start:end], label))
+        at = end
+    if at < len(text):
+        pieces.append(Piece(text[at:], ""))
+    return pieces
+
+
+def shown(text: str) -> str:
+    """A hostile text with what cannot be seen written out: it might turn the words around it."""
+    return (
+        "".join(f"[U+{ord(sign):04X}]" if ord(sign) in _UNSEEN else sign for sign in text)
+        .encode("utf-8", "replace")
+        .decode()
+    )
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds in words of the right size."""
+    if seconds is None:
+        return "not known yet"
+    if seconds < _MINUTE_S:
+        return f"{seconds:.0f} s"
+    if seconds < _HOUR_S:
+        return f"{seconds / _MINUTE_S:.0f} min"
+    return f"{seconds / _HOUR_S:.1f} h" if seconds < _DAY_S else f"{seconds / _DAY_S:.1f} days"
+
+
+def ago(moment: float | None) -> str:
+    """How long ago a moment was."""
+    return "never" if moment is None else f"{duration(max(time.time() - moment, 0))} ago"
+
+
+def money(value: float | None) -> str:
+    """US dollars."""
+    return "no price known" if value is None else f"${value:,.2f}"
+
+
+def words(label: str) -> str:
+    """A column's or label's name as words."""
+    return label.replace("_", " ")
+
+
+_ENVIRONMENT.filters.update(shown=shown, duration=duration, ago=ago, money=money, words=words)
+
+
+def render(template: str, /, **values: Any) -> str:
+    """A page or a part of one."""
+    return _ENVIRONMENT.get_template(f"{template}.html.jinja").render(**values)

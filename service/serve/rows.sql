@@ -1,0 +1,53 @@
+-- A row for each response of a run: what it is filtered by, what it says, and what came of it.
+SELECT
+    response_id,
+    prompt_id,
+    CASE WHEN kind = 'benign' THEN 'benign' ELSE variant END AS config,
+    kind,
+    category,
+    template_id,
+    behaviour_id,
+    variant,
+    responses.teacher,
+    model,
+    sample,
+    attempt,
+    parent_id,
+    finish_reason,
+    reasoning_source,
+    input_tokens,
+    output_tokens,
+    cost,
+    latency_s,
+    lack_of_safety_awareness,
+    overthinking,
+    strong_vacillation,
+    weak_vacillation,
+    harmful_additions,
+    inconsistency,
+    refused,
+    compliance,
+    safety,
+    disagreement,
+    -- How many of the patterns a judge saw; null where none could tell.
+    lack_of_safety_awareness::INT + strong_vacillation::INT + weak_vacillation::INT + harmful_additions::INT
+        + inconsistency::INT AS patterns,
+    CASE
+        WHEN response_id IN (SELECT response_id FROM accepted) THEN 'accepted'
+        WHEN objected.reasons IS NOT NULL THEN 'rejected'
+        ELSE 'unchecked'
+    END AS outcome,
+    objected.reasons AS reasons,
+    left(prompts.text, 240) AS prompt_begins,
+    left(answer, 240) AS answer_begins,
+    prompts.text AS prompt,
+    reasoning,
+    answer
+FROM responses
+JOIN prompts USING (prompt_id)
+LEFT JOIN verdicts USING (response_id)
+LEFT JOIN (
+    SELECT response_id, string_agg(check_name || ': ' || reason, '; ' ORDER BY check_name) AS reasons
+    FROM rejected
+    GROUP BY response_id
+) AS objected USING (response_id)

@@ -1,0 +1,142 @@
+"""Requests for runs turned into what the command line does: a new run, an estimate, a release's recipe again."""
+
+from typing import Any
+
+import duckdb
+
+from pipelines.config import RunConfig, resolve, validated
+from pipelines.errors import UserError
+from pipelines.estimate import Estimate
+from pipelines.prompt_sets import draw, load_pool
+from pipelines.runs import RunFolder
+from service.serve.house import House
+from service.serve.jobs import by_name
+from service.serve.problems import Problem
+from service.serve.queue import Job
+from service.serve.shapes import Again, Budget, NewRun, Wanted
+from service.serve.tokens import Caller
+from service.stages import begin_run, regenerate_run
+
+
+def configured(house: House, wanted: Wanted) -> RunConfig:
+    """A request's configuration, resolved: teachers, judges and prompt sets by name.
+
+    Raises:
+        UserError: an unknown name, or values that do not go together.
+    """
+    values: dict[str, Any] = wanted.model_dump(mode="json", exclude_unset=True, exclude_none=True)
+    prompts = values.setdefault("prompts", {})
+    prompts["source"] = house.prompt_source(prompts.get("source", "bundled"))
+    return resolve(validated(RunConfig, values, "the request"), house.known_teachers())
+
+
+def start(house: House, wanted: NewRun, caller: Caller) -> Job:
+    """Make a run's folder and queue its work.
+
+    Raises:
+        Problem: 409, there is a run of that name.
+        UserError: what the command line would say.
+    """
+    config = configured(house, wanted.config)
+    with house.starting:
+        _check_free(house, wanted.name)
+        run = begin_run(house.runs, wanted.name, config).run
+    return go_on(house, run, "run", wanted.budget, caller)
+
+
+def again(house: House, wanted: Again, caller: Caller) -> Job:
+    """The recipe of a run's release with another teacher.
+
+    Raises:
+        Problem: 404 or 409, no such release; 409, there is a run of the new name.
+        UserError: what the command line would say.
+    """
+    folder = release_of(house.run(wanted.release))
+    with house.starting:
+        _check_free(house, wanted.name)
+        nowhere = (None, None, None)
+        teachers = house.settings.teachers
+        regenerate_run(house.runs, folder, wanted.name, wanted.teacher, wanted.general_teacher, teachers, nowhere)
+    return go_on(house, house.run(wanted.name), "run", wanted.budget, caller)
+
+
+def go_on(house: House, run: RunFolder, action: str, budget: Budget, caller: Caller) -> Job:
+    """Queue every stage of a run that is missing."""
+    arguments = by_name("run", run.name, max_cost=budget.max_cost, max_tokens=budget.max_tokens)
+    return house.put(run, action, arguments, caller.name)
+
+
+def _check_free(house: House, name: str) -> None:
+    if (house.runs / name).exists():
+        raise Problem(409, f"There is a run '{name}' under {house.runs.name}/ already. Give the new one another name.")
+
+
+def release_of(run: RunFolder) -> Any:
+    """The folder of a run's release.
+
+    Raises:
+        Problem: 409, there is none yet.
+    """
+    folder = run.path / "release"
+    if not (folder / "lineage.json").exists():
+        raise Problem(409, f"{run.name} has no release yet. Build one: saferthoughts release build {run.name}")
+    return folder
+
+
+def estimate(house: House, wanted: Wanted) -> Estimate:
+    """What a run like this would ask for, and take by the answers that other runs here have of the same models.
+
+    Raises:
+        UserError: what starting it would say.
+    """
+    config = configured(house, wanted)
+    pool = load_pool(config.prompts.source, config.prompts.kind)
+    drawn = draw(pool, config.prompts.harmful, config.prompts.benign, config.seed, config.prompts.bare_share)
+    harmful = sum(prompt.kind == "harmful" for prompt in drawn)
+    wanted_rows = [*((name, harmful) for name in config.variants), (config.benign_variant, len(drawn) - harmful)]
+    known = _means(house, {teacher.model for teacher in config.teachers.values()})
+    planned = missing = sampled = 0
+    tokens: float | None = 0.0
+    cost: float | None = 0.0
+    asked: set[str] = set()
+    for variant, prompts in wanted_rows:
+        teacher = config.teacher_of(variant)
+        planned += prompts * (1 if teacher is None else config.samples)
+        if teacher is None or not prompts:
+            continue
+        asked.add(teacher)
+        requests = prompts * config.samples
+        missing += requests
+        entry = config.teachers[teacher]
+        mean = known.get((entry.model, variant))
+        if mean is None:
+            tokens = cost = None
+            continue
+        count, given, taken = mean
+        sampled += count
+        if tokens is not None:
+            tokens += requests * (given + taken)
+        if cost is not None and entry.price is not None:
+            cost += requests * entry.price.of(round(given), round(taken))
+    unpriced = tuple(sorted(name for name in asked if config.teachers[name].price is None))
+    if len(unpriced) == len(asked):
+        cost = None
+    return Estimate(planned, missing, sampled, tokens, cost, tuple(sorted(asked)), unpriced)
+
+
+def _means(house: House, models: set[str]) -> dict[tuple[str, str], tuple[int, float, float]]:
+    """By model and variant: how many answers of other runs were looked at, and their mean tokens in and out."""
+    paths = [str(path) for path in house.runs.glob("*/responses.parquet")]
+    if not paths:
+        return {}
+    try:
+        with duckdb.connect(config={"threads": 1, "memory_limit": "256MB"}) as db:
+            found = db.execute(
+                "SELECT model, variant, count(*), avg(input_tokens), avg(output_tokens) "
+                "FROM read_parquet($paths, union_by_name = true) "
+                "WHERE attempt = 0 AND model IN (SELECT unnest($models)) GROUP BY ALL",
+                {"paths": paths, "models": sorted(models)},
+            ).fetchall()
+    except duckdb.Error as error:
+        raise UserError(f"The answers of earlier runs cannot be read: {' '.join(str(error).split())[:300]}") from error
+    return {(row[0], row[1]): (int(row[2]), float(row[3]), float(row[4])) for row in found}
