@@ -29,7 +29,7 @@ def report_of(sources: Sequence[Source]) -> Report:
     sections = tuple(_section(protocol, score, sources) for protocol, score in keys)
     return Report(
         evaluations=tuple(source.name for source in sources),
-        suites=tuple(dict.fromkeys(source.results.suite for source in sources)),
+        suites=tuple(dict.fromkeys(source.results.suite for source in sources if source.results.suite)),
         sections=sections,
         warnings=tuple(_warnings(sections)),
         rehearsal=any(_rehearsed(source.results) for source in sources),
