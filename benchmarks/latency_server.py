@@ -149,9 +149,12 @@ class LatencyServer:
 
 
 @contextmanager
-def serving() -> Iterator[LatencyServer]:
-    """Run the server in another process while the block runs; it ends with this process, however that ends."""
-    command = [sys.executable, "-m", "benchmarks.latency_server"]
+def serving(module: str = "benchmarks.latency_server") -> Iterator[LatencyServer]:
+    """Run the server in another process while the block runs; it ends with this process, however that ends.
+
+    `module` is what runs there: this server, or another that is spoken to in the same way.
+    """
+    command = [sys.executable, "-m", module]
     with subprocess.Popen(command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
         assert process.stdout is not None

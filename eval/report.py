@@ -136,7 +136,7 @@ def _environment(autoescape: bool) -> jinja2.Environment:
 
 
 def _settings(settings: Mapping[str, Any]) -> str:
-    return str(yaml.safe_dump(settings, default_flow_style=True, width=math.inf)).strip(" {}\n")
+    return str(yaml.safe_dump(settings, default_flow_style=True, sort_keys=False, width=math.inf)).strip(" {}\n")
 
 
 def _text(value: Any) -> str:

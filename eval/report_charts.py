@@ -100,7 +100,7 @@ def _panel(
     ours: list[dict[str, Any]],
 ) -> Any:
     across = alt.X("xrate:Q", title="attack success, %", scale=alt.Scale(domain=[0, 100]))
-    up = alt.Y("yrate:Q", title="over-refusal, %", scale=scale)
+    up = alt.Y("yrate:Q", title="over-refusal, %", scale=scale, axis=alt.Axis(titlePadding=10))
     colour = _colour("series:N", list(dict.fromkeys(point["series"] for point in ours)), legend=None)
     legend = alt.Legend(orient="bottom", columns=2, labelLimit=300, title=None) if len(shapes) > 1 else None
     shape = alt.Shape("model:N", scale=alt.Scale(domain=shapes), legend=legend)

@@ -124,8 +124,13 @@ class Section:
         """The paired tests that a page shows: over whole tasks of the study's, over groups of the others."""
         return tuple(one for one in self.comparisons if not one.group or one.task not in COLUMNS)
 
-    def grouped(self, setup: Setup) -> Grouped | None:
-        """The groups of a task asked in that way, None where it has none."""
+    @property
+    def by_category(self) -> list[tuple[Setup, Grouped]]:
+        """The study's tasks that have groups, with the figures of each."""
+        asked = [(setup, self._grouped(setup)) for setup in self.setups if setup.run.name in COLUMNS]
+        return [(setup, found) for setup, found in asked if found.rows]
+
+    def _grouped(self, setup: Setup) -> Grouped:
         columns = {}
         for row in self.rows:
             own = {figure.counts.group: figure for figure in row.groups.get(setup.run.name, ())}
@@ -133,7 +138,7 @@ class Section:
                 columns[row.name] = own
         groups = dict.fromkeys(group for own in columns.values() for group in own)
         rows = {group: tuple(own.get(group) for own in columns.values()) for group in groups}
-        return Grouped(tuple(columns), rows) if rows else None
+        return Grouped(tuple(columns), rows)
 
     @property
     def others(self) -> tuple[str, ...]:

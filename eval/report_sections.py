@@ -9,6 +9,7 @@ from string import ascii_lowercase
 
 from eval.report_examples import examples_of
 from eval.report_figures import COLUMNS, Figure, Report, Row, Section, Setup, Source
+from eval.report_pairs import across
 from eval.results import Answer, Measured, Results, TaskRun
 from eval.study import METHODS, difference, study, study_row
 from pipelines.errors import UserError
@@ -28,7 +29,7 @@ def report_of(sources: Sequence[Source]) -> Report:
     sections = tuple(_section(protocol, score, sources) for protocol, score in keys)
     return Report(
         evaluations=tuple(source.name for source in sources),
-        suites=tuple(dict.fromkeys(source.results.suite for source in sources)),
+        suites=tuple(dict.fromkeys(source.results.suite for source in sources if source.results.suite)),
         sections=sections,
         warnings=tuple(_warnings(sections)),
         rehearsal=any(_rehearsed(source.results) for source in sources),
@@ -48,6 +49,7 @@ def _check(source: Source) -> None:
 
 def _rehearsed(results: Results) -> bool:
     names = [name for model in results.models for name in (model.label, model.name)]
+    names += [model.place for model in results.models if model.kind == "endpoint"]
     names += [name for run in results.tasks for name in run.roles.values()]
     return any("rehearsal" in name.lower() for name in names)
 
@@ -95,7 +97,7 @@ def _section(protocol: str, score: str, sources: Sequence[Source]) -> Section:
         score,
         rows,
         tuple(_setups(runs, marks, row_of)),
-        tuple(comparisons),
+        (*comparisons, *across(rows, answers, comparisons)),
         examples_of(answers),
     )
 

@@ -154,6 +154,21 @@ def test_one_model_measured_twice_is_two_rows_told_apart() -> None:
     assert names == [f"deepseek-ai/{BASE} (first) raw", f"deepseek-ai/{BASE} (second) raw"]
 
 
+def test_models_evaluated_apart_are_paired_by_question() -> None:
+    """Base and student each with an evaluation of its own: 31 of 50 questions are hits of the base alone."""
+    found = [
+        source("base", results([RAW], {"none": {"raw": HIGH}, "pap": {"raw": LOW[:10]}})),
+        source("student", results([IMPROVED], {"none": {"improved": LOW}, "pap": {"improved": LOW}})),
+        source("stranger", results([measured("s", "Qwen3-14B", "raw")], {"none": {"s": LOW}})),
+    ]
+    (one,) = report_of(found).sections[0].comparisons
+    # Two sided, by the binomial distribution itself: all of 31 fall one way.
+    assert (one.task, one.test.pairs, one.test.only_first, one.test.only_second) == ("none", 50, 31, 0)
+    assert one.test.p == pytest.approx(2 * 0.5**31)
+    assert one.first.endswith(" raw")
+    assert one.detectable == pytest.approx(6 / 50)
+
+
 def test_rows_stand_in_the_study_s_order_and_strangers_last() -> None:
     models = [
         measured("stranger"),
