@@ -30,6 +30,7 @@ from training.recipe import Recipe
 _APART = ("checkpoint_minutes", "report_to", "student", "dataset")
 
 
+_FINGERPRINT = "fingerprint.json"
 _LOOK_EVERY_S = 0.1
 
 
@@ -61,6 +62,8 @@ def fingerprint_of(recipe: Recipe, content: str, weights: str) -> str:
 def workplace_of(output: Path, fingerprint: str) -> Iterator[Workplace]:
     """The working folder of a training, emptied where it belonged to another one, and this process's alone.
 
+    One in which nothing was saved goes at the end.
+
     Raises:
         UserError: another process trains the same model.
     """
@@ -77,12 +80,14 @@ def workplace_of(output: Path, fingerprint: str) -> Iterator[Workplace]:
         yield _opened(folder, fingerprint)
     finally:
         if lock is not None:
+            if [path.name for path in folder.glob("*")] == [_FINGERPRINT]:
+                shutil.rmtree(folder)
             lock.release()
             Path(lock.lock_file).unlink(missing_ok=True)
 
 
 def _opened(folder: Path, fingerprint: str) -> Workplace:
-    path = folder / "fingerprint.json"
+    path = folder / _FINGERPRINT
     # Of several processes the first one empties it, and the others wait for that.
     while not is_main() and _read(path) != fingerprint:
         time.sleep(_LOOK_EVERY_S)

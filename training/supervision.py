@@ -213,10 +213,7 @@ def _check(item: _Expected, document: _Document, tokenizer: "PreTrainedTokenizer
             )
         at = _agreement(got, item.response)
         lost = _decode(tokenizer, item.response[at:])
-        raise UserError(
-            f"Row {row!r} reaches the trainer without its {_part(item, at, tokenizer)}: {_shown(lost)} is not there. "
-            "The chat template drops or rewrites it; choose another with --set chat_template=..."
-        )
+        raise _without(item.row, _part(item, at, tokenizer), lost)
     for at, label in enumerate(document.labels):
         should = document.ids[at] if start <= at < end else IGNORED
         if label == should:
@@ -241,10 +238,20 @@ def _part(item: _Expected, at: int, tokenizer: "PreTrainedTokenizerBase") -> str
     return "reasoning" if len(through) <= reasoning_end else "closing tag"
 
 
+def _without(row: TrainingRow, part: str, lost: str) -> UserError:
+    return UserError(
+        f"Row {row.id!r} reaches the trainer without its {part}: {_shown(lost)} is not there. The chat template drops "
+        "or rewrites it; choose another with --set chat_template=..."
+    )
+
+
 def _prefix_differs(
     document: _Document, expected: Sequence[_Expected], tokenizer: "PreTrainedTokenizerBase"
 ) -> UserError:
     nearest = max(expected, key=lambda item: _agreement(document.ids, item.prefix))
+    reasoning = split(nearest.row.messages[-1]["content"]).reasoning
+    if reasoning not in _decode(tokenizer, document.ids):
+        return _without(nearest.row, "reasoning", reasoning)
     at = _agreement(document.ids, nearest.prefix)
     trained, served = (_decode(tokenizer, ids[at : at + 12]) for ids in (document.ids, nearest.prefix))
     return UserError(

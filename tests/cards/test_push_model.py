@@ -1,4 +1,4 @@
-"""A finished model to the Hub over HTTP: one commit with what serving needs, read back; nothing of others is replaced."""
+"""A finished model to the Hub over HTTP: one commit with what serving needs, read back; nothing of others is lost."""
 
 import json
 from pathlib import Path

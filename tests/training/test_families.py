@@ -141,7 +141,7 @@ def test_the_published_template_of_r1_is_refused_since_it_drops_the_reasoning(
     )
     path = tmp_path / "published.jinja"
     path.write_text(marked, encoding="utf-8")
-    with pytest.raises(UserError, match=r"without its reasoning|behind another prompt than it is served with"):
+    with pytest.raises(UserError, match=r"without its reasoning: '(<think>\\n)?It deceives someone"):
         proven(students(family), path, tmp_path)
 
 

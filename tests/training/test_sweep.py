@@ -86,7 +86,7 @@ def test_a_grid_is_every_combination(members: Callable[..., list[Member]]) -> No
         ({"recipe": "smollm2-135m-cpu", "grids": {"a": {"epochs": [0]}}}, "epochs: input should be greater than 0"),
         ({"recipe": "smollm2-135m-cpu", "grids": {"a": {"epochs": 1}}}, "sweep sweep.yaml: grids.a.epochs"),
         ({"recipe": "smollm2-135m-cpu", "grids": {}}, "sweep sweep.yaml: grids"),
-        ({"recipe": "smollm2-135m-cpu", "grid": {}}, "Unknown key in sweep sweep.yaml 'grid'. Did you mean 'grids'"),
+        ({"gird": {}, "grids": {"a": {"epochs": [1]}}}, "Unknown key in sweep sweep.yaml 'gird'. Did you mean 'grids'"),
     ],
 )
 def test_a_bad_sweep_is_one_clear_line(
