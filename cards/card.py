@@ -61,6 +61,8 @@ def dataset_card(lineage: dict[str, Any]) -> str:
     body = _ENVIRONMENT.get_template("dataset_card.md.jinja").render(
         **lineage,
         total=sum(rows.values()),
+        first="improved" if "improved" in rows else next(iter(rows)),
+        place=f"{lineage['repo']}@v{lineage['version']}" if lineage["repo"] else "FOLDER",
         labels=list(PATTERNS),
         most=range(max((len(fault["mended"]) for fault in repair["by_pattern"]), default=0) if repair else 0),
         safety_judged=any(judge["kind"] == "safety" for judge in lineage["judging"]["judges"].values()),

@@ -38,6 +38,7 @@ def lineage_of(
     return {
         "version": config.release.version,
         "title": config.release.title,
+        "repo": config.release.repo,
         "date": str(config.release.date or stages["generate"]["finished"][:10]),
         "license": config.release.license,
         "language": list(config.release.language),

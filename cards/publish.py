@@ -51,7 +51,13 @@ def publish(folder: Path, repo: str, private: bool = False, gated: bool = False,
     found = verify(folder)
     if found.faults:
         raise UserError(f"{folder} is not published, it does not match itself: {'; '.join(found.faults[:5])}")
-    version = str(lineage_in(folder)["version"])
+    lineage = lineage_in(folder)
+    if lineage.get("repo") not in (None, repo):
+        raise UserError(
+            f"The card of {folder} says that it is {lineage['repo']}, not {repo}. Publish it there, or build it with "
+            f"another `repo` under `release` in run.yaml."
+        )
+    version = str(lineage["version"])
     push = _Release(Hub(repo), folder, version)
     if not dry_run:
         push.prepare(private, gated)

@@ -112,7 +112,7 @@ def _downloaded(
     partial = folder.with_name(f".{folder.name}.partial")
     for name in _wrong(partial, there):
         (partial / name).unlink(missing_ok=True)
-    total = sum(stored.size for stored in there.values()) // 1000
+    total = sum(stored.size // 1000 for stored in there.values())
     with meter("download", total=total, unit="kB") as shown:
         for name, stored in there.items():
             if not (partial / name).is_file():

@@ -102,6 +102,7 @@ class Checks:
         self.count = 0
         self.faults: list[str] = []
         self._sources: Counter[tuple[str, str]] = Counter()
+        self._hashes: dict[str, str] = {}
 
     def _hold(self, holds: bool, fault: str) -> bool:
         self.count += 1
@@ -126,7 +127,8 @@ class Checks:
         for name, expected in sorted(listed.items()):
             file = self.folder / name
             if self._hold(file.is_file(), f"{name} is missing"):
-                self._hold(file_hash(file) == expected, f"{name} has another hash than checksums.sha256 says")
+                self._hashes[name] = file_hash(file)
+                self._hold(self._hashes[name] == expected, f"{name} has another hash than checksums.sha256 says")
         found = {file.relative_to(self.folder).as_posix() for file in self.folder.rglob("*") if file.is_file()}
         for name in sorted(found - set(listed) - {"checksums.sha256"}):
             if not name.startswith((".git", ".cache")):
@@ -174,7 +176,8 @@ class Checks:
                 rows += batch.num_rows
                 ids.update(str(one).encode() for one in batch["id"].to_pylist())
                 if schema is PUBLIC:
-                    self._sources.update(zip(*(batch[key].to_pylist() for key in _SOURCE), strict=True))
+                    for found in batch.group_by(_SOURCE).aggregate([([], "count_all")]).to_pylist():
+                        self._sources[found["source"], found["source_license"]] += found["count_all"]
         except (OSError, ValueError, pa.ArrowException) as error:
             self._hold(False, f"data/{name} cannot be read: {error}")
             return None
@@ -213,8 +216,8 @@ class Checks:
         except (ValueError, KeyError, TypeError) as error:
             self._hold(False, f"croissant.json cannot be read ({_told(error)})")
             return
-        data = (self.folder / "data").rglob("*.parquet")
-        found = {file.relative_to(self.folder).as_posix(): file_hash(file) for file in data}
+        data = sorted(file.relative_to(self.folder).as_posix() for file in (self.folder / "data").rglob("*.parquet"))
+        found = {name: self._hashes.get(name) or file_hash(self.folder / name) for name in data}
         self._hold(said == found, "croissant.json has other files or hashes than data")
 
     def words(self) -> None:
@@ -235,7 +238,7 @@ class Checks:
             self._hold(same, f"the rubric {name} has another hash than lineage.json says")
 
 
-_SOURCE = ("source", "source_license")
+_SOURCE = ["source", "source_license"]
 
 
 def read_prompts(path: Path) -> pa.Table:

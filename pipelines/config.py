@@ -216,6 +216,9 @@ class Release(Part):
     requires: Requires = Requires()
     version: str = Field(default="1.0.0", pattern=r"^\d+\.\d+\.\d+$")
     title: str = "Safe reasoning by SaferThoughts"
+    repo: str | None = Field(
+        default=None, pattern=r"^\w[\w.-]*/\w[\w.-]*$", description="ORG/NAME on the Hub, for the card's examples"
+    )
     license: str = "apache-2.0"
     license_text: str | None = Field(
         default=None, validate_default=True, description="the text of LICENSE; `other` needs one"

@@ -117,7 +117,7 @@ def tell_comparison(before: str, after: str, file: Path | None) -> None:
         for drift in drifted:
             table.add_row(*(Text(part) for part in (drift.config, drift.figure, told(drift.before), told(drift.after))))
         out.print(table)
-    say(f"{len(drifted)} of {len(found.drifts)} figures drifted: their 95 % intervals leave each other out")
+    say(f"{len(drifted)} of {len(found.drifts)} figures drifted (95 % intervals that leave each other out)")
     for line in moved(found):
         say(line)
     for what in found.meaning:

@@ -14,6 +14,7 @@ import pytest
 
 from cards.release import build_release
 from curation.checks import check
+from pipelines.config import load_config, save_config
 from pipelines.runs import RunFolder
 
 REPO = "acme/safe"
@@ -237,6 +238,19 @@ HfApi().upload_file(path_or_fileobj=b"x", path_in_repo="mine.txt", repo_id=sys.a
     done = hub.run("publish", str(versions[0]), "--repo", REPO)
     assert done.returncode == 2
     assert "holds files that are no release (mine.txt)" in done.stderr
+
+
+def test_a_release_whose_card_names_another_repository_is_not_published(hub: Any, versions: tuple[Path, Path]) -> None:
+    run = RunFolder(versions[0].parent / "run")
+    config = load_config(run)
+    save_config(run, config.model_copy(update={"release": config.release.model_copy(update={"repo": "acme/own"})}))
+    folder = build_release(run).folder
+    card = (folder / "README.md").read_text()
+    assert 'load_dataset("acme/own", "improved", split="train", revision="v1.0.0")' in card
+    assert "saferthoughts regenerate acme/own@v1.0.0 --teacher NAME" in card
+    done = hub.run("publish", str(folder), "--repo", REPO)
+    assert (done.returncode, "says that it is acme/own, not acme/safe" in done.stderr) == (2, True)
+    assert hub.log() == []
 
 
 def test_a_broken_release_is_not_published(hub: Any, versions: tuple[Path, Path]) -> None:
