@@ -37,6 +37,10 @@ class EndpointGone(Exception):
     """Nothing could be connected to for so long that asking on makes no sense."""
 
 
+class RequestRefused(Exception):
+    """The endpoint answered that it will not answer this request; with what it said."""
+
+
 class _Wait(wait_base):
     """The server's Retry-After where it gave one, else backoff with jitter."""
 
@@ -84,11 +88,15 @@ class EndpointAPI(OpenAICompatibleAPI):
 
         Raises:
             EndpointGone: it has been given up.
+            RequestRefused: it says that the request is wrong; asking again would not help.
         """
         if self.gone:
             raise EndpointGone(f"{self.base_url} did not accept a connection for {GONE_AFTER_S:.0f} s")
         answered = await super().generate(input, tools, tool_choice, config)
         self._refused_since = None
+        if isinstance(answered, tuple) and isinstance(answered[0], openai.APIStatusError):
+            # Inspect would put the whole request into the message.
+            raise RequestRefused(answered[0].message) from answered[0]
         return answered
 
     def should_retry(self, ex: BaseException) -> bool | RetryDecision:

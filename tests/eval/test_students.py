@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from inspect_ai.model import ChatMessageUser, GenerateConfig
 
-from eval.students import Completion, Student, StudentAPI
+from eval.students import Completion, Decoding, Student, StudentAPI, _choose, _random, _Request
 from pipelines.errors import UserError
 
 
@@ -154,4 +154,57 @@ def test_provider_refuses_what_it_cannot_honour(
     api = StudentAPI("after", path=str(students["after"]))
     with pytest.raises(ValueError, match=named):
         asyncio.run(api.generate([ChatMessageUser(content="Hello.")], [], "none", config))
+    api.close()
+
+
+def test_student_samples_by_its_seed_and_greedy_neighbours_are_left_alone(
+    learned: Student, answers: Mapping[str, Any]
+) -> None:
+    _, text, completion = answers["threat"]
+    chat = [{"role": "user", "content": text}]
+
+    def sampled(seed: int, temperature: float = 5.0) -> list[str]:
+        drawn = learned.submit(chat, 30, Decoding(temperature, 1.0, seed))
+        greedy = learned.submit(chat, 100)
+        return [drawn.result(timeout=60).text, greedy.result(timeout=60).text]
+
+    first, other = sampled(1), sampled(2)
+    assert first == sampled(1)
+    assert first[0] != other[0]
+    assert first[1] == other[1] == completion
+    # So little of the distribution is left that only the likeliest token is in it.
+    narrow = learned.submit(chat, 100, Decoding(5.0, 1e-6, 3)).result(timeout=60)
+    assert narrow.text == completion
+    cold = learned.submit(chat, 100, Decoding(0.01, 1.0, 4)).result(timeout=60)
+    assert cold.text == completion
+
+
+def test_sampled_tokens_follow_the_distribution() -> None:
+    import torch
+
+    logits = torch.log(torch.tensor([[0.5, 0.3, 0.15, 0.05]]))
+
+    def shares(decoding: Decoding) -> list[float]:
+        request = _Request([1], 1, "max_tokens", "", decoding, _random(decoding))
+        drawn = [int(_choose(logits, [request])[0]) for _ in range(4000)]
+        return [drawn.count(token) / 4000 for token in range(4)]
+
+    assert shares(Decoding(1.0, 1.0, 0)) == pytest.approx([0.5, 0.3, 0.15, 0.05], abs=0.03)
+    # The third would begin at 0.8 of the mass, beyond 0.7.
+    assert shares(Decoding(1.0, 0.7, 0)) == pytest.approx([0.625, 0.375, 0, 0], abs=0.03)
+    # At temperature 0.5 the shares go with their squares.
+    assert shares(Decoding(0.5, 1.0, 0)) == pytest.approx([0.685, 0.247, 0.062, 0.007], abs=0.03)
+
+
+def test_provider_samples_as_inspect_asks(students: Mapping[str, Path], answers: Mapping[str, Any]) -> None:
+    api = StudentAPI("after", path=str(students["after"]))
+    chat = [ChatMessageUser(content=answers["threat"].text)]
+
+    def said(**config: Any) -> str:
+        found = asyncio.run(api.generate(chat, [], "none", GenerateConfig(max_tokens=30, **config)))
+        return found.message.text
+
+    assert said(temperature=5.0, seed=1) == said(temperature=5.0, seed=1) != said(temperature=5.0, seed=2)
+    # Without a seed every request draws its own way: samples of one question are not copies.
+    assert len({said(temperature=5.0) for _ in range(3)}) > 1
     api.close()

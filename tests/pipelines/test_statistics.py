@@ -1,12 +1,27 @@
 """Intervals and the paired test against values worked out by hand or from first principles."""
 
+from itertools import combinations
 from math import comb, isnan, sqrt
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.statistics import Confusion, Pair, dependence, f1_of, kappa_of, mcnemar_exact, paired, wilson
+from pipelines.statistics import (
+    Confusion,
+    Pair,
+    clustered_share,
+    dependence,
+    detectable,
+    f1_of,
+    kappa_of,
+    mcnemar_exact,
+    paired,
+    pass_at_k,
+    wilson,
+    wilson_share,
+)
 
 
 @given(n=st.integers(1, 500), share=st.floats(0, 1))
@@ -88,3 +103,63 @@ def test_dependence_of_small_tables_does_not_rest_on_the_chi_square_distribution
     assert dependence([[62, 1], [0, 1]]).p > 0.01
     assert dependence([[500, 100], [500, 300]]).p < 1e-9
     assert dependence([[500, 100], [500, 100]]).chi2 == pytest.approx(0)
+
+
+def test_clustered_share_of_one_answer_each_is_wilson() -> None:
+    assert clustered_share([[1], [0], [0], [1], [0]]) == wilson(2, 5)
+
+
+def test_clustered_share_counts_answers_that_agree_as_one() -> None:
+    # 10 questions, 4 answers each that always agree: deff = 4 * 10 / 9, so n = 40 / 4.44 = 9.
+    agreeing = clustered_share([[1.0] * 4] * 5 + [[0.0] * 4] * 5)
+    as_nine = wilson_share(0.5, 9)
+    assert (agreeing.low, agreeing.high) == pytest.approx((as_nine.low, as_nine.high))
+    # Answers that are half and half within each question are spread less than chance; that earns nothing.
+    assert clustered_share([[1.0, 1.0, 0.0, 0.0]] * 10) == wilson_share(0.5, 40)
+
+
+def test_clustered_share_lies_between_independent_and_agreeing_answers() -> None:
+    random = np.random.default_rng(0)
+    rates = random.beta(2, 2, size=60)
+    values = [list((random.random(4) < rate).astype(float)) for rate in rates]
+    found = clustered_share(values)
+    wide, narrow = wilson_share(found.rate, 60), wilson_share(found.rate, 240)
+    assert wide.low < found.low < narrow.low < found.rate < narrow.high < found.high < wide.high
+
+
+def test_clustered_share_covers_the_truth_as_often_as_it_says() -> None:
+    random = np.random.default_rng(1)
+    hits = 0
+    for _ in range(400):
+        rates = random.beta(1, 1.5, size=30)
+        values = (random.random((30, 4)) < rates[:, None]).astype(float).tolist()
+        found = clustered_share(values)
+        hits += found.low <= 0.4 <= found.high
+    assert 0.92 <= hits / 400 <= 0.98
+
+
+def test_clustered_share_without_any_spread_trusts_clusters_only() -> None:
+    assert clustered_share([[1.0] * 4] * 30) == wilson_share(1.0, 30)
+    assert clustered_share([[0.0, 1.0]]) == wilson_share(0.5, 1)
+    nothing = clustered_share([])
+    assert isnan(nothing.rate)
+    assert (nothing.low, nothing.high) == (0.0, 1.0)
+
+
+def test_pass_at_k_is_the_chance_that_a_draw_holds_a_pass() -> None:
+    outcomes = [True, False, False, True, False]
+    for k in range(1, 6):
+        draws = list(combinations(outcomes, k))
+        assert pass_at_k(5, 2, k) == pytest.approx(sum(map(any, draws)) / len(draws))
+    assert pass_at_k(4, 0, 4) == 0
+    with pytest.raises(ValueError, match="pass@5 cannot be had from 4"):
+        pass_at_k(4, 1, 5)
+
+
+def test_detectable_is_the_first_difference_that_the_exact_test_sees() -> None:
+    assert detectable(5) is None
+    assert detectable(6) == 1.0
+    assert detectable(50) == 6 / 50
+    for count, seen in ((5, False), (6, True)):
+        pairs = {str(number): Pair(number < count, False) for number in range(50)}
+        assert (mcnemar_exact(pairs).p < 0.05) is seen

@@ -1,0 +1,74 @@
+"""An evaluation that is killed goes on where it was: a real process, a real SIGKILL, an endpoint that counts."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import pytest
+
+from eval.models import Target
+from eval.planning import Wanted
+from eval.results import read_results
+from eval.run import evaluate
+from pipelines.config import Teacher
+from pipelines.rehearsal.faults import RehearsalSettings
+from pipelines.rehearsal.server import rehearsing
+
+IN_FLIGHT = 6
+QUESTIONS = 80
+
+
+def stats(url: str) -> dict[str, Any]:
+    with urlopen(f"{url.removesuffix('/v1')}/stats") as reply:
+        return dict(json.load(reply))
+
+
+def test_killed_evaluation_asks_again_at_most_what_was_in_flight(tmp_path: Path) -> None:
+    with rehearsing(RehearsalSettings(delay=0.2)) as url:
+        teachers = tmp_path / "teachers.yaml"
+        entry = {"mine": {"base_url": url, "model": "rehearsal-r1", "in_flight": IN_FLIGHT}}
+        teachers.write_text(json.dumps(entry), encoding="utf-8")
+        words = ["eval", "mine", "--teachers", str(teachers), "--task", "refusal", "--output", str(tmp_path / "out")]
+        command = [sys.executable, "-m", "saferthoughts", *words]
+        killed = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 120
+        while stats(url)["requests"] < 37:
+            assert killed.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        os.kill(killed.pid, signal.SIGKILL)
+        killed.wait()
+        before = stats(url)
+        assert before["requests"] < QUESTIONS
+        again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert again.returncode == 0, again.stderr
+        after = stats(url)
+    assert after["distinct"] == QUESTIONS
+    assert after["repeats"] <= IN_FLIGHT
+    assert after["requests"] - before["requests"] <= QUESTIONS - before["requests"] + IN_FLIGHT
+    assert "from an earlier call" in again.stderr
+    results = read_results(tmp_path / "out")
+    assert [(rate.n, rate.errored) for rate in results.rates if not rate.group] == [(QUESTIONS, 0)]
+    # One log is left, in which all of it is.
+    assert len(list((tmp_path / "out" / "logs").rglob("*.eval"))) == 1
+
+
+def test_torn_log_is_set_aside_and_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    wanted = Wanted(tasks=("refusal",), limit=1)
+    with rehearsing(RehearsalSettings()) as url:
+        target = Target("target", teacher=Teacher(model="rehearsal-r1", base_url=url), name="mine")
+        whole = evaluate([target], wanted, tmp_path)
+        [log] = (tmp_path / "logs").rglob("*.eval")
+        # As a machine leaves it that lost its power.
+        log.write_bytes(log.read_bytes()[:1000])
+        again = evaluate([target], wanted, tmp_path)
+        asked = stats(url)
+    assert (asked["requests"], asked["repeats"]) == (8, 4)
+    assert [one.answer for one in again.answers] == [one.answer for one in whole.answers]
+    assert f"{log.name} is torn and now called {log.stem}.broken" in capfd.readouterr().err

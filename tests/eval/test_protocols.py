@@ -1,0 +1,93 @@
+"""Protocols, suites and what may be set: what stands in the file, and every wrong name told with the right ones."""
+
+from dataclasses import replace
+
+import pytest
+
+from eval.protocols import names, parsed, settings
+from eval.suites import SUITES, TASKS, chosen_tasks, entry, ready
+from eval.tasks import none
+from pipelines.errors import UserError
+
+
+def test_protocols_differ_where_the_study_does() -> None:
+    assert names() == ["paper", "repository"]
+    paper, repository = settings("paper", "xstest"), settings("repository", "xstest")
+    assert (paper["max_tokens"], repository["max_tokens"]) == (2048, 256)
+    assert (paper["exclude_trained"], repository["exclude_trained"]) == (True, False)
+    assert paper["classes"] == repository["classes"]
+    paper, repository = settings("paper", "pair"), settings("repository", "pair")
+    assert (paper["temperature"], paper["max_tokens"]) == (0, 4096)
+    assert (repository["temperature"], repository["max_tokens"]) == (1, 2048)
+    assert paper["attacker"] == repository["attacker"]
+
+
+def test_every_task_has_settings_and_every_suite_known_tasks() -> None:
+    for task in TASKS:
+        assert settings("paper", task)["epochs"] >= 1
+    assert all(set(tasks) <= set(TASKS) for tasks in SUITES.values())
+
+
+def test_overrides_reach_into_a_part_and_leave_the_rest() -> None:
+    overrides = parsed(["pair.attacker.temperature=0.5", "pair.streams=2", "math500.epochs=4"], TASKS)
+    pair = settings("paper", "pair", overrides)
+    assert (pair["attacker"]["temperature"], pair["attacker"]["tries"], pair["streams"]) == (0.5, 3, 2)
+    assert settings("paper", "math500", overrides)["epochs"] == 4
+    # What was given out is the asker's own.
+    pair["attacker"]["tries"] = 99
+    assert settings("paper", "pair")["attacker"]["tries"] == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("pair", "--set takes key=value, such as --set pair.streams=3"),
+        ("pair=3", "--set takes TASK.key=value"),
+        ("pare.streams=3", "Unknown task in --set 'pare'. Did you mean 'pair'?"),
+        ("pair.steams=3", "Unknown key of pair in --set 'steams'. Did you mean 'streams'?"),
+        ("pair.attacker.temp=1", "Unknown key of pair.attacker in --set 'temp'. Choose from: temperature, top_p"),
+        ("pair.streams.more=1", "Unknown key of pair.streams in --set 'more'"),
+        ("pair.streams=0", "streams must be at least 1"),
+        ("pair.streams=-1", "streams must be at least 1"),
+        ("pair.streams=2.5", "the value must be of the kind of 5"),
+        ("pair.streams=many", "the value must be of the kind of 5"),
+        ("pair.streams=true", "the value must be of the kind of 5"),
+        ("pair.attacker=3", "the value must be of the kind of {"),
+        ("none.temperature=3", "temperature is a number from 0 to 2"),
+        ("none.temperature=true", "temperature is a number from 0 to 2"),
+        ("math500.top_p=1.5", "top_p is a number from 0 to 1"),
+        ("xstest.exclude_trained=1", "the value must be of the kind of True"),
+        ("livecodebench.from=soon", "the value must be of the kind of datetime.date"),
+        ("pair.streams=[", "the value is not YAML"),
+    ],
+)
+def test_wrong_setting_is_refused(text: str, told: str) -> None:
+    with pytest.raises(UserError) as refused:
+        parsed([text], TASKS)
+    assert told in str(refused.value)
+
+
+def test_unknown_names_are_told_with_the_known_ones() -> None:
+    with pytest.raises(UserError, match=r"Unknown protocol 'papers'. Did you mean 'paper'"):
+        settings("papers", "none")
+    with pytest.raises(UserError, match=r"Unknown suite 'safe'. Did you mean 'safety'"):
+        chosen_tasks("safe")
+    with pytest.raises(UserError, match=r"Unknown task 'xtest'. Did you mean 'xstest'"):
+        entry("xtest")
+
+
+def test_tasks_are_run_once_and_in_order() -> None:
+    assert chosen_tasks("safety") == ("none", "pap", "pair", "xstest")
+    assert chosen_tasks("paper", ["xstest", "none", "xstest"]) == ("none", "xstest")
+
+
+def test_task_that_cannot_run_here_is_refused_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(none, "ENTRY", replace(none.ENTRY, needs=lambda: "bubblewrap is not installed"))
+    with pytest.raises(UserError, match=r"'none' cannot run here: bubblewrap is not installed\..*--task refusal"):
+        ready(["refusal", "none"])
+
+
+@pytest.mark.parametrize("name", SUITES["safety"])
+def test_task_whose_figure_is_a_verdict_can_be_scored_anew(name: str) -> None:
+    # The engine tells answers under one guard from those under another by this; see eval/planning.py.
+    assert entry(name).rescorer is not None
