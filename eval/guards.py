@@ -83,7 +83,7 @@ class Ruling:
 
 @scorer(metrics=[mean()])
 def guarded(form: str = RULES, score: ScoreMode = "full") -> Scorer:
-    """Scores a response by a guard.
+    """Scores a response by a guard. Inspect's mean leaves unscored ones out; `results.json` has rates that do not.
 
     Args:
         form: One of `FORMS`.
