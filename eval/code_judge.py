@@ -8,7 +8,7 @@ Reads and writes nothing. `await judged(code, cases, function)` gives the verdic
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import anyio
@@ -63,14 +63,13 @@ with os.fdopen(answers, "w") as answer:
 class Verdict:
     """How many tests came out how, and the last line that the first failing one wrote to stderr.
 
-    `untried` tests come after it and were not run. `seconds` is the time in sandboxes.
+    `untried` tests come after it and were not run.
     """
 
     results: dict[Result, int]
     untried: int
     failure: Result | None = None
     said: str = ""
-    seconds: float = field(default=0.0, compare=False)
 
     @property
     def passed(self) -> bool:
@@ -94,15 +93,28 @@ async def judged(code: str, cases: Sequence[Case], function: str | None, limits:
     if not cases:
         raise ValueError("a program without tests cannot be judged")
     results: Counter[Result] = Counter()
-    seconds = 0.0
     for number, case in enumerate(cases, start=1):
-        program = _program(code, case, function)
-        result, outcome = await to_thread.run_sync(_result, program, case, limits, limiter=_sandboxes())
+        # Left alone when cancelled: the run ends by its own limits, or with this process.
+        result, outcome = await to_thread.run_sync(
+            tried, code, case, function, limits, limiter=_sandboxes(), abandon_on_cancel=True
+        )
         results[result] += 1
-        seconds += outcome.seconds
         if result != "passed":
-            return Verdict(dict(results), len(cases) - number, result, _last_line(outcome.stderr), seconds)
-    return Verdict(dict(results), 0, seconds=seconds)
+            return Verdict(dict(results), len(cases) - number, result, _last_line(outcome.stderr))
+    return Verdict(dict(results), 0)
+
+
+def tried(code: str, case: Case, function: str | None, limits: Limits) -> tuple[Result, Outcome]:
+    """One test: run, then compare here outside. Blocks for as long as the program runs.
+
+    Raises:
+        SandboxError, ValueError: as `judged`.
+    """
+    outcome = run(_program(code, case, function), case.input, limits)
+    if outcome.status != "ended":
+        return outcome.status, outcome
+    same = same_value if case.kind == "functional" else same_output
+    return "passed" if same(outcome.stdout, case.output) else "wrong_output", outcome
 
 
 def _sandboxes() -> anyio.CapacityLimiter:
@@ -121,15 +133,6 @@ def _program(code: str, case: Case, function: str | None) -> str:
     if not function or not function.isidentifier():
         raise ValueError(f"a functional test needs the name of a function, not {function!r}")
     return _CALL.format(prelude=_PRELUDE, code=code, function=function)
-
-
-def _result(program: str, case: Case, limits: Limits) -> tuple[Result, Outcome]:
-    """One test, in a thread: run, then compare here outside."""
-    outcome = run(program, case.input, limits)
-    if outcome.status != "ended":
-        return outcome.status, outcome
-    same = same_value if case.kind == "functional" else same_output
-    return "passed" if same(outcome.stdout, case.output) else "wrong_output", outcome
 
 
 def _last_line(stderr: str) -> str:

@@ -1,7 +1,7 @@
 r"""The last `\boxed` of an answer, whatever stands in it and around it."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eval.boxed import last_boxed
@@ -44,6 +44,7 @@ balanced = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(balanced, st.text(max_size=20), balanced)
 def test_last_boxed_gives_back_what_was_boxed(content: str, before: str, earlier: str) -> None:
     text = f"{before}\n\\boxed{{{earlier}}} \\boxed{{{content}}} done"
@@ -51,6 +52,7 @@ def test_last_boxed_gives_back_what_was_boxed(content: str, before: str, earlier
         assert last_boxed(text) == content.strip()
 
 
+@settings(deadline=None)
 @given(st.text(alphabet=r"\boxedf{} 1$", max_size=60))
 def test_last_boxed_never_fails_and_returns_a_part_of_the_text(text: str) -> None:
     found = last_boxed(text)

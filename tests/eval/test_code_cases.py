@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eval.code_cases import Case, decoded, same_output, same_value
@@ -32,6 +32,7 @@ def test_private_tests_may_be_plain_or_absent() -> None:
     assert decoded(PUBLIC, PUBLIC) == decoded(PUBLIC, "") * 2
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=("Cs",))), st.integers(0, pickle.HIGHEST_PROTOCOL))
 def test_pickled_text_comes_back_as_it_is(text: str, protocol: int) -> None:
     cases = [{"input": text, "output": text, "testtype": "stdin"}]

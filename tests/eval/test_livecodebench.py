@@ -15,8 +15,8 @@ import pytest
 from inspect_ai.log import EvalLog
 from inspect_ai.scorer import Score
 
-from eval.code_cases import Case
-from eval.code_judge import Verdict, judged
+from eval.code_cases import Case, decoded
+from eval.code_judge import Verdict, judged, tried
 from eval.entry import Asked
 from eval.sandbox import Limits, available
 from eval.tasks.livecodebench import ENTRY, last_program, problems
@@ -173,17 +173,10 @@ def test_expected_output_never_enters_the_sandbox() -> None:
         "print(sys.stdin.read(), open('/program.py').read(), dict(os.environ), sys.argv)\n"
         "print([one for one in gc.get_objects() if isinstance(one, (str, list, dict))])"
     )
-    secret = "what-is-expected"
-    seen: list[str] = []
-
-    async def watched() -> Verdict:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("eval.code_judge.same_output", lambda found, expected: bool(seen.append(found)))
-            return await judged(code, [Case("stdin", "the input", secret)], None, Limits())
-
-    assert anyio.run(watched).failure == "wrong_output"
-    assert "the input" in seen[0]
-    assert secret not in seen[0]
+    result, outcome = tried(code, Case("stdin", "the input", "what-is-expected"), None, Limits())
+    assert (result, outcome.status) == ("wrong_output", "ended")
+    assert "the input" in outcome.stdout
+    assert "what-is-expected" not in outcome.stdout
 
 
 @needs_sandbox
@@ -200,9 +193,11 @@ def test_bundled_problems_are_solvable() -> None:
     assert {str(sample.id) for sample in samples} == solutions.keys()
 
     async def all_of_them() -> list[Verdict]:
-        from eval.tasks.livecodebench import _judged
-
-        return [await _judged(solutions[str(sample.id)], tests[str(sample.id)]) for sample in samples]
+        found = []
+        for name, code in solutions.items():
+            cases = decoded(tests[name].public, tests[name].private)
+            found.append(await judged(code, cases, tests[name].function, Limits()))
+        return found
 
     verdicts = anyio.run(all_of_them)
     assert [(one.passed, sum(one.results.values())) for one in verdicts] == [(True, 4), (True, 3), (True, 5)]
