@@ -100,12 +100,12 @@ def run(program: str, stdin: str, limits: Limits) -> Outcome:
         with _reaped(process):
             in_time = _ends(process, limits.wall)
         seconds = time.monotonic() - started
-        exit_code = _exit_code(_content(status))
+        told = _content(status)
+        exit_code = _exit_code(told)
         said = _content(err)[-_STDERR_TAIL:].decode(errors="replace")
-        if exit_code is None and in_time:
-            raise SandboxError(
-                f"bubblewrap ended before the program did: {' '.join(said.split()) or 'no reason given'}"
-            )
+        if exit_code is None and (in_time or b"child-pid" not in told):
+            reason = " ".join(said.split()) or f"no reason given in {seconds:.0f} s"
+            raise SandboxError(f"bubblewrap did not come to run the program: {reason}")
         found = _content(out)
         full = max(len(found), err.seek(0, os.SEEK_END)) >= limits.output
     return Outcome(_status(in_time, exit_code, full), exit_code, found.decode(errors="replace"), said, seconds)
@@ -157,7 +157,7 @@ def _command(program: int, calls: int, status: int, limits: Limits) -> list[str]
     root = os.geteuid() == 0
     return [
         shutil.which("bwrap") or "bwrap",
-        *(["--cap-drop", "ALL"]),
+        *["--cap-drop", "ALL"],
         # Being root, we stay in the machine's user namespace: a limit on processes does not bind root's own id there,
         # and the id that setpriv takes would not exist in another.
         *(["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"] if root else []),
