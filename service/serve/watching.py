@@ -212,6 +212,7 @@ class Watch:
         """
         queue: asyncio.Queue[RunState] = asyncio.Queue(1)
         self._listeners.setdefault(name, set()).add(queue)
+        self._last.setdefault(name, first)
         until = time.monotonic() + _LONGEST_S
         try:
             yield "retry: 2000\n\n" + _event("state", first)
