@@ -12,6 +12,9 @@ from typing import Any
 import httpx
 import pytest
 
+from service.serve.store import Store
+from service.serve.tokens import ROLES, Tokens
+
 ROOT = Path(__file__).resolve().parents[3]
 SMALL = {
     "prompts": {"harmful": 5, "benign": 2, "bare_share": 0.6},
@@ -32,7 +35,8 @@ class Service:
     def __init__(self, runs: Path, *options: str) -> None:
         self.runs, self.options = runs, options
         self.start()
-        self.secrets = {role: self.token(role, "--role", role) for role in ("read", "run", "publish")}
+        tokens = Tokens(Store(runs))
+        self.secrets = {role: tokens.add(role, role) for role in ROLES}
 
     def start(self) -> None:
         log = self.runs.parent / "service.txt"
@@ -54,12 +58,6 @@ class Service:
             except httpx.TransportError:
                 assert time.monotonic() < until
                 time.sleep(0.05)
-
-    def token(self, name: str, *options: str) -> str:
-        done = subprocess.run(
-            command(self.runs, "serve", "token", "add", name, *options), capture_output=True, text=True, check=True
-        )
-        return done.stdout.strip()
 
     def client(self, role: str = "run") -> httpx.Client:
         return httpx.Client(base_url=self.url, headers={"authorization": f"Bearer {self.secrets[role]}"}, timeout=60)

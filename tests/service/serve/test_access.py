@@ -54,11 +54,12 @@ def test_publishing_needs_the_role_publish(service: Service) -> None:
 
 
 def test_expired_and_revoked_tokens_are_refused_with_the_reason(service: Service) -> None:
-    expired = service.token("brief", "--role", "run", "--days", "0")
+    words = command(service.runs, "serve", "token", "add", "brief", "--role", "run", "--days", "0")
+    expired = subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
     answer = httpx.get(f"{service.url}/runs", headers={"authorization": f"Bearer {expired}"})
     assert answer.status_code == 401
     assert "Token 'brief' expired on" in answer.json()["detail"]
-    lost = service.token("lost")
+    lost = Tokens(Store(service.runs)).add("lost", "read")
     assert status(service, "GET", "/runs", lost) == 200
     subprocess.run(command(service.runs, "serve", "token", "revoke", "lost"), check=True, capture_output=True)
     assert status(service, "GET", "/runs", lost) == 401
