@@ -33,7 +33,7 @@ open_router = APIRouter(tags=["service"])
 router = APIRouter(
     responses={
         code: {"model": ProblemDocument, "description": title_of(code), "content": {MEDIA_TYPE: {}}}
-        for code in (401, 403, 404, 409, 413, 421, 422, 429, 503)
+        for code in (400, 401, 403, 404, 409, 413, 421, 422, 429, 503)
     }
 )
 

@@ -133,7 +133,7 @@ class RunState(BaseModel):
     failures: int = Field(description="requests of the last call that finally failed")
     input_tokens: int
     output_tokens: int
-    cost: float = Field(description="US dollars, of answers whose price is known")
+    cost: float | None = Field(description="US dollars, of answers whose price is known; null where none is")
     version: str | None = Field(description="of the release, where there is one")
     job: JobState | None
 

@@ -72,7 +72,7 @@ class Looking:
             failures=totals.failures,
             input_tokens=totals.input_tokens,
             output_tokens=totals.output_tokens,
-            cost=totals.cost,
+            cost=totals.cost if totals.cost or any(entry.price for entry in entries) else None,
             version=version,
             job=None if job is None else self._told(job),
         )
@@ -164,7 +164,7 @@ def _funnel(stages: dict[str, Any]) -> list[Step]:
         Step(name="prompts", count=sum(prompts.values()) if prompts else None, of=None),
         Step(name="responses", count=generated and generated["kept"], of=generated and generated["planned"]),
         Step(
-            name="judged",
+            name="judged, repairs too",
             count=judged and judged["responses"] - judged["unscored"] - judged["fixed"],
             of=judged and judged["responses"] - judged["fixed"],
         ),
@@ -212,6 +212,7 @@ class Watch:
         """
         queue: asyncio.Queue[RunState] = asyncio.Queue(1)
         self._listeners.setdefault(name, set()).add(queue)
+        self._last.setdefault(name, first)
         until = time.monotonic() + _LONGEST_S
         try:
             yield "retry: 2000\n\n" + _event("state", first)
