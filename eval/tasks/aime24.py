@@ -1,0 +1,38 @@
+r"""AIME 2024: thirty contest problems, each answered with a whole number from 0 to 999.
+
+Dataset   both papers of 2024 (columns id, problem, answer), from the Hub at a pinned commit; or a file with a column
+          problem or question, and answer; or those of the bundled problems that have such an answer.
+Metric    accuracy: the share of answers whose last \boxed is that very number. A response that was cut off or boxes
+          nothing is wrong. With 30 problems one flipped answer of four is 0.8 points.
+Protocol  the problem and the request to reason and to box the answer as the user's turn; temperature 0.6, top-p 0.95,
+          at most 32,768 tokens, four samples each: their mean, and pass@k.
+Source    American Invitational Mathematics Examination I and II of 2024, Mathematical Association of America.
+
+Reads those and writes Inspect's log only. Run through `eval/run.py`.
+"""
+
+from pathlib import Path
+
+from eval.entry import Asked, Built, Entry
+from eval.mathematics import ACCURACY, SCORER, built
+from eval.sources import NOT_STATED, Public
+
+PUBLIC = Public(
+    "HuggingFaceH4/aime_2024",
+    "2fe88a2f1091d5048c0f36abc874fb997b3dd99a",
+    "data/train-00000-of-00001.parquet",
+    NOT_STATED,
+)
+SAMPLE = Path(__file__).parent.parent / "data" / "whole_numbers.yaml"
+
+
+def build(asked: Asked) -> Built:
+    """The task.
+
+    Raises:
+        UserError: the problems cannot be had, or an answer is not a whole number from 0 to 999.
+    """
+    return built("aime24", asked, PUBLIC, SAMPLE, whole_numbers=True)
+
+
+ENTRY = Entry("aime24", "AIME 2024", ACCURACY, SCORER, build)
