@@ -15,12 +15,16 @@ from pipelines.runs import RunFolder, file_hash
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The run, and how many prompts of each kind it has; `duplicates` were in the source twice and are there once."""
+    """The run, and how many prompts of each kind it has; `duplicates` were in the source twice and are there once.
+
+    `replaced` counts the prompts that were there before, 0 where these are the first or the same.
+    """
 
     run: RunFolder
     harmful: int
     benign: int
     duplicates: int
+    replaced: int = 0
 
 
 def start(runs: Path, name: str, config: RunConfig) -> Started:
@@ -33,16 +37,20 @@ def start(runs: Path, name: str, config: RunConfig) -> Started:
     pool = load_pool(wanted.source, wanted.kind)
     drawn = draw(pool, wanted.harmful, wanted.benign, config.seed, wanted.bare_share)
     run = RunFolder.create(runs, name)
+    before = run.stage("prompts")
     save_config(run, config)
     run.write("prompts", to_table(Prompt, drawn))
+    outputs = {"prompts.parquet": file_hash(run.table_path("prompts"))}
     harmful = sum(prompt.kind == "harmful" for prompt in drawn)
     run.record(
         "prompts",
-        outputs={"prompts.parquet": file_hash(run.table_path("prompts"))},
+        outputs=outputs,
         pool=_facts(pool),
         counts={"harmful": harmful, "benign": len(drawn) - harmful},
     )
-    return Started(run, harmful, len(drawn) - harmful, pool.duplicates)
+    changed = before is not None and before["outputs"] != outputs
+    replaced = sum(before["counts"].values()) if before is not None and changed else 0
+    return Started(run, harmful, len(drawn) - harmful, pool.duplicates, replaced)
 
 
 def _facts(pool: PromptPool) -> dict[str, str | int]:

@@ -37,6 +37,7 @@ def begin_run(runs: Path, name: str, config: RunConfig) -> Begun:
     """The first stage with a configuration that is settled."""
     started = start(runs, name, config)
     dropped = f", {started.duplicates} duplicates in the source dropped" if started.duplicates else ""
+    dropped += f", drawn anew in place of the {started.replaced} that were there" if started.replaced else ""
     teachers = ", ".join(
         f"{key} ({entry.model}{', rehearsal teacher, not a model' if entry.embedded else ''})"
         for key, entry in config.teachers.items()
