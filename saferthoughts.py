@@ -288,7 +288,9 @@ def train(
     launch: Annotated[str, typer.Option(help="For a sweep: what runs a member, e.g. accelerate launch ...")] = "",
     push: Annotated[str | None, typer.Option(help="ORG/NAME on the Hub, where the student is pushed then.")] = None,
     private: Annotated[bool, typer.Option("--private", help="Push for those whom the owner lets in.")] = False,
-    sets: Sets = None,
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", help="Any key of the recipe, as key=value; repeatable.")
+    ] = None,
 ) -> None:
     """Fine-tune a student on a release, having proved first that its reasoning is trained on; goes on if stopped.
 

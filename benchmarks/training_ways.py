@@ -192,7 +192,7 @@ def _watched(trainer: Any) -> tuple[list[tuple[int, int, int]], list[float]]:
 def made_student(name: str, folder: Path) -> Path:
     """The bundled student, or a checkpoint of random weights in another model's shape, with its tokenizer."""
     import torch
-    from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
+    from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config
 
     from training.student import fetch_student
 
@@ -206,10 +206,13 @@ def made_student(name: str, folder: Path) -> Path:
         "bos_token_id": None,
     }
     config = Qwen2Config(vocab_size=151936, **_SHAPES[name], **ends)
-    torch.set_default_dtype(torch.bfloat16)
+    untyped: Any = AutoModelForCausalLM
     with torch.device("cuda"):
-        model = Qwen2ForCausalLM(config)
+        model = untyped.from_config(config, dtype=torch.bfloat16)
     model.save_pretrained(folder / name)
+    # The ways are processes of their own and need the room.
+    del model
+    torch.cuda.empty_cache()
     tokenizer.save_pretrained(folder / name)
     return folder / name
 
