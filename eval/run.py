@@ -15,6 +15,7 @@ An evaluation that was stopped goes on where it was: the logs say what has been 
 import hashlib
 import re
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -104,8 +105,8 @@ def require_complete(results: Results, output: Path) -> None:
             lacking.append(f"{rate.model}, {rate.task}: {given} of {rate.expected} answers")
     if not lacking:
         return
-    errors = [one.error for one in results.answers if one.error]
-    why = f" The first failure: {errors[0].rstrip('.')}." if errors else ""
+    errors = Counter(one.error for one in results.answers if one.error).most_common(1)
+    why = f" Most often: {errors[0][0].rstrip('.')}." if errors else ""
     raise Incomplete(
         f"Not everything was answered ({'; '.join(lacking)}), and the intervals are wider for it.{why} What there is "
         f"is in {output / NAME}. Run the same command again: it asks only for what is missing."

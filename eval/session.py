@@ -8,6 +8,7 @@ import gc
 import os
 import warnings
 import zipfile
+from asyncio import CancelledError
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -100,6 +101,9 @@ def ask(
             max_tasks=len(tasks),
             max_samples=most,
         )
+    except CancelledError as cancelled:
+        # How Inspect passes Ctrl-C on where it does not swallow it.
+        raise KeyboardInterrupt from cancelled
     finally:
         _run = None
     if len(done) < len(tasks) or any(log.status == "cancelled" for log in done):

@@ -185,7 +185,7 @@ def _counted(what: str, labels: list[str], answers: Iterable[Answer], holds: Cal
 def _failures(labels: list[str], answers: list[Answer]) -> list[str]:
     """A line where samples failed, none otherwise."""
     failed = any(one.error for one in answers)
-    return [_counted("Failed, not asked again", labels, answers, lambda one: bool(one.error))] if failed else []
+    return [_counted("Failed", labels, answers, lambda one: bool(one.error))] if failed else []
 
 
 def _percent(low: float, high: float) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.errors import UserError, unknown
+from pipelines.errors import Interrupted, UserError, unknown
 from service.door import BaseUrl, KeyVariable, ModelName, Settings, TeacherFile, out, say
 
 if TYPE_CHECKING:
@@ -126,6 +126,7 @@ def measure(place: "Place", wanted: "Wanted") -> None:
 
     Raises:
         Incomplete: answers are lacking; everything else has been done with what there is.
+        Interrupted: Ctrl-C.
     """
     from cards.model_card import write_model_card
     from eval.results import NAME
@@ -134,7 +135,11 @@ def measure(place: "Place", wanted: "Wanted") -> None:
     from eval.table import results_markdown, results_table
     from pipelines.runs import file_hash
 
-    results = run_evaluation(place.targets, wanted, place.output)
+    try:
+        results = run_evaluation(place.targets, wanted, place.output)
+    except KeyboardInterrupt:
+        kept = f"what was answered is in {place.output / 'logs'}"
+        raise Interrupted(f"Interrupted; {kept}. Run the same command again: it asks only for the rest.") from None
     for folder in place.cards:
         write_model_card(folder, results_markdown(results))
     if place.run is not None:
