@@ -23,6 +23,7 @@ from eval.endpoint import EndpointAPI
 from eval.students import CONNECTIONS, StudentAPI
 from pipelines.config import Judge, Sampling, Serve, Teacher, load_judges, load_teachers
 from pipelines.errors import UserError, unknown
+from pipelines.progress import console
 from pipelines.teachers import api_key
 from pipelines.thinking import OPEN, ReasoningStyle
 from training.student import check_checkpoint, weights_hash
@@ -181,6 +182,9 @@ class Servers:
             from pipelines.serving import served
 
             return self._stack.enter_context(served(name, teacher, self.folder))
+        if len(teacher.urls) > 1:
+            told = f"{name}: of its {len(teacher.urls)} servers an evaluation asks the first, {teacher.urls[0]}"
+            console.print(told, markup=False, highlight=False, soft_wrap=True)
         return teacher.urls[0]
 
 
@@ -232,6 +236,8 @@ def _endpoint(
         api_key=api_key(name, teacher),
         style=teacher.reasoning_style,
         entry=name,
+        requests_per_minute=teacher.requests_per_minute,
+        tokens_per_minute=teacher.tokens_per_minute,
         memoize=False,
         config=(config or GenerateConfig()).merge(ours),
     )

@@ -83,7 +83,7 @@ def evaluate(targets: Sequence[Target], wanted: Wanted, output: Path) -> Results
         format=FORMAT,
         suite=wanted.suite if not wanted.tasks else "",
         models=tuple(measured),
-        tasks=tuple(_task_run(one, wanted, logs, number) for number, one in enumerate(planned)),
+        tasks=tuple(_task_run(one, logs, number) for number, one in enumerate(planned)),
         rates=tuple(rates(labels, expected, answers)),
         comparisons=tuple(comparisons(labels, expected, answers)),
         answers=tuple(answers),
@@ -169,11 +169,11 @@ def _watch(model: Model, shown: Meter, total: int) -> None:
     model.api.student.expected = min(total, CONNECTIONS)
 
 
-def _task_run(one: Planned, wanted: Wanted, logs: dict[str, list[str]], number: int) -> TaskRun:
+def _task_run(one: Planned, logs: dict[str, list[str]], number: int) -> TaskRun:
     return TaskRun(
         name=one.entry.name,
         measure=one.entry.measure,
-        protocol=wanted.protocol,
+        protocol=one.facts["protocol"],
         settings=dict(one.facts["settings"]),
         score=one.asked.score,
         data=one.built.data,

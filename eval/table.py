@@ -147,13 +147,12 @@ def _others(results: Results, tasks: list[TaskRun]) -> Cells:
 def _asked(task: TaskRun) -> str:
     """Everything about a task that decides its figures, in a line."""
     settings = ", ".join(_setting(key, value) for key, value in task.settings.items())
+    parts = {"full": "reasoning and answer", "answer": "the answer", "reasoning": "the reasoning"}
+    seen = f"; scored on {parts[task.score]}" if "guard" in task.roles else ""
     who = "".join(f"; {role} {name}" for role, name in task.roles.items())
     left_out = f", {task.data.left_out} left out" if task.data.left_out else ""
     data = f"{task.data.questions} questions of {task.data.source} (sha256 {task.data.sha256[:12]}){left_out}"
-    return (
-        f"{task.name}: {task.measure.title}. Protocol {task.protocol}: {settings}; scored on the {task.score} "
-        f"response{who}; {data}."
-    )
+    return f"{task.name}: {task.measure.title}. Protocol {task.protocol}: {settings}{seen}{who}; {data}."
 
 
 def _setting(key: str, value: Any) -> str:
