@@ -146,7 +146,8 @@ class EndpointAPI(OpenAICompatibleAPI):
         extra = message.model_extra or {}
         fields = (extra.get(name) for name in ("reasoning_content", "reasoning"))
         content, thought = (text if isinstance(text, str) else None for text in fields)
-        return split(message.content, content, thought, self.style)
+        # A server that gives it in a field has seen to the opener itself, whatever the chat template says.
+        return split(message.content, content, thought, "auto" if content or thought else self.style)
 
 
 @modelapi(name="endpoint")

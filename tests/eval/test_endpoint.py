@@ -68,6 +68,23 @@ def test_reasoning_is_taken_apart_in_every_form(serving: Serving, tmp_path: Path
     assert (request["model"], request["temperature"], request["max_tokens"]) == ("org/target", 0, 256)
 
 
+def test_thought_cut_off_behind_a_prefilled_opener_is_no_answer(serving: Serving, tmp_path: Path) -> None:
+    forms: list[str | dict[str, Any]] = [
+        "On and on",
+        "On and on.\n</think>\n\nSorry.",
+        {"content": "Sorry.", "reasoning_content": "The server took it out."},
+        {"content": None, "reasoning": "On and on"},
+    ]
+    with serving(lambda body: forms.pop()) as loopback:
+        results = measured(loopback.url, tmp_path, limit=1, in_flight=1, reasoning_style="missing_opener")
+    assert sorted((one.reasoning, one.answer) for one in results.answers) == [
+        ("On and on", ""),
+        ("On and on", ""),
+        ("On and on.", "Sorry."),
+        ("The server took it out.", "Sorry."),
+    ]
+
+
 def test_faults_that_pass_are_survived(serving: Serving, tmp_path: Path) -> None:
     turns: dict[str, int] = {}
 
