@@ -16,7 +16,9 @@ from eval.models import Target
 from eval.planning import Wanted
 from eval.results import read_results
 from eval.run import evaluate
+from eval.session import inspecting
 from pipelines.config import Teacher
+from pipelines.errors import UserError
 from pipelines.rehearsal.faults import RehearsalSettings
 from pipelines.rehearsal.server import rehearsing
 
@@ -87,3 +89,9 @@ def test_torn_log_is_set_aside_and_told(tmp_path: Path, capfd: pytest.CaptureFix
     assert (asked["requests"], asked["repeats"]) == (8, 4)
     assert [one.answer for one in again.answers] == [one.answer for one in whole.answers]
     assert f"{log.name} is torn and now called {log.stem}.broken" in capfd.readouterr().err
+
+
+def test_two_evaluations_do_not_write_into_one_folder(tmp_path: Path) -> None:
+    target = Target("target", teacher=Teacher(model="rehearsal-r1", base_url="http://127.0.0.1:1/v1"), name="mine")
+    with inspecting(tmp_path / "logs" / ".inspect"), pytest.raises(UserError, match=f"Another .* into {tmp_path}"):
+        evaluate([target], Wanted(tasks=("refusal",)), tmp_path)
