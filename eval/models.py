@@ -147,18 +147,6 @@ def _role(what: str, name: str, judges: Mapping[str, Judge], teachers: Mapping[s
     return role
 
 
-def teacher_target(label: str, name: str, teachers: Path | None, base: str = "", variant: str = "") -> Target:
-    """A target by a name of teachers.yaml.
-
-    Raises:
-        UserError: an unknown name.
-    """
-    entries = load_teachers(teachers)
-    if name not in entries:
-        raise unknown("teacher", name, entries)
-    return Target(label, teacher=entries[name], name=name, base=base, variant=variant)
-
-
 class Servers:
     """What has to be started for the entries that are asked, each once, for as long as `stack` is open."""
 

@@ -47,7 +47,7 @@ def results_markdown(results: Results) -> str:
 
 
 def _rich(cells: Cells) -> Iterable[RenderableType]:
-    table = Table(title=cells.title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(title=cells.title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for number, name in enumerate(cells.head):
         # Words of a head below each other: the table then fits into 80 columns.
         head = name.replace(" ", "\n").replace("well-formed", "well-\nformed")
@@ -151,7 +151,8 @@ def _asked(task: TaskRun) -> str:
     seen = f"; scored on {parts[task.score]}" if "guard" in task.roles else ""
     who = "".join(f"; {role} {name}" for role, name in task.roles.items())
     left_out = f", {task.data.left_out} left out" if task.data.left_out else ""
-    data = f"{task.data.questions} questions of {task.data.source} (sha256 {task.data.sha256[:12]}){left_out}"
+    plural = "" if task.data.questions == 1 else "s"
+    data = f"{task.data.questions} question{plural} of {task.data.source} (sha256 {task.data.sha256[:12]}){left_out}"
     return f"{task.name}: {task.measure.title}. Protocol {task.protocol}: {settings}{seen}{who}; {data}."
 
 

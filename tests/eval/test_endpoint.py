@@ -14,7 +14,8 @@ from inspect_ai.log import read_eval_log
 
 from eval.models import Target
 from eval.planning import Wanted
-from eval.results import Results
+from eval.protocols import parsed
+from eval.results import Results, read_results
 from eval.run import evaluate, require_complete
 from pipelines.config import Teacher
 from pipelines.errors import Incomplete, UserError
@@ -169,6 +170,25 @@ def test_other_settings_and_other_models_have_logs_of_their_own(serving: Serving
         measured(loopback.url, tmp_path, limit=1)
     assert len(loopback.requests) == 4 + 8 + 4
     assert len(list((tmp_path / "logs").glob("target-*"))) == 2
+
+
+def test_questions_asked_several_times_are_told_apart(serving: Serving, tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def script(body: dict[str, Any]) -> str:
+        asked.append(body["messages"][0]["content"])
+        return "Sorry." if asked.count(asked[-1]) == 1 else "Sure: [detail withheld]"
+
+    with serving(script) as loopback:
+        target = Target("target", teacher=Teacher(model="m", base_url=loopback.url), name="mine")
+        overrides = parsed(["refusal.epochs=2"], ["refusal"])
+        results = evaluate([target], Wanted(tasks=("refusal",), limit=1, overrides=overrides), tmp_path)
+    assert read_results(tmp_path) == results
+    assert sorted((one.id, one.epoch) for one in results.answers) == sorted(
+        (name, epoch) for name in {one.id for one in results.answers} for epoch in (1, 2)
+    )
+    [rate] = [one for one in results.rates if one.group == "heldout harmful"]
+    assert (rate.questions, rate.expected, rate.hits, rate.misses, rate.pass_at) == (1, 2, 1, 1, {1: 0.5, 2: 1.0})
 
 
 def test_the_key_is_sent_and_written_nowhere(serving: Serving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
