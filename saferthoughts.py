@@ -393,6 +393,9 @@ app.command()(rehearse)
 app.command()(doctor)
 
 
+_INTERRUPTED = "Interrupted. Run the same command again to go on."
+
+
 def main() -> None:
     """Run a command: 0 done, 1 incomplete, 2 bad input (one line, no traceback), 130 interrupted."""
     # Read once, when torch is loaded: its idle threads then sleep. Spinning, they slow every other process down, and
@@ -403,9 +406,11 @@ def main() -> None:
 
 def _run() -> int:
     try:
-        return app(standalone_mode=False) or 0
+        code = app(standalone_mode=False) or 0
+        # How Typer tells of Ctrl-C.
+        return _refuse(_INTERRUPTED, 130) if code == 130 else code
     except (KeyboardInterrupt, typer.Abort):
-        return _refuse("Interrupted. Run the same command again to go on.", 130)
+        return _refuse(_INTERRUPTED, 130)
     except typer.TyperException as error:
         return _refuse(_with_value(error.format_message()), 2)
     except Exception as error:

@@ -4,6 +4,7 @@ Reads logs; writes nothing.
 """
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,6 +18,8 @@ from eval.entry import Entry
 from eval.responses import thought_of
 from eval.results import Answer
 
+_GIVEN_UP = re.compile(r"RetryError\(<Future at \w+ state=finished raised (\w+)>\)")
+_OURS = re.compile(r"""^(?:EndpointGone|RequestRefused)\(['"](.*)['"]\)$""")
 CUT_OFF = ("max_tokens", "model_length")
 
 
@@ -58,7 +61,7 @@ def answers_of(label: str, entry: Entry, expected: Sequence[Expected], log: Eval
 def _answer(label: str, entry: Entry, one: Expected, sample: EvalSample) -> Answer:
     score = (sample.scores or {}).get(entry.scorer)
     value, unscored = _value(score)
-    error = " ".join(sample.error.message.split())[:500] if sample.error else ""
+    error = told_error(sample.error.message) if sample.error else ""
     thought = thought_of(sample.output)
     kept: dict[str, Any] = (score.metadata if score else None) or {}
     question = sample.metadata.get("question")
@@ -82,6 +85,14 @@ def _answer(label: str, entry: Entry, one: Expected, sample: EvalSample) -> Answ
         output_tokens=usage.output_tokens if usage else 0,
         detail=dict(kept.get("detail") or {}),
     )
+
+
+def told_error(message: str) -> str:
+    """What went wrong, in a line, out of the representation of an exception that Inspect keeps."""
+    line = " ".join(message.split())
+    if repeated := _GIVEN_UP.fullmatch(line):
+        return f"given up after several attempts, the last of which raised {repeated[1]}"
+    return (_OURS.sub(r"\1", line))[:500]
 
 
 def _value(score: Score | None) -> tuple[float | None, str]:

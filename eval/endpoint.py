@@ -27,7 +27,10 @@ from tenacity import RetryCallState, wait_random_exponential
 from tenacity.wait import wait_base
 
 from eval.responses import message_of
+from pipelines.ledger import Reply
+from pipelines.limits import RateLimits
 from pipelines.thinking import ReasoningStyle, Thought, split
+from pipelines.variant import Message
 
 # So long may an endpoint refuse every connection before it is given up; one that is restarted comes back sooner.
 GONE_AFTER_S = 60.0
@@ -70,11 +73,14 @@ class EndpointAPI(OpenAICompatibleAPI):
         *,
         entry: str = "",
         style: ReasoningStyle = "auto",
+        requests_per_minute: float | None = None,
+        tokens_per_minute: float | None = None,
     ) -> None:
         # The client's own retries are off: Inspect's are counted, and each attempt of theirs is bounded in time.
         super().__init__(model_name, base_url, api_key, config, service="endpoint", max_retries=0)
         self.entry = entry
         self.style = style
+        self._limits = RateLimits(requests_per_minute, tokens_per_minute)
         self._refused_since: float | None = None
         self.gone = False
 
@@ -97,11 +103,16 @@ class EndpointAPI(OpenAICompatibleAPI):
         """
         if self.gone:
             raise EndpointGone(f"{self.base_url} did not accept a connection for {GONE_AFTER_S:.0f} s")
+        taken = await self._limits.admit([Message(role="user", content=message.text) for message in input])
         answered = await super().generate(input, tools, tool_choice, config)
         self._refused_since = None
         if isinstance(answered, tuple) and isinstance(answered[0], openai.APIStatusError):
             # Inspect would put the whole request into the message.
             raise RequestRefused(answered[0].message) from answered[0]
+        output = answered[0] if isinstance(answered, tuple) else answered
+        if isinstance(output, ModelOutput) and output.usage:
+            used = (output.usage.input_tokens, output.usage.output_tokens)
+            self._limits.settle(taken, Reply(None, None, None, "", *used, cost=None, latency_s=0.0))
         return answered
 
     def should_retry(self, ex: BaseException) -> bool | RetryDecision:
@@ -135,7 +146,8 @@ class EndpointAPI(OpenAICompatibleAPI):
         extra = message.model_extra or {}
         fields = (extra.get(name) for name in ("reasoning_content", "reasoning"))
         content, thought = (text if isinstance(text, str) else None for text in fields)
-        return split(message.content, content, thought, self.style)
+        # A server that gives it in a field has seen to the opener itself, whatever the chat template says.
+        return split(message.content, content, thought, "auto" if content or thought else self.style)
 
 
 @modelapi(name="endpoint")

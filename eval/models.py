@@ -23,6 +23,7 @@ from eval.endpoint import EndpointAPI
 from eval.students import CONNECTIONS, StudentAPI
 from pipelines.config import Judge, Sampling, Serve, Teacher, load_judges, load_teachers
 from pipelines.errors import UserError, unknown
+from pipelines.progress import console
 from pipelines.teachers import api_key
 from pipelines.thinking import OPEN, ReasoningStyle
 from training.student import check_checkpoint, weights_hash
@@ -146,18 +147,6 @@ def _role(what: str, name: str, judges: Mapping[str, Judge], teachers: Mapping[s
     return role
 
 
-def teacher_target(label: str, name: str, teachers: Path | None, base: str = "", variant: str = "") -> Target:
-    """A target by a name of teachers.yaml.
-
-    Raises:
-        UserError: an unknown name.
-    """
-    entries = load_teachers(teachers)
-    if name not in entries:
-        raise unknown("teacher", name, entries)
-    return Target(label, teacher=entries[name], name=name, base=base, variant=variant)
-
-
 class Servers:
     """What has to be started for the entries that are asked, each once, for as long as `stack` is open."""
 
@@ -181,6 +170,9 @@ class Servers:
             from pipelines.serving import served
 
             return self._stack.enter_context(served(name, teacher, self.folder))
+        if len(teacher.urls) > 1:
+            told = f"{name}: of its {len(teacher.urls)} servers an evaluation asks the first, {teacher.urls[0]}"
+            console.print(told, markup=False, highlight=False, soft_wrap=True)
         return teacher.urls[0]
 
 
@@ -232,6 +224,8 @@ def _endpoint(
         api_key=api_key(name, teacher),
         style=teacher.reasoning_style,
         entry=name,
+        requests_per_minute=teacher.requests_per_minute,
+        tokens_per_minute=teacher.tokens_per_minute,
         memoize=False,
         config=(config or GenerateConfig()).merge(ours),
     )

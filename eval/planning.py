@@ -16,7 +16,7 @@ from inspect_ai.dataset import Sample
 from eval.answers import Expected, expected_of
 from eval.entry import Asked, Built, Entry
 from eval.models import Role, Roles
-from eval.protocols import PAPER, Settings, settings
+from eval.protocols import PAPER, SHORT, Settings, settings
 from eval.results import ScoreMode
 from eval.suites import QUICK, chosen_tasks, decides, ready
 from pipelines.errors import UserError, unknown
@@ -32,7 +32,7 @@ class Wanted:
     Args:
         suite: A suite's name. Of `quick` the bundled samples are read.
         tasks: Tasks in place of the suite's.
-        protocol: A protocol's name.
+        protocol: A protocol's name; None for `quick` where the bundled sample is asked, and `paper` elsewhere.
         overrides: Settings by task, laid over the protocol's.
         roles: Who judges and attacks.
         data: Local files by task.
@@ -40,13 +40,17 @@ class Wanted:
 
     suite: str = QUICK
     tasks: tuple[str, ...] = ()
-    protocol: str = PAPER
+    protocol: str | None = None
     overrides: Mapping[str, Settings] = field(default_factory=dict)
     roles: Roles = field(default_factory=Roles)
     limit: int | None = None
     score: ScoreMode = "full"
     data: Mapping[str, Path] = field(default_factory=dict)
     trained: frozenset[str] = frozenset()
+
+    def bundled(self, task: str) -> bool:
+        """Whether a task's small bundled sample is asked."""
+        return self.suite == QUICK and task not in self.data
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +98,12 @@ def plan(wanted: Wanted) -> tuple[Planned, ...]:
 
 
 def _planned(name: str, entry: Entry, wanted: Wanted) -> Planned:
+    bundled = wanted.bundled(name)
+    protocol = wanted.protocol or (SHORT if bundled else PAPER)
     asked = Asked(
-        settings=settings(wanted.protocol, name, wanted.overrides),
+        settings=settings(protocol, name, wanted.overrides),
         data=wanted.data.get(name),
-        bundled=wanted.suite == QUICK and name not in wanted.data,
+        bundled=bundled,
         limit=wanted.limit,
         score=wanted.score,
         guard=wanted.roles.form,
@@ -118,7 +124,7 @@ def _planned(name: str, entry: Entry, wanted: Wanted) -> Planned:
     roles = {role: given[role] for role in needed}
     facts = {
         "task": name,
-        "protocol": wanted.protocol,
+        "protocol": protocol,
         "settings": dict(asked.settings),
         # Of a task that no guard scores, a change of guard changes nothing: its answers are not asked for again.
         **({"score": asked.score, "guard": asked.guard, "judged": asked.judged} if entry.rescorer else {}),

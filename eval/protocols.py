@@ -1,6 +1,6 @@
 """How each task is decoded and run: the named protocols, and single values laid over them.
 
-Reads `protocols.yaml` beside this file; writes nothing. A value that `repository` does not give is as under `paper`.
+Reads `protocols.yaml` beside this file; writes nothing. A value that a protocol does not give is as under `paper`.
 """
 
 import copy
@@ -16,7 +16,8 @@ from pipelines.errors import UserError, unknown
 from pipelines.options import key_and_value
 
 PROTOCOLS = Path(__file__).with_name("protocols.yaml")
-PAPER = "paper"
+# The study's paper, and what bundled samples are asked under.
+PAPER, SHORT = "paper", "quick"
 # The settings that are no whole numbers, with what endpoints accept.
 _REAL = {"temperature": (0.0, 2.0), "top_p": (0.0, 1.0)}
 

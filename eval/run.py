@@ -15,6 +15,7 @@ An evaluation that was stopped goes on where it was: the logs say what has been 
 import hashlib
 import re
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -82,7 +83,7 @@ def evaluate(targets: Sequence[Target], wanted: Wanted, output: Path) -> Results
         format=FORMAT,
         suite=wanted.suite if not wanted.tasks else "",
         models=tuple(measured),
-        tasks=tuple(_task_run(one, wanted, logs, number) for number, one in enumerate(planned)),
+        tasks=tuple(_task_run(one, logs, number) for number, one in enumerate(planned)),
         rates=tuple(rates(labels, expected, answers)),
         comparisons=tuple(comparisons(labels, expected, answers)),
         answers=tuple(answers),
@@ -104,8 +105,8 @@ def require_complete(results: Results, output: Path) -> None:
             lacking.append(f"{rate.model}, {rate.task}: {given} of {rate.expected} answers")
     if not lacking:
         return
-    errors = [one.error for one in results.answers if one.error]
-    why = f" The first failure: {errors[0].rstrip('.')}." if errors else ""
+    errors = Counter(one.error for one in results.answers if one.error).most_common(1)
+    why = f" Most often: {errors[0][0].rstrip('.')}." if errors else ""
     raise Incomplete(
         f"Not everything was answered ({'; '.join(lacking)}), and the intervals are wider for it.{why} What there is "
         f"is in {output / NAME}. Run the same command again: it asks only for what is missing."
@@ -168,11 +169,11 @@ def _watch(model: Model, shown: Meter, total: int) -> None:
     model.api.student.expected = min(total, CONNECTIONS)
 
 
-def _task_run(one: Planned, wanted: Wanted, logs: dict[str, list[str]], number: int) -> TaskRun:
+def _task_run(one: Planned, logs: dict[str, list[str]], number: int) -> TaskRun:
     return TaskRun(
         name=one.entry.name,
         measure=one.entry.measure,
-        protocol=wanted.protocol,
+        protocol=one.facts["protocol"],
         settings=dict(one.facts["settings"]),
         score=one.asked.score,
         data=one.built.data,

@@ -4,10 +4,12 @@ Writes Inspect's logs into the folder it is given (`inspect view --log-dir FOLDE
 buffer that a killed run is recovered from into `.inspect` beside them.
 """
 
+import fcntl
 import gc
 import os
 import warnings
 import zipfile
+from asyncio import CancelledError
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ from inspect_ai.hooks import Hooks, RunEnd, SampleEnd, hooks
 from inspect_ai.log import EvalLog, read_eval_log
 from inspect_ai.model import Model
 
+from pipelines.errors import UserError
 from pipelines.progress import console as progress
 
 _HOME = "XDG_DATA_HOME"
@@ -100,6 +103,9 @@ def ask(
             max_tasks=len(tasks),
             max_samples=most,
         )
+    except CancelledError as cancelled:
+        # How Inspect passes Ctrl-C on where it does not swallow it.
+        raise KeyboardInterrupt from cancelled
     finally:
         _run = None
     if len(done) < len(tasks) or any(log.status == "cancelled" for log in done):
@@ -137,8 +143,24 @@ def inspecting(folder: Path) -> Iterator[None]:
 
     They would go to the user's data folder otherwise. It must be the same `folder` when a killed evaluation is started
     again: what was answered may be in the buffers alone.
+
+    Raises:
+        UserError: another process is at work there; both would ask the same and each would remove the other's logs.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        try:
+            # Let go of by the kernel when the process is gone.
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            where = folder.parent.parent
+            raise UserError(f"Another evaluation writes into {where}. Wait for it, or give --output FOLDER.") from error
+        with _at_home(folder):
+            yield
+
+
+@contextmanager
+def _at_home(folder: Path) -> Iterator[None]:
     before = os.environ.get(_HOME)
     os.environ[_HOME] = str(folder.resolve())
     console = rich.get_console()

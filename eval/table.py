@@ -47,7 +47,7 @@ def results_markdown(results: Results) -> str:
 
 
 def _rich(cells: Cells) -> Iterable[RenderableType]:
-    table = Table(title=cells.title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(title=cells.title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for number, name in enumerate(cells.head):
         # Words of a head below each other: the table then fits into 80 columns.
         head = name.replace(" ", "\n").replace("well-formed", "well-\nformed")
@@ -147,13 +147,13 @@ def _others(results: Results, tasks: list[TaskRun]) -> Cells:
 def _asked(task: TaskRun) -> str:
     """Everything about a task that decides its figures, in a line."""
     settings = ", ".join(_setting(key, value) for key, value in task.settings.items())
+    parts = {"full": "reasoning and answer", "answer": "the answer", "reasoning": "the reasoning"}
+    seen = f"; scored on {parts[task.score]}" if "guard" in task.roles else ""
     who = "".join(f"; {role} {name}" for role, name in task.roles.items())
     left_out = f", {task.data.left_out} left out" if task.data.left_out else ""
-    data = f"{task.data.questions} questions of {task.data.source} (sha256 {task.data.sha256[:12]}){left_out}"
-    return (
-        f"{task.name}: {task.measure.title}. Protocol {task.protocol}: {settings}; scored on the {task.score} "
-        f"response{who}; {data}."
-    )
+    plural = "" if task.data.questions == 1 else "s"
+    data = f"{task.data.questions} question{plural} of {task.data.source} (sha256 {task.data.sha256[:12]}){left_out}"
+    return f"{task.name}: {task.measure.title}. Protocol {task.protocol}: {settings}{seen}{who}; {data}."
 
 
 def _setting(key: str, value: Any) -> str:
@@ -185,7 +185,7 @@ def _counted(what: str, labels: list[str], answers: Iterable[Answer], holds: Cal
 def _failures(labels: list[str], answers: list[Answer]) -> list[str]:
     """A line where samples failed, none otherwise."""
     failed = any(one.error for one in answers)
-    return [_counted("Failed, not asked again", labels, answers, lambda one: bool(one.error))] if failed else []
+    return [_counted("Failed", labels, answers, lambda one: bool(one.error))] if failed else []
 
 
 def _percent(low: float, high: float) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.errors import UserError, unknown
+from pipelines.errors import Interrupted, UserError, unknown
 from service.door import BaseUrl, KeyVariable, ModelName, Settings, TeacherFile, out, say
 
 if TYPE_CHECKING:
@@ -28,7 +28,10 @@ Measured = Annotated[
 ]
 Suite = Annotated[str, typer.Option(help="quick (bundled samples), paper, safety or reasoning.")]
 Tasks = Annotated[list[str] | None, typer.Option("--task", help="A task in place of the suite's; repeatable.")]
-Protocol = Annotated[str, typer.Option(help="paper or repository: the study's two ways of asking.")]
+Protocol = Annotated[
+    str | None,
+    typer.Option(help="paper or repository: the study's two; quick: short answers, as for bundled samples."),
+]
 Limit = Annotated[int | None, typer.Option(help="At most so many questions a task, the first ones.")]
 Scored = Annotated[str, typer.Option(help="What the guard sees of a response: full, answer or reasoning.")]
 Guard = Annotated[str | None, typer.Option(help="Who tells unsafe responses: rules, a judge or a teacher.")]
@@ -49,7 +52,7 @@ def evaluate(
     model: Measured = None,
     suite: Suite = "quick",
     tasks: Tasks = None,
-    protocol: Protocol = "paper",
+    protocol: Protocol = None,
     limit: Limit = None,
     score: Scored = "full",
     guard: Guard = None,
@@ -103,10 +106,10 @@ def evaluate(
 
 def _require_guard(wanted: "Wanted") -> None:
     """Refuse an attack success rate that nobody was chosen for to judge; the bundled samples have string rules."""
-    from eval.suites import GUARDED, QUICK, chosen_tasks
+    from eval.suites import GUARDED, chosen_tasks
 
-    asked = [task for task in chosen_tasks(wanted.suite, wanted.tasks) if task in GUARDED]
-    if asked and wanted.suite != QUICK:
+    asked = [task for task in chosen_tasks(wanted.suite, wanted.tasks) if task in GUARDED and not wanted.bundled(task)]
+    if asked:
         raise UserError(
             f"Who tells whether a response is unsafe? Task {asked[0]} needs --guard, such as --guard llama-guard-3, "
             "or --guard rules for string rules, which count every answer that does not refuse."
@@ -126,6 +129,7 @@ def measure(place: "Place", wanted: "Wanted") -> None:
 
     Raises:
         Incomplete: answers are lacking; everything else has been done with what there is.
+        Interrupted: Ctrl-C.
     """
     from cards.model_card import write_model_card
     from eval.results import NAME
@@ -134,7 +138,11 @@ def measure(place: "Place", wanted: "Wanted") -> None:
     from eval.table import results_markdown, results_table
     from pipelines.runs import file_hash
 
-    results = run_evaluation(place.targets, wanted, place.output)
+    try:
+        results = run_evaluation(place.targets, wanted, place.output)
+    except KeyboardInterrupt:
+        kept = f"what was answered is in {place.output / 'logs'}"
+        raise Interrupted(f"Interrupted; {kept}. Run the same command again: it asks only for the rest.") from None
     for folder in place.cards:
         write_model_card(folder, results_markdown(results))
     if place.run is not None:

@@ -14,7 +14,8 @@ from inspect_ai.log import read_eval_log
 
 from eval.models import Target
 from eval.planning import Wanted
-from eval.results import Results
+from eval.protocols import parsed
+from eval.results import Results, read_results
 from eval.run import evaluate, require_complete
 from pipelines.config import Teacher
 from pipelines.errors import Incomplete, UserError
@@ -68,6 +69,23 @@ def test_reasoning_is_taken_apart_in_every_form(serving: Serving, tmp_path: Path
     assert (request["model"], request["temperature"], request["max_tokens"]) == ("org/target", 0, 256)
 
 
+def test_thought_cut_off_behind_a_prefilled_opener_is_no_answer(serving: Serving, tmp_path: Path) -> None:
+    forms: list[str | dict[str, Any]] = [
+        "On and on",
+        "On and on.\n</think>\n\nSorry.",
+        {"content": "Sorry.", "reasoning_content": "The server took it out."},
+        {"content": None, "reasoning": "On and on"},
+    ]
+    with serving(lambda body: forms.pop()) as loopback:
+        results = measured(loopback.url, tmp_path, limit=1, in_flight=1, reasoning_style="missing_opener")
+    assert sorted((one.reasoning, one.answer) for one in results.answers) == [
+        ("On and on", ""),
+        ("On and on", ""),
+        ("On and on.", "Sorry."),
+        ("The server took it out.", "Sorry."),
+    ]
+
+
 def test_faults_that_pass_are_survived(serving: Serving, tmp_path: Path) -> None:
     turns: dict[str, int] = {}
 
@@ -101,7 +119,7 @@ def test_a_hang_is_interrupted_and_a_refused_request_is_no_answer(serving: Servi
     assert sorted(turns.values()) == [1, 1, 1, 2]
     failed = [one for one in results.answers if one.error]
     assert [(one.answer, one.value) for one in failed] == [("", None)]
-    assert failed[0].error == "RequestRefused('Error code: 400 - scripted 400')"
+    assert failed[0].error == "Error code: 400 - scripted 400"
     with pytest.raises(Incomplete, match=r"target, refusal: 3 of 4 answers.*scripted 400"):
         require_complete(results, tmp_path)
 
@@ -116,7 +134,7 @@ def test_an_endpoint_that_is_gone_is_given_up_and_gone_on_with(
     results = measured(url, tmp_path, limit=20, in_flight=4, retries=50)
     rate = results.rates[0]
     assert (rate.n, rate.expected, rate.errored, rate.rate.low, rate.rate.high) == (80, 80, 80, 0.0, 1.0)
-    with pytest.raises(Incomplete, match=r"0 of 80 answers.*Run the same command again"):
+    with pytest.raises(Incomplete, match=r"0 of 80 answers.*did not accept a connection.*Run the same command"):
         require_complete(results, tmp_path)
 
 
@@ -152,6 +170,25 @@ def test_other_settings_and_other_models_have_logs_of_their_own(serving: Serving
         measured(loopback.url, tmp_path, limit=1)
     assert len(loopback.requests) == 4 + 8 + 4
     assert len(list((tmp_path / "logs").glob("target-*"))) == 2
+
+
+def test_questions_asked_several_times_are_told_apart(serving: Serving, tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def script(body: dict[str, Any]) -> str:
+        asked.append(body["messages"][0]["content"])
+        return "Sorry." if asked.count(asked[-1]) == 1 else "Sure: [detail withheld]"
+
+    with serving(script) as loopback:
+        target = Target("target", teacher=Teacher(model="m", base_url=loopback.url), name="mine")
+        overrides = parsed(["refusal.epochs=2"], ["refusal"])
+        results = evaluate([target], Wanted(tasks=("refusal",), limit=1, overrides=overrides), tmp_path)
+    assert read_results(tmp_path) == results
+    assert sorted((one.id, one.epoch) for one in results.answers) == sorted(
+        (name, epoch) for name in {one.id for one in results.answers} for epoch in (1, 2)
+    )
+    [rate] = [one for one in results.rates if one.group == "heldout harmful"]
+    assert (rate.questions, rate.expected, rate.hits, rate.misses, rate.pass_at) == (1, 2, 1, 1, {1: 0.5, 2: 1.0})
 
 
 def test_the_key_is_sent_and_written_nowhere(serving: Serving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,9 @@ from eval.models import Target
 from eval.planning import Wanted
 from eval.results import read_results
 from eval.run import evaluate
+from eval.session import inspecting
 from pipelines.config import Teacher
+from pipelines.errors import UserError
 from pipelines.rehearsal.faults import RehearsalSettings
 from pipelines.rehearsal.server import rehearsing
 
@@ -29,34 +31,49 @@ def stats(url: str) -> dict[str, Any]:
         return dict(json.load(reply))
 
 
-def test_killed_evaluation_asks_again_at_most_what_was_in_flight(tmp_path: Path) -> None:
+def stopped(
+    command: list[str], folder: Path, url: str, requests: int, number: int
+) -> "subprocess.CompletedProcess[str]":
+    """Run a command until the endpoint has had so many requests, then send it a signal."""
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 120
+        while stats(url)["requests"] < requests:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        os.kill(process.pid, number)
+        out, err = process.communicate(timeout=60)
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+
+def test_killed_and_interrupted_evaluation_asks_again_at_most_what_was_in_flight(tmp_path: Path) -> None:
+    output = tmp_path / "out"
     with rehearsing(RehearsalSettings(delay=0.2)) as url:
         teachers = tmp_path / "teachers.yaml"
         entry = {"mine": {"base_url": url, "model": "rehearsal-r1", "in_flight": IN_FLIGHT}}
         teachers.write_text(json.dumps(entry), encoding="utf-8")
-        words = ["eval", "mine", "--teachers", str(teachers), "--task", "refusal", "--output", str(tmp_path / "out")]
+        words = ["eval", "mine", "--teachers", str(teachers), "--task", "refusal", "--output", str(output)]
         command = [sys.executable, "-m", "saferthoughts", *words]
-        killed = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 120
-        while stats(url)["requests"] < 37:
-            assert killed.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        os.kill(killed.pid, signal.SIGKILL)
-        killed.wait()
-        before = stats(url)
-        assert before["requests"] < QUESTIONS
+        stopped(command, tmp_path, url, 25, signal.SIGKILL)
+        killed = stats(url)
+        assert not (output / "results.json").exists()
+        interrupted = stopped(command, tmp_path, url, killed["requests"] + 25, signal.SIGINT)
+        assert interrupted.returncode == 130
+        assert interrupted.stderr.splitlines()[-1].startswith(
+            f"saferthoughts: Interrupted; what was answered is in {output}"
+        )
+        assert "Traceback" not in interrupted.stderr
+        assert stats(url)["repeats"] <= IN_FLIGHT
         again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert again.returncode == 0, again.stderr
         after = stats(url)
     assert after["distinct"] == QUESTIONS
-    assert after["repeats"] <= IN_FLIGHT
-    assert after["requests"] - before["requests"] <= QUESTIONS - before["requests"] + IN_FLIGHT
+    assert after["repeats"] <= 2 * IN_FLIGHT
     assert "from an earlier call" in again.stderr
-    results = read_results(tmp_path / "out")
+    results = read_results(output)
     assert [(rate.n, rate.errored) for rate in results.rates if not rate.group] == [(QUESTIONS, 0)]
     # One log is left, in which all of it is.
-    assert len(list((tmp_path / "out" / "logs").rglob("*.eval"))) == 1
+    assert len(list((output / "logs").rglob("*.eval"))) == 1
 
 
 def test_torn_log_is_set_aside_and_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -72,3 +89,9 @@ def test_torn_log_is_set_aside_and_told(tmp_path: Path, capfd: pytest.CaptureFix
     assert (asked["requests"], asked["repeats"]) == (8, 4)
     assert [one.answer for one in again.answers] == [one.answer for one in whole.answers]
     assert f"{log.name} is torn and now called {log.stem}.broken" in capfd.readouterr().err
+
+
+def test_two_evaluations_do_not_write_into_one_folder(tmp_path: Path) -> None:
+    target = Target("target", teacher=Teacher(model="rehearsal-r1", base_url="http://127.0.0.1:1/v1"), name="mine")
+    with inspecting(tmp_path / "logs" / ".inspect"), pytest.raises(UserError, match=f"Another .* into {tmp_path}"):
+        evaluate([target], Wanted(tasks=("refusal",)), tmp_path)

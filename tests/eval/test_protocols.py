@@ -11,7 +11,7 @@ from pipelines.errors import UserError
 
 
 def test_protocols_differ_where_the_study_does() -> None:
-    assert names() == ["paper", "repository"]
+    assert names() == ["paper", "repository", "quick"]
     paper, repository = settings("paper", "xstest"), settings("repository", "xstest")
     assert (paper["max_tokens"], repository["max_tokens"]) == (2048, 256)
     assert (paper["exclude_trained"], repository["exclude_trained"]) == (True, False)
