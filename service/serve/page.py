@@ -11,7 +11,6 @@ from urllib.parse import quote, urlencode
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from curation.story import tell
 from pipelines.errors import UserError
 from pipelines.records import PATTERNS
 from service.serve import api, problems, starting, teachers
@@ -178,9 +177,10 @@ def run_actions(name: str, caller: Viewer, house: HouseOf) -> Response:
 
 def _run(house: House, name: str) -> dict[str, Any]:
     run = house.run(name)
+    state = house.looking.at(run)
     return {
-        "run": house.state(name),
-        "spoken": spoken(house.state(name)),
+        "run": state,
+        "spoken": spoken(state),
         "has_rows": run.table_path("responses").exists(),
         "teachers": list(house.known_teachers()),
         "argilla": _argilla(house),
@@ -315,6 +315,8 @@ def show_prompt(name: str, prompt_id: str, caller: Viewer, house: HouseOf, at: s
 @router.get("/ui/runs/{name}/story/{response_id}")
 def story(name: str, response_id: str, caller: Viewer, house: HouseOf) -> Response:
     """How one row came to be, and what came of it."""
+    from curation.story import tell
+
     told = tell(api.has_rows(house, name), response_id)
     return _page("story", caller, tab="rows", name=name, parts=told.parts, response_id=response_id)
 
