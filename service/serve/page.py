@@ -5,6 +5,7 @@ GET / runs, /ui/new a form, /ui/runs/RUN one of them with /live, /rows, /rows/PR
 script as well.
 """
 
+from secrets import compare_digest
 from typing import Annotated, Any
 from urllib.parse import quote, urlencode
 
@@ -56,7 +57,7 @@ async def posted(request: Request, caller: Viewer) -> Form:
         Problem: 400 or 403, it is none.
     """
     form = Form(await form_of(request))
-    if form.text("key") != caller.form_key:
+    if not compare_digest(form.text("key").encode(), caller.form_key.encode()):
         raise Problem(403, "This form belongs to another session. Load the page again.")
     return form
 

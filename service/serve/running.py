@@ -72,7 +72,9 @@ def _serve(
         )
     )
     say(f"SaferThoughts serves {settings.runs} at {address}. Ctrl-C stops it; runs that are under way go on.")
-    say(f"Open once, in a browser on this machine: {address}/login?code={house.tokens.one_time_code()}")
+    # With a proxy in between the session's cookie goes over TLS only, and so to the proxy.
+    where = f"https://{settings.host_names[0]}" if settings.behind_proxy else address
+    say(f"Open once, in a browser of yours: {where}/login?code={house.tokens.one_time_code()}")
     server.run(sockets=[listener])
 
 
