@@ -264,6 +264,8 @@ def list_rows(
     name: str, caller: Viewer, house: HouseOf, request: Request, offset: Annotated[int, Query(ge=0, le=10**9)] = 0
 ) -> Response:
     """A run's rows, filtered by what the form above them says."""
+    if not house.run(name).table_path("responses").exists():
+        return _page("no_rows", caller, tab="rows", name=name, state=house.state(name))
     index = house.rows.of(api.has_rows(house, name))
     asked = {key: request.query_params.get(key, "") for key in ("config", "outcome", "flag", "where")}
     filters, wrong = [], ""
