@@ -11,7 +11,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
 
-from curation.report import POLICY as REPORT_POLICY
 from pipelines.errors import UserError
 from pipelines.runs import VERSION, RunFolder
 from service.serve import shapes, starting, teachers
@@ -190,6 +189,8 @@ def has_rows(house: House, name: str) -> RunFolder:
 @router.get("/runs/{name}/report", tags=["runs"], response_class=FileResponse)
 def report(name: str, caller: Reader, house: HouseOf, format: str = Query("html", pattern="^(html|json)$")) -> Response:
     """The run's report as a page of its own, or every figure as JSON; made where it is missing or out of date."""
+    from curation.report import POLICY
+
     run = house.run(name)
     page = run.path / "report.html"
     with house.reporting:
@@ -198,7 +199,7 @@ def report(name: str, caller: Reader, house: HouseOf, format: str = Query("html"
     if format == "json":
         return FileResponse(run.path / "report.json", media_type="application/json")
     # Shown as if it came from nowhere: whatever stands in it reaches neither the session nor the service.
-    policy = f"sandbox allow-scripts; {REPORT_POLICY}; frame-ancestors 'self'"
+    policy = f"sandbox allow-scripts; {POLICY}; frame-ancestors 'self'"
     return FileResponse(page, media_type="text/html", headers={"content-security-policy": policy})
 
 

@@ -74,6 +74,7 @@ class House:
     # One at a time: that a name is free, and then that it is taken; and the report of a run.
     starting: threading.Lock = field(default_factory=threading.Lock)
     reporting: threading.Lock = field(default_factory=threading.Lock)
+    _teachers: tuple[object, dict[str, Teacher]] | None = None
 
     @property
     def runs(self) -> Path:
@@ -124,8 +125,12 @@ class House:
         return job
 
     def known_teachers(self) -> dict[str, Teacher]:
-        """Shipped teachers and those of the file that the service was started with."""
-        return load_teachers(self.settings.teachers)
+        """Shipped teachers and those of the file that the service was started with, as it is now."""
+        file = self.settings.teachers
+        mark = file and (file.stat().st_mtime_ns, file.stat().st_size)
+        if self._teachers is None or self._teachers[0] != mark:
+            self._teachers = (mark, load_teachers(file))
+        return dict(self._teachers[1])
 
     def prompt_sets(self) -> dict[str, str]:
         """Prompt sets by name, with what a configuration has as their source."""
@@ -161,5 +166,5 @@ def opened(settings: ServeSettings, environment: dict[str, str]) -> House:
         supervisor=Supervisor(settings.runs, queue, settings.most_jobs, environment),
         looking=looking,
         watch=Watch(lambda name: looking.at(RunFolder.open(settings.runs, name))),
-        rows=RowIndexes(settings.runs),
+        rows=RowIndexes(),
     )

@@ -5,13 +5,13 @@ GET / runs, /ui/new a form, /ui/runs/RUN one of them with /live, /rows, /rows/PR
 script as well.
 """
 
+from secrets import compare_digest
 from typing import Annotated, Any
 from urllib.parse import quote, urlencode
 
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from curation.story import tell
 from pipelines.errors import UserError
 from pipelines.records import PATTERNS
 from service.serve import api, problems, starting, teachers
@@ -57,7 +57,7 @@ async def posted(request: Request, caller: Viewer) -> Form:
         Problem: 400 or 403, it is none.
     """
     form = Form(await form_of(request))
-    if form.text("key") != caller.form_key:
+    if not compare_digest(form.text("key").encode(), caller.form_key.encode()):
         raise Problem(403, "This form belongs to another session. Load the page again.")
     return form
 
@@ -178,9 +178,10 @@ def run_actions(name: str, caller: Viewer, house: HouseOf) -> Response:
 
 def _run(house: House, name: str) -> dict[str, Any]:
     run = house.run(name)
+    state = house.looking.at(run)
     return {
-        "run": house.state(name),
-        "spoken": spoken(house.state(name)),
+        "run": state,
+        "spoken": spoken(state),
         "has_rows": run.table_path("responses").exists(),
         "teachers": list(house.known_teachers()),
         "argilla": _argilla(house),
@@ -263,6 +264,8 @@ def list_rows(
     name: str, caller: Viewer, house: HouseOf, request: Request, offset: Annotated[int, Query(ge=0, le=10**9)] = 0
 ) -> Response:
     """A run's rows, filtered by what the form above them says."""
+    if not house.run(name).table_path("responses").exists():
+        return _page("no_rows", caller, tab="rows", name=name, state=house.state(name))
     index = house.rows.of(api.has_rows(house, name))
     asked = {key: request.query_params.get(key, "") for key in ("config", "outcome", "flag", "where")}
     filters, wrong = [], ""
@@ -315,6 +318,8 @@ def show_prompt(name: str, prompt_id: str, caller: Viewer, house: HouseOf, at: s
 @router.get("/ui/runs/{name}/story/{response_id}")
 def story(name: str, response_id: str, caller: Viewer, house: HouseOf) -> Response:
     """How one row came to be, and what came of it."""
+    from curation.story import tell
+
     told = tell(api.has_rows(house, name), response_id)
     return _page("story", caller, tab="rows", name=name, parts=told.parts, response_id=response_id)
 

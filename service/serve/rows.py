@@ -1,14 +1,14 @@
-"""A run's rows for paging and filtering: read once by DuckDB, laid out in SQLite, looked up from there.
+"""A run's rows by page, filtered by column, and every response to one prompt.
 
-Reads the run's tables through `curation/views.py`; writes runs/.serve/rows/RUN.sqlite, whole or not at all, and anew
-when a table has changed. Looking 50 scattered rows of 100,000 up in parquet takes a quarter of a second, whatever reads
-it, since texts are compressed by the thousand; in SQLite it takes a millisecond.
-
-Filters are `column:op:value`. Columns and operators come from the lists below, values are always bound.
+Reads runs/.serve/rows/RUN.sqlite, which `layout.py` makes of the run's tables, anew when one of them has changed.
+Filters are `column:op:value`. Columns and operators come from lists, values are
+always bound.
 """
 
 import json
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import Sequence
 from contextlib import closing
@@ -16,36 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
-from curation.views import open_views
 from pipelines.errors import UserError, unknown
-from pipelines.records import PATTERNS
-from pipelines.runs import RunFolder, atomic
-from service.serve.store import home_of
+from pipelines.runs import RunFolder
+from service.serve.layout import BEGINNINGS, COLUMNS, TEXTS, mark_of, path_of
 
-_QUERY = Path(__file__).with_name("rows.sql")
-TEXTS = ("prompt", "reasoning", "answer")
-_BEGINNINGS = ("prompt_begins", "answer_begins")
-# What is kept of each judgement.
-SAID = ("response_id", "judge", "kind", "compliance", "safety", "refused", "evidence", "analysis", "reason")
-# What a filter may name, and how its value is read.
-COLUMNS: dict[str, type] = {
-    **dict.fromkeys(
-        ("response_id", "prompt_id", "config", "kind", "category", "template_id", "behaviour_id", "variant"), str
-    ),
-    **dict.fromkeys(("teacher", "model"), str),
-    **dict.fromkeys(("sample", "attempt"), int),
-    **dict.fromkeys(("parent_id", "finish_reason", "reasoning_source"), str),
-    **dict.fromkeys(("input_tokens", "output_tokens"), int),
-    **dict.fromkeys(("cost", "latency_s"), float),
-    **dict.fromkeys(("lack_of_safety_awareness", "overthinking", *PATTERNS[1:]), bool),
-    "refused": bool,
-    **dict.fromkeys(("compliance", "safety"), str),
-    "disagreement": float,
-    "patterns": int,
-    **dict.fromkeys(("outcome", "reasons"), str),
-}
 OPERATORS = {
     "eq": "{column} = ?",
     "ne": "{column} <> ?",
@@ -57,16 +31,9 @@ OPERATORS = {
     "null": "({column} IS NULL) = ?",
 }
 _TRUTH = {"true": True, "false": False}
-_SQL_TYPES = {str: "TEXT", int: "INTEGER", float: "REAL", bool: "INTEGER"}
-# What the views read.
-_TABLES = ("prompts", "responses", "judgements", "verdicts", "decisions", "accepted", "rejected")
-_BATCH = 1000
-# DuckDB's share of memory while it reads, and SQLite's while it is asked.
-_MEMORY = "256MB"
 _CACHE_KB = 16_000
 _KEPT_TOTALS = 1000
-# Raised when the tables below change, so that no file of an older layout is read.
-_LAYOUT = 1
+_LONGEST_S = 1800
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +157,7 @@ class RowIndex:
         for name, kind in COLUMNS.items():
             if kind is bool and row[name] is not None:
                 row[name] = bool(row[name])
-        columns = ", ".join(TEXTS if texts else _BEGINNINGS)
+        columns = ", ".join(TEXTS if texts else BEGINNINGS)
         said = self._db().execute(f"SELECT {columns} FROM texts WHERE rowid = ?", [found["rowid"]])  # noqa: S608
         return row | dict(said.fetchone())
 
@@ -198,9 +165,7 @@ class RowIndex:
 class RowIndexes:
     """The indexes of all runs, made when they are first asked for."""
 
-    def __init__(self, runs: Path) -> None:
-        self._folder = home_of(runs) / "rows"
-        self._folder.mkdir(exist_ok=True)
+    def __init__(self) -> None:
         self._there: dict[str, RowIndex] = {}
         self._locks: dict[str, threading.Lock] = {}
         self._guard = threading.Lock()
@@ -212,7 +177,7 @@ class RowIndexes:
             UserError: the run has no responses yet, or a table of it is broken.
         """
         run.require("responses")
-        mark = _mark(run)
+        mark = mark_of(run)
         found = self._there.get(run.name)
         if found is not None and found.mark == mark:
             return found
@@ -221,21 +186,11 @@ class RowIndexes:
         with lock:
             found = self._there.get(run.name)
             if found is None or found.mark != mark:
-                path = self._folder / f"{run.name}.sqlite"
+                path = path_of(run.path.parent, run.name)
                 if _mark_in(path) != mark:
-                    _lay_out(run, path, mark)
+                    _lay_out(run)
                 found = self._there[run.name] = RowIndex(path, mark)
             return found
-
-
-def _mark(run: RunFolder) -> str:
-    """What changes when one of the tables does."""
-    marks = []
-    for name in _TABLES:
-        path = run.table_path(name)
-        found = path.stat() if path.exists() else None
-        marks.append(None if found is None else (found.st_mtime_ns, found.st_size, found.st_ino))
-    return json.dumps([_LAYOUT, _QUERY.read_text(encoding="utf-8"), marks])
 
 
 def _mark_in(path: Path) -> str | None:
@@ -248,37 +203,9 @@ def _mark_in(path: Path) -> str | None:
         return None
 
 
-def _lay_out(run: RunFolder, path: Path, mark: str) -> None:
-    columns = ", ".join(f"{name} {_SQL_TYPES[kind]}" for name, kind in COLUMNS.items())
-    with atomic(path) as temporary, closing(sqlite3.connect(temporary, isolation_level=None)) as db:
-        # Nobody else reads it before it is whole, and it can always be made again.
-        db.execute("PRAGMA journal_mode = OFF")
-        db.execute("PRAGMA synchronous = OFF")
-        db.execute(f"CREATE TABLE rows({columns})")
-        # Texts apart, so that a filter reads past none.
-        db.execute(f"CREATE TABLE texts({', '.join((*_BEGINNINGS, *TEXTS))})")
-        db.execute(f"CREATE TABLE said({', '.join(SAID)})")
-        db.execute("BEGIN")
-        scratch = home_of(run.path.parent) / "scratch"
-        with open_views(run, "prompts", "responses", memory=_MEMORY, scratch=scratch) as views:
-            for batch in views.sql(f"{_QUERY.read_text(encoding='utf-8')} ORDER BY response_id").to_arrow_reader(
-                _BATCH
-            ):
-                _put(db, "rows", batch, list(COLUMNS))
-                _put(db, "texts", batch, [*_BEGINNINGS, *TEXTS])
-            for batch in views.sql(f"SELECT {', '.join(SAID)} FROM judgements").to_arrow_reader(_BATCH):  # noqa: S608
-                _put(db, "said", batch, list(SAID))
-        db.execute("COMMIT")
-        db.execute("CREATE INDEX said_of ON said(response_id)")
-        db.execute("CREATE INDEX by_prompt ON rows(prompt_id)")
-        db.execute("CREATE TABLE choices(name TEXT, value TEXT)")
-        for name in ("config", "kind", "category"):
-            db.execute(f"INSERT INTO choices SELECT DISTINCT '{name}', {name} FROM rows")  # noqa: S608 - names of ours
-        db.execute("CREATE TABLE made(mark TEXT)")
-        db.execute("INSERT INTO made VALUES (?)", [mark])
-
-
-def _put(db: sqlite3.Connection, table: str, batch: pa.RecordBatch, names: list[str]) -> None:
-    marks = ", ".join("?" * len(names))
-    values = [batch.column(name).to_pylist() for name in names]
-    db.executemany(f"INSERT INTO {table} VALUES ({marks})", zip(*values, strict=True))  # noqa: S608 - names of ours
+def _lay_out(run: RunFolder) -> None:
+    command = [sys.executable, "-m", "service.serve.layout", str(run.path.parent), run.name]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=_LONGEST_S, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
+        raise UserError(last) if done.returncode == 2 else RuntimeError(f"The rows cannot be laid out: {last}")

@@ -72,7 +72,9 @@ def _serve(
         )
     )
     say(f"SaferThoughts serves {settings.runs} at {address}. Ctrl-C stops it; runs that are under way go on.")
-    say(f"Open once, in a browser on this machine: {address}/login?code={house.tokens.one_time_code()}")
+    # With a proxy in between the session's cookie goes over TLS only, and so to the proxy.
+    where = f"https://{settings.host_names[0]}" if settings.behind_proxy else address
+    say(f"Open once, in a browser of yours: {where}/login?code={house.tokens.one_time_code()}")
     server.run(sockets=[listener])
 
 
@@ -96,7 +98,8 @@ def _check(settings: ServeSettings, certfile: Path | None, keyfile: Path | None)
 
 def _listening(settings: ServeSettings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # Said to be TCP: of others asyncio does not know that it may send small answers at once, and each takes 40 ms more.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((settings.host, settings.port))

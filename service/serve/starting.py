@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import duckdb
-
 from pipelines.config import RunConfig, resolve, validated
 from pipelines.errors import UserError
 from pipelines.estimate import Estimate
@@ -126,6 +124,8 @@ def estimate(house: House, wanted: Wanted) -> Estimate:
 
 def _means(house: House, models: set[str]) -> dict[tuple[str, str], tuple[int, float, float]]:
     """By model and variant: how many answers of other runs were looked at, and their mean tokens in and out."""
+    import duckdb
+
     paths = [str(path) for path in house.runs.glob("*/responses.parquet")]
     if not paths:
         return {}

@@ -23,6 +23,8 @@ from service.serve.queue import OPEN, Job, Queue
 from service.serve.shapes import JobState, Progress, RunState, Step
 
 _NOTHING = Totals(0, 0, 0, 0, 0.0)
+# The bar that a stage fills.
+_BAR_OF = {"generate": "responses", "judge": "judged, repairs too", "release": "released"}
 _OVER = {"incomplete": "incomplete", "failed": "failed", "cancelled": "stopped"}
 _LOOK_EVERY_S = 0.5
 _KEEP_ALIVE_S = 15.0
@@ -63,7 +65,7 @@ class Looking:
             created=manifest["created"],
             stage=progress.stage if progress else (next(reversed(stages)) if stages else ""),
             progress=progress,
-            funnel=_funnel(stages),
+            funnel=_live(_funnel(stages), progress),
             stages={name: entry["finished"] for name, entry in stages.items()},
             variants=list(config.variants),
             teachers=[f"{name} ({entry.model})" for name, entry in config.teachers.items()],
@@ -170,6 +172,17 @@ def _funnel(stages: dict[str, Any]) -> list[Step]:
         ),
         Step(name="accepted", count=checked and checked["accepted"], of=of_checked),
         Step(name="released", count=sum(released.values()) if released else None, of=of_checked),
+    ]
+
+
+def _live(funnel: list[Step], progress: Progress | None) -> list[Step]:
+    """The funnel with the bar of a stage that works for the first time."""
+    name = _BAR_OF.get(progress.stage) if progress else None
+    return [
+        Step(name=step.name, count=progress.done, of=progress.total)
+        if progress and step.name == name and step.count is None
+        else step
+        for step in funnel
     ]
 
 

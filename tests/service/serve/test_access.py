@@ -1,6 +1,8 @@
 """Who gets in: no token, one of each role, an expired and a revoked one; sessions, forms, names, sizes and rates."""
 
+import os
 import re
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -150,6 +152,36 @@ def test_a_taken_port_is_told(service: Service, tmp_path: Path) -> None:
     settings = ServeSettings(tmp_path, port=int(service.url.rpartition(":")[2]))
     with pytest.raises(UserError, match=r"Cannot listen at 127\.0\.0\.1:\d+ .* Choose another with --host and --port"):
         run(settings, None, None, print)
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl on this machine to make a certificate")
+def test_other_addresses_are_served_over_tls_with_a_secure_cookie(tmp_path: Path) -> None:
+    files = ["-keyout", str(tmp_path / "key.pem"), "-out", str(tmp_path / "cert.pem")]
+    words = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost", *files]
+    subprocess.run(words, check=True, capture_output=True)
+    secret = Tokens(Store(tmp_path / "runs")).add("me", "read")
+    options = ["--host", "0.0.0.0", "--certfile", str(tmp_path / "cert.pem"), "--keyfile", str(tmp_path / "key.pem")]
+    words = command(tmp_path / "runs", "serve", "--port", "0", *options)
+    with subprocess.Popen(
+        words, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}
+    ) as serving:
+        try:
+            assert serving.stdout is not None
+            link = [serving.stdout.readline() for _ in range(2)][1].split()[-1]
+            url = link.partition("/login")[0].replace("0.0.0.0", "localhost")
+            assert url.startswith("https://")
+            with httpx.Client(base_url=url, verify=False, transport=_patient()) as client:
+                cookie = client.post("/login", data={"token": secret}, headers={"origin": url}).headers["set-cookie"]
+                assert cookie.startswith("__Host-saferthoughts-")
+                assert "; Secure" in cookie
+                assert client.get("/runs").json() == []
+        finally:
+            serving.terminate()
+
+
+def _patient() -> httpx.HTTPTransport:
+    """The address is printed a moment before anybody answers there."""
+    return httpx.HTTPTransport(verify=False, retries=10)
 
 
 def test_one_service_at_a_time_works_on_runs(service: Service) -> None:

@@ -4,6 +4,9 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
+import sys
+import time
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ import yaml
 from pipelines.ledger import Ledger
 from pipelines.rehearsal.faults import RehearsalSettings
 from pipelines.rehearsal.server import rehearsing
+from service.serve.jobs import MOST_ATTEMPTS, Supervisor
 from service.serve.problems import Problem
 from service.serve.queue import Queue
 from service.serve.shapes import RunState
@@ -146,6 +150,50 @@ def test_many_listeners_cost_one_look(service: Service) -> None:
     assert len(looks) <= 3
 
 
+def test_only_the_process_that_was_started_is_taken_for_a_job(tmp_path: Path) -> None:
+    queue = Queue(Store(tmp_path))
+    words = [sys.executable, "-c", "import time; time.sleep(60)"]
+    noted = {"SAFERTHOUGHTS_PROGRESS": str(tmp_path / "unnoted" / ".progress.json")}
+    with subprocess.Popen(words, start_new_session=True, env=noted) as process:
+        try:
+            born = psutil.Process(process.pid).create_time()
+            for name, started in (("same", born), ("other", born - 100), ("unnoted", None)):
+                (tmp_path / name).mkdir()
+                job = queue.put(name, "run", ["run", name], "me")
+                queue.begin(job)
+                if started is not None:
+                    queue.note_process(job, process.pid, started)
+            supervisor = Supervisor(tmp_path, queue, 0, {})
+            supervisor.start()
+            _wait(lambda: queue.in_state("queued"))
+            assert [job.run for job in queue.in_state("queued")] == ["other"]
+            assert {job.run: job.process for job in queue.in_state("running")} == dict.fromkeys(
+                ("same", "unnoted"), process.pid
+            )
+        finally:
+            process.kill()
+        # Dead without a word: both wait to be started again.
+        _wait(lambda: len(queue.in_state("queued")) == 3)
+        supervisor.stop()
+
+
+def test_a_job_that_keeps_dying_is_given_up(tmp_path: Path) -> None:
+    queue = Queue(Store(tmp_path))
+    (tmp_path / "mortal").mkdir()
+    job = queue.put("mortal", "run", ["run", "mortal"], "me")
+    for _ in range(MOST_ATTEMPTS - 1):
+        queue.begin(job)
+        queue.put_back(job)
+    queue.begin(job)
+    supervisor = Supervisor(tmp_path, queue, 0, {})
+    supervisor.start()
+    _wait(lambda: not queue.in_state("running"))
+    supervisor.stop()
+    found = queue.latest("mortal")
+    assert found is not None
+    assert (found.state, found.message) == ("failed", "It died 5 times, the last time with the service.")
+
+
 def test_a_run_has_one_open_job_and_the_queue_keeps_order(tmp_path: Path) -> None:
     queue = Queue(Store(tmp_path))
     first = queue.put("a", "run", ["run", "a"], "me")
@@ -198,8 +246,6 @@ def _answers(service: Service) -> int:
 
 
 def _wait(true: Any) -> None:
-    import time
-
     deadline = time.monotonic() + 60
     while not true():
         assert time.monotonic() < deadline
