@@ -23,7 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -35,9 +35,10 @@ from benchmarks.makespan import best_makespan
 _ROOT = Path(__file__).resolve().parent.parent
 _MATH = _ROOT.parent / "shared" / "data" / "math500.jsonl"
 _DELAY_S = 0.3
+# At each model. What is asked at once in an attack is up to three times as much.
+_PAIR_IN_FLIGHT = 16
 _IN_FLIGHT = 32
-_GOALS, _SAMPLES, _ROUNDS = 50, 500, 3
-_QUICK = {"goals": 6, "samples": 120, "rounds": 1}
+_GRADINGS = 500
 _SECTIONS = ("attack", "samples", "grading")
 _STREAMS = _ITERATIONS = 5
 # Of one iteration: the attacker writes, the target answers, the judge rates. Then the target is asked afresh.
@@ -45,26 +46,38 @@ _STEPS = 3
 _TICK_S = 0.001
 
 
+class Sizes(NamedTuple):
+    """How much is measured."""
+
+    goals: int
+    samples: int
+    rounds: int
+
+
+FULL = Sizes(goals=50, samples=500, rounds=3)
+QUICK = Sizes(goals=6, samples=120, rounds=1)
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="Evaluation against its critical path, and beside bare Inspect.")
     parser.add_argument("--quick", action="store_true", help="few goals and samples, under 50 s")
     parser.add_argument("--section", choices=_SECTIONS, action="append", help="repeat for several; all if not given")
-    parser.add_argument("--in-flight", type=int, default=_IN_FLIGHT, help="most requests under way at the endpoint")
+    parser.add_argument("--in-flight", type=int, default=_PAIR_IN_FLIGHT, help="most requests under way at each model")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one is not None:
         print(json.dumps(_CONTENDERS[options.one](json.loads(sys.stdin.read()))))
         return
-    goals, samples, rounds = _QUICK.values() if options.quick else (_GOALS, _SAMPLES, _ROUNDS)
+    sizes = QUICK if options.quick else FULL
     chosen = options.section or _SECTIONS
     figures: dict[str, Any] = dict.fromkeys(
         ("pair_wall_vs_critical_path", "samples_per_s_vs_inspect", "math_golds_verified", "grading_loop_stall_ms")
     )
     if "attack" in chosen:
-        figures |= attack(goals, options.in_flight)
+        figures |= attack(sizes.goals, options.in_flight)
     if "samples" in chosen:
-        figures |= samples_beside_inspect(samples, rounds)
+        figures |= samples_beside_inspect(sizes.samples, sizes.rounds)
     if "grading" in chosen:
         figures |= grading()
     table = Table(box=None)
@@ -79,8 +92,10 @@ def main() -> None:
 def attack(goals: int, in_flight: int) -> dict[str, Any]:
     """PAIR on so many goals, from the first request's arrival to the last answer as the server saw them."""
     calls = goals * (_STREAMS * _ITERATIONS * _STEPS + 1)
-    # No schedule is shorter than the longest chain of one goal, nor than the places at the endpoint allow.
-    best = max((_ITERATIONS * _STEPS + 1) * _DELAY_S, best_makespan([_DELAY_S] * calls, in_flight))
+    # Of the target, which is asked most. Attacker and judge have as many places of their own.
+    asked = goals * (_STREAMS * _ITERATIONS + 1)
+    # No schedule is shorter than one goal's chain of requests, nor than the target's places allow.
+    best = max((_ITERATIONS * _STEPS + 1) * _DELAY_S, best_makespan([_DELAY_S] * asked, in_flight))
     with serving("benchmarks.attack_server") as server, tempfile.TemporaryDirectory() as folder:
         server.reset(_DELAY_S)
         done = apart("attack", {"url": server.url, "folder": folder, "goals": goals, "in_flight": in_flight})
@@ -123,10 +138,12 @@ def samples_beside_inspect(samples: int, rounds: int) -> dict[str, Any]:
 def grading() -> dict[str, Any]:
     """Golds against themselves, a cold start of the workers in it."""
     golds = _golds()
-    done = apart("grading", {"golds": golds})
+    # As many comparisons as MATH-500 has, also where fewer of its golds are at hand.
+    done = apart("grading", {"golds": (golds * _GRADINGS)[:_GRADINGS]})
     return {
-        "math_golds_verified": round(done["verified"] / len(golds), 4),
+        "math_golds_verified": round(done["verified"] / _GRADINGS, 4),
         "math_golds": len(golds),
+        "gradings": _GRADINGS,
         "grading_s": round(done["seconds"], 2),
         "grading_loop_stall_ms": round(1000 * done["stall_s"], 1),
     }
