@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.training_ways import SCALES, WAYS
+from pipelines.progress import meter
 
 # What the recipe of that student does.
 OURS = {"smollm2-135m": "grouping, no checkpointing", "qwen2-1.5b": "packing", "qwen2-7b": "packing"}
@@ -84,11 +85,13 @@ def rounds_of(release: Path, folder: Path, name: str, ways: tuple[str, ...], rou
 
     student = made_student(name, folder)
     found: Found = {way: [] for way in ways}
-    for _ in range(rounds):
-        for way in ways:
-            module = [sys.executable, "-m", "benchmarks.training_ways"]
+    module = [sys.executable, "-m", "benchmarks.training_ways"]
+    with meter(name, total=rounds * len(ways), unit="ways") as shown:
+        for way in [way for _ in range(rounds) for way in ways]:
             said = _run([*module, str(release), str(student), name, way, str(rows)])
             found[way].append(json.loads(said.splitlines()[-1]))
+            shown.advance()
+            shown.note(f"{way}: {found[way][-1]['tokens_per_s']:.0f} trained tokens/s")
     return found
 
 
