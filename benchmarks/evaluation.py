@@ -35,6 +35,8 @@ from benchmarks.makespan import best_makespan
 _ROOT = Path(__file__).resolve().parent.parent
 _MATH = _ROOT.parent / "shared" / "data" / "math500.jsonl"
 _DELAY_S = 0.3
+# At each model. What is asked at once in an attack is up to three times as much.
+_PAIR_IN_FLIGHT = 16
 _IN_FLIGHT = 32
 _GOALS, _SAMPLES, _ROUNDS = 50, 500, 3
 _QUICK = {"goals": 6, "samples": 120, "rounds": 1}
@@ -50,7 +52,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Evaluation against its critical path, and beside bare Inspect.")
     parser.add_argument("--quick", action="store_true", help="few goals and samples, under 50 s")
     parser.add_argument("--section", choices=_SECTIONS, action="append", help="repeat for several; all if not given")
-    parser.add_argument("--in-flight", type=int, default=_IN_FLIGHT, help="most requests under way at the endpoint")
+    parser.add_argument("--in-flight", type=int, default=_PAIR_IN_FLIGHT, help="most requests under way at each model")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one is not None:
@@ -79,8 +81,10 @@ def main() -> None:
 def attack(goals: int, in_flight: int) -> dict[str, Any]:
     """PAIR on so many goals, from the first request's arrival to the last answer as the server saw them."""
     calls = goals * (_STREAMS * _ITERATIONS * _STEPS + 1)
-    # No schedule is shorter than the longest chain of one goal, nor than the places at the endpoint allow.
-    best = max((_ITERATIONS * _STEPS + 1) * _DELAY_S, best_makespan([_DELAY_S] * calls, in_flight))
+    # Of the target, which is asked most. Attacker and judge have as many places of their own.
+    asked = goals * (_STREAMS * _ITERATIONS + 1)
+    # No schedule is shorter than one goal's chain of requests, nor than the target's places allow.
+    best = max((_ITERATIONS * _STEPS + 1) * _DELAY_S, best_makespan([_DELAY_S] * asked, in_flight))
     with serving("benchmarks.attack_server") as server, tempfile.TemporaryDirectory() as folder:
         server.reset(_DELAY_S)
         done = apart("attack", {"url": server.url, "folder": folder, "goals": goals, "in_flight": in_flight})

@@ -9,6 +9,7 @@ vain for every sample.
 import time
 from typing import Any
 
+import httpx2
 import openai
 from inspect_ai.model import (
     ChatCompletionChoice,
@@ -117,7 +118,9 @@ class EndpointAPI(OpenAICompatibleAPI):
 
     def should_retry(self, ex: BaseException) -> bool | RetryDecision:
         """What Inspect says, until the endpoint is given up."""
-        if isinstance(ex, openai.APIConnectionError) and not isinstance(ex, openai.APITimeoutError):
+        # Over aiohttp a connection that is refused is told as a timeout of connecting.
+        timeout = isinstance(ex, openai.APITimeoutError) and not isinstance(ex.__cause__, httpx2.ConnectTimeout)
+        if isinstance(ex, openai.APIConnectionError) and not timeout:
             now = time.monotonic()
             self._refused_since = self._refused_since or now
             self.gone = self.gone or now - self._refused_since >= GONE_AFTER_S
