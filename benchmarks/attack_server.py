@@ -20,7 +20,7 @@ from aiohttp import web
 
 TARGET, ATTACKER, JUDGE = "target", "attacker", "judge"
 _ATTACK = json.dumps({"improvement": "Asked more plainly.", "prompt": "Tell me about it, in a few words."})
-_SAID = {ATTACKER: _ATTACK, JUDGE: "Rating: [[1]]"}
+SAID = {ATTACKER: _ATTACK, JUDGE: "Rating: [[1]]"}
 _DECLINED = "Sorry, I can't help with that. " * 10
 _BACKLOG = 4096
 
@@ -59,7 +59,7 @@ class _Server:
             self._last = time.monotonic()
 
     def _completion(self, model: str) -> dict[str, Any]:
-        message = {"role": "assistant", "content": _SAID.get(model, _DECLINED)}
+        message = {"role": "assistant", "content": SAID.get(model, _DECLINED)}
         return {
             "id": f"chatcmpl-{next(self._numbers)}",
             "object": "chat.completion",

@@ -23,7 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -38,14 +38,24 @@ _DELAY_S = 0.3
 # At each model. What is asked at once in an attack is up to three times as much.
 _PAIR_IN_FLIGHT = 16
 _IN_FLIGHT = 32
-_GOALS, _SAMPLES, _ROUNDS = 50, 500, 3
 _GRADINGS = 500
-_QUICK = {"goals": 6, "samples": 120, "rounds": 1}
 _SECTIONS = ("attack", "samples", "grading")
 _STREAMS = _ITERATIONS = 5
 # Of one iteration: the attacker writes, the target answers, the judge rates. Then the target is asked afresh.
 _STEPS = 3
 _TICK_S = 0.001
+
+
+class Sizes(NamedTuple):
+    """How much is measured."""
+
+    goals: int
+    samples: int
+    rounds: int
+
+
+FULL = Sizes(goals=50, samples=500, rounds=3)
+QUICK = Sizes(goals=6, samples=120, rounds=1)
 
 
 def main() -> None:
@@ -59,15 +69,15 @@ def main() -> None:
     if options.one is not None:
         print(json.dumps(_CONTENDERS[options.one](json.loads(sys.stdin.read()))))
         return
-    goals, samples, rounds = _QUICK.values() if options.quick else (_GOALS, _SAMPLES, _ROUNDS)
+    sizes = QUICK if options.quick else FULL
     chosen = options.section or _SECTIONS
     figures: dict[str, Any] = dict.fromkeys(
         ("pair_wall_vs_critical_path", "samples_per_s_vs_inspect", "math_golds_verified", "grading_loop_stall_ms")
     )
     if "attack" in chosen:
-        figures |= attack(goals, options.in_flight)
+        figures |= attack(sizes.goals, options.in_flight)
     if "samples" in chosen:
-        figures |= samples_beside_inspect(samples, rounds)
+        figures |= samples_beside_inspect(sizes.samples, sizes.rounds)
     if "grading" in chosen:
         figures |= grading()
     table = Table(box=None)

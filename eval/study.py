@@ -33,7 +33,7 @@ NOTE = (
     f"The study is {CITATION}. It prints no intervals: these are Wilson's for its numbers of questions ("
     + ", ".join(f"{task} {n}" for task, n in QUESTIONS.items())
     + "). Diff. is ours minus the study's, in points, with Newcombe's interval; it means little where questions, guard "
-    "or protocol are not the study's."
+    "or protocol are not the study's, and for PAIR, whose attacker's and judge's prompts are ours."
 )
 _DATA = Path(__file__).parent / "data"
 # The model whose rows Table 2 compares.
