@@ -129,14 +129,20 @@ def _environment(autoescape: bool) -> jinja2.Environment:
         keep_trailing_newline=True,
         autoescape=autoescape,
     )
-    words = (report_words.share, report_words.counted, report_words.lines, report_words.p_value, report_words.percent)
+    words = (
+        report_words.measured,
+        report_words.counted,
+        report_words.lines,
+        report_words.p_value,
+        report_words.percent,
+    )
     environment.filters |= {word.__name__: word for word in words}
     environment.filters |= {"by_outcome": by_outcome, "settings": _settings, "text": _text, "code": _code}
     return environment
 
 
 def _settings(settings: Mapping[str, Any]) -> str:
-    return str(yaml.safe_dump(settings, default_flow_style=True, sort_keys=False, width=math.inf)).strip(" {}\n")
+    return str(yaml.safe_dump(dict(settings), default_flow_style=True, sort_keys=False, width=math.inf)).strip()[1:-1]
 
 
 def _text(value: Any) -> str:

@@ -59,7 +59,7 @@ def _spread(interval: Interval, axis: str) -> dict[str, float]:
 
 
 def _known(figure: Figure | None) -> Figure | None:
-    return figure if figure is not None and not math.isnan(figure.counts.rate.rate) else None
+    return figure if figure is not None and figure.known else None
 
 
 def _trade_off(section: Section) -> Any:

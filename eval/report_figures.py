@@ -43,6 +43,11 @@ class Figure:
     study: Interval | None
     difference: Interval | None
 
+    @property
+    def known(self) -> bool:
+        """Whether there is a rate: of answers without a single verdict it would be a 0 that nobody measured."""
+        return self.counts.hits + self.counts.misses > 0
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -121,8 +126,17 @@ class Section:
 
     @property
     def compared(self) -> tuple[Comparison, ...]:
-        """The paired tests that a page shows: over whole tasks of the study's, over groups of the others."""
-        return tuple(one for one in self.comparisons if not one.group or one.task not in COLUMNS)
+        """The paired tests that a page shows: over whole tasks of the study's, over groups of the others.
+
+        A model without a single verdict is compared with none.
+        """
+        unknown = {(row.name, task) for row in self.rows for task, figure in row.figures.items() if not figure.known}
+        return tuple(
+            one
+            for one in self.comparisons
+            if (not one.group or one.task not in COLUMNS)
+            and not unknown & {(one.first, one.task), (one.second, one.task)}
+        )
 
     @property
     def by_category(self) -> list[tuple[Setup, Grouped]]:

@@ -157,7 +157,9 @@ def _row(parts: Sequence[_Part], model: str, marks: Mapping[tuple[str, str], str
             theirs = study()[known].get(run.name) if known else None
             for one in rates:
                 if not one.group:
-                    figures[run.name] = Figure(one, mark, theirs, difference(one.rate, theirs) if theirs else None)
+                    whole = Figure(one, mark, theirs, None)
+                    apart = difference(one.rate, theirs) if theirs and whole.known else None
+                    figures[run.name] = replace(whole, difference=apart)
             groups[run.name] = tuple(Figure(one, mark, None, None) for one in rates if one.group)
     return Row(model, measured.variant, measured, tuple(part.source.name for part in parts), figures, groups)
 

@@ -19,10 +19,13 @@ def share(interval: Interval | None) -> str:
     return f"{100 * interval.rate:.1f} [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
 
 
-def points(interval: Interval | None) -> str:
+def measured(figure: Figure | None) -> str:
+    """The rate of a figure as `share` has it; `-` where it was not measured, or no answer has a verdict."""
+    return share(figure.counts.rate) if figure is not None and figure.known else NOT_MEASURED
+
+
+def points(interval: Interval) -> str:
     """A difference in percentage points, `+2.0 [-8.1, 12.4]`."""
-    if interval is None or math.isnan(interval.rate):
-        return NOT_MEASURED
     rate, low, high = (round(100 * value, 1) + 0.0 for value in (interval.rate, interval.low, interval.high))
     return f"{rate:+.1f} [{low:.1f}, {high:.1f}]"
 
@@ -44,10 +47,12 @@ def lines(figure: Figure | None) -> list[str]:
     """A cell of the table: the rate, its counts, and where the study has it, its figure and the difference."""
     if figure is None:
         return [NOT_MEASURED]
-    rate = share(figure.counts.rate)
+    rate = measured(figure)
     told = [f"{rate} ({figure.mark})" if figure.mark else rate, counted(figure.counts)]
     if figure.study is not None:
-        told += [f"study {share(figure.study)}", f"diff. {points(figure.difference)}"]
+        told.append(f"study {share(figure.study)}")
+    if figure.difference is not None:
+        told.append(f"diff. {points(figure.difference)}")
     return told
 
 

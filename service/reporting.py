@@ -55,7 +55,7 @@ def report_eval(
 def _table(section: "Section") -> Table:
     """Rows as in the study's table, with the columns that were measured; names are hostile, so all cells are plain."""
     from eval.report_figures import COLUMNS
-    from eval.report_words import share
+    from eval.report_words import measured
 
     tasks = [task for task in section.tasks if any(task in row.figures for row in section.rows)]
     table = Table(title=section.title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
@@ -64,6 +64,6 @@ def _table(section: "Section") -> Table:
         table.add_column(Text(COLUMNS.get(task, task)), justify="right", no_wrap=True)
     for row in section.rows:
         figures = [row.figures.get(task) for task in tasks]
-        cells = [share(figure.counts.rate if figure else None).replace(" [", "\n[") for figure in figures]
+        cells = [measured(figure).replace(" [", "\n[") for figure in figures]
         table.add_row(Text(row.name), *map(Text, cells))
     return table

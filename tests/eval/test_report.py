@@ -53,7 +53,7 @@ def test_the_markdown_is_the_golden_one() -> None:
     other = results(
         [measured("after")],
         {"none": {"after": LOW}},
-        {"none": task_run("none", "repository", "answer", settings={"temperature": 1.0, "max_tokens": 2048})},
+        {"none": task_run("none", "repository", "answer", settings={"max_tokens": 2048, "target": {"top_p": 0.9}})},
     )
     markdown = markdown_of(report_of([source("mine", paper()), source("other", other)]))
     assert markdown == (Path(__file__).parent / "report.golden.md").read_text(encoding="utf-8")
@@ -98,6 +98,14 @@ def test_a_rate_of_nothing_is_a_dash_and_null(tmp_path: Path) -> None:
         "low": 0.0,
         "high": 1.0,
     }
+
+
+def test_answers_without_a_single_verdict_are_no_rate_of_0() -> None:
+    values: dict[str, dict[str, list[Value]]] = {"pair": {"raw": HIGH, "improved": [None] * 50}}
+    found = results([RAW, IMPROVED], values, comparisons=[compared("pair", "raw", "improved")])
+    report = report_of([source("mine", found)])
+    assert "| -<br>0/50, 50 unscored<br>study 12.0 [5.6, 23.8] |" in markdown_of(report)
+    assert report.sections[0].compared == ()
 
 
 def test_protocols_and_score_modes_are_shown_apart_with_a_warning() -> None:
