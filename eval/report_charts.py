@@ -18,7 +18,8 @@ from pipelines.statistics import Interval
 # One colour a method, told apart on white and on black; what is no method of the study's takes the next ones.
 _COLOURS = ("#c2593f", "#c08a1e", "#7a6fd0", "#2a8a57", "#2f8fc0", "#c0609a", "#8a8a5c")
 _STUDY = "#8a8a8a"
-# With more rows than this nobody can tell the lines of a category apart; the table has them all.
+# With more rows than this, points have a legend in place of names beside them, and nobody could tell the lines of a
+# category apart; the tables have them all.
 _MOST_ROWS = 8
 
 
@@ -101,18 +102,22 @@ def _panel(
 ) -> Any:
     across = alt.X("xrate:Q", title="attack success, %", scale=alt.Scale(domain=[0, 100]))
     up = alt.Y("yrate:Q", title="over-refusal, %", scale=scale, axis=alt.Axis(titlePadding=10))
-    colour = _colour("series:N", list(dict.fromkeys(point["series"] for point in ours)), legend=None)
+    series = list(dict.fromkeys(point["series"] for point in ours))
+    crowded = len({(point["model"], point["name"]) for point in ours}) > _MOST_ROWS
+    legend_of_colours = alt.Legend(orient="bottom", columns=4, labelLimit=300) if crowded else None
+    colour = _colour("series:N", series, legend=legend_of_colours)
     legend = alt.Legend(orient="bottom", columns=2, labelLimit=300, title=None) if len(shapes) > 1 else None
     shape = alt.Shape("model:N", scale=alt.Scale(domain=shapes), legend=legend)
     bars = own.mark_rule(strokeWidth=1.5, opacity=0.6)
+    names = own.mark_text(dx=8, dy=-9, align="left", fontWeight="bold").encode(x=across, y=up, text="name:N")
+    apart = lone.mark_text(dx=5, align="left", fontSize=9, opacity=0.65).encode(x=across, y=up, text="name:N")
     return alt.layer(
         grey.mark_point(filled=True, size=30, color=_STUDY, opacity=0.7).encode(x=across, y=up, shape=shape),
         lines.mark_rule(color=_STUDY, strokeDash=[3, 2]).encode(x=across, y=up, x2="xours:Q", y2="yours:Q"),
-        lone.mark_text(dx=5, align="left", fontSize=9, opacity=0.65).encode(x=across, y=up, text="name:N"),
         bars.encode(x=alt.X("xlow:Q"), x2="xhigh:Q", y=up, color=colour),
         bars.encode(x=across, y=alt.Y("ylow:Q"), y2="yhigh:Q", color=colour),
         own.mark_point(filled=True, size=90, opacity=1).encode(x=across, y=up, color=colour, shape=shape),
-        own.mark_text(dx=8, dy=-9, align="left", fontWeight="bold").encode(x=across, y=up, text="name:N"),
+        *(() if crowded else (apart, names)),
     ).properties(width=270, height=250)
 
 

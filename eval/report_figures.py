@@ -131,12 +131,13 @@ class Section:
         A model without a single verdict is compared with none.
         """
         unknown = {(row.name, task) for row in self.rows for task, figure in row.figures.items() if not figure.known}
-        return tuple(
+        shown = (
             one
             for one in self.comparisons
             if (not one.group or one.task not in COLUMNS)
             and not unknown & {(one.first, one.task), (one.second, one.task)}
         )
+        return tuple(sorted(shown, key=lambda one: self.tasks.index(one.task)))
 
     @property
     def by_category(self) -> list[tuple[Setup, Grouped]]:
