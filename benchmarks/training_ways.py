@@ -72,7 +72,7 @@ def measured(release: Path, student: Path, scale: Scale, way: str, rows: int) ->
             if way == "plain"
             else _ours(WAYS[way], drawn, student, scale, Path(work))
         )
-        batches, ends = _watched(trainer)
+        batches, ends, busy = _watched(trainer)
         trainer.train()
         model: Any = trainer.model
     seconds = ends[-1] - ends[0]
@@ -82,6 +82,7 @@ def measured(release: Path, student: Path, scale: Scale, way: str, rows: int) ->
     work_done = flops_of(sum(n for n, _ in parameters), sum(n for n, moves in parameters if moves), attended)
     return {
         "tokens_per_s": labelled / seconds,
+        "tokens_per_cpu_s": labelled / (busy[-1] - busy[0]),
         "label_share": labelled / positions,
         "padding": 1 - attended / positions,
         "seconds_a_step": seconds / (len(ends) - 1),
@@ -165,12 +166,16 @@ def _ours(changed: dict[str, bool], rows: Sequence[Any], student: Path, scale: S
     return trainer
 
 
-def _watched(trainer: Any) -> tuple[list[tuple[int, int, int]], list[float]]:
-    """Each batch's labelled tokens, tokens and positions, and each step's end, both filled while it trains."""
+def _watched(trainer: Any) -> tuple[list[tuple[int, int, int]], list[float], list[float]]:
+    """Each batch's labelled tokens, tokens and positions, each step's end by the clock and in time of the processor.
+
+    All of them are filled while it trains.
+    """
     from transformers import TrainerCallback
 
     batches: list[tuple[int, int, int]] = []
     ends: list[float] = []
+    busy: list[float] = []
     collate = trainer.data_collator
 
     def counting(rows: Any) -> Any:
@@ -183,10 +188,11 @@ def _watched(trainer: Any) -> tuple[list[tuple[int, int, int]], list[float]]:
     class Clock(TrainerCallback):  # type: ignore[misc,unused-ignore]
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             ends.append(time.perf_counter())
+            busy.append(time.process_time())
 
     trainer.data_collator = counting
     trainer.add_callback(Clock())
-    return batches, ends
+    return batches, ends, busy
 
 
 def made_student(name: str, folder: Path) -> Path:
