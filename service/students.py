@@ -52,14 +52,14 @@ def train_student(recipe: "Recipe", output: Path, push: str | None = None, priva
     A model that is there and came of the same recipe, rows and student is not trained again. Of several processes that
     train together, one tells and pushes.
     """
-    from training.checkpoints import is_main
-    from training.sft import is_trained, train
-
-    if push is not None and is_main():
+    if push is not None:
         from cards.push_model import check_pushable
 
         # Before hours of training, not after them.
         check_pushable(push)
+    from training.checkpoints import is_main
+    from training.sft import is_trained, train
+
     dataset = release_folder(str(recipe.dataset))
     if is_trained(recipe, dataset, output):
         if is_main():
