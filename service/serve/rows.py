@@ -145,9 +145,8 @@ class RowIndex:
                 self._kept.move_to_end(filters)
                 return fit
         where = " AND ".join(item.sql for item in filters)
-        found = self._db().execute(
-            f"SELECT rowid FROM rows WHERE {where} ORDER BY rowid", [item.value for item in filters]
-        )  # noqa: S608
+        query = f"SELECT rowid FROM rows WHERE {where} ORDER BY rowid"  # noqa: S608 - values are bound
+        found = self._db().execute(query, [item.value for item in filters])
         fit = array("I", (row[0] for row in found))
         with self._guard:
             self._kept[filters] = fit
