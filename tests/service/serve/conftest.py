@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,8 @@ def command(runs: Path, *words: str) -> list[str]:
 class Service:
     """`saferthoughts serve` on a free port, with a client for each role."""
 
-    def __init__(self, runs: Path, *options: str) -> None:
-        self.runs, self.options = runs, options
+    def __init__(self, runs: Path, *options: str, environment: Mapping[str, str] = os.environ) -> None:
+        self.runs, self.options, self.environment = runs, options, environment
         self.start()
         tokens = Tokens(Store(runs))
         self.secrets = {role: tokens.add(role, role) for role in ROLES}
@@ -42,7 +42,7 @@ class Service:
         log = self.runs.parent / "service.txt"
         with log.open("wb") as output:
             words = command(self.runs, "serve", "--port", "0", *self.options)
-            environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+            environment = {**self.environment, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
             self.process = subprocess.Popen(words, stdout=output, stderr=subprocess.STDOUT, env=environment)
         until = time.monotonic() + _PATIENCE_S
         while "login?code=" not in (told := log.read_text()):
