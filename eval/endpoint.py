@@ -86,7 +86,7 @@ class EndpointAPI(OpenAICompatibleAPI):
         self.gone = False
 
     def _create_http_client(self) -> Any:
-        """openai's own client over aiohttp, which takes two thirds of the computing that its httpx client takes."""
+        """openai's own client over aiohttp, which computes less for a request than the one over httpx."""
         return openai.DefaultAioHttpClient()
 
     def service_model_name(self) -> str:
