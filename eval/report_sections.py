@@ -11,6 +11,7 @@ from eval.report_examples import examples_of
 from eval.report_figures import COLUMNS, Figure, Report, Row, Section, Setup, Source
 from eval.report_pairs import across
 from eval.results import Answer, Measured, Results, TaskRun
+from eval.sources import BUNDLED
 from eval.study import METHODS, difference, study, study_row
 from pipelines.errors import UserError
 
@@ -154,7 +155,9 @@ def _row(parts: Sequence[_Part], model: str, marks: Mapping[tuple[str, str], str
             rates = [
                 one for one in part.source.results.rates if (one.model, one.task) == (part.measured.label, run.name)
             ]
-            theirs = study()[known].get(run.name) if known else None
+            # The bundled questions are not the study's.
+            ours = run.data.source.endswith(BUNDLED)
+            theirs = study()[known].get(run.name) if known and not ours else None
             for one in rates:
                 if not one.group:
                     whole = Figure(one, mark, theirs, None)

@@ -27,6 +27,8 @@ from pipelines.runs import atomic, file_hash
 
 # Our name of a column -> what a file may call it, the first that is there.
 Columns = Mapping[str, Sequence[str]]
+# What the name of a bundled sample ends with, in results too.
+BUNDLED = "(bundled)"
 GITHUB = "https://raw.githubusercontent.com"
 OWN_LICENSE = "apache-2.0"
 NOT_STATED = "not stated"
@@ -84,7 +86,7 @@ def load(asked: Asked, public: Public, sample: Path, need: Columns, may: Columns
     if asked.data is not None:
         return _read(asked.data, asked.data.name, "", NOT_STATED, need, may or {})
     if asked.bundled:
-        return _read(sample, f"{sample.name} (bundled)", "", OWN_LICENSE, need, may or {})
+        return _read(sample, f"{sample.name} {BUNDLED}", "", OWN_LICENSE, need, may or {})
     path, commit = fetch(public)
     return _read(path, f"{public.repo}/{public.file}", commit, public.license, need, may or {})
 
