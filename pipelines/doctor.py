@@ -26,6 +26,7 @@ NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "eval": ("eval", ("inspect-ai", "scipy")),
     "duplicates, contamination, report": ("curate", ("altair", "vl-convert-python", "rapidfuzz", "rensa")),
     "review": ("review", ("argilla",)),
+    "serve": ("serve", ("fastapi", "uvicorn", "psutil")),
     "cluster": ("ray", ("ray",)),
     "tests": ("dev", ("pytest", "hypothesis", "mypy", "ruff")),
 }

@@ -5,6 +5,7 @@ elsewhere would reach a service on this machine (DNS rebinding).
 """
 
 import hashlib
+import re
 import time
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -36,6 +37,9 @@ _HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
 }
+
+
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:\d+)?")
 
 
 class Buckets:
@@ -136,10 +140,9 @@ def _too_large() -> Problem:
 
 
 def _name_in(host: str) -> str:
-    """The name in a Host header, without its port."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0].lower()
-    return host.rpartition(":")[0].lower() if ":" in host else host.lower()
+    """The name in a Host header, without its port; "" where it is none."""
+    found = _HOST.fullmatch(host)
+    return "" if found is None else found[1].strip("[]").lower()
 
 
 def _who(scope: Scope, headers: Headers) -> str:

@@ -9,6 +9,7 @@ quarter of a second, whatever reads it, since texts are compressed by the thousa
 import json
 import sqlite3
 import sys
+from collections.abc import Collection, Iterable
 from contextlib import closing
 from pathlib import Path
 
@@ -20,8 +21,6 @@ from pipelines.runs import RunFolder, atomic
 from service.serve.store import home_of
 
 _QUERY = Path(__file__).with_name("rows.sql")
-TEXTS = ("prompt", "reasoning", "answer")
-BEGINNINGS = ("prompt_begins", "answer_begins")
 # What is kept of each judgement.
 SAID = ("response_id", "judge", "kind", "compliance", "safety", "refused", "evidence", "analysis", "reason")
 # What a filter may name, and how its value is read.
@@ -44,11 +43,11 @@ COLUMNS: dict[str, type] = {
 _SQL_TYPES = {str: "TEXT", int: "INTEGER", float: "REAL", bool: "INTEGER"}
 # What the views read.
 _TABLES = ("prompts", "responses", "judgements", "verdicts", "decisions", "accepted", "rejected")
-_BATCH = 1000
+_BATCH = 500
 # Most memory that DuckDB takes.
-_MEMORY = "256MB"
+_MEMORY = "512MB"
 # Raised when the tables below change, so that no file of an older layout is read.
-_LAYOUT = 1
+_LAYOUT = 2
 
 
 def path_of(runs: Path, name: str) -> Path:
@@ -81,18 +80,24 @@ def lay_out(run: RunFolder, path: Path) -> None:
         db.execute("PRAGMA journal_mode = OFF")
         db.execute("PRAGMA synchronous = OFF")
         db.execute(f"CREATE TABLE rows({columns})")
-        # Texts apart, so that a filter reads past none.
-        db.execute(f"CREATE TABLE texts({', '.join((*BEGINNINGS, *TEXTS))})")
+        # Texts apart, so that a filter reads past none; answers before reasoning, which may be long.
+        db.execute("CREATE TABLE texts(answer TEXT, reasoning TEXT)")
+        db.execute("CREATE TABLE prompts(prompt_id TEXT PRIMARY KEY, text TEXT) WITHOUT ROWID")
         db.execute(f"CREATE TABLE said({', '.join(SAID)})")
         db.execute("BEGIN")
         scratch = home_of(run.path.parent) / "scratch"
         with open_views(run, "prompts", "responses", memory=_MEMORY, scratch=scratch) as views:
             rows = views.sql(_QUERY.read_text(encoding="utf-8")).order("response_id")
             for batch in rows.to_arrow_reader(_BATCH):
-                _put(db, "rows", batch, list(COLUMNS))
-                _put(db, "texts", batch, [*BEGINNINGS, *TEXTS])
-            for batch in views.sql(f"SELECT {', '.join(SAID)} FROM judgements").to_arrow_reader(_BATCH):  # noqa: S608
-                _put(db, "said", batch, list(SAID))
+                _put(db, f"rows VALUES ({_marks(COLUMNS)})", batch, COLUMNS)
+        db.execute("CREATE UNIQUE INDEX by_id ON rows(response_id)")
+        # Each text under the number of its row.
+        place = "(SELECT rowid FROM rows WHERE response_id = ?)"
+        texts = f"texts(rowid, answer, reasoning) VALUES ({place}, ?, ?)"
+        _put_all(db, texts, run, "responses", ("response_id", "answer", "reasoning"))
+        _put_all(db, "prompts VALUES (?, ?)", run, "prompts", ("prompt_id", "text"))
+        if run.table_path("judgements").exists():
+            _put_all(db, f"said VALUES ({_marks(SAID)})", run, "judgements", SAID)
         db.execute("COMMIT")
         db.execute("CREATE INDEX said_of ON said(response_id)")
         db.execute("CREATE INDEX by_prompt ON rows(prompt_id)")
@@ -103,10 +108,19 @@ def lay_out(run: RunFolder, path: Path) -> None:
         db.execute("INSERT INTO made VALUES (?)", [mark])
 
 
-def _put(db: sqlite3.Connection, table: str, batch: pa.RecordBatch, names: list[str]) -> None:
-    marks = ", ".join("?" * len(names))
+def _marks(names: Collection[str]) -> str:
+    return ", ".join("?" * len(names))
+
+
+def _put_all(db: sqlite3.Connection, into: str, run: RunFolder, table: str, names: Collection[str]) -> None:
+    with run.opened(table) as file:
+        for batch in file.iter_batches(_BATCH, columns=list(names)):
+            _put(db, into, batch, names)
+
+
+def _put(db: sqlite3.Connection, into: str, batch: pa.RecordBatch, names: Iterable[str]) -> None:
     values = [batch.column(name).to_pylist() for name in names]
-    db.executemany(f"INSERT INTO {table} VALUES ({marks})", zip(*values, strict=True))  # noqa: S608 - names of ours
+    db.executemany(f"INSERT INTO {into}", zip(*values, strict=True))
 
 
 def main() -> None:

@@ -10,6 +10,8 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from array import array
+from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -18,7 +20,7 @@ from typing import Any
 
 from pipelines.errors import UserError, unknown
 from pipelines.runs import RunFolder
-from service.serve.layout import BEGINNINGS, COLUMNS, TEXTS, mark_of, path_of
+from service.serve.layout import COLUMNS, mark_of, path_of
 
 OPERATORS = {
     "eq": "{column} = ?",
@@ -30,9 +32,16 @@ OPERATORS = {
     "contains": "instr(lower({column}), lower(?)) > 0",
     "null": "({column} IS NULL) = ?",
 }
+_PROMPT = "(SELECT text FROM prompts WHERE prompt_id = ?)"
+_WHOLE = f"SELECT {_PROMPT} AS prompt, reasoning, answer FROM texts WHERE rowid = ?"  # noqa: S608 - words of ours
+_BEGINNINGS = (
+    f"SELECT substr({_PROMPT}, 1, 240) AS prompt_begins, substr(answer, 1, 240) AS answer_begins "  # noqa: S608
+    "FROM texts WHERE rowid = ?"
+)
 _TRUTH = {"true": True, "false": False}
 _CACHE_KB = 16_000
-_KEPT_TOTALS = 1000
+# Row numbers that are kept of filters' results, four bytes each.
+_MOST_KEPT = 5_000_000
 _LONGEST_S = 1800
 
 
@@ -99,7 +108,8 @@ class RowIndex:
         self.mark = mark
         self._path = path
         self._local = threading.local()
-        self._totals: dict[tuple[Filter, ...], int] = {}
+        self._guard = threading.Lock()
+        self._kept: OrderedDict[tuple[Filter, ...], array[int]] = OrderedDict()
 
     def _db(self) -> sqlite3.Connection:
         """This thread's connection. Read only, and of the file as it was opened, even where that is replaced."""
@@ -113,25 +123,36 @@ class RowIndex:
 
     def page(self, filters: Sequence[Filter], offset: int, limit: int, texts: bool) -> Page:
         """Rows `offset` to `offset + limit` of those that fit all filters, with their whole texts on request."""
-        where = " AND ".join(["true", *(item.sql for item in filters)])
-        values = [item.value for item in filters]
-        total = self._total(tuple(filters), where, values)
-        if not filters:
-            # Numbers of rows are 1 to the last without a gap: no need to count up to the page.
-            where, values, offset = "rowid > ?", [offset], 0
+        if filters:
+            fit = self._fitting(tuple(filters))
+            total, numbers = len(fit), list(fit[offset : offset + limit])
+        else:
+            # Rows are numbered from 1 without a gap.
+            (total,) = self._db().execute("SELECT coalesce(max(rowid), 0) FROM rows").fetchone()
+            numbers = list(range(offset + 1, min(offset + limit, total) + 1))
+        marks = ", ".join("?" * len(numbers))
         found = self._db().execute(
-            f"SELECT rowid, * FROM rows WHERE {where} ORDER BY rowid LIMIT ? OFFSET ?",  # noqa: S608
-            [*values, limit, offset],
+            f"SELECT rowid, * FROM rows WHERE rowid IN ({marks}) ORDER BY rowid",  # noqa: S608
+            numbers,
         )
-        return Page(total, [self._row(row, texts) for row in found.fetchall()])
+        return Page(int(total), [self._row(row, texts) for row in found.fetchall()])
 
-    def _total(self, filters: tuple[Filter, ...], where: str, values: list[Any]) -> int:
-        if filters not in self._totals:
-            if len(self._totals) >= _KEPT_TOTALS:
-                self._totals.clear()
-            (total,) = self._db().execute(f"SELECT count(*) FROM rows WHERE {where}", values).fetchone()  # noqa: S608
-            self._totals[filters] = int(total)
-        return self._totals[filters]
+    def _fitting(self, filters: tuple[Filter, ...]) -> "array[int]":
+        """The numbers of all rows that fit, kept for the pages that follow."""
+        with self._guard:
+            fit = self._kept.get(filters)
+            if fit is not None:
+                self._kept.move_to_end(filters)
+                return fit
+        where = " AND ".join(item.sql for item in filters)
+        query = f"SELECT rowid FROM rows WHERE {where} ORDER BY rowid"  # noqa: S608 - values are bound
+        found = self._db().execute(query, [item.value for item in filters])
+        fit = array("I", (row[0] for row in found))
+        with self._guard:
+            self._kept[filters] = fit
+            while sum(map(len, self._kept.values())) > _MOST_KEPT and len(self._kept) > 1:
+                self._kept.popitem(last=False)
+        return fit
 
     def of_prompt(self, prompt_id: str) -> list[dict[str, Any]]:
         """Every response to a prompt with its texts, by variant, sample and attempt."""
@@ -157,8 +178,7 @@ class RowIndex:
         for name, kind in COLUMNS.items():
             if kind is bool and row[name] is not None:
                 row[name] = bool(row[name])
-        columns = ", ".join(TEXTS if texts else BEGINNINGS)
-        said = self._db().execute(f"SELECT {columns} FROM texts WHERE rowid = ?", [found["rowid"]])  # noqa: S608
+        said = self._db().execute(_WHOLE if texts else _BEGINNINGS, [found["prompt_id"], found["rowid"]])
         return row | dict(said.fetchone())
 
 

@@ -1,4 +1,5 @@
--- A row for each response of a run: what it is filtered by, what it says, and what came of it.
+-- A row for each response of a run: what it is filtered by, and what came of it. No texts: they are read past DuckDB,
+-- which would have to hold a whole row group of them.
 SELECT
     response_id,
     prompt_id,
@@ -37,12 +38,7 @@ SELECT
         WHEN objected.reasons IS NOT NULL THEN 'rejected'
         ELSE 'unchecked'
     END AS outcome,
-    objected.reasons AS reasons,
-    left(prompts.text, 240) AS prompt_begins,
-    left(answer, 240) AS answer_begins,
-    prompts.text AS prompt,
-    reasoning,
-    answer
+    objected.reasons AS reasons
 FROM responses
 JOIN prompts USING (prompt_id)
 LEFT JOIN verdicts USING (response_id)
