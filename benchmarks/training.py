@@ -1,12 +1,12 @@
 """What our recipe's levers are worth: trained tokens a second beside a plain SFTTrainer script like the study's.
 
-Makes a release with the rehearsal teacher, so that rows have a release's lengths, and trains a student for one epoch on
-the same rows each way (`benchmarks.training_ways`): plain, with one lever, with several. Each way is a process of its
-own, and all of them run in turn, round by round; ratios are of neighbours in one round, their median is told. On a busy
-machine the ratio in CPU time is the one to look at: waiting for others does not change it. On a CPU the student is the
-bundled one; on a GPU random weights in the shapes of Qwen2-1.5B and 7B.
+Trains a student for one epoch on the same rows each way (`benchmarks.training_ways`): plain, with one lever, with
+several. The rows are as long as the study's (`benchmarks.training_rows`), on a CPU a quarter of that. Each way is a
+process of its own, and all of them run in turn, round by round; ratios are of neighbours in one round, their median is
+told. On a busy machine the ratio in CPU time is the one to look at: waiting for others does not change it. On a CPU the
+student is the bundled one; on a GPU random weights in the shapes of Qwen2-1.5B and 7B.
 
-    python -m benchmarks.training [--rounds 2] [--rows 12] [--quick]
+    python -m benchmarks.training [--rounds 1] [--rows 88] [--quick]
 
 Prints a table, and last one line of JSON.
 """
@@ -28,7 +28,8 @@ from pipelines.progress import meter
 
 # What the recipe of that student does.
 OURS = {"smollm2-135m": "grouping, no checkpointing", "qwen2-1.5b": "packing", "qwen2-7b": "packing"}
-_PER_KIND = 30
+
+QUICK_ROWS = 16
 
 # Rounds of figures, by way.
 Found = dict[str, list[dict[str, Any]]]
@@ -37,19 +38,18 @@ Found = dict[str, list[dict[str, Any]]]
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="Trained tokens a second, lever by lever.")
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--rows", type=int, default=12, help="rows of each of four configurations, 30 at most")
-    parser.add_argument("--quick", action="store_true", help="three rows of each, plain and ours only, under 50 s")
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--rows", type=int, default=88, help="every eleventh is benign and longer")
+    parser.add_argument("--quick", action="store_true", help="few rows, plain and ours only, under 50 s")
     options = parser.parse_args()
-    rounds, rows = (1, 3) if options.quick else (options.rounds, options.rows)
+    rounds, rows = (1, QUICK_ROWS) if options.quick else (options.rounds, options.rows)
     gpu = _gpu()
     figures: dict[str, Any] = {"device": gpu or "cpu", "rounds": rounds}
     with tempfile.TemporaryDirectory() as folder:
-        release = made_release(Path(folder), 6 if options.quick else _PER_KIND)
         for name in ("qwen2-1.5b", "qwen2-7b") if gpu else ("smollm2-135m",):
             ours = OURS[name]
             ways = ("plain", ours) if options.quick else tuple(WAYS)
-            found = rounds_of(release, Path(folder), name, ways, rounds, rows)
+            found = rounds_of(Path(folder), name, ways, rounds, rows)
             show(name, found, with_mfu=gpu is not None)
             # The last one is the JSON's: on a GPU the larger.
             figures |= {
@@ -71,17 +71,7 @@ def _gpu() -> str | None:
     return torch.cuda.get_device_name() if torch.cuda.is_available() else None
 
 
-def made_release(folder: Path, prompts: int) -> Path:
-    """A release of the rehearsal teacher's."""
-    command = [sys.executable, "-m", "saferthoughts", "--runs", str(folder), "run", "bench", "--teacher", "rehearsal"]
-    command += ["--harmful", str(prompts), "--benign", str(prompts)]
-    for variant in ("default", "improved", "short"):
-        command += ["--variant", variant]
-    _run(command)
-    return folder / "bench" / "release"
-
-
-def rounds_of(release: Path, folder: Path, name: str, ways: tuple[str, ...], rounds: int, rows: int) -> Found:
+def rounds_of(folder: Path, name: str, ways: tuple[str, ...], rounds: int, rows: int) -> Found:
     """Every way once a round."""
     from benchmarks.training_ways import made_student
 
@@ -90,7 +80,7 @@ def rounds_of(release: Path, folder: Path, name: str, ways: tuple[str, ...], rou
     module = [sys.executable, "-m", "benchmarks.training_ways"]
     with meter(name, total=rounds * len(ways), unit="ways") as shown:
         for way in [way for _ in range(rounds) for way in ways]:
-            said = _run([*module, str(release), str(student), name, way, str(rows)])
+            said = _run([*module, str(student), name, way, str(rows)])
             found[way].append(json.loads(said.splitlines()[-1]))
             shown.advance()
             shown.note(f"{way}: {found[way][-1]['tokens_per_s']:.0f} trained tokens/s")

@@ -1,8 +1,8 @@
 """The ways that `benchmarks.training` measures; it runs each in a process of its own, as this module.
 
-Reads a release and a student; prints one line of JSON: labelled tokens a second after the first step, and what a batch
-holds. `plain` is TRL's SFTTrainer and nothing of ours but the rows and the chat template with its generation markers,
-without which it could not tell what to train on; the others are `training.sft.build_trainer`.
+Reads a student; prints one line of JSON: labelled tokens a second over one epoch, and what a batch holds. `plain` is
+TRL's SFTTrainer and nothing of ours but the rows and the chat template with its generation markers, without which it
+could not tell what to train on; the others are `training.sft.build_trainer`.
 """
 
 import argparse
@@ -23,23 +23,24 @@ WAYS: dict[str, dict[str, bool]] = {
     "grouping, no checkpointing": {"grouped": True, "gradient_checkpointing": False},
     "packing, no checkpointing": {"packing": True, "gradient_checkpointing": False},
 }
-CONFIGS = ("default", "improved", "short", "benign")
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How large a step is: rows of a padded batch, and the length of a packed sequence, which holds about as much."""
+    """How large a step is: rows of a padded batch, as in the study's script, and the length of a packed sequence, which
+    holds about as much. Rows are `shorter` times shorter than the study's, for a CPU's patience."""
 
-    batch_size: int
+    shorter: float
     packed_length: int
     lora: bool
+    batch_size: int = 8
 
 
 SCALES = {
-    "smollm2-135m": Scale(batch_size=4, packed_length=704, lora=False),
+    "smollm2-135m": Scale(shorter=4, packed_length=1024, lora=False),
     # In the shapes of Qwen2, with random weights: 1.5B all of it, 7B under adapters, as one GPU holds them.
-    "qwen2-1.5b": Scale(batch_size=16, packed_length=4096, lora=False),
-    "qwen2-7b": Scale(batch_size=16, packed_length=4096, lora=True),
+    "qwen2-1.5b": Scale(shorter=1, packed_length=4096, lora=False),
+    "qwen2-7b": Scale(shorter=1, packed_length=4096, lora=True),
 }
 _SHAPES: dict[str, dict[str, Any]] = {
     "qwen2-1.5b": {
@@ -59,24 +60,20 @@ _SHAPES: dict[str, dict[str, Any]] = {
 }
 
 
-def measured(release: Path, student: Path, scale: Scale, way: str, rows: int) -> dict[str, float | str]:
-    """Train one epoch on `rows` rows of each configuration; the first step is left out of every figure."""
-    from training.mixture import draw
+def measured(student: Path, scale: Scale, way: str, count: int) -> dict[str, float | str]:
+    """Train one epoch on `count` rows, every way on the same ones and all of them."""
+    from benchmarks.training_rows import study_rows
     from training.plan import flops_of, peak_flops
     from training.quiet import quiet
 
+    rows = study_rows(count, scale.shorter)
     with quiet(), tempfile.TemporaryDirectory() as work:
-        drawn = draw(release, dict.fromkeys(CONFIGS, rows), 42, Path(work)).rows
-        trainer = (
-            _plain(drawn, student, scale, Path(work))
-            if way == "plain"
-            else _ours(WAYS[way], drawn, student, scale, Path(work))
-        )
+        trainer = _trainer(way, rows, student, scale, Path(work))
         batches, ends, busy = _watched(trainer)
         trainer.train()
         model: Any = trainer.model
     seconds = ends[-1] - ends[0]
-    labelled, attended, positions = (sum(one[part] for one in batches[1:]) for part in range(3))
+    labelled, attended, positions = (sum(one[part] for one in batches) for part in range(3))
     device = str(trainer.args.device.type)
     parameters = [(p.numel(), p.requires_grad) for p in model.parameters()]
     work_done = flops_of(sum(n for n, _ in parameters), sum(n for n, moves in parameters if moves), attended)
@@ -87,7 +84,7 @@ def measured(release: Path, student: Path, scale: Scale, way: str, rows: int) ->
         "padding": 1 - attended / positions,
         "seconds_a_step": seconds / (len(ends) - 1),
         "tokens_a_step": attended / (len(ends) - 1),
-        "rows": len(drawn),
+        "rows": len(rows),
         "mfu": work_done / seconds / peak_flops(device, bf16=True),
         "device": device,
     }
@@ -167,9 +164,8 @@ def _ours(changed: dict[str, bool], rows: Sequence[Any], student: Path, scale: S
 
 
 def _watched(trainer: Any) -> tuple[list[tuple[int, int, int]], list[float], list[float]]:
-    """Each batch's labelled tokens, tokens and positions, each step's end by the clock and in time of the processor.
-
-    All of them are filled while it trains.
+    """Each batch's labelled tokens, tokens and positions; the beginning and each step's end, by the clock and in time
+    of the processor. All of them are filled while it trains.
     """
     from transformers import TrainerCallback
 
@@ -186,6 +182,9 @@ def _watched(trainer: Any) -> tuple[list[tuple[int, int, int]], list[float], lis
         return batch
 
     class Clock(TrainerCallback):  # type: ignore[misc,unused-ignore]
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            self.on_step_end(args, state, control)
+
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             ends.append(time.perf_counter())
             busy.append(time.process_time())
@@ -225,10 +224,9 @@ def made_student(name: str, folder: Path) -> Path:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("release", type=Path)
     parser.add_argument("student", type=Path)
     parser.add_argument("scale", choices=SCALES)
     parser.add_argument("way", choices=WAYS)
     parser.add_argument("rows", type=int)
     options = parser.parse_args()
-    print(json.dumps(measured(options.release, options.student, SCALES[options.scale], options.way, options.rows)))
+    print(json.dumps(measured(options.student, SCALES[options.scale], options.way, options.rows)))

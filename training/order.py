@@ -9,6 +9,9 @@ from typing import Any
 import torch
 from torch.utils.data import Sampler
 
+# Rows of like length are looked for among so many steps' rows, where there are as many: the more, the less padding.
+_STEPS_TOGETHER = 8
+
 
 class SeededOrder(Sampler[int]):
     """Every row once an epoch: in random order, or rows of like length beside each other, so that little is padding."""
@@ -28,11 +31,23 @@ class SeededOrder(Sampler[int]):
         return len(self._lengths)
 
     def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self._seed + self._epoch)
+        if not self._grouped:
+            return iter(torch.randperm(len(self._lengths), generator=generator).tolist())
+        return iter(self._in_groups(generator))
+
+    def _in_groups(self, generator: torch.Generator) -> list[int]:
+        """Steps of rows of like length, in random order; the longest row comes first, so that memory shows at once."""
         from transformers import trainer_pt_utils
 
         grouped: Any = trainer_pt_utils.get_length_grouped_indices
-        generator = torch.Generator().manual_seed(self._seed + self._epoch)
-        if self._grouped:
-            order: list[int] = grouped(self._lengths, self._rows_at_once, generator=generator)
-            return iter(order)
-        return iter(torch.randperm(len(self._lengths), generator=generator).tolist())
+        at_once = self._rows_at_once
+        steps = -(-len(self._lengths) // at_once)
+        # Transformers' own choice, 50 or a quarter of the steps, groups next to nothing where there are few.
+        together = min(50, max(_STEPS_TOGETHER, steps // 4))
+        order: list[int] = grouped(self._lengths, at_once, mega_batch_mult=together, generator=generator)
+        whole = [order[start : start + at_once] for start in range(0, len(order) - at_once + 1, at_once)]
+        first, others = whole[:1], whole[1:]
+        shuffled = [others[at] for at in torch.randperm(len(others), generator=generator).tolist()]
+        rest = order[len(whole) * at_once :]
+        return [row for step in (*first, *shuffled) for row in step] + rest
