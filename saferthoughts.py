@@ -30,7 +30,6 @@ from service.door import (
     MaxTokens,
     ModelName,
     RayAddress,
-    ReleaseName,
     Reuse,
     RunName,
     SeedOption,
@@ -48,6 +47,7 @@ from service.door import (
 )
 from service.evaluating import evaluate, rescore
 from service.judging import judge_app
+from service.releasing import compare, publish, pull, regenerate, release_app
 from service.reporting import report_app
 from service.reviewing import review_app
 from service.serving_commands import serve_app
@@ -58,7 +58,6 @@ if TYPE_CHECKING:
 
 
 app = group("From prompts to safe reasoning data to a trained, measured student. The stages, in the order of work:")
-release_app = group("Accepted rows to a release folder with a card.")
 
 
 @app.callback()
@@ -174,107 +173,8 @@ app.add_typer(review_app, name="review")
 app.add_typer(release_app, name="release")
 
 
-@release_app.command()
-def build(
-    name: RunName,
-    version: Annotated[str | None, typer.Option(help="MAJOR.MINOR.PATCH; refused where it understates.")] = None,
-    since: Annotated[
-        str | None, typer.Option(help="The release before this one (folder or ORG/NAME@V): version and changelog.")
-    ] = None,
-) -> None:
-    """Write runs/RUN/release: a config a variant, a card, a changelog, checksums.
-
-    Example: saferthoughts release build mine --since mine-1.0.0
-    """
-    from service.releases import release_folder
-    from service.stages import release_run
-
-    say(release_run(open_run(name), None if since is None else release_folder(since), version))
-
-
-@release_app.command()
-def verify(release: ReleaseName) -> None:
-    """Compute again what can be computed of a release, and name what does not match.
-
-    Example: saferthoughts release verify runs/demo/release
-    """
-    from service.releases import verify_release
-
-    say(verify_release(release))
-
-
-@app.command()
-def publish(
-    what: Annotated[str, typer.Argument(help="A run, or a release folder.", metavar="RUN")],
-    repo: Annotated[str, typer.Option(help="ORG/NAME on the Hub; made where there is none.")],
-    private: Annotated[bool, typer.Option("--private", help="Only for those whom the owner lets in.")] = False,
-    gated: Annotated[bool, typer.Option("--gated", help="People agree to the card's gating text first.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change; write nothing.")] = False,
-) -> None:
-    """Put a release on the Hub: one commit, its tag, and everything read back. The token is HF_TOKEN, or hf's login.
-
-    Example: saferthoughts publish mine --repo me/safe-reasoning --private
-    """
-    from service.releases import publish_release
-
-    say(publish_release(what, repo, private, gated, dry_run))
-
-
-@app.command()
-def pull(
-    address: Annotated[
-        str, typer.Argument(help="A release on the Hub; its newest version if none is given.", metavar="ORG/NAME@V")
-    ],
-    to: Annotated[Path | None, typer.Option(help="The folder; NAME-VERSION if not given.")] = None,
-) -> None:
-    """Download a release, checked by commit and by every hash.
-
-    Example: saferthoughts pull me/safe-reasoning@v1.0.0
-    """
-    from service.releases import pull_release
-
-    say(pull_release(address, to))
-
-
-@app.command()
-def compare(
-    before: Annotated[str, typer.Argument(help="A release folder, or ORG/NAME@V.", metavar="A")],
-    after: Annotated[str, typer.Argument(help="A later one.", metavar="B")],
-    file: Annotated[Path | None, typer.Option("--json", help="Write all figures to this file as well.")] = None,
-) -> None:
-    """What differs between two releases: rows, pattern rates, lengths, balance; and the version that makes.
-
-    Example: saferthoughts compare mine-1.0.0 runs/mine/release
-    """
-    from service.releases import tell_comparison
-
-    tell_comparison(before, after, file)
-
-
-@app.command()
-def regenerate(
-    release: ReleaseName,
-    name: Annotated[
-        str | None, typer.Argument(help="Name of the new run; RELEASE-TEACHER if not given.", metavar="RUN")
-    ] = None,
-    teacher: TeacherName = None,
-    general_teacher: GeneralName = None,
-    teachers: TeacherFile = None,
-    base_url: BaseUrl = None,
-    model: ModelName = None,
-    api_key_env: KeyVariable = None,
-) -> None:
-    """Start a run like the one behind a release, with another teacher: same prompts, variants, judges and settings.
-
-    Example: saferthoughts regenerate me/safe-reasoning@v1.0.0 --teacher deepseek
-    """
-    from service.releases import new_run_name, release_folder
-    from service.stages import regenerate_run
-
-    endpoint = (base_url, model, api_key_env)
-    name = name or new_run_name(release, teacher or model)
-    folder = release_folder(release)
-    say(regenerate_run(Settings.runs, folder, name, teacher, general_teacher, teachers, endpoint))
+for releasing in (publish, pull, compare, regenerate):
+    app.command()(releasing)
 
 
 @app.command()
