@@ -30,7 +30,13 @@ SMALL = Options(harmful=12, benign=6, seed=5)
 # In `make test`, the files of one of these folders, or else of one file, go to one process, since they share what takes
 # long to make. What takes longest begins first, so that both processes end together.
 TOGETHER = ("tests/training/", "tests/review/", "tests/service/serve/")
-FIRST = (*TOGETHER, "tests/pipelines/test_ray.py", "tests/cards/test_publish.py", "tests/eval/")
+FIRST = (
+    *TOGETHER,
+    "tests/docs/test_guides.py",
+    "tests/pipelines/test_ray.py",
+    "tests/cards/test_publish.py",
+    "tests/eval/",
+)
 
 
 @pytest.hookimpl(optionalhook=True)

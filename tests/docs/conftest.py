@@ -1,0 +1,92 @@
+"""A clone for the readers of the guides, and what they are told to have: an endpoint, a Hub, a student, people."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipelines.rehearsal.server import rehearsing
+from tests.cards.conftest import SERVER, TestHub
+from tests.docs.pages import ROOT, parts
+from tests.docs.reading import Reader, Surroundings
+from tests.training.conftest import tiny_student as tiny_student
+
+QUICKSTART = "docs/guides/quickstart.md"
+_CLONED = (
+    "pipelines",
+    "curation",
+    "cards",
+    "training",
+    "eval",
+    "service",
+    "saferthoughts.py",
+    "LICENSE",
+    "constraints-argilla.txt",
+)
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestHub]:
+    """The Hub of the tests, for all guides."""
+    home = tmp_path_factory.mktemp("hub")
+    url = home / "url"
+    server = subprocess.Popen([sys.executable, str(SERVER), str(home / "root"), str(url)])
+    for _ in range(300):
+        if url.exists() and url.read_text():
+            break
+        time.sleep(0.1)
+    yield TestHub(url.read_text(), home, xet=False)
+    server.kill()
+    server.wait()
+
+
+@pytest.fixture(scope="module")
+def around(hub: TestHub, tiny_student: Path) -> Iterator[Surroundings]:
+    """What stands in for what the guides' reader has."""
+    with rehearsing() as url:
+        yield Surroundings(
+            environment={**hub.env(), "DEEPSEEK_API_KEY": "nobody-is-asked"},
+            stand_ins={
+                "http://127.0.0.1:8000/v1": url,
+                "http://10.0.0.11:8000/v1": url,
+                "http://10.0.0.12:8000/v1": url,
+                "--model MODEL": "--model rehearsal-r1",
+                "me/safe-reasoning": "alice/safe-reasoning",
+                # A tiny model with random weights, so that training takes seconds.
+                "train smollm2-135m-cpu": f"train smollm2-135m-cpu --student {tiny_student}",
+                "review serve": "review serve --port 0",
+            },
+            afterwards={"saferthoughts review push": _vote},
+        )
+
+
+@pytest.fixture(scope="module")
+def begun(around: Surroundings, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clone in which the quickstart was followed: the other guides go on from there."""
+    clone = tmp_path_factory.mktemp("readers") / "saferthoughts"
+    clone.mkdir()
+    for name in _CLONED:
+        copy = shutil.copy if (ROOT / name).is_file() else shutil.copytree
+        copy(ROOT / name, clone / name)
+    reader = Reader(clone, around)
+    for part in parts(QUICKSTART):
+        reader.follow(part)
+    reader.close()
+    return clone
+
+
+def _vote(folder: Path) -> None:
+    """Two people vote, as they would on Argilla's pages: every row is safe and without a pattern."""
+    from tests.review.conftest import Server
+
+    told = json.loads((folder / "runs" / ".argilla" / "server.json").read_text(encoding="utf-8"))
+    server = Server(folder / "runs", told["url"], 0)
+    for dataset in server.ask("me/datasets")["items"]:
+        for record in server.records(dataset["name"]):
+            for name in ("annotator-1", "annotator-2"):
+                server.vote(record, name)
