@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 # Test processes side by side; each may take 5 GB.
-WORKERS ?= 2
+WORKERS ?= 3
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: demo test check clean

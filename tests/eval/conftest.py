@@ -14,7 +14,7 @@ import yaml
 from aiohttp import web
 from inspect_ai import Task
 from inspect_ai import eval as inspect_eval
-from inspect_ai.log import EvalLog
+from inspect_ai.log import EvalLog, read_eval_log
 from inspect_ai.model import Model, get_model
 
 from pipelines.thinking import join
@@ -242,7 +242,7 @@ def run_tasks(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[Ev
         folder = tmp_path_factory.mktemp("inspect")
         with _quiet(), pytest.MonkeyPatch.context() as patch:
             patch.setenv("XDG_DATA_HOME", str(folder / "home"))
-            return inspect_eval(
+            done = inspect_eval(
                 tasks,
                 model=model,
                 model_roles=dict(roles),
@@ -257,5 +257,7 @@ def run_tasks(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[Ev
                 max_samples=64,
                 max_connections=512,
             )
+            # Read whole: what is loaded at first use would patch asyncio for good where that is within a running loop.
+            return [read_eval_log(log.location) for log in done]
 
     return run
