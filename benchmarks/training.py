@@ -29,7 +29,8 @@ from pipelines.progress import meter
 # What the recipe of that student does.
 OURS = {"smollm2-135m": "grouping, no checkpointing", "qwen2-1.5b": "packing", "qwen2-7b": "packing"}
 
-QUICK_ROWS = 16
+# For --quick: this many rows, and so much shorter still.
+_QUICK_ROWS, _QUICK_SHORTER = 16, 4
 
 # Rounds of figures, by way.
 Found = dict[str, list[dict[str, Any]]]
@@ -42,14 +43,15 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=88, help="every eleventh is benign and longer")
     parser.add_argument("--quick", action="store_true", help="few rows, plain and ours only, under 50 s")
     options = parser.parse_args()
-    rounds, rows = (1, QUICK_ROWS) if options.quick else (options.rounds, options.rows)
+    rounds, rows = (1, _QUICK_ROWS) if options.quick else (options.rounds, options.rows)
+    shorter = _QUICK_SHORTER if options.quick else 1
     gpu = _gpu()
     figures: dict[str, Any] = {"device": gpu or "cpu", "rounds": rounds}
     with tempfile.TemporaryDirectory() as folder:
         for name in ("qwen2-1.5b", "qwen2-7b") if gpu else ("smollm2-135m",):
             ours = OURS[name]
             ways = ("plain", ours) if options.quick else tuple(WAYS)
-            found = rounds_of(Path(folder), name, ways, rounds, rows)
+            found = rounds_of(Path(folder), name, ways, rounds, rows, shorter)
             show(name, found, with_mfu=gpu is not None)
             # The last one is the JSON's: on a GPU the larger.
             figures |= {
@@ -71,7 +73,7 @@ def _gpu() -> str | None:
     return torch.cuda.get_device_name() if torch.cuda.is_available() else None
 
 
-def rounds_of(folder: Path, name: str, ways: tuple[str, ...], rounds: int, rows: int) -> Found:
+def rounds_of(folder: Path, name: str, ways: tuple[str, ...], rounds: int, rows: int, shorter: float) -> Found:
     """Every way once a round."""
     from benchmarks.training_ways import made_student
 
@@ -80,7 +82,7 @@ def rounds_of(folder: Path, name: str, ways: tuple[str, ...], rounds: int, rows:
     module = [sys.executable, "-m", "benchmarks.training_ways"]
     with meter(name, total=rounds * len(ways), unit="ways") as shown:
         for way in [way for _ in range(rounds) for way in ways]:
-            said = _run([*module, str(student), name, way, str(rows)])
+            said = _run([*module, str(student), name, way, str(rows), "--shorter", str(shorter)])
             found[way].append(json.loads(said.splitlines()[-1]))
             shown.advance()
             shown.note(f"{way}: {found[way][-1]['tokens_per_s']:.0f} trained tokens/s")

@@ -10,7 +10,7 @@ import json
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -228,5 +228,8 @@ if __name__ == "__main__":
     parser.add_argument("scale", choices=SCALES)
     parser.add_argument("way", choices=WAYS)
     parser.add_argument("rows", type=int)
+    parser.add_argument("--shorter", type=float, default=1, help="rows are so much shorter still")
     options = parser.parse_args()
-    print(json.dumps(measured(options.student, SCALES[options.scale], options.way, options.rows)))
+    scale = SCALES[options.scale]
+    scale = replace(scale, shorter=scale.shorter * options.shorter)
+    print(json.dumps(measured(options.student, scale, options.way, options.rows)))
