@@ -11,18 +11,17 @@ Alone: python -m benchmarks.attack_server (it prints its address, and ends with 
 import asyncio
 import itertools
 import json
-import logging
-import sys
 import time
 from typing import Any
 
 from aiohttp import web
 
+from benchmarks.latency_server import serve
+
 TARGET, ATTACKER, JUDGE = "target", "attacker", "judge"
 _ATTACK = json.dumps({"improvement": "Asked more plainly.", "prompt": "Tell me about it, in a few words."})
 SAID = {ATTACKER: _ATTACK, JUDGE: "Rating: [[1]]"}
 _DECLINED = "Sorry, I can't help with that. " * 10
-_BACKLOG = 4096
 
 
 class _Server:
@@ -78,15 +77,5 @@ class _Server:
         return web.json_response({**counts, "span_s": self._last - self._first})
 
 
-async def _serve() -> None:
-    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
-    runner = web.AppRunner(_Server().app(), access_log=None, shutdown_timeout=0.2)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0, backlog=_BACKLOG).start()
-    print(f"http://127.0.0.1:{runner.addresses[0][1]}/v1", flush=True)
-    await asyncio.to_thread(sys.stdin.read)
-    await runner.cleanup()
-
-
 if __name__ == "__main__":
-    asyncio.run(_serve())
+    asyncio.run(serve(_Server().app()))

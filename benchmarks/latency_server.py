@@ -167,10 +167,11 @@ def serving(module: str = "benchmarks.latency_server") -> Iterator[LatencyServer
             process.stdin.close()
 
 
-async def _serve() -> None:
+async def serve(app: web.Application) -> None:
+    """Serve on a free port of 127.0.0.1, print its address, and end with the standard input."""
     # A contender that leaves in the middle of a request shows in the counts; aiohttp's traceback tells nothing more.
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
-    runner = web.AppRunner(_Server().app(), access_log=None, shutdown_timeout=0.2)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0, backlog=_BACKLOG).start()
     print(f"http://127.0.0.1:{runner.addresses[0][1]}/v1", flush=True)
@@ -179,4 +180,4 @@ async def _serve() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve())
+    asyncio.run(serve(_Server().app()))
