@@ -1,35 +1,37 @@
 """The splitter and the joiner: no character of reasoning or answer is lost, whichever way a server sends them."""
 
 import pyarrow as pa
-from hypothesis import assume, given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipelines.reasoning_families import ANSWER_MARKS, FAMILIES, TAGS, Family
 from pipelines.thinking import Thought, join, join_columns, split
 
 free_of_tags = st.text().filter(lambda text: "<think>" not in text and "</think>" not in text)
+# An answer that opens with a block of its own is read as more reasoning, and a mark around all of it goes.
+answers = st.text().filter(lambda text: not text.lstrip().startswith(("<think>", *(mark for mark, _ in ANSWER_MARKS))))
 
 
-@given(free_of_tags, st.text())
+@given(free_of_tags, answers)
 def test_split_gives_back_what_join_put_together(reasoning: str, answer: str) -> None:
-    # An answer that opens with a block of its own is read as more reasoning, whoever wrote it.
-    assume(not answer.lstrip().startswith("<think>"))
     assert split(join(reasoning, answer)) == Thought(reasoning, answer, "inline")
 
 
-@given(free_of_tags, free_of_tags)
+@given(free_of_tags, answers)
 def test_join_of_split_is_the_canonical_string_again(reasoning: str, answer: str) -> None:
     canonical = join(reasoning, answer)
     thought = split(canonical)
     assert join(thought.reasoning, thought.answer) == canonical
 
 
-@given(free_of_tags, free_of_tags, free_of_tags)
+@given(free_of_tags, free_of_tags, answers)
 def test_nested_tags_stay_inside_the_reasoning(before: str, inside: str, answer: str) -> None:
     reasoning = f"{before}<think>{inside}</think>."
     assert split(join(reasoning, answer)) == Thought(reasoning, answer, "inline")
 
 
-@given(st.text(), st.text(min_size=1))
+@given(answers, st.text(min_size=1))
 def test_a_reasoning_field_wins_and_the_content_is_the_answer(content: str, reasoning: str) -> None:
     assert split(content, reasoning_content=reasoning) == Thought(reasoning, content, "reasoning_content")
     assert split(content, reasoning=reasoning) == Thought(reasoning, content, "reasoning")
@@ -72,3 +74,90 @@ def test_columns_are_joined_as_single_rows_are(pairs: list[tuple[str, str]]) -> 
         pa.chunked_array([[]], pa.string())
     ] * 2
     assert join_columns(*columns).to_pylist() == [join(*pair) for pair in pairs]
+
+
+# Each family is one more case of the same property.
+few = settings(max_examples=25)
+TAGGED = [family for family in FAMILIES if not family.phrases]
+free_of_marks = st.text().filter(
+    lambda text: not any(mark in text for mark in (*TAGS, "assistantfinal")) and "Here" not in text
+)
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+@few
+@given(free_of_marks, free_of_marks)
+def test_every_family_is_taken_apart(family: Family, reasoning: str, answer: str) -> None:
+    text = f"{family.opener}\n{reasoning}\n{family.closer}\n\n{answer}"
+    assert split(text) == Thought(reasoning, answer, "inline")
+
+
+@pytest.mark.parametrize("family", TAGGED, ids=lambda family: family.name)
+@few
+@given(free_of_marks, free_of_marks)
+def test_every_family_is_taken_apart_without_its_opener(family: Family, reasoning: str, answer: str) -> None:
+    assert split(f"{reasoning}\n{family.closer}\n\n{answer}") == Thought(
+        reasoning.removeprefix("\n"), answer, "missing_opener"
+    )
+
+
+@pytest.mark.parametrize("family", TAGGED, ids=lambda family: family.name)
+@few
+@given(free_of_marks)
+def test_every_familys_thought_can_be_cut_off(family: Family, reasoning: str) -> None:
+    assert split(f"{family.opener}\n{reasoning}") == Thought(reasoning.removesuffix("\n"), "", "truncated")
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_case_and_place_are_the_familys(family: Family) -> None:
+    if (other := family.opener.swapcase()) != family.opener:
+        assert split(f"{other} text").source == "none"
+    assert split(f"See {family.opener} text {family.closer} here.").source == "none"
+
+
+@pytest.mark.parametrize("marks", ANSWER_MARKS, ids=lambda marks: marks[0])
+@few
+@given(free_of_marks, free_of_marks.filter(lambda text: text == text.strip("\n")))
+def test_a_mark_around_the_answer_goes(marks: tuple[str, str], reasoning: str, answer: str) -> None:
+    opener, closer = marks
+    whole = Thought(reasoning, answer, "inline")
+    assert split(join(reasoning, f"{opener}\n{answer}\n{closer}")) == whole
+    assert split(join(reasoning, f"{opener}\n{answer}")) == whole
+    inside = f"Use {opener}{answer}{closer} twice."
+    assert split(join(reasoning, inside)) == Thought(reasoning, inside, "inline")
+    two = f"{opener}a{closer}{opener}b{closer}"
+    assert split(join(reasoning, two)).answer == two
+
+
+@given(free_of_marks.filter(str.strip), free_of_marks)
+def test_harmonys_channels_are_taken_apart(reasoning: str, answer: str) -> None:
+    final = f"<|channel|>final<|message|>{answer}"
+    analysis = f"<|channel|>analysis<|message|>{reasoning}<|end|>"
+    for start, end in (("", "<|return|>"), ("<|start|>assistant", "<|end|>"), ("assistant", "")):
+        text = f"{start}{analysis}<|start|>assistant{final}{end}"
+        assert split(text) == Thought(reasoning, answer, "inline")
+    assert split(f"{reasoning}<|end|><|start|>assistant{final}<|return|>") == Thought(
+        reasoning, answer, "missing_opener"
+    )
+    assert split(f"<|channel|>analysis<|message|>{reasoning}") == Thought(reasoning, "", "truncated")
+    assert split(f"{final}<|return|>") == Thought("", answer, "none")
+
+
+@given(free_of_marks, free_of_marks)
+def test_harmony_without_its_tokens_is_taken_apart(reasoning: str, answer: str) -> None:
+    assert split(f"analysisWe {reasoning}assistantfinal{answer}") == Thought(f"We {reasoning}", answer, "inline")
+    assert split(f"We {reasoning}assistantfinal{answer}") == Thought(f"We {reasoning}", answer, "missing_opener")
+    assert split(f"analysisWe {reasoning}") == Thought(f"We {reasoning}", "", "truncated")
+
+
+def test_several_channels_are_one_reasoning() -> None:
+    text = (
+        "<|channel|>analysis<|message|>a<|end|><|start|>assistant<|channel|>commentary to=functions.f <|constrain|>json"
+        "<|message|>{}<|call|><|start|>assistant<|channel|>final<|message|>b<|return|>"
+    )
+    assert split(text) == Thought("a\n\n{}", "b", "inline")
+
+
+@pytest.mark.parametrize("answer", ["Analysis: all is well.", "analysis of it", "Here is my response: no.", "a </b> c"])
+def test_an_ordinary_answer_stays_one(answer: str) -> None:
+    assert split(answer) == Thought("", answer, "none")
