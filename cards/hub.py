@@ -11,8 +11,6 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeVar
 
@@ -32,6 +30,7 @@ from huggingface_hub.utils._http import default_client_factory
 
 from pipelines.errors import UserError, unknown, without_secrets
 from pipelines.progress import console
+from pipelines.waits import asked_wait
 
 Done = TypeVar("Done")
 _ADDRESS = re.compile(r"(?P<repo>[\w][\w.-]*/[\w][\w.-]*)(@(?P<revision>[\w][\w./-]*))?")
@@ -210,22 +209,8 @@ def _error_of(state: tenacity.RetryCallState) -> BaseException | None:
 
 def _wait(state: tenacity.RetryCallState) -> float:
     error = _error_of(state)
-    asked = error.response.headers.get("retry-after") if isinstance(error, HfHubHTTPError) else None
-    seconds = _seconds(asked) if asked else None
-    if seconds is not None:
-        return min(seconds, _LONGEST_WAIT_S)
-    return float(tenacity.wait_exponential_jitter(initial=0.5, max=20)(state))
-
-
-def _seconds(retry_after: str) -> float | None:
-    """What Retry-After says, in either of its forms: seconds, or a date."""
-    if retry_after.isdigit():
-        return float(retry_after)
-    try:
-        until = parsedate_to_datetime(retry_after)
-    except ValueError:
-        return None
-    return max(0.0, (until - datetime.now(UTC)).total_seconds()) if until.tzinfo else None
+    asked = asked_wait(error.response.headers, _LONGEST_WAIT_S) if isinstance(error, HfHubHTTPError) else None
+    return float(tenacity.wait_exponential_jitter(initial=0.5, max=20)(state)) if asked is None else asked
 
 
 def _tell(state: tenacity.RetryCallState) -> None:

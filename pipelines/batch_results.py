@@ -9,12 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from openai.types.chat import ChatCompletion
-
 from pipelines.config import Price
 from pipelines.errors import UserError
 from pipelines.ledger import Ledger
-from pipelines.teachers import BrokenReply, reply_of
+from pipelines.replies import ReplyFailure, read_document
 
 _RETRIED_STATUS = (408, 409, 429)
 # Other lines without a status were cancelled, or ended in a way that nobody has described.
@@ -86,11 +84,12 @@ def _take_line(
             results.failed[key] = Failure(told, status in _FATAL_STATUS)
     elif not ledger.has(key):
         try:
-            # Unchecked, as the client makes it of a response.
-            completion = ChatCompletion.construct(**body) if isinstance(body, dict) else body
-            reply = reply_of(completion, price, latency_s)
-        except BrokenReply as broken:
-            results.again[key] = str(broken)
+            reply = read_document(body, price, latency_s)
+        except ReplyFailure as failure:
+            if failure.kind in ("retry", "rate"):
+                results.again[key] = str(failure)
+            else:
+                results.failed[key] = Failure(str(failure), failure.kind == "fatal")
             return
         ledger.put(key, model, reply)
         results.answered += 1

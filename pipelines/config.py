@@ -76,8 +76,14 @@ class Teacher(Part):
     requests_per_minute: float | None = Field(default=None, gt=0)
     tokens_per_minute: float | None = Field(default=None, gt=0, description="of input and output together")
     context_length: int | None = Field(default=None, ge=1, description="tokens of prompt and answer together")
-    attempt_timeout_s: float = Field(default=900, gt=0, description="after this an attempt is given up and repeated")
-    retries: int = Field(default=6, ge=0, le=50, description="for 408, 409, 429, 5xx, cut connections and hangs")
+    stream: Literal["auto"] | bool = Field(
+        default="auto", description="auto streams long answers of other machines; see docs/teachers.md"
+    )
+    attempt_timeout_s: float = Field(
+        default=900, gt=0, description="after this without an answer, or the first piece of a stream, it is asked again"
+    )
+    idle_timeout_s: float = Field(default=120, gt=0, description="most time between two pieces of a streamed answer")
+    retries: int = Field(default=6, ge=0, le=50, description="for 408, 409, 425, 429, 5xx, cut connections and hangs")
     price: Price | None = None
 
     @property

@@ -1,10 +1,12 @@
 """The one error that users meet: one clear line, exit code 2, no traceback (the front door prints it)."""
 
 import errno
+import json
 import os
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+from urllib.parse import quote
 
 
 class UserError(Exception):
@@ -53,12 +55,26 @@ def refusal_of(error: BaseException) -> str | None:
     return None
 
 
-def without_secrets(text: str) -> str:
-    """A text without the values of environment variables that hold keys: a server may repeat what it was sent."""
+def without_secrets(text: str, *keys: str) -> str:
+    """A text without secrets: a server may repeat what it was sent.
+
+    Cut out are the values of environment variables that hold keys, and `keys`, the ones in use, whatever they are
+    called and however short they are; as they are, and as JSON and URLs spell them.
+    """
+    for key in sorted(filter(None, keys), key=len, reverse=True):
+        for spelling in (key, json.dumps(key)[1:-1], quote(key, safe="")):
+            text = text.replace(spelling, "(the key)")
     for name, value in os.environ.items():
         if _SECRET.search(name) and len(value) >= _SHORTEST_SECRET:
             text = text.replace(value, f"({name})")
     return text
+
+
+def one_line(text: str, longest: int = 300) -> str:
+    """The beginning of a text of others: one line, and codes in place of what does not print or turns text around."""
+    line = " ".join(text[: 50 * longest].split())
+    shown = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in line[: longest + 1])
+    return shown if len(shown) <= longest else f"{shown[: longest - 3].rstrip()}..."
 
 
 _SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)$")

@@ -62,7 +62,8 @@ def transaction(db: sqlite3.Connection) -> Iterator[None]:
 @dataclass(frozen=True, slots=True)
 class Reply:
     """What came back for one request. Tokens are the endpoint's counts (`cached_tokens` are part of the input), cost is
-    in US dollars, latency in seconds."""
+    in US dollars, latency in seconds. `first_token_s`: seconds to the first piece of a streamed answer, None for any
+    other. `notes`: what was odd about the answer, "" where nothing was. Ledgers of before have neither."""
 
     content: str | None
     reasoning_content: str | None
@@ -73,6 +74,8 @@ class Reply:
     cost: float | None
     latency_s: float
     cached_tokens: int = 0
+    first_token_s: float | None = None
+    notes: str = ""
 
 
 @dataclass(frozen=True, slots=True)

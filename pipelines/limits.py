@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from aiolimiter import AsyncLimiter
 
 from pipelines.ledger import Reply
 from pipelines.variant import Message
+from pipelines.waits import backoff
 
 # Characters of English text to a token, roughly; only limits and estimates use it, never what is reported.
 _CHARS_PER_TOKEN = 3.5
@@ -35,17 +37,25 @@ NO_CAPS = Caps()
 
 
 class RateLimits:
-    """Token buckets of one teacher, over the attempts of all its requests. One event loop only."""
+    """Token buckets of one teacher, and the pause that it asked for, over the attempts of all its requests.
+
+    One event loop only.
+    """
 
     def __init__(self, requests_per_minute: float | None, tokens_per_minute: float | None) -> None:
         self._requests = AsyncLimiter(requests_per_minute, 60) if requests_per_minute else None
         self._tokens = AsyncLimiter(tokens_per_minute, 60) if tokens_per_minute else None
         self._output = _FIRST_OUTPUT_TOKENS
-        self._answers = 0
+        self.answers = 0
+        self._pauses = 0
+        self._paused_until = 0.0
         self._debts: set[asyncio.Task[None]] = set()
 
     async def admit(self, messages: Sequence[Message]) -> float:
         """Wait until an attempt may start; the tokens it is taken to need."""
+        while (left := self._paused_until - asyncio.get_running_loop().time()) > 0:
+            # Not all at once when the pause ends.
+            await asyncio.sleep(left * random.uniform(1, 1.2))
         if self._requests is not None:
             await self._requests.acquire()
         if self._tokens is None:
@@ -54,12 +64,23 @@ class RateLimits:
         await self._tokens.acquire(min(taken, self._tokens.max_rate))
         return taken
 
+    def pause(self, asked_s: float | None) -> None:
+        """Hold every attempt back after a rate limit: as long as the server asked, else longer each time in a row."""
+        now = asyncio.get_running_loop().time()
+        if asked_s is None:
+            if self._paused_until > now:
+                return  # all that were under way are refused at once; that is one sign and not many
+            self._pauses += 1
+            asked_s = backoff(self._pauses)
+        self._paused_until = max(self._paused_until, now + asked_s)
+
     def settle(self, taken: float, reply: Reply) -> None:
         """Learn from an answer; what it took beyond its estimate is taken from the bucket for those that follow."""
+        self.answers += 1
+        self._pauses = 0
         if self._tokens is None:
             return
-        self._answers += 1
-        self._output += (reply.output_tokens - self._output) / self._answers
+        self._output += (reply.output_tokens - self._output) / self.answers
         more = min(reply.input_tokens + reply.output_tokens - taken, self._tokens.max_rate)
         if more > 0:
             debt = asyncio.create_task(self._tokens.acquire(more))

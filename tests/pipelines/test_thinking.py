@@ -117,7 +117,7 @@ def test_case_and_place_are_the_familys(family: Family) -> None:
 
 @pytest.mark.parametrize("marks", ANSWER_MARKS, ids=lambda marks: marks[0])
 @few
-@given(free_of_marks, free_of_marks.filter(lambda text: text == text.strip("\n")))
+@given(free_of_marks, free_of_marks.filter(lambda text: text == text.strip()))
 def test_a_mark_around_the_answer_goes(marks: tuple[str, str], reasoning: str, answer: str) -> None:
     opener, closer = marks
     whole = Thought(reasoning, answer, "inline")
