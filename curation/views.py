@@ -12,8 +12,11 @@ judged          the verdicts as the judges gave them
 settings        the run's `checks`, a column each
 variants        variant, least_words, most_words, refusal_begins: the shape that a variant asks for
 variant_lines   variant, position, line: what each line of its reasoning opens with
+natural_stops   finish_reason: every name of an end that a model came to by itself
+holds_tag(text) a function: whether a mark of reasoning or answer, of any family of models, is left in a text
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +27,8 @@ import pyarrow.parquet as pq
 
 from pipelines.config import Checks, load_config
 from pipelines.errors import UserError
+from pipelines.finish_reasons import NATURAL
+from pipelines.reasoning_families import TAGS
 from pipelines.records import PATTERNS, Judgement, Prompt, Repair, Response, Verdict, arrow_schema
 from pipelines.runs import WRITTEN_BY, RunFolder
 from pipelines.variant import load_variants
@@ -175,6 +180,10 @@ def _opened(
         for position, line in enumerate(shape.lines, 1)
     ]
     db.register("variant_lines", pa.Table.from_pylist(lines))
+    db.register("natural_stops", pa.table({"finish_reason": sorted(NATURAL)}))
+    # A constant pattern is compiled once, and not for every row.
+    pattern = "|".join(re.escape(tag) for tag in sorted(TAGS)).replace("'", "''")
+    db.execute(f"CREATE MACRO holds_tag(text) AS regexp_matches(text, '{pattern}')")
     _lock(db, [run.table_path(name) for name in there])
     return db
 

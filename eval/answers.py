@@ -17,10 +17,12 @@ from inspect_ai.scorer import Score
 from eval.entry import Entry
 from eval.responses import thought_of
 from eval.results import Answer
+from pipelines.finish_reasons import cut_short
 
 _GIVEN_UP = re.compile(r"RetryError\(<Future at \w+ state=finished raised (\w+)>\)")
+# The words of the attempt before, in a traceback.
+_WORDS = re.compile(r"(?:ReplyFailure|ConnectionFailed): (.+)")
 _OURS = re.compile(r"""^(?:EndpointGone|RequestRefused)\(['"](.*)['"]\)$""")
-CUT_OFF = ("max_tokens", "model_length")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ def answers_of(label: str, entry: Entry, expected: Sequence[Expected], log: Eval
 def _answer(label: str, entry: Entry, one: Expected, sample: EvalSample) -> Answer:
     score = (sample.scores or {}).get(entry.scorer)
     value, unscored = _value(score)
-    error = told_error(sample.error.message) if sample.error else ""
+    error = told_error(sample.error.message, sample.error.traceback) if sample.error else ""
     thought = thought_of(sample.output)
     kept: dict[str, Any] = (score.metadata if score else None) or {}
     question = sample.metadata.get("question")
@@ -80,18 +82,20 @@ def _answer(label: str, entry: Entry, one: Expected, sample: EvalSample) -> Answ
         value=None if error else value,
         unscored="" if error else unscored,
         error=error,
-        truncated=stop in CUT_OFF,
+        truncated=bool(stop) and cut_short(stop),
         stop_reason=stop,
         output_tokens=usage.output_tokens if usage else 0,
         detail=dict(kept.get("detail") or {}),
     )
 
 
-def told_error(message: str) -> str:
-    """What went wrong, in a line, out of the representation of an exception that Inspect keeps."""
+def told_error(message: str, trace: str = "") -> str:
+    """What went wrong, in a line, out of the representation of an exception that Inspect keeps, and its traceback."""
     line = " ".join(message.split())
     if repeated := _GIVEN_UP.fullmatch(line):
-        return f"given up after several attempts, the last of which raised {repeated[1]}"
+        words = _WORDS.findall(trace)
+        last = words[-1].strip() if words else f"the last of which raised {repeated[1]}"
+        return f"given up after several attempts, {last}"[:500]
     return (_OURS.sub(r"\1", line))[:500]
 
 

@@ -1,16 +1,14 @@
-"""An OpenAI-compatible endpoint as an Inspect model: `endpoint/<model>`, patient with faults, and honest about them.
+"""An OpenAI-compatible endpoint as an Inspect model: `endpoint/<model>`, asked and read as a teacher is.
 
-Reads and writes nothing itself. Beyond Inspect's own provider for such endpoints: reasoning is taken apart by
-`pipelines/thinking.py` in every form it comes in; a request that the server refuses is an error and never an answer
-that holds the error's text; Retry-After is heeded; and an endpoint that is gone is given up, instead of being asked in
-vain for every sample.
+Reads and writes nothing itself. The client and the table of `pipelines/teachers.py` and `pipelines/replies.py` decide
+what an answer means, so that generation and evaluation never differ; Inspect decides how often to ask. Beyond that, an
+endpoint that is gone is given up, instead of being asked in vain for every sample.
 """
 
 import time
+from dataclasses import asdict
 from typing import Any
 
-import httpx2
-import openai
 from inspect_ai.model import (
     ChatCompletionChoice,
     ChatMessage,
@@ -18,28 +16,39 @@ from inspect_ai.model import (
     ModelAPI,
     ModelCall,
     ModelOutput,
+    ModelUsage,
     RetryDecision,
+    StopReason,
+    messages_to_openai,
     modelapi,
 )
-from inspect_ai.model._providers.openai_compatible import OpenAICompatibleAPI
+from inspect_ai.model._openai import openai_completion_params
 from inspect_ai.tool import ToolChoice, ToolInfo
-from openai.types.chat import ChatCompletion, ChatCompletionMessage
-from tenacity import RetryCallState, wait_random_exponential
+from tenacity import RetryCallState
 from tenacity.wait import wait_base
 
 from eval.responses import message_of
+from pipelines.config import Teacher
+from pipelines.finish_reasons import STOP
 from pipelines.ledger import Reply
-from pipelines.limits import RateLimits
+from pipelines.replies import ReplyFailure
+from pipelines.teachers import SUSPECTS_TO_STOP, TeacherClient, passing
 from pipelines.thinking import ReasoningStyle, Thought, split
-from pipelines.variant import Message
+from pipelines.transport import ConnectionFailed
+from pipelines.waits import backoff
 
 # So long may an endpoint refuse every connection before it is given up; one that is restarted comes back sooner.
 GONE_AFTER_S = 60.0
-_LONGEST_WAIT_S = 60.0
+_STOPS: dict[str, StopReason] = {
+    STOP: "stop",
+    "length": "max_tokens",
+    "content_filter": "content_filter",
+    "tool_calls": "tool_calls",
+}
 
 
 class EndpointGone(Exception):
-    """Nothing could be connected to for so long that asking on makes no sense."""
+    """The endpoint has been given up: nothing can be connected to, or it refuses every request."""
 
 
 class RequestRefused(Exception):
@@ -47,22 +56,19 @@ class RequestRefused(Exception):
 
 
 class _Wait(wait_base):
-    """The server's Retry-After where it gave one, else backoff with jitter."""
-
-    def __init__(self) -> None:
-        self._backoff = wait_random_exponential(multiplier=0.5, max=_LONGEST_WAIT_S)
+    """The server's wait where it asked for one, else backoff with jitter. After a rate limit the pause that all
+    requests of the endpoint share decides."""
 
     def __call__(self, retry_state: RetryCallState) -> float:
         error = retry_state.outcome.exception() if retry_state.outcome else None
-        if isinstance(error, openai.APIStatusError):
-            try:
-                return min(float(error.response.headers["retry-after"]), _LONGEST_WAIT_S)
-            except (KeyError, ValueError):
-                pass  # no header, or a date; backoff serves
-        return float(self._backoff(retry_state))
+        if isinstance(error, ReplyFailure) and error.kind == "rate":
+            return 0.0
+        if isinstance(error, ReplyFailure) and error.wait_s is not None:
+            return error.wait_s
+        return backoff(retry_state.attempt_number)
 
 
-class EndpointAPI(OpenAICompatibleAPI):
+class EndpointAPI(ModelAPI):
     """Inspect's face of an entry of teachers.yaml; the model's name is what requests call it."""
 
     def __init__(
@@ -76,22 +82,33 @@ class EndpointAPI(OpenAICompatibleAPI):
         style: ReasoningStyle = "auto",
         requests_per_minute: float | None = None,
         tokens_per_minute: float | None = None,
+        **patience: Any,
     ) -> None:
-        # The client's own retries are off: Inspect's are counted, and each attempt of theirs is bounded in time.
-        super().__init__(model_name, base_url, api_key, config, service="endpoint", max_retries=0)
+        super().__init__(model_name, base_url, api_key, ["ENDPOINT_API_KEY"], config)
         self.entry = entry
         self.style = style
-        self._limits = RateLimits(requests_per_minute, tokens_per_minute)
+        limits: dict[str, Any] = {"requests_per_minute": requests_per_minute, "tokens_per_minute": tokens_per_minute}
+        if config.max_connections is not None:
+            limits["in_flight"] = config.max_connections
+        # `patience`: attempt_timeout_s, stream and idle_timeout_s of the entry, where it has them.
+        teacher = Teacher(model=model_name, base_url=base_url, **limits, **patience)
+        self._client = TeacherClient(entry or model_name, teacher, teacher.urls, key=self.api_key or "none")
         self._refused_since: float | None = None
-        self.gone = False
+        self._suspects = 0
+        self._why_gone = ""
 
-    def _create_http_client(self) -> Any:
-        """openai's own client over aiohttp, which computes less for a request than the one over httpx."""
-        return openai.DefaultAioHttpClient()
+    @property
+    def gone(self) -> bool:
+        """Whether the endpoint has been given up."""
+        return bool(self._why_gone)
 
-    def service_model_name(self) -> str:
-        """The name for requests, slashes and all."""
-        return self.model_name
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self._client.close()
+
+    def connection_key(self) -> str:
+        """One pool of connections for each key and model, as Inspect's own providers have."""
+        return f"{self.initial_api_key}{self.model_name}"
 
     async def generate(
         self, input: list[ChatMessage], tools: list[ToolInfo], tool_choice: ToolChoice, config: GenerateConfig
@@ -101,56 +118,66 @@ class EndpointAPI(OpenAICompatibleAPI):
         Raises:
             EndpointGone: it has been given up.
             RequestRefused: it says that the request is wrong; asking again would not help.
+            ReplyFailure: another attempt may do better.
         """
         if self.gone:
-            raise EndpointGone(f"{self.base_url} did not accept a connection for {GONE_AFTER_S:.0f} s")
-        taken = await self._limits.admit([Message(role="user", content=message.text) for message in input])
-        answered = await super().generate(input, tools, tool_choice, config)
+            raise EndpointGone(self._why_gone)
+        if tools:
+            raise NotImplementedError("An endpoint is measured by its words; no task gives it tools.")
+        request = openai_completion_params(self.model_name, config, tools=False)
+        request.pop("model")
+        messages: Any = await messages_to_openai(input)
+        try:
+            reply = await self._client.attempt(messages, request)
+        except ReplyFailure as failure:
+            if passing(failure):
+                raise
+            self._count(failure)
+            raise (EndpointGone if self.gone else RequestRefused)(str(failure)) from failure
         self._refused_since = None
-        if isinstance(answered, tuple) and isinstance(answered[0], openai.APIStatusError):
-            # Inspect would put the whole request into the message.
-            raise RequestRefused(answered[0].message) from answered[0]
-        output = answered[0] if isinstance(answered, tuple) else answered
-        if isinstance(output, ModelOutput) and output.usage:
-            used = (output.usage.input_tokens, output.usage.output_tokens)
-            self._limits.settle(taken, Reply(None, None, None, "", *used, cost=None, latency_s=0.0))
-        return answered
+        self._suspects = 0
+        output = _output(self.model_name, reply, self._thought(reply))
+        call = ModelCall.create({"messages": messages, **request}, asdict(reply), time=reply.latency_s)
+        return output, call
+
+    def _count(self, failure: ReplyFailure) -> None:
+        """Give the endpoint up where a refusal holds for every request."""
+        self._suspects += failure.kind == "suspect" and not self._client.limits.answers
+        if failure.kind == "fatal" or self._suspects >= SUSPECTS_TO_STOP:
+            self._why_gone = f"{self.base_url} refuses every request: {failure}"
 
     def should_retry(self, ex: BaseException) -> bool | RetryDecision:
-        """What Inspect says, until the endpoint is given up."""
-        # Over aiohttp a connection that is refused is told as a timeout of connecting.
-        timeout = isinstance(ex, openai.APITimeoutError) and not isinstance(ex.__cause__, httpx2.ConnectTimeout)
-        if isinstance(ex, openai.APIConnectionError) and not timeout:
+        """By the kind of the failure, until the endpoint is given up."""
+        if isinstance(ex, ConnectionFailed) and ex.unreachable:
             now = time.monotonic()
             self._refused_since = self._refused_since or now
-            self.gone = self.gone or now - self._refused_since >= GONE_AFTER_S
-        return RetryDecision.no() if self.gone else super().should_retry(ex)
+            if now - self._refused_since >= GONE_AFTER_S:
+                self._why_gone = f"{self.base_url} did not accept a connection for {GONE_AFTER_S:.0f} s"
+        if self.gone or not isinstance(ex, ReplyFailure) or not passing(ex):
+            return RetryDecision.no()
+        return RetryDecision.rate_limit(ex.wait_s) if ex.kind == "rate" else RetryDecision.transient(ex.wait_s)
 
     def retry_wait(self) -> wait_base:
         """How long until the next attempt."""
         return _Wait()
 
-    def handle_bad_request(self, ex: openai.APIStatusError) -> ModelOutput | Exception:
-        """The error: Inspect would make an answer of the text of some."""
-        return ex
-
-    def chat_choices_from_completion(
-        self, completion: ChatCompletion, tools: list[ToolInfo]
-    ) -> list[ChatCompletionChoice]:
-        """The choices, with reasoning and answer apart."""
-        choices = super().chat_choices_from_completion(completion, tools)
-        said = sorted(completion.choices, key=lambda one: one.index)
-        return [
-            choice.model_copy(update={"message": message_of(self._thought(one.message), completion.model)})
-            for choice, one in zip(choices, said, strict=True)
-        ]
-
-    def _thought(self, message: ChatCompletionMessage) -> Thought:
-        extra = message.model_extra or {}
-        fields = (extra.get(name) for name in ("reasoning_content", "reasoning"))
-        content, thought = (text if isinstance(text, str) else None for text in fields)
+    def _thought(self, reply: Reply) -> Thought:
         # A server that gives it in a field has seen to the opener itself, whatever the chat template says.
-        return split(message.content, content, thought, "auto" if content or thought else self.style)
+        apart = reply.reasoning_content or reply.reasoning
+        return split(reply.content, reply.reasoning_content, reply.reasoning, "auto" if apart else self.style)
+
+
+def _output(model: str, reply: Reply, thought: Thought) -> ModelOutput:
+    usage = ModelUsage(
+        input_tokens=reply.input_tokens,
+        output_tokens=reply.output_tokens,
+        total_tokens=reply.input_tokens + reply.output_tokens,
+        input_tokens_cache_read=reply.cached_tokens or None,
+    )
+    choice = ChatCompletionChoice(
+        message=message_of(thought, model), stop_reason=_STOPS.get(reply.finish_reason, "unknown")
+    )
+    return ModelOutput(model=model, choices=[choice], usage=usage, time=reply.latency_s)
 
 
 @modelapi(name="endpoint")

@@ -215,9 +215,12 @@ def _endpoint(
     ours = GenerateConfig(
         max_connections=teacher.in_flight,
         max_retries=teacher.retries,
-        attempt_timeout=max(1, round(teacher.attempt_timeout_s)),
         extra_body=teacher.extra_body or None,
     )
+    # Given only where an entry has them: arguments are part of a log's identity. Inspect's own time-out of an attempt
+    # would end a stream that is well under way.
+    given = teacher.model_fields_set & {"attempt_timeout_s", "stream", "idle_timeout_s"}
+    patience = {name: getattr(teacher, name) for name in sorted(given)}
     model = get_model(
         f"endpoint/{teacher.model}",
         base_url=url(name, teacher),
@@ -228,6 +231,7 @@ def _endpoint(
         tokens_per_minute=teacher.tokens_per_minute,
         memoize=False,
         config=(config or GenerateConfig()).merge(ours),
+        **patience,
     )
     assert isinstance(model.api, EndpointAPI)
     return model

@@ -7,8 +7,9 @@ Reads one response and writes nothing; `eval/tasks/refusal.py` scores with it. W
 from dataclasses import dataclass
 from typing import Literal
 
+from pipelines.reasoning_families import TAGS
 from pipelines.refusals import is_refusal
-from pipelines.thinking import CLOSE, OPEN, Thought
+from pipelines.thinking import Thought
 
 Stance = Literal["refused", "complied", "unscored"]
 # Where a whole block of reasoning was found; a server that gives it in a field has taken the block apart itself.
@@ -40,7 +41,6 @@ def read(thought: Thought) -> Reading:
         thought.source in _WHOLE
         and bool(thought.reasoning.strip())
         and stance != "unscored"
-        and OPEN not in thought.answer
-        and CLOSE not in thought.answer
+        and not any(tag in thought.answer for tag in TAGS)
     )
     return Reading(stance, well_formed, thought.source == "truncated")

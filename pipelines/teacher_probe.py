@@ -18,7 +18,8 @@ from rich.table import Table
 from rich.text import Text
 
 from pipelines.config import Teacher
-from pipelines.errors import UserError, unknown
+from pipelines.errors import UserError, one_line, unknown
+from pipelines.finish_reasons import cut_short
 from pipelines.ledger import Reply
 from pipelines.options import Options, configured
 from pipelines.plan import request_fields
@@ -65,8 +66,8 @@ class Support:
 class Probe:
     """What one server of a teacher answered. Tokens are its own counts, cost is in US dollars, latency in seconds.
 
-    `reasoning` and `answer` are the beginnings, on one line, without anything a terminal would act on. `hint` is what
-    to change in the entry, "" where nothing is amiss.
+    `reasoning` and `answer` are the beginnings, on one line, without anything a terminal would act on. `form` tells how
+    the reply came and what was odd about it. `hint` is what to change in the entry, "" where nothing is amiss.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Probe:
     latency_s: float
     reasoning: str
     answer: str
+    form: str
     seed: Support
     json_schema: Support
     hint: str
@@ -160,6 +162,7 @@ async def _ask(name: str, teacher: Teacher, url: str) -> Probe:
         latency_s=reply.latency_s,
         reasoning=_beginning(thought.reasoning),
         answer=_beginning(thought.answer),
+        form=_form(reply),
         seed=seed,
         json_schema=schema,
         hint=_hint(teacher, thought.source, reply),
@@ -174,11 +177,19 @@ async def _supports(client: TeacherClient, question: Sequence[Message], fields: 
     return Support(True)
 
 
+def _form(reply: Reply) -> str:
+    came = "in one piece" if reply.first_token_s is None else f"streamed, first token after {reply.first_token_s:.2f} s"
+    return f"{came}; {_beginning(reply.notes)}" if reply.notes else came
+
+
 def _hint(teacher: Teacher, source: Source, reply: Reply) -> str:
     if reply.finish_reason == "length":
         limit = teacher.sampling.max_tokens
         at = "its server's limit" if limit is None else f"max_tokens ({limit})"
         return f"The answer was cut off at {at}: raise sampling.max_tokens or the server's context length."
+    if cut_short(reply.finish_reason):
+        why = f"ended with the finish reason '{_beginning(reply.finish_reason)}'" if reply.finish_reason else "says not why"
+        return f"The answer {why}: such answers count as cut short, and are rejected."
     elsewhere = split(reply.content, reply.reasoning_content, reply.reasoning).source
     if source == "none" and elsewhere != "none":
         return f"Reasoning came as '{elsewhere}', which reasoning_style {teacher.reasoning_style} rules out: use auto."
@@ -187,27 +198,26 @@ def _hint(teacher: Teacher, source: Source, reply: Reply) -> str:
 
 async def _refusal(name: str, teacher: Teacher, url: str, error: TeacherError) -> UserError:
     """Why there is no answer, and what to do about it."""
-    cause = error.__cause__
-    if isinstance(cause, openai.AuthenticationError | openai.PermissionDeniedError):
-        key = f"the key in {teacher.api_key_env}" if teacher.api_key_env else "it without a key; set api_key_env"
-        return UserError(f"{url} refuses {key}, HTTP {cause.status_code} ({_beginning(str(error))}).")
-    if isinstance(cause, openai.APIConnectionError):
+    words = _beginning(str(error))
+    if error.unreachable:
         return UserError(
-            f"No server answers at {url} for teacher '{name}' ({_beginning(str(error))}). Start it, or correct its "
-            "base_url."
+            f"No server answers at {url} for teacher '{name}' ({words}). Start it, or correct its base_url."
         )
-    if isinstance(cause, openai.APIStatusError) and cause.status_code in (400, 404):
+    if error.status in (401, 407) or (error.status == 403 and not error.permanent):
+        key = f"the key in {teacher.api_key_env}" if teacher.api_key_env else "it without a key; set api_key_env"
+        return UserError(f"{url} refuses {key}, HTTP {error.status} ({words}).")
+    if error.status in (400, 404):
         models = await _models(name, teacher, url)
         if models and teacher.model not in models:
             near = get_close_matches(teacher.model, models, n=_LISTED, cutoff=0.0)
             part = "" if len(near) == len(models) else f" (the nearest {len(near)} of {len(models)} are shown)"
             return unknown(f"model at {url}{part}", teacher.model, near)
-        if cause.status_code == 404 and not models:
+        if error.status == 404 and not models:
             return UserError(
-                f"{url} has neither chat completions nor a list of models ({_beginning(str(error))}). Most servers "
-                "want a base_url that ends in /v1."
+                f"{url} has neither chat completions nor a list of models ({words}). Most servers want a base_url that "
+                "ends in /v1."
             )
-    return UserError(f"Teacher '{name}' at {url} does not answer: {_beginning(str(error))}.")
+    return UserError(f"Teacher '{name}' at {url} does not answer: {words}.")
 
 
 async def _models(name: str, teacher: Teacher, url: str) -> list[str]:
@@ -221,9 +231,7 @@ async def _models(name: str, teacher: Teacher, url: str) -> list[str]:
 
 def _beginning(text: str) -> str:
     """The beginning of a hostile text: one line, and codes in place of what does not print."""
-    line = " ".join(text.split())
-    cut = line if len(line) <= _SHOWN else f"{line[:_SHOWN].rstrip()}..."
-    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in cut)
+    return one_line(text, _SHOWN)
 
 
 def probe_table(probes: Sequence[Probe]) -> Table:
@@ -238,6 +246,7 @@ def probe_table(probes: Sequence[Probe]) -> Table:
         ("endpoint", [one.url for one in probes]),
         ("reasoning", [_found(one) for one in probes]),
         ("finish reason", [one.finish_reason or "not told" for one in probes]),
+        ("reply", [one.form for one in probes]),
         ("tokens", [f"{one.input_tokens} in ({one.cached_tokens} cached), {one.output_tokens} out" for one in probes]),
         ("latency", [f"{one.latency_s:.2f} s" for one in probes]),
         ("price", ["no price in its entry" if one.cost is None else f"${one.cost:.6f}" for one in probes]),

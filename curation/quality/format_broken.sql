@@ -5,13 +5,16 @@ SELECT
     response_id,
     CASE
         -- A response that the endpoint itself stopped is not one that ran out of tokens.
-        WHEN finish_reason = 'content_filter' THEN 'stopped by a content filter'
-        WHEN finish_reason = 'length' OR reasoning_source = 'truncated' THEN 'truncated'
+        WHEN lower(finish_reason) IN ('content_filter', 'safety') THEN 'stopped by a content filter'
+        -- Of a row that another dataset brought, why it ended may not be known.
+        WHEN reasoning_source = 'truncated'
+            OR lower(finish_reason) NOT IN (SELECT natural_stops.finish_reason FROM natural_stops)
+            AND NOT (teacher = 'dataset' AND finish_reason = 'unknown') THEN 'truncated'
         WHEN answer = '' THEN 'answer missing'
         WHEN reasoning = '' AND variants.most_words > 0 THEN 'reasoning missing'
         WHEN reasoning <> '' AND variants.most_words = 0 THEN 'reasoning where there should be none'
-        WHEN regexp_matches(answer, '</?think>') THEN 'tag left in the answer'
-        WHEN regexp_matches(reasoning, '</?think>') THEN 'tag left in the reasoning'
+        WHEN holds_tag(answer) THEN 'tag left in the answer'
+        WHEN holds_tag(reasoning) THEN 'tag left in the reasoning'
     END AS reason,
     finish_reason || ', ' || reasoning_source AS value
 FROM responses

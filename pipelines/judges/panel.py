@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from pipelines.asking import Asker
 from pipelines.config import Judge, RunConfig, Teacher
+from pipelines.finish_reasons import cut_short
 from pipelines.judges.patterns import (
     OUTPUTS,
     UNSCORED,
@@ -217,6 +218,8 @@ async def _until_read(
             return found
         if reply.finish_reason == "length":
             found = failed("the judge's reply was cut off at its token limit")
+        elif cut_short(reply.finish_reason):
+            found = failed(f"the judge's reply was cut short: {reply.finish_reason or 'no finish reason'}")
     assert found is not None
     return found
 

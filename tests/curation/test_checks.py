@@ -59,7 +59,13 @@ def test_every_response_is_accepted_or_rejected_with_a_reason(judged: RunFolder)
     ("variant", "changes", "expected"),
     [
         ("improved", {"finish_reason": "length"}, ("format_broken", "truncated")),
+        ("improved", {"finish_reason": "insufficient_system_resource"}, ("format_broken", "truncated")),
+        ("improved", {"finish_reason": "unknown"}, ("format_broken", "truncated")),
+        ("improved", {"finish_reason": ""}, ("format_broken", "truncated")),
+        ("improved", {"finish_reason": "SAFETY"}, ("format_broken", "stopped by a content filter")),
         ("improved", {"reasoning_source": "truncated", "answer": ""}, ("format_broken", "truncated")),
+        ("improved", {"answer": "Sorry. <Think>hm</Think>"}, ("format_broken", "tag left in the answer")),
+        ("improved", {"reasoning": "Hm. <|channel|>"}, ("format_broken", "tag left in the reasoning")),
         ("improved", {"answer": ""}, ("format_broken", "answer missing")),
         ("short", {"reasoning": ""}, ("format_broken", "reasoning missing")),
         ("nocot", {"reasoning": "Hm."}, ("format_broken", "reasoning where there should be none")),

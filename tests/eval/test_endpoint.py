@@ -119,7 +119,7 @@ def test_a_hang_is_interrupted_and_a_refused_request_is_no_answer(serving: Servi
     assert sorted(turns.values()) == [1, 1, 1, 2]
     failed = [one for one in results.answers if one.error]
     assert [(one.answer, one.value) for one in failed] == [("", None)]
-    assert failed[0].error == "Error code: 400 - scripted 400"
+    assert failed[0].error == "HTTP 400: scripted 400"
     with pytest.raises(Incomplete, match=r"target, refusal: 3 of 4 answers.*scripted 400"):
         require_complete(results, tmp_path)
 
