@@ -94,7 +94,7 @@ class EndpointAPI(ModelAPI):
         teacher = Teacher(model=model_name, base_url=base_url, **limits, **patience)
         self._client = TeacherClient(entry or model_name, teacher, teacher.urls, key=self.api_key or "none")
         self._refused_since: float | None = None
-        self._suspects = 0
+        self.suspects = 0
         self._why_gone = ""
 
     @property
@@ -135,15 +135,15 @@ class EndpointAPI(ModelAPI):
             self._count(failure)
             raise (EndpointGone if self.gone else RequestRefused)(str(failure)) from failure
         self._refused_since = None
-        self._suspects = 0
+        self.suspects = 0
         output = _output(self.model_name, reply, self._thought(reply))
         call = ModelCall.create({"messages": messages, **request}, asdict(reply), time=reply.latency_s)
         return output, call
 
     def _count(self, failure: ReplyFailure) -> None:
         """Give the endpoint up where a refusal holds for every request."""
-        self._suspects += failure.kind == "suspect" and not self._client.limits.answers
-        if failure.kind == "fatal" or self._suspects >= SUSPECTS_TO_STOP:
+        self.suspects += failure.kind == "suspect" and not self._client.limits.answers
+        if failure.kind == "fatal" or self.suspects >= SUSPECTS_TO_STOP:
             self._why_gone = f"{self.base_url} refuses every request: {failure}"
 
     def should_retry(self, ex: BaseException) -> bool | RetryDecision:

@@ -114,7 +114,7 @@ def probe(name: str, teacher: Teacher, logs: Path) -> list[Probe]:
     """
     api_key(name, teacher)
     with _reachable(name, teacher, logs) as urls:
-        return asyncio.run(_ask_all(name, teacher, urls))
+        return asyncio.run(ask_all(name, teacher, urls))
 
 
 @contextmanager
@@ -131,7 +131,7 @@ def _reachable(name: str, teacher: Teacher, logs: Path) -> Iterator[Sequence[str
         yield teacher.urls
 
 
-async def _ask_all(name: str, teacher: Teacher, urls: Sequence[str]) -> list[Probe]:
+async def ask_all(name: str, teacher: Teacher, urls: Sequence[str]) -> list[Probe]:
     return [await _ask(name, teacher, url) for url in urls]
 
 

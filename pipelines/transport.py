@@ -99,7 +99,8 @@ class Transport:
             raise self._failure(error) from error
 
     def _failure(self, error: Exception) -> ConnectionFailed:
-        words = one_line(without_secrets(str(error) or type(error).__name__, self._key))
+        text = str(getattr(error, "message", "") or error) or type(error).__name__
+        words = one_line(without_secrets(text, self._key))
         match error:
             case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientConnectorSSLError():
                 return ConnectionFailed(f"no secure connection: {words}", unreachable=True, kind="fatal")
@@ -108,9 +109,9 @@ class Transport:
             case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError():
                 return ConnectionFailed(f"no connection: {words}", unreachable=True)
             case aiohttp.ClientHttpProxyError():
-                return ConnectionFailed(f"the proxy refuses: {error.status} {one_line(error.message)}", unreachable=True)
+                return ConnectionFailed(f"the proxy refuses: {error.status} {words}", unreachable=True)
             case aiohttp.ClientResponseError() | HttpProcessingError():
-                return ConnectionFailed(f"broken reply: not HTTP: {one_line(error.message)}")
+                return ConnectionFailed(f"broken reply: not HTTP: {words}")
             case aiohttp.ClientError() | OSError():
                 return ConnectionFailed(f"the connection was cut: {words}")
         # aiohttp's word for a header that cannot be sent, which would repeat the key.

@@ -22,13 +22,15 @@ _PARTS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _EPOCH, _EPOCH_MS = 1e9, 1e11
 
 
-def asked_wait(headers: Mapping[str, str], longest: float = LONGEST_S) -> float | None:
-    """Seconds that a server asks to wait, from 0 to `longest`; None where it does not say, or says nothing sensible.
+def asked_wait(headers: Mapping[str, str], longest: float | None = None) -> float | None:
+    """Seconds that a server asks to wait, at most `longest` (`LONGEST_S` if not given); None where it does not say, or
+    says nothing sensible.
 
     Heeded, in this order: `retry-after-ms`; `retry-after`, in seconds or as a date; `x-ratelimit-reset-requests` and
     `-tokens` of a limit that is used up; `x-ratelimit-reset` and `ratelimit-reset`, in seconds, as a duration or as a
     time since 1970. Names are in lower case.
     """
+    longest = LONGEST_S if longest is None else longest
     milliseconds = _number(headers.get("retry-after-ms"))
     if milliseconds is not None:
         return _bounded(milliseconds / 1000, longest)

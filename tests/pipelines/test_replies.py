@@ -1,0 +1,331 @@
+"""Every kind of answer, played over a socket to whoever asks: each ends as docs/replies.md says, and none hangs.
+
+`python -m tests.pipelines.test_replies` writes the table of that page anew.
+"""
+
+import asyncio
+import json
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from inspect_ai.model import GenerateConfig, ModelOutput, get_model
+
+from eval.endpoint import EndpointAPI, EndpointGone, RequestRefused
+from pipelines.config import Teacher
+from pipelines.errors import UserError
+from pipelines.finish_reasons import cut_short
+from pipelines.ledger import Ledger, Reply
+from pipelines.teacher_probe import Probe, ask_all
+from pipelines.teachers import TeacherClient, TeacherError
+from tests.pipelines.reply_kinds import (
+    CUT,
+    FOR_GOOD,
+    KEPT,
+    KEY,
+    KINDS,
+    MALFORMED,
+    RETRIED,
+    STOPS,
+    SUSPECT,
+    TOO_LONG,
+    WAITED,
+    Kind,
+    good,
+    refused,
+    table,
+)
+
+PAGE = Path(__file__).parents[2] / "docs" / "replies.md"
+BY_NAME = {f"{one.group}: {one.name}": one for one in KINDS}
+RETRIES = 1
+QUESTION: Any = [{"role": "user", "content": "How long?"}]
+FAILURES = [RETRIED, WAITED, MALFORMED, FOR_GOOD, TOO_LONG, SUSPECT, STOPS]
+
+
+class Server:
+    """Answers each request with the bytes of the kind that its model names."""
+
+    def __init__(self, kinds: dict[str, Kind]) -> None:
+        self.kinds = kinds
+        self.url = ""
+        self.asked: Counter[str] = Counter()
+        self.bodies: list[dict[str, Any]] = []
+
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+            if head.startswith("get"):
+                writer.write(b"HTTP/1.1 404 X\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+                return
+            length = next(int(line.split(":")[1]) for line in head.splitlines() if line.startswith("content-length:"))
+            body = json.loads(await reader.readexactly(length))
+            self.bodies.append(body)
+            kind = self.kinds[body["model"]]
+            turn = self.asked[body["model"]]
+            self.asked[body["model"]] += 1
+            stalls = len(kind.plays) > 1 and kind.plays[-1] is None
+            play = kind.plays[0] if stalls else kind.plays[min(turn, len(kind.plays) - 1)]
+            if play is not None:
+                writer.write(play)
+                await writer.drain()
+            if play is None or stalls:
+                await reader.read()  # until the client has given up
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+
+@asynccontextmanager
+async def serving(kinds: dict[str, Kind] = BY_NAME) -> AsyncIterator[Server]:
+    server = Server(kinds)
+    listener = await asyncio.start_server(server.answer, "127.0.0.1", 0)
+    server.url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/v1"
+    try:
+        yield server
+    finally:
+        listener.close()
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing waits, and the bound on a body is small."""
+    monkeypatch.setattr("pipelines.waits.FIRST_S", 0.0)
+    monkeypatch.setattr("pipelines.waits.LONGEST_S", 0.0)
+    monkeypatch.setattr("pipelines.transport.MOST_BYTES", 2**18)
+    monkeypatch.setenv("A_KEY", KEY)
+
+
+def entry(name: str, url: str, **fields: Any) -> Teacher:
+    kind = BY_NAME.get(name)
+    values = {"model": name, "base_url": url, "api_key_env": "A_KEY", "retries": RETRIES, "attempt_timeout_s": 60}
+    return Teacher.model_validate({**values, **(kind.fields if kind else {}), **fields})
+
+
+def tables_differ(found: dict[str, str], wanted: dict[str, str]) -> dict[str, tuple[str, str]]:
+    return {name: (found[name], wanted[name]) for name in wanted if found[name] != wanted[name]}
+
+
+async def each(play: Any) -> dict[str, Any]:
+    """Every kind's outcome, a few at a time."""
+    free = asyncio.Semaphore(16)
+
+    async def one(name: str) -> Any:
+        async with free:
+            return await asyncio.wait_for(play(name), 120)
+
+    return dict(zip(BY_NAME, await asyncio.gather(*map(one, BY_NAME)), strict=True))
+
+
+async def asked(name: str, url: str) -> Reply | TeacherError:
+    teacher = entry(name, url)
+    async with TeacherClient("t", teacher, teacher.urls) as client:
+        try:
+            return await client.ask(QUESTION, {"max_tokens": 100})
+        except TeacherError as failure:
+            return failure
+
+
+def ending_of(outcome: Reply | TeacherError, requests: int) -> str:
+    if isinstance(outcome, Reply):
+        return (CUT if cut_short(outcome.finish_reason) else KEPT).ask
+    assert outcome.transient == (not outcome.fatal and not outcome.permanent)
+    if outcome.fatal:
+        return STOPS.ask
+    if outcome.refused:
+        return (TOO_LONG if outcome.permanent else MALFORMED).ask
+    if outcome.permanent:
+        return FOR_GOOD.ask
+    if requests == 1:
+        return SUSPECT.ask
+    status = outcome.status == 429 or "rate limit" in str(outcome).lower()
+    return (WAITED if status else RETRIED).ask
+
+
+def test_there_are_kinds_enough_and_none_twice() -> None:
+    assert len(KINDS) >= 80
+    assert len(BY_NAME) == len(KINDS)
+
+
+def test_page_has_the_table() -> None:
+    assert PAGE.read_text(encoding="utf-8").endswith(table())
+
+
+def test_generation_and_judging_end_as_the_table_says(tmp_path: Path) -> None:
+    async def play() -> tuple[dict[str, Reply | TeacherError], Counter[str]]:
+        async with serving() as server:
+            return await each(lambda name: asked(name, server.url)), server.asked
+
+    outcomes, requests = asyncio.run(play())
+    found = {name: ending_of(outcome, requests[name]) for name, outcome in outcomes.items()}
+    assert tables_differ(found, {name: one.ending.ask for name, one in BY_NAME.items()}) == {}
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    for name, outcome in outcomes.items():
+        one = BY_NAME[name]
+        if isinstance(outcome, Reply):
+            held = {field: getattr(outcome, field) for field in one.holds}
+            assert held == dict(one.holds), name
+            assert all(type(count) is int and 0 <= count < 2**53 for count in (outcome.input_tokens, outcome.output_tokens))
+            ledger.put(name, "m", outcome)
+            assert ledger.get(name) == outcome, name
+        else:
+            words = str(outcome)
+            assert one.holds.get("words", "") in words, name
+            assert len(words) < 400, name
+            assert words.isprintable(), name
+            assert KEY not in words
+        again = one.ending in (RETRIED, WAITED)
+        assert requests[name] == (len(one.plays) if one.ending is KEPT else 1 + RETRIES * again), name
+    assert ledger.totals().answers == sum(isinstance(one, Reply) for one in outcomes.values())
+
+
+def test_evaluation_ends_as_the_table_says() -> None:
+    async def evaluated(name: str, url: str) -> str:
+        patience = {"attempt_timeout_s": 60, **BY_NAME[name].fields}
+        config = GenerateConfig(max_retries=RETRIES, max_connections=4)
+        model = get_model(f"endpoint/{name}", base_url=url, api_key=KEY, memoize=False, config=config, **patience)
+        assert isinstance(model.api, EndpointAPI)
+        try:
+            output = await model.generate("How long?")
+        except EndpointGone as gone:
+            assert model.api.gone, gone
+            return STOPS.eval
+        except RequestRefused as error:
+            assert KEY not in str(error)
+            return SUSPECT.eval if model.api.suspects else MALFORMED.eval
+        except Exception as error:  # noqa: BLE001 - Inspect's own, after the last attempt
+            return f"{type(error).__name__}: asked again"
+        finally:
+            await model.api.aclose()
+        return _answer(output)
+
+    def _answer(output: ModelOutput) -> str:
+        return CUT.eval if cut_short(str(output.stop_reason)) else KEPT.eval
+
+    async def play() -> tuple[dict[str, str], Counter[str]]:
+        async with serving() as server:
+            return await each(lambda name: evaluated(name, server.url)), server.asked
+
+    outcomes, requests = asyncio.run(play())
+    wanted = {name: one.ending.eval for name, one in BY_NAME.items()}
+    for name, outcome in outcomes.items():
+        if outcome.endswith("asked again"):
+            assert requests[name] == 1 + RETRIES, (name, outcome)
+            outcomes[name] = WAITED.eval if wanted[name] == WAITED.eval else RETRIED.eval
+    assert tables_differ(outcomes, wanted) == {}
+
+
+def test_a_test_of_a_teacher_ends_as_the_table_says() -> None:
+    async def tested(name: str, url: str) -> str:
+        teacher = entry(name, url)
+        try:
+            [found] = await ask_all("t", teacher, teacher.urls)
+        except UserError as error:
+            assert str(error).isprintable()
+            assert KEY not in str(error)
+            return RETRIED.test
+        assert isinstance(found, Probe)
+        return CUT.test if found.hint else KEPT.test
+
+    async def play() -> dict[str, str]:
+        # Its own patience is one attempt: what is answered the second time is told as a failure.
+        async with serving() as server:
+            return await each(lambda name: tested(name, server.url))
+
+    outcomes = asyncio.run(play())
+    wanted = {name: one.ending.test for name, one in BY_NAME.items()}
+    second = {name for name, one in BY_NAME.items() if name.endswith("then an answer") and one.group == "a status"}
+    assert len(second) == 2
+    assert tables_differ(outcomes, wanted | dict.fromkeys(second, RETRIED.test)) == {}
+
+
+def test_refusals_of_everything_stop_the_run_and_of_one_input_do_not() -> None:
+    forbidden = Kind("", "", (refused(403),), SUSPECT)
+    mixed = Kind("", "", (good(), refused(403)), SUSPECT)
+
+    async def play() -> tuple[list[TeacherError], TeacherError]:
+        async with serving({"all": forbidden, "one": mixed}) as server:
+            failures = []
+            async with TeacherClient("t", entry("all", server.url), [server.url]) as client:
+                for _ in range(5):
+                    with pytest.raises(TeacherError) as refusal:
+                        await client.ask(QUESTION, {})
+                    failures.append(refusal.value)
+            async with TeacherClient("t", entry("one", server.url), [server.url]) as client:
+                await client.ask(QUESTION, {})
+                for _ in range(6):
+                    with pytest.raises(TeacherError) as refusal:
+                        await client.ask(QUESTION, {})
+            return failures, refusal.value
+
+    failures, last = asyncio.run(play())
+    assert [one.fatal for one in failures] == [False] * 4 + [True]
+    # What may be a wrong key is not held against the inputs.
+    assert [one.permanent for one in failures] == [False] * 5
+    assert (last.fatal, last.permanent) == (False, True)
+
+
+def test_a_rate_limit_holds_back_every_request_and_costs_nobody_an_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.waits.LONGEST_S", 60.0)
+    limits = tuple([refused(429, headers=("Retry-After: 0.2",))] * 8 + [good()] * 1)
+    pauses: list[float | None] = []
+    kept = "pipelines.limits.RateLimits.pause"
+    from pipelines.limits import RateLimits
+
+    pause = RateLimits.pause
+
+    def noted(limits: RateLimits, asked_s: float | None) -> None:
+        pauses.append(asked_s)
+        pause(limits, asked_s)
+
+    monkeypatch.setattr(kept, noted)
+
+    async def play() -> list[Reply]:
+        async with serving({"m": Kind("", "", limits, WAITED)}) as server:
+            async with TeacherClient("t", entry("m", server.url, retries=3), [server.url]) as client:
+                started = asyncio.get_running_loop().time()
+                replies = await asyncio.gather(*(client.ask(QUESTION, {}) for _ in range(4)))
+                assert asyncio.get_running_loop().time() - started >= 0.2
+                return replies
+
+    assert len(asyncio.run(play())) == 4
+    assert pauses == [0.2] * 8
+
+
+def test_a_server_that_does_not_stream_is_asked_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.teachers.is_loopback", lambda host: False)
+    plays = (refused(400, "stream is not supported"), refused(400, "stream is not supported"), good())
+
+    async def play() -> tuple[list[dict[str, Any]], Reply]:
+        async with serving({"m": Kind("", "", plays, KEPT)}) as server:
+            async with TeacherClient("t", entry("m", server.url), [server.url]) as client:
+                assert not client.streams({"max_tokens": 4095})
+                assert client.streams({})
+                reply = await client.ask(QUESTION, {"max_tokens": 4096})
+                await client.ask(QUESTION, {"max_tokens": 4096})
+            return server.bodies, reply
+
+    bodies, reply = asyncio.run(play())
+    sent = [(body.get("stream", False), "stream_options" in body) for body in bodies]
+    assert sent == [(True, True), (True, False), (False, False), (False, False)]
+    assert reply.first_token_s is None
+
+
+def test_time_to_first_token_is_kept() -> None:
+    async def play() -> Any:
+        async with serving() as server:
+            return await asked("a stream: whole", server.url)
+
+    reply = asyncio.run(play())
+    assert 0 < reply.first_token_s <= reply.latency_s
+
+
+if __name__ == "__main__":
+    head = PAGE.read_text(encoding="utf-8").split("\n## ")[0]
+    PAGE.write_text(head.rstrip("\n") + "\n" + table(), encoding="utf-8")
+    sys.stdout.write(f"{PAGE}\n")
