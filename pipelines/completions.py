@@ -199,14 +199,21 @@ def _count(value: object) -> int | None:
 
 
 def cleaned(text: str) -> str:
-    """A text that every store can hold: halves of surrogate pairs are joined, and alone they are replaced, as NUL is."""
+    """A text that every store can hold: halves of a surrogate pair are joined; alone, they are replaced, as NUL is."""
     if _UNTEXT.search(text) is None:
         return text
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\0", "\ufffd")
 
 
 def _kind(value: object) -> str:
-    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", int: "a number", float: "a number"}
+    names = {
+        dict: "an object",
+        list: "a list",
+        str: "a text",
+        bool: "true or false",
+        int: "a number",
+        float: "a number",
+    }
     return "null" if value is None else names.get(type(value), type(value).__name__)
 
 

@@ -50,7 +50,9 @@ _TOO_LONG = re.compile(
     r"|too many tokens|input length|reduce the length|max_model_len|string too long|string_above_max_length"
 )
 _RATE = re.compile(r"rate[ _-]?limit|too many requests|throttl")
-_NO_MODEL = re.compile(r"model[ _]not[ _]found|no such model|unknown model|not a valid model|model .{0,120}does not exist")
+_NO_MODEL = re.compile(
+    r"model[ _]not[ _]found|no such model|unknown model|not a valid model|model .{0,120}does not exist"
+)
 
 
 class ReplyFailure(Exception):

@@ -66,7 +66,7 @@ class Events:
             return
         if line.startswith("event:"):
             self._name = line.removeprefix("event:").strip()
-        elif line.startswith("data:") or line.startswith("{"):
+        elif line.startswith(("data:", "{")):
             text = line.removeprefix("data:").removeprefix(" ")
             if text.strip() == _DONE:
                 self.done = True

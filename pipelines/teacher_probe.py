@@ -188,7 +188,11 @@ def _hint(teacher: Teacher, source: Source, reply: Reply) -> str:
         at = "its server's limit" if limit is None else f"max_tokens ({limit})"
         return f"The answer was cut off at {at}: raise sampling.max_tokens or the server's context length."
     if cut_short(reply.finish_reason):
-        why = f"ended with the finish reason '{_beginning(reply.finish_reason)}'" if reply.finish_reason else "says not why"
+        why = (
+            f"ended with the finish reason '{_beginning(reply.finish_reason)}'"
+            if reply.finish_reason
+            else "says not why"
+        )
         return f"The answer {why}: such answers count as cut short, and are rejected."
     elsewhere = split(reply.content, reply.reasoning_content, reply.reasoning).source
     if source == "none" and elsewhere != "none":

@@ -122,7 +122,9 @@ class Transport:
         if self._session is None or self._session.closed or self._loop is not loop:
             connector = aiohttp.TCPConnector(limit=self._connections, keepalive_timeout=_KEEP_ALIVE_S)
             bounds = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S)
-            self._session = aiohttp.ClientSession(connector=connector, timeout=bounds, cookie_jar=aiohttp.DummyCookieJar())
+            self._session = aiohttp.ClientSession(
+                connector=connector, timeout=bounds, cookie_jar=aiohttp.DummyCookieJar()
+            )
             self._loop = loop
         return self._session
 

@@ -20,14 +20,14 @@ from pipelines.config import Teacher
 from pipelines.errors import UserError
 from pipelines.finish_reasons import cut_short
 from pipelines.ledger import Ledger, Reply
+from pipelines.limits import RateLimits
 from pipelines.teacher_probe import Probe, ask_all
 from pipelines.teachers import TeacherClient, TeacherError
-from tests.pipelines.reply_kinds import (
+from tests.pipelines.reply_bodies import (
     CUT,
     FOR_GOOD,
     KEPT,
     KEY,
-    KINDS,
     MALFORMED,
     RETRIED,
     STOPS,
@@ -37,8 +37,8 @@ from tests.pipelines.reply_kinds import (
     Kind,
     good,
     refused,
-    table,
 )
+from tests.pipelines.reply_kinds import KINDS, table
 
 PAGE = Path(__file__).parents[2] / "docs" / "replies.md"
 BY_NAME = {f"{one.group}: {one.name}": one for one in KINDS}
@@ -170,7 +170,9 @@ def test_generation_and_judging_end_as_the_table_says(tmp_path: Path) -> None:
         if isinstance(outcome, Reply):
             held = {field: getattr(outcome, field) for field in one.holds}
             assert held == dict(one.holds), name
-            assert all(type(count) is int and 0 <= count < 2**53 for count in (outcome.input_tokens, outcome.output_tokens))
+            assert all(
+                type(count) is int and 0 <= count < 2**53 for count in (outcome.input_tokens, outcome.output_tokens)
+            )
             ledger.put(name, "m", outcome)
             assert ledger.get(name) == outcome, name
         else:
@@ -192,11 +194,11 @@ def test_evaluation_ends_as_the_table_says() -> None:
         assert isinstance(model.api, EndpointAPI)
         try:
             output = await model.generate("How long?")
-        except EndpointGone as gone:
-            assert model.api.gone, gone
-            return STOPS.eval
+        except EndpointGone:
+            return STOPS.eval if model.api.gone else "not given up"
         except RequestRefused as error:
-            assert KEY not in str(error)
+            if KEY in str(error):
+                return "the key is told"
             return SUSPECT.eval if model.api.suspects else MALFORMED.eval
         except Exception as error:  # noqa: BLE001 - Inspect's own, after the last attempt
             return f"{type(error).__name__}: asked again"
@@ -226,9 +228,7 @@ def test_a_test_of_a_teacher_ends_as_the_table_says() -> None:
         try:
             [found] = await ask_all("t", teacher, teacher.urls)
         except UserError as error:
-            assert str(error).isprintable()
-            assert KEY not in str(error)
-            return RETRIED.test
+            return RETRIED.test if str(error).isprintable() and KEY not in str(error) else "a bad line"
         assert isinstance(found, Probe)
         return CUT.test if found.hint else KEPT.test
 
@@ -274,24 +274,23 @@ def test_a_rate_limit_holds_back_every_request_and_costs_nobody_an_attempt(monke
     monkeypatch.setattr("pipelines.waits.LONGEST_S", 60.0)
     limits = tuple([refused(429, headers=("Retry-After: 0.2",))] * 8 + [good()] * 1)
     pauses: list[float | None] = []
-    kept = "pipelines.limits.RateLimits.pause"
-    from pipelines.limits import RateLimits
-
     pause = RateLimits.pause
 
     def noted(limits: RateLimits, asked_s: float | None) -> None:
         pauses.append(asked_s)
         pause(limits, asked_s)
 
-    monkeypatch.setattr(kept, noted)
+    monkeypatch.setattr(RateLimits, "pause", noted)
 
     async def play() -> list[Reply]:
-        async with serving({"m": Kind("", "", limits, WAITED)}) as server:
-            async with TeacherClient("t", entry("m", server.url, retries=3), [server.url]) as client:
-                started = asyncio.get_running_loop().time()
-                replies = await asyncio.gather(*(client.ask(QUESTION, {}) for _ in range(4)))
-                assert asyncio.get_running_loop().time() - started >= 0.2
-                return replies
+        async with (
+            serving({"m": Kind("", "", limits, WAITED)}) as server,
+            TeacherClient("t", entry("m", server.url, retries=3), [server.url]) as client,
+        ):
+            started = asyncio.get_running_loop().time()
+            replies = await asyncio.gather(*(client.ask(QUESTION, {}) for _ in range(4)))
+            assert asyncio.get_running_loop().time() - started >= 0.2
+            return replies
 
     assert len(asyncio.run(play())) == 4
     assert pauses == [0.2] * 8
