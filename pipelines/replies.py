@@ -230,7 +230,7 @@ def _error(error: object, outer: Mapping[str, Any] | None = None) -> ServerError
         words = f"{words} ({found.words if found else metadata['raw']})"
     names = (error.get("code"), error.get("type"), error.get("status"))
     code = " ".join(str(name).lower() for name in names if isinstance(name, str | int) and name)[:200]
-    status = next((found for name in names if (found := _status(name)) is not None), None)
+    status = next((number for name in names if (number := _status(name)) is not None), None)
     return ServerError(words, code, status)
 
 

@@ -43,6 +43,8 @@ FINISH = [
             ("insufficient_system_resource", "insufficient_system_resource"),
             ("error", "error"),
             ("abort", "abort"),
+            ("sensitive", "content_filter"),
+            ("network_error", "network_error"),
             ("tool_calls", "tool_calls"),
             ("unknown", "unknown"),
             (None, ""),

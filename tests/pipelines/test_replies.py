@@ -4,11 +4,8 @@
 """
 
 import asyncio
-import json
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +36,7 @@ from tests.pipelines.reply_bodies import (
     refused,
 )
 from tests.pipelines.reply_kinds import KINDS, table
+from tests.pipelines.reply_server import serving
 
 PAGE = Path(__file__).parents[2] / "docs" / "replies.md"
 BY_NAME = {f"{one.group}: {one.name}": one for one in KINDS}
@@ -47,49 +45,9 @@ QUESTION: Any = [{"role": "user", "content": "How long?"}]
 FAILURES = [RETRIED, WAITED, MALFORMED, FOR_GOOD, TOO_LONG, SUSPECT, STOPS]
 
 
-class Server:
-    """Answers each request with the bytes of the kind that its model names."""
-
-    def __init__(self, kinds: dict[str, Kind]) -> None:
-        self.kinds = kinds
-        self.url = ""
-        self.asked: Counter[str] = Counter()
-        self.bodies: list[dict[str, Any]] = []
-
-    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-            if head.startswith("get"):
-                writer.write(b"HTTP/1.1 404 X\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-                return
-            length = next(int(line.split(":")[1]) for line in head.splitlines() if line.startswith("content-length:"))
-            body = json.loads(await reader.readexactly(length))
-            self.bodies.append(body)
-            kind = self.kinds[body["model"]]
-            turn = self.asked[body["model"]]
-            self.asked[body["model"]] += 1
-            stalls = len(kind.plays) > 1 and kind.plays[-1] is None
-            play = kind.plays[0] if stalls else kind.plays[min(turn, len(kind.plays) - 1)]
-            if play is not None:
-                writer.write(play)
-                await writer.drain()
-            if play is None or stalls:
-                await reader.read()  # until the client has given up
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.close()
-
-
-@asynccontextmanager
-async def serving(kinds: dict[str, Kind] = BY_NAME) -> AsyncIterator[Server]:
-    server = Server(kinds)
-    listener = await asyncio.start_server(server.answer, "127.0.0.1", 0)
-    server.url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/v1"
-    try:
-        yield server
-    finally:
-        listener.close()
+def named(body: dict[str, Any]) -> Kind:
+    """The kind that a request's model names."""
+    return BY_NAME[body["model"]]
 
 
 @pytest.fixture(autouse=True)
@@ -158,7 +116,7 @@ def test_page_has_the_table() -> None:
 
 def test_generation_and_judging_end_as_the_table_says(tmp_path: Path) -> None:
     async def play() -> tuple[dict[str, Reply | TeacherError], Counter[str]]:
-        async with serving() as server:
+        async with serving(named) as server:
             return await each(lambda name: asked(name, server.url)), server.asked
 
     outcomes, requests = asyncio.run(play())
@@ -210,7 +168,7 @@ def test_evaluation_ends_as_the_table_says() -> None:
         return CUT.eval if cut_short(str(output.stop_reason)) else KEPT.eval
 
     async def play() -> tuple[dict[str, str], Counter[str]]:
-        async with serving() as server:
+        async with serving(named) as server:
             return await each(lambda name: evaluated(name, server.url)), server.asked
 
     outcomes, requests = asyncio.run(play())
@@ -234,7 +192,7 @@ def test_a_test_of_a_teacher_ends_as_the_table_says() -> None:
 
     async def play() -> dict[str, str]:
         # Its own patience is one attempt: what is answered the second time is told as a failure.
-        async with serving() as server:
+        async with serving(named) as server:
             return await each(lambda name: tested(name, server.url))
 
     outcomes = asyncio.run(play())
@@ -249,7 +207,7 @@ def test_refusals_of_everything_stop_the_run_and_of_one_input_do_not() -> None:
     mixed = Kind("", "", (good(), refused(403)), SUSPECT)
 
     async def play() -> tuple[list[TeacherError], TeacherError]:
-        async with serving({"all": forbidden, "one": mixed}) as server:
+        async with serving(lambda body: {"all": forbidden, "one": mixed}[body["model"]]) as server:
             failures = []
             async with TeacherClient("t", entry("all", server.url), [server.url]) as client:
                 for _ in range(5):
@@ -284,7 +242,7 @@ def test_a_rate_limit_holds_back_every_request_and_costs_nobody_an_attempt(monke
 
     async def play() -> list[Reply]:
         async with (
-            serving({"m": Kind("", "", limits, WAITED)}) as server,
+            serving(lambda body: Kind("", "", limits, WAITED)) as server,
             TeacherClient("t", entry("m", server.url, retries=3), [server.url]) as client,
         ):
             started = asyncio.get_running_loop().time()
@@ -301,7 +259,7 @@ def test_a_server_that_does_not_stream_is_asked_without(monkeypatch: pytest.Monk
     plays = (refused(400, "stream is not supported"), refused(400, "stream is not supported"), good())
 
     async def play() -> tuple[list[dict[str, Any]], Reply]:
-        async with serving({"m": Kind("", "", plays, KEPT)}) as server:
+        async with serving(lambda body: Kind("", "", plays, KEPT)) as server:
             async with TeacherClient("t", entry("m", server.url), [server.url]) as client:
                 assert not client.streams({"max_tokens": 4095})
                 assert client.streams({})
@@ -317,7 +275,7 @@ def test_a_server_that_does_not_stream_is_asked_without(monkeypatch: pytest.Monk
 
 def test_time_to_first_token_is_kept() -> None:
     async def play() -> Any:
-        async with serving() as server:
+        async with serving(named) as server:
             return await asked("a stream: whole", server.url)
 
     reply = asyncio.run(play())
