@@ -317,13 +317,15 @@ def _run() -> int:
         sys.stdout.flush()
         # How Typer tells of Ctrl-C.
         return _refuse(_stopped(), 130) if code == 130 else code
-    except (KeyboardInterrupt, typer.Abort):
+    except KeyboardInterrupt:
         return _refuse(_stopped(), 130)
     except typer.TyperException as error:
         return _refuse(_with_value(error.format_message()), 2)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is told here or nowhere
-        if asked() and not isinstance(error, Interrupted):
-            # What a library raises whose work was interrupted.
+        # Typer makes an Abort of any EOFError, a broken file's among them; of its own it has no cause.
+        left = isinstance(error, typer.Abort) and error.__cause__ is None
+        if left or (asked() and not isinstance(error, Interrupted)):
+            # Or what a library raises whose work was interrupted.
             return _refuse(_stopped(), 130)
         told = refusal_of(error)
         if told is None:

@@ -146,6 +146,8 @@ def _train(ready: "_Ready", workplace: Workplace, output: Path, tell: Callable[[
         check_disk(workplace.folder, ready.plan.trained, ready.plan.parameters)
     if tell is not None and is_main():
         tell(ready.plan.lines())
+        for line in workplace.torn:
+            tell(line)
         if workplace.step:
             tell(f"going on from step {workplace.step}")
     losses, seconds = run_steps(trainer, ready.plan, workplace, recipe.checkpoint_minutes)
