@@ -3,6 +3,7 @@
 Stages are imported when they are called, so that help and errors come at once and a stage needs only its own extra.
 """
 
+import atexit
 import contextlib
 import os
 import re
@@ -308,6 +309,10 @@ def main() -> None:
     except OSError:
         # A full disk, or a reader that is gone: the interpreter would try once more, and end with a traceback.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if code == Interrupted.exit_code:
+        # Without waiting for threads that are at work, and for DuckDB's complaints of what an interrupted query holds.
+        atexit._run_exitfuncs()
+        os._exit(code)
     sys.exit(code)
 
 
