@@ -303,7 +303,10 @@ def main() -> None:
     # themselves 4 to 10 times where a core is shared.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     listen(lambda: f"saferthoughts: {_stopped()}")
-    code = _run()
+    try:
+        code = _run()
+    except KeyboardInterrupt:  # a second one, while the first was being told of
+        code = _refuse(_stopped(), 130)
     try:
         sys.stdout.flush()
     except OSError:

@@ -47,7 +47,7 @@ def on_stop(action: Callable[[], object]) -> Iterator[None]:
 
 @contextmanager
 def unhurried() -> Iterator[None]:
-    """A block that answers Ctrl-C itself and may take longer: a member of a sweep that saves its checkpoint."""
+    """A block that answers Ctrl-C itself: it ends an answer in a chat, or waits for a member to save its checkpoint."""
     global _unhurried
     _unhurried += 1
     try:
@@ -102,7 +102,7 @@ def _watch(reading: int, say: Callable[[], str]) -> None:
         if not numbers & wanted:
             continue
         ours = signal.getsignal(signal.SIGINT) in (signal.default_int_handler, signal.SIG_IGN)
-        if any(not _is_ours(number, ours) for number in numbers & wanted):
+        if _unhurried or any(not _is_ours(number, ours) for number in numbers & wanted):
             continue
         _asked.set()
         for action in tuple(_actions):
