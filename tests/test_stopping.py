@@ -2,7 +2,6 @@
 
 import os
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +22,12 @@ ENDLESS = (
 )
 
 
+def cpu_seconds(process: int) -> float:
+    """CPU time that a process has used."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+
+
 class Command:
     """A command under way, in a process group of its own."""
 
@@ -38,8 +43,7 @@ class Command:
 
     def computing(self, seconds: float) -> None:
         """Wait until the process has used so much CPU time: a query is under way by then."""
-        fields = Path(f"/proc/{self.process.pid}/stat")
-        self.until(lambda: sum(map(int, fields.read_text().rpartition(")")[2].split()[11:13])) > 100 * seconds)
+        self.until(lambda: cpu_seconds(self.process.pid) > seconds)
 
     def until(self, event: Callable[[], bool]) -> None:
         """Wait for an event while the process runs."""
@@ -81,7 +85,7 @@ def started() -> Iterator[Callable[..., Command]]:
 
 
 def blocked_reader(path: Path) -> Callable[[], bool]:
-    """Make a pipe of a file; the event is that somebody has opened it to read, who then waits within C code."""
+    """Make a pipe of a file; the event is that somebody has opened it to read, and waits for what never comes."""
     path.unlink()
     os.mkfifo(path)
     held: list[int] = []
@@ -96,12 +100,7 @@ def blocked_reader(path: Path) -> Callable[[], bool]:
     return event
 
 
-SIGNALS = [
-    (signal.SIGINT, True),
-    (signal.SIGTERM, False),
-    (signal.SIGTERM, True),
-    (signal.SIGHUP, True),
-]
+SIGNALS = [(signal.SIGINT, True), (signal.SIGTERM, True)]
 
 
 @pytest.mark.parametrize(("number", "group"), SIGNALS)
@@ -125,19 +124,14 @@ def test_check_is_stopped_within_a_query(
     ("words", "number"),
     [
         (("duplicates", "{run}"), signal.SIGTERM),
-        (("contamination", "{run}", "--against", "advbench=own.txt"), signal.SIGHUP),
-        (("select", "{run}"), signal.SIGINT),
-        (("report", "{run}"), signal.SIGTERM),
         (("release", "build", "{run}"), signal.SIGHUP),
         (("sql", "{run}", "select 1"), signal.SIGINT),
     ],
 )
-def test_stages_are_stopped_within_c_code_that_ignores_signals(
+def test_stages_are_stopped_while_they_wait_for_a_disk(
     judged: RunFolder, tmp_path: Path, started: Callable[..., Command], words: tuple[str, ...], number: signal.Signals
 ) -> None:
-    (tmp_path / "own.txt").write_text("Where is the museum of small boats?\n")
-    shutil.copy(judged.table_path("verdicts"), judged.table_path("accepted"))
-    event = blocked_reader(judged.table_path("prompts"))
+    event = blocked_reader(judged.path / "run.yaml")
     words = tuple(word.replace("{run}", judged.name) for word in words)
     command = started("--runs", str(judged.path.parent), *words, cwd=tmp_path)
     command.until(event)
@@ -146,10 +140,12 @@ def test_stages_are_stopped_within_c_code_that_ignores_signals(
 
 
 @pytest.mark.parametrize(
-    ("words", "line"),
-    [(("serve", "--port", "0"), "Open once"), (("rehearse", "--port", "0"), "http://")],
+    ("words", "line", "number"),
+    [
+        (("serve", "--port", "0"), "Open once", signal.SIGHUP),
+        (("rehearse", "--port", "0"), "http://", signal.SIGTERM),
+    ],
 )
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_servers_are_stopped(
     tmp_path: Path, started: Callable[..., Command], words: tuple[str, ...], line: str, number: signal.Signals
 ) -> None:
@@ -167,10 +163,27 @@ def test_killed_release_build_leaves_nothing_once_it_is_called_again(
     command.until(lambda: bool(list(judged.path.glob(".release.*.tmp"))))
     command.process.kill()
     command.process.communicate(timeout=_S)
-    assert list(judged.path.glob(".release.*.tmp"))
-    assert started(*words, cwd=tmp_path).process.wait(2 * _S) == 0
-    assert not list(judged.path.glob(".release.*"))
-    assert (judged.path / "release" / "checksums.sha256").is_file()
+    (left,) = judged.path.glob(".release.*.tmp")
+    again = started(*words, cwd=tmp_path)
+    again.until(lambda: not left.exists())
+
+
+def test_c_code_that_ignores_signals_is_ended_by_force() -> None:
+    code = (
+        "import sqlite3\nfrom pipelines.interrupts import listen\nlisten(lambda: 'stopped')\nprint('now', flush=True)\n"
+        "endless = 'WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c'\n"
+        "sqlite3.connect(':memory:').execute(endless).fetchall()"
+    )
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "now\n"
+        began = cpu_seconds(process.pid)
+        while cpu_seconds(process.pid) < began + 1:  # the query is under way
+            time.sleep(0.02)
+        process.terminate()
+        _, errors = process.communicate(timeout=_S)
+    assert (process.returncode, errors) == (130, "stopped\n")
 
 
 def test_ignored_signals_stay_ignored(tmp_path: Path) -> None:

@@ -32,7 +32,9 @@ def credentials_of(home: Path, annotators: int) -> tuple[dict[str, Any], list[di
     home.mkdir(parents=True, exist_ok=True)
     home.chmod(0o700)
     path = home / "credentials.json"
-    found = _read_credentials(path) if path.exists() else {"secret": secrets.token_hex(32), "accounts": []}
+    found: dict[str, Any] = {"secret": secrets.token_hex(32), "accounts": []}
+    if path.exists():
+        found = _read_credentials(path)
     wanted = [("owner", "owner"), *((f"annotator-{number}", "annotator") for number in range(1, annotators + 1))]
     names = {account["username"] for account in found["accounts"]}
     new = [

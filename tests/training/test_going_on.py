@@ -196,9 +196,7 @@ def test_a_disk_that_is_too_small_is_told_before_the_first_step(
 ) -> None:
     small = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr("training.checkpoints.shutil.disk_usage", lambda path: small)
-    with pytest.raises(
-        UserError, match=r"model take .* MB .*1\.0 kB are free.*set checkpoint_minutes=0"
-    ):
+    with pytest.raises(UserError, match=r"model take .* MB .*1\.0 kB are free.*set checkpoint_minutes=0"):
         train(Recipe.model_validate(SETTINGS), release, tmp_path / "model", tiny_student)
 
 
