@@ -224,8 +224,9 @@ class RunFolder:
 
     def broken(self, name: str, error: Exception) -> UserError:
         """The error of a table that cannot be read, with the command that makes it again."""
+        told = " ".join("".join(mark if mark.isprintable() else " " for mark in str(error)).split())
         return UserError(
-            f"{self.table_path(name)} is not readable parquet ({str(error)[:200]}). Delete it and make it again: "
+            f"{self.table_path(name)} is not readable parquet ({told[:200]}). Delete it and make it again: "
             f"saferthoughts {WRITTEN_BY[name]} {self.name}"
         )
 
