@@ -3,6 +3,8 @@
 Stages are imported when they are called, so that help and errors come at once and a stage needs only its own extra.
 """
 
+import atexit
+import contextlib
 import os
 import re
 import sys
@@ -12,7 +14,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.errors import UserError, refusal_of, without_secrets
+from pipelines.command_line import typed_command
+from pipelines.errors import Interrupted, UserError, exit_code_of, refusal_of, without_secrets
+from pipelines.interrupts import asked, listen
 from service.curating import check, contamination, duplicates, select, sql
 from service.door import (
     Attempts,
@@ -293,33 +297,55 @@ app.command()(rehearse)
 app.command()(doctor)
 
 
-_INTERRUPTED = "Interrupted. Run the same command again to go on."
-
-
 def main() -> None:
-    """Run a command: 0 done, 1 incomplete, 2 bad input (one line, no traceback), 130 interrupted."""
+    """Run a command: 0 done, 1 incomplete, 2 bad input or environment (one line, no traceback), 130 stopped."""
     # Read once, when torch is loaded: its idle threads then sleep. Spinning, they slow every other process down, and
     # themselves 4 to 10 times where a core is shared.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    sys.exit(_run())
+    listen(lambda: f"saferthoughts: {_stopped()}")
+    try:
+        code = _run()
+    except KeyboardInterrupt:  # a second one, while the first was being told of
+        code = _refuse(_stopped(), 130)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # A full disk, or a reader that is gone: the interpreter would try once more, and end with a traceback.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if code == Interrupted.exit_code:
+        # Without waiting for threads that are at work, and for DuckDB's complaints of what an interrupted query holds.
+        atexit._run_exitfuncs()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _run() -> int:
     try:
         code = app(standalone_mode=False) or 0
+        sys.stdout.flush()
         # How Typer tells of Ctrl-C.
-        return _refuse(_INTERRUPTED, 130) if code == 130 else code
-    except (KeyboardInterrupt, typer.Abort):
-        return _refuse(_INTERRUPTED, 130)
+        return _refuse(_stopped(), 130) if code == 130 else code
+    except KeyboardInterrupt:
+        return _refuse(_stopped(), 130)
     except typer.TyperException as error:
         return _refuse(_with_value(error.format_message()), 2)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is told here or nowhere
+        # Typer makes an Abort of any EOFError, a broken file's among them; of its own it has no cause.
+        left = isinstance(error, typer.Abort) and error.__cause__ is None
+        if left or (asked() and not isinstance(error, Interrupted)):
+            # Or what a library raises whose work was interrupted.
+            return _refuse(_stopped(), 130)
         told = refusal_of(error)
         if told is None:
-            raise
+            print(without_secrets(traceback.format_exc()), file=sys.stderr, end="")
+            return _refuse("This is a fault of SaferThoughts. Please report it with the lines above.", 1)
         if "--debug" in sys.argv:
             print(without_secrets(traceback.format_exc()), file=sys.stderr, end="")
-        return _refuse(told, error.exit_code if isinstance(error, UserError) else 2)
+        return _refuse(told, exit_code_of(error))
+
+
+def _stopped() -> str:
+    return f"Stopped. Nothing is half-written. Go on with: {typed_command()}"
 
 
 def _with_value(message: str) -> str:
@@ -333,8 +359,14 @@ def _with_value(message: str) -> str:
 def _refuse(message: str, code: int) -> int:
     """Print to stderr: an error as one line, a help text (which is what a bare group gives) as it is."""
     message = without_secrets(message)
-    print(message if message.startswith("Usage:") else f"saferthoughts: {' '.join(message.split())}", file=sys.stderr)
+    # The closed terminal, or the full disk, may be where it would be printed.
+    with contextlib.suppress(OSError):
+        line = message if message.startswith("Usage:") else f"saferthoughts: {_ONE_LINE.sub(' ', message.strip())}"
+        print(line, file=sys.stderr)
     return code
+
+
+_ONE_LINE = re.compile(r"\s*[\r\n]\s*")
 
 
 if __name__ == "__main__":

@@ -18,9 +18,9 @@ from huggingface_hub.utils.tqdm import disable_progress_bars
 from cards.hub import Address, Hub, Stored, address_of
 from cards.verify import verify
 from pipelines.errors import UserError
+from pipelines.files import put_in_place, recover, write_json
 from pipelines.progress import meter
 from pipelines.records import content_id
-from pipelines.runs import write_json
 
 _RECORD = Path(".cache") / "saferthoughts.json"
 
@@ -96,6 +96,7 @@ def _pull(hub: Hub, address: Address, commit: str, folder: Path) -> Pulled:
                 f"{address} holds no release of SaferThoughts (it has no lineage.json). Load it as any dataset: "
                 f'load_dataset("{address.repo}")'
             )
+        recover(folder)
         if folder.exists() and any(folder.iterdir()):
             _check_record(folder, address, commit)
             wrong = tuple(_wrong(folder, there))
@@ -131,8 +132,7 @@ def _downloaded(
     (partial / _RECORD).parent.mkdir()
     record = {"repo": address.repo, "revision": address.revision, "commit": commit}
     write_json(partial / _RECORD, record)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    put_in_place(partial, folder)
     return Pulled(folder, address, commit, checked, fresh=True, mended=mended)
 
 

@@ -18,8 +18,9 @@ import duckdb
 import pyarrow as pa
 
 from curation.views import REJECTED, open_views
-from pipelines.config import load_config, save_config
+from pipelines.config import change_config, load_config
 from pipelines.errors import UserError, unknown
+from pipelines.interrupts import asked
 from pipelines.progress import meter
 from pipelines.runs import RunFolder, file_hash
 
@@ -65,9 +66,8 @@ def use_folder(run: RunFolder, folder: Path) -> None:
         UserError: there are no checks in it.
     """
     checks_of(str(folder))
-    config = load_config(run)
-    changed = config.checks.model_copy(update={"folder": str(folder.resolve())})
-    save_config(run, config.model_copy(update={"checks": changed}))
+    chosen = {"folder": str(folder.resolve())}
+    change_config(run, lambda now: now.model_copy(update={"checks": now.checks.model_copy(update=chosen)}))
 
 
 def objections_of(run: RunFolder, only: Sequence[str]) -> pa.Table:
@@ -78,7 +78,7 @@ def objections_of(run: RunFolder, only: Sequence[str]) -> pa.Table:
     """
     queries = _wanted(checks_of(load_config(run).checks.folder), only)
     with open_views(run, *_INPUTS) as db:
-        return _rejected(db, queries)
+        return _rejected(run, db, queries)
 
 
 def _wanted(queries: dict[str, Path], only: Sequence[str]) -> dict[str, Path]:
@@ -97,7 +97,7 @@ def check(run: RunFolder) -> Checked:
     settings = load_config(run).checks
     queries = _wanted(checks_of(settings.folder), settings.only)
     with open_views(run, *_INPUTS) as db:
-        rejected = _rejected(db, queries)
+        rejected = _rejected(run, db, queries)
         db.register("objections", rejected)
         strangers = db.sql(
             "SELECT response_id FROM objections ANTI JOIN responses USING (response_id) LIMIT 1"
@@ -112,8 +112,7 @@ def check(run: RunFolder) -> Checked:
         reasons = db.sql("SELECT check_name, reason, count(*) FROM objections GROUP BY ALL ORDER BY ALL").fetchall()
     if accepted.num_rows + lost != responses:
         raise RuntimeError(f"{responses} responses, but {accepted.num_rows} accepted and {lost} rejected")
-    run.write("accepted", accepted)
-    run.write("rejected", rejected)
+    run.write_all({"accepted": accepted, "rejected": rejected})
     result = Checked(responses, accepted.num_rows, lost, {(row[0], row[1]): row[2] for row in reasons})
     run.record(
         "check",
@@ -127,7 +126,7 @@ def check(run: RunFolder) -> Checked:
     return result
 
 
-def _rejected(db: duckdb.DuckDBPyConnection, queries: dict[str, Path]) -> pa.Table:
+def _rejected(run: RunFolder, db: duckdb.DuckDBPyConnection, queries: dict[str, Path]) -> pa.Table:
     """What the queries object to, those that read `objected` last."""
     texts = {name: _text(path) for name, path in queries.items()}
     later = [name for name, text in texts.items() if re.search(r"\bobjected\b", text)]
@@ -136,7 +135,7 @@ def _rejected(db: duckdb.DuckDBPyConnection, queries: dict[str, Path]) -> pa.Tab
         for names in ([name for name in queries if name not in later], later):
             db.register("objected", pa.concat_tables(found).select(["response_id"]))
             for name in names:
-                found.append(_objections(db, name, queries[name], texts[name]))
+                found.append(_objections(run, db, name, queries[name], texts[name]))
                 shown.advance()
     return pa.concat_tables(found).sort_by(
         [("response_id", "ascending"), ("check_name", "ascending"), ("reason", "ascending"), ("value", "ascending")]
@@ -150,15 +149,15 @@ def _text(path: Path) -> str:
         raise UserError(f"{path} is not UTF-8 text: {error}") from error
 
 
-def _objections(db: duckdb.DuckDBPyConnection, name: str, path: Path, query: str) -> pa.Table:
+def _objections(run: RunFolder, db: duckdb.DuckDBPyConnection, name: str, path: Path, query: str) -> pa.Table:
     try:
         statements = duckdb.extract_statements(query)
         if [item.type for item in statements] != [duckdb.StatementType.SELECT]:
             raise UserError(f"{path}: a check is one SELECT; this is {_kinds(statements)}.")
         found = db.sql(query).to_arrow_table()
     except duckdb.Error as error:
-        if "Parquet file" in str(error):
-            raise  # the table's fault, and not the query's
+        if asked() or run.broken_table() is not None:
+            raise  # stopped, or the table's fault and not the query's
         told = str(error)
         line = re.search(r"LINE (\d+)", told) or _line_of_error(db, query)
         where = f"{path}, line {line.group(1)}" if line else str(path)

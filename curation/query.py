@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from curation.views import open_views
 from pipelines.errors import UserError
+from pipelines.interrupts import asked
 from pipelines.runs import RunFolder
 
 _KINDS = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
@@ -27,6 +28,6 @@ def query(run: RunFolder, text: str) -> pa.Table:
                 raise UserError(f"sql takes one SELECT, and nothing that writes; this is {told}.")
             return db.sql(text).to_arrow_table()
         except duckdb.Error as error:
-            if "Parquet file" in str(error):
-                raise  # the table's fault, and not the query's
+            if asked() or run.broken_table() is not None:
+                raise  # stopped, or the table's fault and not the query's
             raise UserError(f"The query does not run: {' '.join(str(error).split())}") from error

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 import pyarrow as pa
 
 from curation.survivorship import Candidate, Survivorship, survivorship
-from pipelines.config import RunConfig, Selection, load_config, save_config, validated
+from pipelines.config import RunConfig, Selection, change_config, load_config, validated
 from pipelines.errors import UserError, unknown
 from pipelines.records import content_id
 from pipelines.runs import RunFolder, file_hash
@@ -90,9 +90,12 @@ def change_selection(run: RunFolder, wanted: Mapping[str, object]) -> None:
     Raises:
         UserError: one that does not fit.
     """
-    config = load_config(run)
-    changed = {**config.selection.model_dump(mode="json"), **wanted}
-    save_config(run, config.model_copy(update={"selection": validated(Selection, changed, "the options")}))
+
+    def change(config: RunConfig) -> RunConfig:
+        changed = {**config.selection.model_dump(mode="json"), **wanted}
+        return config.model_copy(update={"selection": validated(Selection, changed, "the options")})
+
+    change_config(run, change)
 
 
 def _variants(config: RunConfig, settings: Selection) -> tuple[str, ...]:

@@ -28,9 +28,11 @@ import pyarrow.parquet as pq
 from pipelines.config import Checks, load_config
 from pipelines.errors import UserError
 from pipelines.finish_reasons import NATURAL
+from pipelines.interrupts import on_stop
 from pipelines.reasoning_families import TAGS
 from pipelines.records import PATTERNS, Judgement, Prompt, Repair, Response, Verdict, arrow_schema
 from pipelines.runs import WRITTEN_BY, RunFolder
+from pipelines.system_errors import system_line
 from pipelines.variant import load_variants
 
 
@@ -128,17 +130,19 @@ def open_views(
             what parquet cannot hold.
     """
     try:
-        with _opened(run, required, settings, {"memory_limit": memory, "temp_directory": scratch}) as db:
+        opened = _opened(run, required, settings, {"memory_limit": memory, "temp_directory": scratch})
+        with opened as db, on_stop(db.interrupt):
             yield db
     except duckdb.Error as error:
-        raise broken_table(run, error) or error from error
+        # Told by its words, or where those do not name the table, by reading all of them.
+        raise broken_table(run, error) or run.broken_table() or error from error
 
 
 def broken_table(run: RunFolder, error: duckdb.Error) -> UserError | None:
     """An error that lies in a table of the run and not in the query, as one line; None for any other."""
     told = " ".join(str(error).split())
     name = next((name for name in SCHEMAS if f"{name}.parquet" in told), None)
-    if name is None or isinstance(error, duckdb.PermissionException):
+    if name is None or isinstance(error, duckdb.PermissionException) or system_line(error):
         return None
     again = f"Delete it and make it again: saferthoughts {WRITTEN_BY[name]} {run.name}"
     return UserError(f"{run.table_path(name)} cannot be read: {told[:300]} {again}")

@@ -5,6 +5,7 @@ Reads `pipelines/teachers.yaml`, `pipelines/judges/judges.yaml` and users' files
 """
 
 import datetime
+from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -286,6 +287,7 @@ class RunConfig(Part):
 
 
 Model = TypeVar("Model", bound=BaseModel)
+_SHOWN = 200
 
 
 def validated(model: type[Model], values: Any, where: str) -> Model:
@@ -306,7 +308,9 @@ def validated(model: type[Model], values: Any, where: str) -> Model:
                 owner = field.annotation if field else None
             if isinstance(owner, type) and issubclass(owner, BaseModel):
                 raise unknown(f"key in {where}", str(first["loc"][-1]), owner.model_fields) from error
-        raise UserError(f"{where}: {key}: {first['msg']} (it is {first['input']!r}).") from error
+        value = repr(first["input"])
+        shown = value if len(value) <= _SHOWN else f"{value[:_SHOWN]}..."
+        raise UserError(f"{where}: {f'{key}: ' if key else ''}{first['msg']} (it is {shown}).") from error
 
 
 def read_yaml(path: Path) -> Any:
@@ -319,7 +323,7 @@ def read_yaml(path: Path) -> Any:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, IsADirectoryError) as error:
         raise UserError(f"There is no file {path}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
 
 
@@ -379,6 +383,18 @@ def _judges_of(config: RunConfig, teachers: dict[str, Teacher]) -> tuple[dict[st
     return judges, asked
 
 
+def change_config(run: RunFolder, change: Callable[[RunConfig], RunConfig]) -> RunConfig:
+    """Read, change and write `run.yaml`, with no other process in between; what it is now.
+
+    Raises:
+        UserError: it is missing or does not fit, or whatever `change` raises.
+    """
+    with run.locked():
+        config = change(load_config(run))
+        save_config(run, config)
+    return config
+
+
 def save_config(run: RunFolder, config: RunConfig) -> None:
     """Write `run.yaml`."""
     text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
@@ -394,4 +410,8 @@ def load_config(run: RunFolder) -> RunConfig:
     path = run.path / "run.yaml"
     if not path.exists():
         raise UserError(f"{run.path} has no run.yaml yet. Run first: saferthoughts prompts {run.name}")
-    return validated(RunConfig, read_yaml(path) or {}, str(path))
+    try:
+        return validated(RunConfig, read_yaml(path) or {}, str(path))
+    except UserError as error:
+        again = f"Mend it, or move it away and draw the prompts anew: saferthoughts prompts {run.name}"
+        raise UserError(f"{error} {again}") from error

@@ -1,12 +1,13 @@
 """The one error that users meet: one clear line, exit code 2, no traceback (the front door prints it)."""
 
-import errno
 import json
 import os
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from urllib.parse import quote
+
+from pipelines.system_errors import system_line
 
 
 class UserError(Exception):
@@ -36,23 +37,26 @@ def unknown(what: str, value: str, choices: Iterable[str]) -> UserError:
 
 
 def refusal_of(error: BaseException) -> str | None:
-    """The one line to tell a user where an error is theirs to put right, None where it is a fault of ours."""
+    """The one line to tell a user where an error is theirs to put right, None where it is a fault of ours.
+
+    An error that was raised because of another is told by that one, a group by its first where all are the user's.
+    """
     if isinstance(error, UserError):
         return str(error)
-    told = str(error)
-    if getattr(error, "errno", None) == errno.ENOSPC or any(words in told for words in _FULL_DISK):
-        return (
-            "The disk is full. Free some space and run the same command again: what was finished is kept, and "
-            "nothing is half-written."
-        )
+    if isinstance(error, BaseExceptionGroup):
+        lines = [refusal_of(one) for one in error.exceptions]
+        return lines[0] if None not in lines else None
     if isinstance(error, ModuleNotFoundError) and error.name:
         return (
             f"The package '{error.name}' is not installed, and this stage needs it. `saferthoughts doctor` tells which "
             "extra has it."
         )
-    if isinstance(error, PermissionError):
-        return f"No permission for {error.filename}. Choose another folder with --runs, or change its owner."
-    return None
+    return system_line(error) or (refusal_of(error.__cause__) if error.__cause__ else None)
+
+
+def exit_code_of(error: BaseException) -> int:
+    """The exit code of an error that `refusal_of` has a line for."""
+    return error.exit_code if isinstance(error, UserError) else UserError.exit_code
 
 
 def without_secrets(text: str, *keys: str) -> str:
@@ -79,5 +83,3 @@ def one_line(text: str, longest: int = 300) -> str:
 
 _SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)$")
 _SHORTEST_SECRET = 8
-# How SQLite, DuckDB and datasets say it, which do not say it by errno.
-_FULL_DISK = ("No space left on device", "database or disk is full", "Not enough disk space")

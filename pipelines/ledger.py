@@ -13,10 +13,11 @@ written before anything downstream sees the row; WAL mode keeps committed rows t
 """
 
 import json
+import shutil
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from typing import Any
 from filelock import FileLock
 
 from pipelines.errors import UserError
+from pipelines.files import scratch_folder
 from pipelines.records import content_id
 
 _TABLES = """
@@ -102,6 +104,16 @@ class Spent:
     latency_s: float
 
 
+def _opened(path: Path, query: str) -> sqlite3.Connection:
+    db = sqlite3.connect(f"{path.absolute().as_uri()}?{query}", uri=True, timeout=60)
+    try:
+        db.execute("SELECT 1 FROM answers LIMIT 1").fetchone()
+    except sqlite3.DatabaseError:
+        db.close()
+        raise
+    return db
+
+
 class Ledger:
     """One process's connection to a run's ledger; any number of processes may hold one."""
 
@@ -116,6 +128,33 @@ class Ledger:
         # In WAL mode this survives the death of the process; only a power cut may take the last rows.
         self._db.execute("PRAGMA synchronous=NORMAL")
         self._db.executescript(_TABLES)
+
+    @classmethod
+    @contextmanager
+    def reading(cls, path: Path) -> "Iterator[Ledger]":
+        """A ledger to look into, which is not written to and may be on a disk that cannot be.
+
+        Raises:
+            sqlite3.DatabaseError: it is no ledger, or broken.
+        """
+        with ExitStack() as stack:
+            ledger = cls.__new__(cls)
+            ledger._lenders = {}
+            try:
+                ledger._db = _opened(path, "mode=ro")
+            except sqlite3.OperationalError:
+                # SQLite makes files beside it even to read, which a full or a read-only disk refuses.
+                waiting = path.with_name(f"{path.name}-wal")
+                if waiting.exists() and waiting.stat().st_size:
+                    # Rows that are not in the ledger itself yet are read from a copy of both.
+                    folder = stack.enter_context(scratch_folder("ledger"))
+                    for file in (path, waiting):
+                        shutil.copy(file, folder)
+                    ledger._db = _opened(folder / path.name, "mode=rw")
+                else:
+                    ledger._db = _opened(path, "mode=ro&immutable=1")
+            stack.callback(ledger.close)
+            yield ledger
 
     def get(self, key: str) -> Reply | None:
         """The reply to a request that was answered before."""

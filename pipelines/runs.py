@@ -1,4 +1,4 @@
-"""The run folder: where every stage reads and writes, and nothing is ever half-written.
+"""The run folder: where every stage reads and writes, and nothing is ever half-written (see `pipelines/files.py`).
 
 runs/<name>/
   run.yaml            resolved configuration, no secrets
@@ -10,22 +10,33 @@ runs/<name>/
   release/  model/  eval/  report.html
 """
 
-import hashlib
 import json
-import os
 import re
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shlex
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import FileLock
 
 from pipelines.errors import UserError, unknown
+from pipelines.files import atomic, atomic_folder, file_hash, write_json, write_text
+
+__all__ = [
+    "FORMAT",
+    "VERSION",
+    "WRITTEN_BY",
+    "RunFolder",
+    "atomic",
+    "atomic_folder",
+    "file_hash",
+    "write_json",
+    "write_text",
+]
 
 # Raised when a table or the manifest changes its meaning: an older folder is then refused, not misread.
 FORMAT = 2
@@ -51,58 +62,6 @@ WRITTEN_BY = {
 }
 
 
-@contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends well, and is removed otherwise."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
-    """The same for a folder: a fresh one beside `path`, swapped in when the block ends well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
-        yield temporary
-        temporary.chmod(0o755)
-        old = path.with_name(f".{path.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        if path.exists():
-            path.rename(old)
-        temporary.rename(path)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a small text file atomically, as UTF-8."""
-    with atomic(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically, keys in the order given."""
-    write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
-
-
-def file_hash(path: Path) -> str:
-    """sha256 of a file, as hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 class RunFolder:
     """One run under `runs/`. Opening never writes; `create` makes the folder and its manifest."""
 
@@ -123,12 +82,15 @@ class RunFolder:
                 "beginning with a letter or digit."
             )
         run = cls(runs / name)
-        if (run.path / "manifest.json").exists():
-            run.manifest()
-            return run
-        run.path.mkdir(parents=True, exist_ok=True)
-        created = datetime.now(UTC).isoformat(timespec="seconds")
-        write_json(run.path / "manifest.json", {"format": FORMAT, "name": name, "created": created, "stages": {}})
+        if not (run.path / "manifest.json").exists():
+            run.path.mkdir(parents=True, exist_ok=True)
+            with run.locked():
+                if not (run.path / "manifest.json").exists():
+                    created = datetime.now(UTC).isoformat(timespec="seconds")
+                    first = {"format": FORMAT, "name": name, "created": created, "stages": {}}
+                    write_json(run.path / "manifest.json", first)
+                    return run
+        run.manifest()
         return run
 
     @classmethod
@@ -140,6 +102,10 @@ class RunFolder:
         """
         run = cls(runs / name)
         if not _NAME.fullmatch(name) or not (run.path / "manifest.json").exists():
+            if runs.exists() and not runs.is_dir():
+                raise UserError(f"--runs {runs} is a file and not a folder of runs. Name the folder.")
+            if _NAME.fullmatch(name) and run.path.is_dir():
+                raise run.no_manifest("is not there")
             found = sorted(path.parent.name for path in runs.glob("*/manifest.json"))
             if not found:
                 raise UserError(f"There is no run '{name}' under {runs}/. Start one: saferthoughts prompts {name}")
@@ -155,25 +121,59 @@ class RunFolder:
         """
         path = self.path / "manifest.json"
         try:
-            manifest = json.loads(path.read_text(encoding="utf-8"))
-            version = manifest["format"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"{path} is not a run's manifest ({error}). Move the folder away and start again."
-            ) from error
+            manifest = json.loads(path.read_text(encoding="utf-8"), object_hook=self._entry)
+            version = dict(manifest)["format"]
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise self.no_manifest(f"is not a run's manifest ({type(error).__name__}: {error})") from error
         if version != FORMAT:
             raise UserError(
                 f"{self.path} was made by another version of SaferThoughts (its format is {version!r}, this one reads "
                 f"{FORMAT}). Use the version that made it, or start a new run under another name."
             )
+        wrong = _wrong_in(manifest)
+        if wrong:
+            raise self.no_manifest(f"is not a run's manifest ({wrong})")
         return dict(manifest)
+
+    def no_manifest(self, what: str) -> UserError:
+        """The error of a manifest that cannot be used, with the commands that make it anew from what else is there."""
+        config = self.path / "run.yaml"
+        keeping = f" --config {shlex.quote(str(config))}" if config.exists() else ""
+        return UserError(
+            f"{self.path / 'manifest.json'} {what}. Delete it and make it anew: saferthoughts prompts "
+            f"{self.name}{keeping}, then saferthoughts run {self.name}. Answers are kept in the ledger, and are not "
+            "asked for again."
+        )
+
+    def _entry(self, values: dict[str, Any]) -> dict[str, Any]:
+        run = self
+
+        class Entry(dict[str, Any]):
+            """A part of the manifest: what it lacks is the user's to mend, by the stage that writes it."""
+
+            def __missing__(self, key: str) -> Any:
+                if key in WRITTEN_BY.values():
+                    again = f"Run first: saferthoughts {key} {run.name}"
+                    raise UserError(f"{run.path / 'manifest.json'} has no entry of stage `{key}`. {again}")
+                raise run.no_manifest(f"lacks `{key}`")
+
+        return Entry(values)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Alone with the run's manifest and configuration, for as long as it takes to read, change and write one."""
+        lock = self.path / ".lock"
+        lock.touch()  # with the umask's mode, which FileLock's own files do not have
+        with FileLock(lock):
+            yield
 
     def record(self, stage: str, **facts: Any) -> None:
         """Set a stage's entry in the manifest: what it read, wrote and counted."""
-        manifest = self.manifest()
-        finished = datetime.now(UTC).isoformat(timespec="seconds")
-        manifest["stages"][stage] = {"finished": finished, "version": VERSION, **facts}
-        write_json(self.path / "manifest.json", manifest)
+        with self.locked():
+            manifest = self.manifest()
+            finished = datetime.now(UTC).isoformat(timespec="seconds")
+            manifest["stages"][stage] = {"finished": finished, "version": VERSION, **facts}
+            write_json(self.path / "manifest.json", manifest)
 
     def stage(self, stage: str) -> dict[str, Any] | None:
         """A stage's entry in the manifest, None where it has not run."""
@@ -216,13 +216,66 @@ class RunFolder:
         try:
             with pq.ParquetFile(path) as file:
                 yield file
-        except pa.ArrowException as error:
-            again = f"saferthoughts {WRITTEN_BY[name]} {self.name}"
-            raise UserError(f"{path} is not readable parquet ({error}). Delete it and run again: {again}") from error
+        except (pa.ArrowException, OSError) as error:
+            # pyarrow's words on broken bytes are an OSError too, but without the system's number.
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            raise self.broken(name, error) from error
+
+    def broken(self, name: str, error: Exception) -> UserError:
+        """The error of a table that cannot be read, with the command that makes it again."""
+        told = " ".join("".join(mark if mark.isprintable() else " " for mark in str(error)).split())
+        return UserError(
+            f"{self.table_path(name)} is not readable parquet ({told[:200]}). Delete it and make it again: "
+            f"saferthoughts {WRITTEN_BY[name]} {self.name}"
+        )
+
+    def broken_table(self) -> UserError | None:
+        """The error of the first table of the run that cannot be read to its end, None where all can."""
+        for name in WRITTEN_BY:
+            if self.table_path(name).exists():
+                try:
+                    with self.opened(name) as file:
+                        for batch in file.iter_batches():
+                            batch.validate(full=True)
+                except UserError as error:
+                    return error
+        return None
 
     def write(self, name: str, table: pa.Table) -> Path:
         """Write a table of the run atomically and return its path."""
-        path = self.table_path(name)
-        with atomic(path) as temporary:
-            pq.write_table(table, temporary, compression="zstd")
-        return path
+        self.write_all({name: table})
+        return self.table_path(name)
+
+    def write_all(self, tables: Mapping[str, pa.Table]) -> None:
+        """Write several tables, of which none takes its place before all are written."""
+        with ExitStack() as stack:
+            for name, table in tables.items():
+                temporary = stack.enter_context(atomic(self.table_path(name)))
+                pq.write_table(table, temporary, compression="zstd")
+
+
+def _wrong_in(manifest: dict[str, Any]) -> str:
+    """What a manifest lacks, or has in another form than its readers expect; "" where it is as it should be."""
+    for key, kind in (("name", str), ("created", str), ("stages", dict)):
+        if not isinstance(manifest.get(key), kind):
+            return f"`{key}` is {'missing' if key not in manifest else f'no {kind.__name__}'}"
+    for stage, entry in manifest["stages"].items():
+        if not isinstance(entry, dict) or not isinstance(entry.get("finished"), str):
+            return f"the entry of stage `{stage}` is none"
+        for key, value in entry.items():
+            kinds = _KINDS.get(key)
+            if kinds and not isinstance(value, kinds):
+                return f"`{key}` of stage `{stage}` is no {' or '.join(kind.__name__ for kind in kinds)}"
+            if key == "counts" and isinstance(value, dict) and not all(isinstance(one, int) for one in value.values()):
+                return f"`counts` of stage `{stage}` are no numbers"
+    return ""
+
+
+# What the entries' readers expect of each key.
+_KINDS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("inputs", "outputs", "pool", "settings", "queries", "sets", "rubrics", "after"), (dict,)),
+    **dict.fromkeys(("reasons", "draws"), (list,)),
+    "counts": (dict, list),
+    "by_variant": (dict, list),
+}

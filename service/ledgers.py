@@ -4,7 +4,9 @@ Reads ledger.sqlite, and for `prune` the run's plan; the commands are `saferthou
 """
 
 import json
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -34,25 +36,40 @@ _EXPORTED = pa.schema(
 )
 
 
-def _ledger(run: RunFolder) -> Ledger:
+@contextmanager
+def _ledger(run: RunFolder, writing: bool = False) -> Iterator[Ledger]:
+    """The run's ledger, which only `prune` writes to.
+
+    Raises:
+        UserError: there is none, or it is broken.
+    """
     path = run.path / "ledger.sqlite"
     if not path.exists():
         raise UserError(f"{run.path} has no ledger yet. Run first: saferthoughts generate {run.name}")
-    return Ledger(path)
+    try:
+        with closing(Ledger(path)) if writing else Ledger.reading(path) as ledger:
+            yield ledger
+    except sqlite3.DatabaseError as error:
+        if isinstance(error, sqlite3.OperationalError) and "no such table" not in str(error):
+            raise  # of the disk or of another process, and not of the file
+        raise UserError(
+            f"{path} is no ledger that can be read ({error}). Put a copy of it back; or move it away, and every "
+            f"request is asked again: saferthoughts generate {run.name}"
+        ) from error
 
 
 def ledger_table(run: RunFolder) -> RenderableType:
     """Answers, tokens, cost and time by model; the errors of the last call below."""
-    ledger = _ledger(run)
     table = Table("model", "from", "answers", "tokens in", "tokens out", "US dollars", "mean s", box=None)
-    for item in ledger.spent_by_model():
+    failed = Table("failed in the last call", "times", box=None)
+    with _ledger(run) as ledger:
+        spent, failures = ledger.spent_by_model(), ledger.failures()
+    for item in spent:
         cost = "no price" if item.cost is None else f"{item.cost:.4f}"
         counts = (f"{item.answers}", f"{item.input_tokens}", f"{item.output_tokens}")
         table.add_row(escape(item.model), escape(item.origin) or "asked here", *counts, cost, f"{item.latency_s:.2f}")
-    failed = Table("failed in the last call", "times", box=None)
-    for error, count in ledger.failures():
+    for error, count in failures:
         failed.add_row(escape(error), f"{count}")
-    ledger.close()
     return Group(table, failed) if failed.row_count else table
 
 
@@ -64,9 +81,8 @@ def export_ledger(run: RunFolder, file: Path) -> int:
     """
     if file.suffix not in (".jsonl", ".parquet"):
         raise UserError(f"'{file}' ends in neither .jsonl nor .parquet; the ending chooses the format.")
-    ledger = _ledger(run)
     count = 0
-    with atomic(file) as temporary:
+    with _ledger(run) as ledger, atomic(file) as temporary:
         if file.suffix == ".jsonl":
             with temporary.open("w", encoding="utf-8") as lines:
                 for row in ledger.rows():
@@ -77,7 +93,6 @@ def export_ledger(run: RunFolder, file: Path) -> int:
                 for batch in _batches(ledger.rows()):
                     writer.write_table(pa.Table.from_pylist(batch, schema=_EXPORTED))
                     count += len(batch)
-    ledger.close()
     return count
 
 
@@ -92,13 +107,11 @@ def prune_ledger(run: RunFolder, dry_run: bool) -> str:
     Raises:
         UserError: no ledger, no prompts or no configuration.
     """
-    ledger = _ledger(run)
-    wanted = {ask.key for ask in plan(load_config(run), prompts_of(run)) if ask.key} | ledger.used_keys()
-    idle = [key for key in ledger.every_key() if key not in wanted]
-    kept = ledger.totals().answers - len(idle)
-    if dry_run:
-        told = f"{len(idle)} answers are not asked for any more and would be deleted; {kept} would stay"
-    else:
-        told = f"{ledger.drop(idle)} answers deleted, {kept} kept"
-    ledger.close()
-    return told
+    config, prompts = load_config(run), prompts_of(run)
+    with _ledger(run, writing=not dry_run) as ledger:
+        wanted = {ask.key for ask in plan(config, prompts) if ask.key} | ledger.used_keys()
+        idle = [key for key in ledger.every_key() if key not in wanted]
+        kept = ledger.totals().answers - len(idle)
+        if dry_run:
+            return f"{len(idle)} answers are not asked for any more and would be deleted; {kept} would stay"
+        return f"{ledger.drop(idle)} answers deleted, {kept} kept"

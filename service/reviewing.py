@@ -1,17 +1,13 @@
 """Commands of people's review: `saferthoughts review serve|push|status|pull|agree|apply`."""
 
-import signal
 import time
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
 from service.door import RunName, Settings, group, note, open_run, out, say
-
-if TYPE_CHECKING:
-    from types import FrameType
 
 review_app = group("People's spot checks in Argilla: serve, push, status, pull, agree, apply.")
 Workspace = Annotated[str | None, typer.Option(help="On a server of yours: the workspace to work in.")]
@@ -30,24 +26,17 @@ def serve(
     from curation.review.serve import serving
     from pipelines.errors import UserError
 
-    def stop(number: int, frame: "FrameType | None") -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, stop)
     home = home_of(Settings.runs)
-    try:
-        with serving(home, port, annotators, note) as running:
-            say(f"Argilla runs at {running.url} (started in {running.seconds:.0f} s). Ctrl-C stops it.")
-            for account in running.new_accounts:
-                say(f"  new account: {account['username']}, password {account['password']}")
-            say(f"Accounts and keys are in {home / 'credentials.json'}, which only you can read.")
-            while not running.ended():
-                time.sleep(0.5)
-        raise UserError(
-            f"The Argilla server has ended. Why is in {home / 'server.log'}; start it again with the same command."
-        )
-    except KeyboardInterrupt:
-        say("Stopped. The data are kept; start it again with the same command.")
+    with serving(home, port, annotators, note) as running:
+        say(f"Argilla runs at {running.url} (started in {running.seconds:.0f} s). Ctrl-C stops it.")
+        for account in running.new_accounts:
+            say(f"  new account: {account['username']}, password {account['password']}")
+        say(f"Accounts and keys are in {home / 'credentials.json'}, which only you can read.")
+        while not running.ended():
+            time.sleep(0.5)
+    raise UserError(
+        f"The Argilla server has ended. Why is in {home / 'server.log'}; start it again with the same command."
+    )
 
 
 @review_app.command()

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from pipelines.config import load_config
 from pipelines.errors import UserError
+from pipelines.interrupts import unhurried
 from pipelines.options import key_and_value
 from pipelines.runs import RunFolder, file_hash
 from service.door import Settings, notes, out, say
@@ -114,7 +115,8 @@ def talk(model: str, base_url: str | None, api_key_env: str | None, max_tokens: 
     else:
         trained = Settings.runs / model / "model"
         talker = Checkpoint(str(trained if trained.is_dir() else model), max_tokens, temperature)
-    converse(talker, out, notes)
+    with unhurried():
+        converse(talker, out, notes)
 
 
 def _proven(proof: "SupervisionProof") -> Group:

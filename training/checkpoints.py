@@ -3,6 +3,7 @@
     .<model>.training/
       fingerprint.json       what is trained on what: another recipe, dataset or student begins anew
       checkpoint-<step>/     weights, optimizer, data order and losses, as transformers saves them
+      checkpoint-<step>.torn   the newest one that cannot be gone on from: cut off, or damaged since
       runs/                  logs for TensorBoard
 
 The folder goes when the model is finished. `training.sft` uses it.
@@ -25,6 +26,7 @@ from pipelines.errors import UserError
 from pipelines.records import content_id
 from pipelines.runs import write_json
 from training.recipe import Recipe
+from training.torn import fault_of
 
 # What changes how a training runs, and not what comes out of it.
 _APART = ("checkpoint_minutes", "report_to", "student", "dataset")
@@ -36,10 +38,11 @@ _LOOK_EVERY_S = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Workplace:
-    """The working folder, and the checkpoint to go on from (None: from the beginning)."""
+    """The working folder, the checkpoint to go on from (None: from the beginning), and a line on each torn one."""
 
     folder: Path
     checkpoint: Path | None
+    torn: tuple[str, ...] = ()
 
     @property
     def step(self) -> int:
@@ -95,18 +98,43 @@ def _opened(folder: Path, fingerprint: str) -> Workplace:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         write_json(path, fingerprint)
-    whole = []
-    for checkpoint in folder.glob("checkpoint-*"):
-        # Written last: without it the checkpoint was cut off.
-        if (checkpoint / "trainer_state.json").is_file():
-            whole.append(checkpoint)
+    whole, torn = [], []
+    for checkpoint in checkpoints_in(folder):
+        fault = fault_of(checkpoint)
+        if fault:
+            torn.append((checkpoint, fault))
         else:
+            whole.append(checkpoint)
+    last = whole[-1] if whole else None
+    instead = f"going on from {last.name}" if last else "beginning anew"
+    lines = [
+        f"{path} cannot be gone on from ({fault}): set aside as {path.name}.torn; {instead}" for path, fault in torn
+    ]
+    if torn and is_main():
+        for earlier in folder.glob("*.torn"):
+            shutil.rmtree(earlier)
+        for checkpoint, _ in torn[:-1]:
             shutil.rmtree(checkpoint)
-    return Workplace(folder, max(whole, key=lambda found: int(found.name.partition("-")[2]), default=None))
+        newest = torn[-1][0]
+        newest.rename(newest.with_name(f"{newest.name}.torn"))
+    return Workplace(folder, last, tuple(lines))
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """The checkpoints of a working folder, whole or not, by their steps."""
+    found = [path for path in folder.glob("checkpoint-*") if path.is_dir() and _step(path) is not None]
+    return sorted(found, key=lambda path: _step(path) or 0)
+
+
+def _step(path: Path) -> int | None:
+    number = path.name.partition("-")[2]
+    return int(number) if number.isdecimal() else None
 
 
 def check_disk(folder: Path, trained: int, total: int) -> None:
     """Whether two checkpoints and the model fit beside each other.
+
+    A checkpoint that is there already is one of the two: it goes once the next one is written.
 
     Args:
         folder: Where they go.
@@ -116,13 +144,23 @@ def check_disk(folder: Path, trained: int, total: int) -> None:
     Raises:
         UserError: they do not, with what is there and what it takes.
     """
-    needed = (2 * 12 * trained + 2 * total) / 1e9
-    free = shutil.disk_usage(folder).free / 1e9
-    if needed > free:
+    needed = 2 * 12 * trained + 2 * total
+    held = sum(file.stat().st_size for path in checkpoints_in(folder) for file in path.rglob("*") if file.is_file())
+    free = shutil.disk_usage(folder).free
+    if needed > free + held:
+        there = f" beside a checkpoint of {size_of(held)}" if held else ""
         raise UserError(
-            f"Checkpoints and model take {needed:.1f} GB under {folder.parent}, and {free:.1f} GB are free. Free some, "
-            "choose another --output, or set checkpoint_minutes=0."
+            f"Checkpoints and model take {size_of(needed)} under {folder.parent}, and {size_of(free)} are free{there}. "
+            "Free some, choose another --output, or set checkpoint_minutes=0."
         )
+
+
+def size_of(count: float) -> str:
+    """Bytes in the unit that fits."""
+    for factor, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if count >= factor:
+            return f"{count / factor:.1f} {unit}"
+    return f"{count:.0f} bytes"
 
 
 class TimedCheckpoints(TrainerCallback):  # type: ignore[misc,unused-ignore]

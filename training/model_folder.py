@@ -5,12 +5,12 @@ cards/model_card.md.jinja). Run by `training.sft`.
 """
 
 import json
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cards.model_card import RECORD, release_of, write_model_card
-from pipelines.runs import VERSION, write_json, write_text
+from pipelines.files import as_umask, scratch_folder, write_json, write_text
+from pipelines.runs import VERSION
 from training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -50,8 +50,7 @@ def save_model(
     model.save_pretrained(folder, state_dict=None if recipe.lora else state)
     serving.save_pretrained(folder)
     # save_pretrained leaves the weights readable by their owner alone, unlike every other file.
-    for path in folder.iterdir():
-        path.chmod(0o644)
+    as_umask(folder)
 
 
 def merged_anew(model: Any, checkpoint: Path) -> Any:
@@ -61,7 +60,7 @@ def merged_anew(model: Any, checkpoint: Path) -> Any:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    with tempfile.TemporaryDirectory(prefix="saferthoughts-adapters-") as adapters:
+    with scratch_folder("adapters") as adapters:
         model.save_pretrained(adapters)
         whole = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.bfloat16, local_files_only=True)
         adapted: Any = PeftModel.from_pretrained(whole, adapters)

@@ -1,7 +1,8 @@
 """The steps of a training: shown as they go, stopped where the loss is no number or somebody asks for it.
 
 Runs a trainer that is ready, from a checkpoint if there is one; checkpoints go into the trainer's folder. Ctrl-C
-(or SIGTERM) lets the step at work end and saves a checkpoint, a second one stops at once. Used by `training.sft`.
+(or SIGTERM, or SIGHUP) lets the step at work end and saves a checkpoint, a second one stops at once. Used by
+`training.sft`.
 """
 
 import math
@@ -14,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
+from pipelines.command_line import typed_command
 from pipelines.errors import Interrupted, UserError
+from pipelines.interrupts import SAME_WISH_S
 from pipelines.progress import Meter, console, meter
 from training.checkpoints import TimedCheckpoints, Workplace, processes
 from training.plan import Plan
@@ -42,8 +45,9 @@ def run_steps(
         seconds = time.monotonic() - callback.started
     state = trainer.state
     if state.global_step < state.max_steps:
-        way = "goes on from there" if minutes else "begins anew, since checkpoint_minutes is 0"
-        raise Interrupted(f"Stopped after step {state.global_step} of {state.max_steps}. The same command {way}.")
+        way = "Go on from there" if minutes else "Begin anew, since checkpoint_minutes is 0,"
+        step = f"Stopped after step {state.global_step} of {state.max_steps}"
+        raise Interrupted(f"{step}. {way} with: {typed_command()}")
     return tuple(float(entry["loss"]) for entry in state.log_history if "loss" in entry), seconds
 
 
@@ -84,7 +88,7 @@ class _Shown(TrainerCallback):  # type: ignore[misc,unused-ignore]
 
 @contextmanager
 def _asked_to_stop() -> Iterator[list[int]]:
-    """A list that Ctrl-C, or a scheduler's SIGTERM, appends to; the second is as it ever was.
+    """A list that Ctrl-C, a scheduler's SIGTERM or a closed terminal appends to; the second is as it ever was.
 
     Several processes are ended by their launcher, and signals belong to the main thread: nobody can ask elsewhere.
     """
@@ -92,20 +96,29 @@ def _asked_to_stop() -> Iterator[list[int]]:
     if processes() > 1 or threading.current_thread() is not threading.main_thread():
         yield asked
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    at = 0.0
 
     def restore() -> None:
         for number, handler in before.items():
             signal.signal(number, handler)
 
     def take(number: int, frame: Any) -> None:
+        nonlocal at
+        if asked and time.monotonic() - at > SAME_WISH_S:
+            restore()
+            signal.raise_signal(number)
+            return
+        if not asked:
+            at = time.monotonic()
+            console.print("stopping after this step; once more stops at once", highlight=False, markup=False)
         asked.append(number)
-        console.print("stopping after this step; once more stops at once", highlight=False, markup=False)
-        restore()
 
     try:
-        for number in before:
-            signal.signal(number, take)
+        for number, handler in before.items():
+            if handler is not signal.SIG_IGN:
+                signal.signal(number, take)
         yield asked
     finally:
         restore()

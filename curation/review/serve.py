@@ -27,7 +27,7 @@ from pipelines.errors import UserError
 SERVER = Path(__file__).parent / "server" / "main.py"
 PINS = Path(__file__).parents[2] / "constraints-argilla.txt"
 _START_S = 90.0
-_STOP_S = 15.0
+_STOP_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +83,8 @@ def serving(home: Path, port: int, annotators: int, tell: Callable[[str], None] 
         UserError: a server runs there already, the port is taken, or the server does not start.
     """
     _check_free(home, port)
-    python = environment(tell)
     _, new = credentials_of(home, annotators)
+    python = environment(tell)
     port = port or _free_port()
     url = f"http://127.0.0.1:{port}"
     begin = time.monotonic()

@@ -253,7 +253,7 @@ def _listen(port: int) -> socket.socket:
 
 
 def serve(settings: RehearsalSettings, announce: Callable[[str], None]) -> None:
-    """Serve until interrupted; `announce` is called with the base URL once requests are answered.
+    """Serve until a KeyboardInterrupt; `announce` is called with the base URL once requests are answered.
 
     Raises:
         UserError: the port is taken.
@@ -264,8 +264,7 @@ def serve(settings: RehearsalSettings, announce: Callable[[str], None]) -> None:
             announce(base_url)
             await asyncio.Event().wait()
 
-    with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(forever())
+    asyncio.run(forever())
 
 
 @contextmanager

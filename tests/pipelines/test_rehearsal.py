@@ -515,16 +515,14 @@ def test_port_in_use_is_one_clear_line(base_url: str) -> None:
 
 
 def test_server_alone_announces_itself_and_leaves_quietly_when_interrupted() -> None:
-    code = (
-        "from pipelines.rehearsal.faults import RehearsalSettings; from pipelines.rehearsal.server import serve\n"
-        "serve(RehearsalSettings(hang=1), lambda url: print(url, flush=True))"
-    )
-    command = [sys.executable, "-c", code]
+    command = [sys.executable, "-m", "saferthoughts", "rehearse", "--port", "0", "--hang", "1"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as served:
         assert served.stdout is not None
         url = served.stdout.readline().strip()
         assert _get(f"{url.removesuffix('/v1')}/health") == {"status": "ok"}
         served.send_signal(signal.SIGINT)
-        _, problems = served.communicate(timeout=20)
-    assert served.returncode == 0
-    assert problems == ""
+        _, problems = served.communicate(timeout=60)
+    assert served.returncode == 130
+    assert problems.splitlines() == [
+        "saferthoughts: Stopped. Nothing is half-written. Go on with: saferthoughts rehearse --port 0 --hang 1"
+    ]

@@ -16,9 +16,10 @@ import torch
 from safetensors.torch import load_file
 
 from pipelines.errors import UserError
-from training.checkpoints import workplace_of
+from training.checkpoints import check_disk, checkpoints_in, workplace_of
 from training.recipe import Recipe
 from training.sft import check, train
+from training.torn import fault_of
 
 SETTINGS: dict[str, Any] = {
     "mixture": {"improved": 10, "benign": 6},
@@ -113,21 +114,55 @@ def test_another_recipe_begins_anew(release: Path, tiny_student: Path, tmp_path:
     assert len(done.losses) == 64
 
 
-def test_a_checkpoint_that_was_cut_off_is_not_gone_on_from(release: Path, tiny_student: Path, tmp_path: Path) -> None:
+def test_a_torn_checkpoint_is_set_aside_and_the_one_before_it_gone_on_from(
+    release: Path, tiny_student: Path, tmp_path: Path
+) -> None:
     stopped = start(SETTINGS, release, tmp_path / "model", tiny_student)
     work = tmp_path / ".model.training"
-    for _ in range(1200):
+    for _ in range(6000):
         if any(work.glob("checkpoint-*/trainer_state.json")):
             break
         time.sleep(0.02)
     os.kill(stopped.pid, signal.SIGKILL)
     stopped.communicate()
-    for state in work.glob("checkpoint-*/trainer_state.json"):
-        state.unlink()
+    whole = next(path for path in checkpoints_in(work) if not fault_of(path))
+    for path in checkpoints_in(work):
+        if path != whole:
+            shutil.rmtree(path)
+    step = int(whole.name.partition("-")[2])
+    for how, fault in FAULTS.items():
+        for name in ("trainer_state.json", "optimizer.pt", "scheduler.pt", "rng_state.pth", "model.safetensors"):
+            torn = work / f"checkpoint-{step + 1}"
+            shutil.rmtree(torn, ignore_errors=True)
+            shutil.copytree(whole, torn)
+            state = torn / "trainer_state.json"
+            state.write_text(state.read_text().replace(f'"global_step": {step}', f'"global_step": {step + 1}'))
+            assert fault_of(torn) == ""
+            fault(torn / name)
+            assert name.partition(".")[0].removesuffix("_state") in fault_of(torn).replace("weights", "model"), how
     told: list[str] = []
     done = train(Recipe.model_validate(SETTINGS), release, tmp_path / "model", tiny_student, told.append)
-    assert done.resumed_from == 0
-    assert not any("going on" in line for line in told)
+    assert done.resumed_from == step
+    assert any(f"checkpoint-{step + 1} cannot be gone on from" in line and "set aside" in line for line in told)
+
+
+# What a full disk, a power cut and a kill do to a file.
+FAULTS: dict[str, Callable[[Path], object]] = {
+    "empty": lambda path: path.write_bytes(b""),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "missing": lambda path: path.unlink(),
+}
+
+
+def test_a_checkpoint_that_is_held_counts_as_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = shutil.disk_usage(tmp_path)._replace(free=30_000_000)
+    monkeypatch.setattr("training.checkpoints.shutil.disk_usage", lambda path: small)
+    parameters = 2_000_000  # two checkpoints of 24 MB and a model of 4 MB
+    with pytest.raises(UserError, match=r"take 52\.0 MB under .*, and 30\.0 MB are free\."):
+        check_disk(tmp_path, parameters, parameters)
+    (tmp_path / "checkpoint-7").mkdir()
+    (tmp_path / "checkpoint-7" / "optimizer.pt").write_bytes(b"x" * 24_000_000)
+    check_disk(tmp_path, parameters, parameters)
 
 
 def test_a_check_proves_and_plans_and_writes_nothing(release: Path, tiny_student: Path, tmp_path: Path) -> None:
@@ -161,7 +196,7 @@ def test_a_disk_that_is_too_small_is_told_before_the_first_step(
 ) -> None:
     small = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr("training.checkpoints.shutil.disk_usage", lambda path: small)
-    with pytest.raises(UserError, match=r"Checkpoints and model take .* GB .*set checkpoint_minutes=0"):
+    with pytest.raises(UserError, match=r"model take .* MB .*1\.0 kB are free.*set checkpoint_minutes=0"):
         train(Recipe.model_validate(SETTINGS), release, tmp_path / "model", tiny_student)
 
 
