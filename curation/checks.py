@@ -18,7 +18,7 @@ import duckdb
 import pyarrow as pa
 
 from curation.views import REJECTED, open_views
-from pipelines.config import load_config, save_config
+from pipelines.config import load_config
 from pipelines.errors import UserError, unknown
 from pipelines.progress import meter
 from pipelines.runs import RunFolder, file_hash
@@ -56,18 +56,6 @@ def checks_of(own: str | None) -> dict[str, Path]:
             f"There are no .sql files in {own} (checks.folder). A query a file: response_id, reason, value."
         )
     return {**load_checks(), **found}
-
-
-def use_folder(run: RunFolder, folder: Path) -> None:
-    """Put a folder of more checks into the run's configuration.
-
-    Raises:
-        UserError: there are no checks in it.
-    """
-    checks_of(str(folder))
-    config = load_config(run)
-    changed = config.checks.model_copy(update={"folder": str(folder.resolve())})
-    save_config(run, config.model_copy(update={"checks": changed}))
 
 
 def objections_of(run: RunFolder, only: Sequence[str]) -> pa.Table:

@@ -16,7 +16,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 # Progress goes to stderr so that a stage's result on stdout can be piped.
-console = Console(stderr=True)
+
+
+def plain_console(stderr: bool = False) -> Console:
+    """A console that prints texts as they are: brackets are no markup, `:name:` is no emoji. There is no other kind."""
+    return Console(stderr=stderr, markup=False, highlight=False, emoji=False)
+
+
+console = plain_console(stderr=True)
 _PLAIN_EVERY_S = 5.0
 FILE_VARIABLE = "SAFERTHOUGHTS_PROGRESS"
 _FILE_EVERY_S = 0.5
