@@ -36,6 +36,7 @@ def start(house: House, wanted: NewRun, caller: Caller) -> Job:
         Problem: 409, there is a run of that name.
         UserError: what the command line would say.
     """
+    _check_free(house, wanted.name)
     config = configured(house, wanted.config)
     with house.starting:
         _check_free(house, wanted.name)
