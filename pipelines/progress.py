@@ -18,9 +18,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 # Progress goes to stderr so that a stage's result on stdout can be piped.
 
 
-def plain_console(stderr: bool = False) -> Console:
-    """A console that prints texts as they are: brackets are no markup, `:name:` is no emoji. There is no other kind."""
-    return Console(stderr=stderr, markup=False, highlight=False, emoji=False)
+def plain_console(**options: Any) -> Console:
+    """A console that prints texts as they are, those of tables too: brackets are no markup, `:name:` is no emoji.
+
+    Every console is made here. `options` are further ones of rich's Console.
+    """
+    return Console(markup=False, highlight=False, emoji=False, **options)
 
 
 console = plain_console(stderr=True)

@@ -142,7 +142,9 @@ class RunFolder:
         if not _NAME.fullmatch(name) or not (run.path / "manifest.json").exists():
             found = sorted(path.parent.name for path in runs.glob("*/manifest.json"))
             if not found:
-                raise UserError(f"There is no run '{name}' under {runs}/. Start one: saferthoughts prompts {name}")
+                raise UserError(
+                    f"There is no run '{name}' under {runs}/. Start one: saferthoughts prompts {name} --teacher NAME"
+                )
             raise unknown(f"run under {runs}/", name, found)
         run.manifest()
         return run

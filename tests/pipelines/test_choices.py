@@ -1,4 +1,4 @@
-"""A run's choices, by the commands as typed: what is not given stays, what would be lost is told, no key is repeated."""
+"""A run's choices by the commands as typed: what is not given stays, losses are told first, keys are repeated nowhere."""
 
 import json
 import re

@@ -81,3 +81,16 @@ def test_unknown_template_offers_the_nearest() -> None:
     recipe = load_recipe("smollm2-135m-cpu", settings_of(["chat_template=smollm"]))
     with pytest.raises(UserError, match=r"Unknown chat template 'smollm'. Did you mean 'smollm2'\?"):
         recipe.template_text()
+
+
+def test_train_keeps_the_rest_of_a_named_mixture(
+    release: Path, tiny_student: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import saferthoughts
+
+    words = ["train", "r1-distill-qwen-7b-full", "--student", str(tiny_student), "--dataset", str(release), "--check"]
+    monkeypatch.setattr("sys.argv", ["saferthoughts", *words, "--set", "mixture.improved=2"])
+    assert saferthoughts._run() == 2
+    told = capsys.readouterr().err
+    assert "'benign'" in told
+    assert "the recipe's mixture wants 100" in told
