@@ -13,8 +13,7 @@ from typer.core import TyperGroup
 
 from pipelines.errors import UserError, unknown
 from pipelines.keys import HIDDEN, begins_like_key
-from pipelines.progress import console as notes
-from pipelines.progress import plain_console
+from pipelines.progress import console, plain_console
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from pipelines.runs import RunFolder
 
 out = plain_console()
+notes = console
 
 # The order of work, which is also the order of help; what helps along the way comes last.
 ORDER = (

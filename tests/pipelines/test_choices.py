@@ -1,4 +1,4 @@
-"""A run's choices by the commands as typed: what is not given stays, losses are told first, keys are repeated nowhere."""
+"""A run's choices by the commands as typed: what is not given stays, losses are told first, no key is repeated."""
 
 import json
 import re
@@ -69,6 +69,14 @@ def test_another_judge_changes_nothing_else(judged: RunFolder, typed: Typed) -> 
     assert after.judging.judges == ("rehearsal-judge",)
     assert (after.teachers, after.prompts, after.seed) == (before.teachers, before.prompts, before.seed)
     assert judged.table_path("prompts").read_bytes() == prompts
+
+
+def test_an_option_that_equals_a_default_counts_as_given(judged: RunFolder, typed: Typed) -> None:
+    # The run's seed is 5 and the default 0; the run has variants, and naming all of them again changes nothing.
+    code, _, told = typed("prompts", "small", "--seed", "0")
+    assert (code, "its seed would be 0 in place of 5" in told) == (2, True)
+    assert typed("generate", "small", "--set", "samples=1", "--set", "instructions.short=a=b {{ query }}")[0] == 2
+    assert load_config(judged).instructions == {}
 
 
 def test_a_person_at_a_terminal_is_asked(judged: RunFolder, typed: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
