@@ -42,8 +42,12 @@ from service.door import (
     Source,
     Strategy,
     TeacherFile,
+    TeacherLabel,
     TeacherName,
     VariantNames,
+    Yes,
+    changed_run,
+    consent,
     group,
     open_run,
     out,
@@ -79,6 +83,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="Seed of the draw, the rehearsal teacher and the training.")] = 0,
     train: Annotated[bool, typer.Option("--train/--no-train", help="Train and measure a student as well.")] = True,
     student: Annotated[Path | None, typer.Option(help="A local checkpoint in place of the bundled student.")] = None,
+    yes: Yes = False,
 ) -> None:
     """The whole way at once, on a CPU: rehearsal teacher, release, small student before and after.
 
@@ -86,7 +91,7 @@ def demo(
     """
     from service.demo import run_demo
 
-    run_demo(Settings.runs, name, seed, train, student, out)
+    run_demo(Settings.runs, name, seed, train, student, out, consent(yes))
 
 
 @app.command()
@@ -105,9 +110,11 @@ def prompts(
     base_url: BaseUrl = None,
     model: ModelName = None,
     api_key_env: KeyVariable = None,
+    label: TeacherLabel = None,
     instructions: Instructions = None,
     judges: JudgeNames = None,
     sets: Sets = None,
+    yes: Yes = False,
 ) -> None:
     """Start a run: draw its prompts and settle its configuration.
 
@@ -118,9 +125,9 @@ def prompts(
 
     options = Options(
         config, source, kind, harmful, benign, seed, tuple(variants or ()), teacher, general_teacher, teachers,
-        base_url, model, api_key_env, tuple(instructions or ()), tuple(judges or ()), tuple(sets or ()),
+        base_url, model, api_key_env, tuple(instructions or ()), tuple(judges or ()), tuple(sets or ()), label,
     )  # fmt: skip
-    say(start_run(Settings.runs, name, options).said)
+    say(start_run(Settings.runs, name, options, consent(yes)).said)
 
 
 @app.command()
@@ -131,6 +138,9 @@ def generate(
     reuse: Reuse = None,
     engine: EngineName = "local",
     ray_address: RayAddress = None,
+    sets: Sets = None,
+    teachers: TeacherFile = None,
+    yes: Yes = False,
 ) -> None:
     """Ask the teachers for every variant of every prompt; asks only for what is missing.
 
@@ -140,7 +150,8 @@ def generate(
     from service.stages import generate_run
 
     others = [open_run(other) for other in reuse or ()]
-    say(generate_run(open_run(name), max_cost, max_tokens, others, Engine(engine, ray_address)))
+    run = changed_run(name, sets, teachers, yes)
+    say(generate_run(run, max_cost, max_tokens, others, Engine(engine, ray_address)))
 
 
 app.add_typer(judge_app, name="judge")
@@ -151,6 +162,9 @@ def repair(
     name: RunName,
     strategy: Strategy = None,
     attempts: Attempts = None,
+    sets: Sets = None,
+    teachers: TeacherFile = None,
+    yes: Yes = False,
     max_cost: MaxCost = None,
     max_tokens: MaxTokens = None,
 ) -> None:
@@ -160,7 +174,8 @@ def repair(
     """
     from service.stages import repair_run
 
-    say(repair_run(open_run(name), strategy, attempts, max_cost, max_tokens))
+    run = changed_run(name, sets, teachers, yes, repair__strategy=strategy, repair__attempts=attempts)
+    say(repair_run(run, max_cost, max_tokens))
 
 
 for command in (check, sql, duplicates, contamination, select):
@@ -259,9 +274,11 @@ def run(
     base_url: BaseUrl = None,
     model: ModelName = None,
     api_key_env: KeyVariable = None,
+    label: TeacherLabel = None,
     instructions: Instructions = None,
     judges: JudgeNames = None,
     sets: Sets = None,
+    yes: Yes = False,
     engine: EngineName = "local",
     ray_address: RayAddress = None,
     max_cost: MaxCost = None,
@@ -277,9 +294,10 @@ def run(
 
     options = Options(
         config, source, kind, harmful, benign, seed, tuple(variants or ()), teacher, general_teacher, teachers,
-        base_url, model, api_key_env, tuple(instructions or ()), tuple(judges or ()), tuple(sets or ()),
+        base_url, model, api_key_env, tuple(instructions or ()), tuple(judges or ()), tuple(sets or ()), label,
     )  # fmt: skip
-    done = run_all(Settings.runs, name, options, until, say, Engine(engine, ray_address), max_cost, max_tokens)
+    ray = Engine(engine, ray_address)
+    done = run_all(Settings.runs, name, options, until, say, ray, max_cost, max_tokens, consent(yes))
     say(f"report: {_report_of(done)}")
 
 

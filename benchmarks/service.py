@@ -29,9 +29,10 @@ import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
-from pipelines.config import RunConfig, load_teachers, resolve, save_config
+from pipelines.config import Roles, RunConfig, load_teachers, save_config
 from pipelines.ledger import Ledger
 from pipelines.records import LABELS, Judgement, Prompt, Response, Verdict, arrow_schema
+from pipelines.resolving import resolve
 from pipelines.runs import RunFolder
 from service.serve.store import Store
 from service.serve.tokens import Tokens
@@ -71,7 +72,7 @@ def main() -> None:
 def make(runs: Path, rows: int) -> list[str]:
     """The run `big`; ids of its prompts."""
     run = RunFolder.create(runs, "big")
-    save_config(run, resolve(RunConfig(), load_teachers()))
+    save_config(run, resolve(RunConfig(roles=Roles(reasoning="rehearsal")), load_teachers()))
     rng = np.random.default_rng(0)
     words = np.array([f"{chr(97 + n % 26)}{'aeiou'[n % 5]}{chr(97 + n // 26 % 26)}" for n in range(600)])
     pool = [" ".join(words[rng.integers(0, 600, _WORDS)]) for _ in range(2000)]

@@ -11,9 +11,11 @@ from typing import Any
 import pyarrow as pa
 
 from cards.verify import lineage_in, prompts_fit, read_prompts, shaped_like_ours
-from pipelines.config import RunConfig, Teacher, load_teachers, resolve, save_config, validated
+from pipelines.config import RunConfig, Teacher, load_teachers, paired_with, save_config, validated
 from pipelines.errors import UserError, unknown
+from pipelines.options import name_of
 from pipelines.records import Prompt, from_table, to_table
+from pipelines.resolving import resolve
 from pipelines.runs import RunFolder, file_hash
 
 
@@ -34,6 +36,7 @@ def regenerate(
     teacher: str | Teacher,
     general: str | None = None,
     teachers: Path | None = None,
+    called: str | None = None,
 ) -> Regenerated:
     """Make the new run.
 
@@ -44,6 +47,7 @@ def regenerate(
         teacher: Who answers now: a name of teachers.yaml, or an entry of one's own.
         general: Who answers the variants of a general model, the same one if not given.
         teachers: A user's teachers.yaml.
+        called: The name of an entry of one's own; it follows from the model if not given.
 
     Raises:
         UserError: no release of ours is there, an unknown teacher, or a run of that name.
@@ -57,11 +61,12 @@ def regenerate(
     known = load_teachers(teachers)
     values: dict[str, Any] = {**lineage["config"], "teachers": {}}
     if isinstance(teacher, Teacher):
-        known["flags"], teacher = teacher, "flags"
+        entry, teacher = teacher, called or name_of(teacher.model, (), known)
+        known[teacher] = entry
     for one in (teacher, general or teacher):
         if one not in known:
             raise unknown("teacher", one, known)
-    values["roles"] = {"reasoning": teacher, "general": general or teacher}
+    values["roles"] = {"reasoning": teacher, "general": general or paired_with(teacher)}
     # What depended on the old rows does not hold for the new ones.
     with shaped_like_ours(folder):
         values["release"] = {**values["release"], "version": "1.0.0"}

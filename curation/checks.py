@@ -18,7 +18,7 @@ import duckdb
 import pyarrow as pa
 
 from curation.views import REJECTED, open_views
-from pipelines.config import change_config, load_config
+from pipelines.config import load_config
 from pipelines.errors import UserError, unknown
 from pipelines.interrupts import asked
 from pipelines.progress import meter
@@ -57,17 +57,6 @@ def checks_of(own: str | None) -> dict[str, Path]:
             f"There are no .sql files in {own} (checks.folder). A query a file: response_id, reason, value."
         )
     return {**load_checks(), **found}
-
-
-def use_folder(run: RunFolder, folder: Path) -> None:
-    """Put a folder of more checks into the run's configuration.
-
-    Raises:
-        UserError: there are no checks in it.
-    """
-    checks_of(str(folder))
-    chosen = {"folder": str(folder.resolve())}
-    change_config(run, lambda now: now.model_copy(update={"checks": now.checks.model_copy(update=chosen)}))
 
 
 def objections_of(run: RunFolder, only: Sequence[str]) -> pa.Table:

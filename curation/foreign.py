@@ -17,10 +17,11 @@ from typing import Any
 import pyarrow as pa
 
 from curation.sources import Source, read_source
-from pipelines.config import Roles, RunConfig, load_teachers, resolve, save_config
+from pipelines.config import Roles, RunConfig, load_config, load_teachers, save_config
 from pipelines.errors import UserError, unknown
 from pipelines.prompt_sets import KINDS, UNKNOWN_LICENSE
 from pipelines.records import Prompt, Response, content_id, to_table
+from pipelines.resolving import resolve
 from pipelines.runs import RunFolder, file_hash
 from pipelines.thinking import split
 from pipelines.variant import load_variants
@@ -219,12 +220,13 @@ def _written(
     if run.stage("generate") is not None and run.stage("import") is None:
         raise UserError(f"{run.path} is a run that was generated. Check a dataset under another name.")
     used = {item.variant for item in responses.values()}
-    config = RunConfig(variants=tuple(name for name in load_variants() if name in used), benign_variant="default")
-    # Nobody is asked: the roles are there because a configuration has them.
-    config = resolve(config, load_teachers()).model_copy(
-        update={"teachers": {}, "roles": Roles(reasoning=TEACHER, general=TEACHER)}
-    )
-    save_config(run, config)
+    # Read again, a dataset keeps its run's judges and thresholds.
+    config = load_config(run) if (run.path / "run.yaml").exists() else RunConfig(benign_variant="default")
+    changes = {
+        "variants": tuple(name for name in load_variants() if name in used),
+        "roles": Roles(reasoning=TEACHER, general=TEACHER),
+    }
+    save_config(run, resolve(config.model_copy(update=changes), load_teachers(), asks=False))
     run.write("prompts", to_table(Prompt, sorted(prompts.values(), key=lambda item: item.prompt_id)))
     run.write("responses", to_table(Response, sorted(responses.values(), key=lambda item: item.response_id)))
     run.write("failed", pa.Table.from_pylist(refused, schema=_REFUSED))

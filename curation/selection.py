@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 import pyarrow as pa
 
 from curation.survivorship import Candidate, Survivorship, survivorship
-from pipelines.config import RunConfig, Selection, change_config, load_config, validated
+from pipelines.config import RunConfig, Selection, load_config
 from pipelines.errors import UserError, unknown
 from pipelines.records import content_id
 from pipelines.runs import RunFolder, file_hash
@@ -82,20 +82,6 @@ def select(run: RunFolder, settings: Selection | None = None) -> Selected:
         draws=[asdict(item) for item in draws],
     )
     return Selected(settings, tuple(draws), found)
-
-
-def change_selection(run: RunFolder, wanted: Mapping[str, object]) -> None:
-    """Put other numbers into the run's configuration.
-
-    Raises:
-        UserError: one that does not fit.
-    """
-
-    def change(config: RunConfig) -> RunConfig:
-        changed = {**config.selection.model_dump(mode="json"), **wanted}
-        return config.model_copy(update={"selection": validated(Selection, changed, "the options")})
-
-    change_config(run, change)
 
 
 def _variants(config: RunConfig, settings: Selection) -> tuple[str, ...]:

@@ -9,11 +9,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pipelines.config import read_yaml
 from pipelines.errors import UserError, unknown
-from pipelines.options import key_and_value
+from pipelines.overrides import Setting, key_and_value, override, settings_of
 
 PROTOCOLS = Path(__file__).with_name("protocols.yaml")
 # The study's paper, and what bundled samples are asked under.
@@ -64,40 +62,39 @@ def parsed(texts: Iterable[str], tasks: Iterable[str]) -> dict[str, Settings]:
     chosen = list(tasks)
     overrides: dict[str, Settings] = {}
     for text in texts:
-        key, written = key_and_value(text, example="pair.streams=3")
-        task, *path = key.split(".")
+        key, _ = key_and_value(text, example="pair.streams=3")
+        task, _, path = key.partition(".")
         if not path:
             raise UserError(f"--set takes TASK.key=value, such as --set pair.streams=3; it got '{text}'.")
         if task not in chosen:
             raise unknown("task in --set", task, chosen)
-        try:
-            value = yaml.safe_load(written)
-        except yaml.YAMLError as error:
-            raise UserError(f"--set {text}: the value is not YAML: {' '.join(str(error).split())}") from error
-        known: Any = settings(PAPER, task)
-        inner = overrides.setdefault(task, {})
-        for number, part in enumerate(path):
-            if not isinstance(known, dict) or part not in known:
-                where = ".".join([task, *path[:number]])
-                raise unknown(f"key of {where} in --set", part, known if isinstance(known, dict) else ())
-            known = known[part]
-            if number < len(path) - 1:
-                inner = inner.setdefault(part, {})
-        _check(text, path[-1], value, known)
-        inner[path[-1]] = value
+        known = {task: settings(PAPER, task)}
+        setting = settings_of([text])[0]
+        overrides = override(overrides, [setting], {**dict.fromkeys(chosen), **known})
+        _check_all(setting, override({}, [setting], known), known)
     return overrides
 
 
-def _check(text: str, key: str, value: Any, known: Any) -> None:
+def _check_all(setting: Setting, value: Any, known: Any, key: str = "") -> None:
     """Refuse a value of another kind than the protocol's, and a number that no endpoint would take."""
+    if isinstance(value, dict) and isinstance(known, dict):
+        for name, inner in value.items():
+            if name not in known:
+                raise unknown(f"key in {setting}", name, known)
+            _check_all(setting, inner, known[name], name)
+    else:
+        _check(setting, key, value, known)
+
+
+def _check(setting: Setting, key: str, value: Any, known: Any) -> None:
     if key in _REAL:
         low, high = _REAL[key]
         if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-            raise UserError(f"--set {text}: {key} is a number from {low:g} to {high:g}.")
+            raise UserError(f"{setting}: {key} is a number from {low:g} to {high:g}.")
     elif type(value) is not type(known):
-        raise UserError(f"--set {text}: the value must be of the kind of {known!r}, which the protocol has.")
+        raise UserError(f"{setting}: the value must be of the kind of {known!r}, which the protocol has.")
     elif isinstance(value, int) and not isinstance(value, bool) and value < 1:
-        raise UserError(f"--set {text}: {key} must be at least 1.")
+        raise UserError(f"{setting}: {key} must be at least 1.")
 
 
 def _lay_over(values: Settings, over: Mapping[str, Any]) -> None:

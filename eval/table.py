@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -51,9 +50,9 @@ def _rich(cells: Cells) -> Iterable[RenderableType]:
     for number, name in enumerate(cells.head):
         # Words of a head below each other: the table then fits into 80 columns.
         head = name.replace(" ", "\n").replace("well-formed", "well-\nformed")
-        table.add_column(escape(head), justify="right" if number else "left", no_wrap=True)
+        table.add_column(head, justify="right" if number else "left", no_wrap=True)
     for row in cells.rows:
-        table.add_row(*map(escape, row))
+        table.add_row(*row)
     yield table
     yield Text("\n".join(cells.notes))
 

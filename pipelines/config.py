@@ -14,7 +14,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from pipelines.errors import UserError, unknown
+from pipelines.keys import HIDDEN, check_url, check_variable, keys_within, shown
 from pipelines.licenses import LICENSES
+from pipelines.overrides import safe_yaml, yaml_problem
 from pipelines.runs import RunFolder, write_text
 from pipelines.thinking import ReasoningStyle
 from pipelines.variant import Variant, load_variants, reworded, variant
@@ -26,7 +28,8 @@ JUDGES = Path(__file__).parent / "judges" / "judges.yaml"
 class Part(BaseModel):
     """A part of the configuration: an unknown key is an error, and nothing changes after it was read."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # An error must not hold what was typed: it may be a key, and tracebacks show it.
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class Sampling(Part):
@@ -99,6 +102,30 @@ class Teacher(Part):
             return "embedded rehearsal teacher, not a model"
         return ", ".join(self.urls) or "a vLLM server, started for the run"
 
+    @field_validator("base_url", "base_urls")
+    @classmethod
+    def _addresses(cls, value: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
+        for url in (value,) if isinstance(value, str) else value or ():
+            check_url(url)
+        return value
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _variable(cls, value: str | None) -> str | None:
+        if value is not None:
+            check_variable(value)
+        return value
+
+    @field_validator("extra_body")
+    @classmethod
+    def _no_key(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if (found := next(keys_within(value), None)) is not None:
+            raise ValueError(
+                f"'{found}' holds a key, which files of the run would show. Put it into an environment variable and "
+                "name that with api_key_env"
+            )
+        return value
+
     @model_validator(mode="after")
     def _reachable(self) -> "Teacher":
         if bool(self.urls) + self.embedded + (self.serve is not None) != 1:
@@ -111,8 +138,8 @@ class Teacher(Part):
 class Roles(Part):
     """Which teacher answers the variants of each role; see `teacher:` in each variant.yaml."""
 
-    reasoning: str = "rehearsal"
-    general: str = "rehearsal-general"
+    reasoning: str | None = Field(default=None, description="a name of teachers.yaml; a run that asks needs one")
+    general: str | None = Field(default=None, description="the same teacher if not given")
 
 
 class Judge(Part):
@@ -281,9 +308,31 @@ class RunConfig(Part):
         return reworded(variant(name), self.instructions.get(name))
 
     def teacher_of(self, variant_name: str) -> str | None:
-        """The name of the teacher that answers a variant, None for a variant that asks nobody."""
+        """The name of the teacher that answers a variant, None for a variant that asks nobody.
+
+        Raises:
+            UserError: the variant asks a teacher, and none is named.
+        """
         role = variant(variant_name).teacher
-        return None if role == "none" else str(getattr(self.roles, role))
+        if role == "none":
+            return None
+        name = self.roles.reasoning if role == "reasoning" else self.roles.general or paired_with(self.roles.reasoning)
+        if name is None:
+            raise UserError(NO_TEACHER)
+        return name
+
+
+# Two of the shipped entries are a pair: one stands in for R1, the other for GPT-4o.
+_GENERAL = {"rehearsal": "rehearsal-general"}
+NO_TEACHER = (
+    "Who answers? No teacher is named. Give --base-url and --model of an endpoint, or --teacher NAME (`saferthoughts "
+    "teachers list` has the names), or --teacher rehearsal for the rehearsal teacher, a stand-in that is no model."
+)
+
+
+def paired_with(reasoning: str | None) -> str | None:
+    """Who answers the variants of a general model where nobody is named for them."""
+    return None if reasoning is None else _GENERAL.get(reasoning, reasoning)
 
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -308,9 +357,11 @@ def validated(model: type[Model], values: Any, where: str) -> Model:
                 owner = field.annotation if field else None
             if isinstance(owner, type) and issubclass(owner, BaseModel):
                 raise unknown(f"key in {where}", str(first["loc"][-1]), owner.model_fields) from error
-        value = repr(first["input"])
-        shown = value if len(value) <= _SHOWN else f"{value[:_SHOWN]}..."
-        raise UserError(f"{where}: {f'{key}: ' if key else ''}{first['msg']} (it is {shown}).") from error
+        value = shown(first["input"], key)
+        value = value if len(value) <= _SHOWN else f"{value[:_SHOWN]}..."
+        given = "" if first["type"] == "missing" or value == HIDDEN else f" (it is {value})"
+        message = first["msg"].removeprefix("Value error, ")
+        raise UserError(f"{where}: {f'{key}: ' if key else ''}{message}{given}.") from error
 
 
 def read_yaml(path: Path) -> Any:
@@ -320,67 +371,38 @@ def read_yaml(path: Path) -> Any:
         UserError: it is missing or not YAML, with the line.
     """
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return safe_yaml(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, IsADirectoryError) as error:
         raise UserError(f"There is no file {path}.") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except yaml.YAMLError as error:
+        # The error itself quotes the line, which may hold a key.
+        raise UserError(f"{path} is not YAML: {yaml_problem(error)}.") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not YAML: it is no UTF-8 text (at byte {error.start}).") from error
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
 
 
 def load_teachers(extra: Path | None = None) -> dict[str, Teacher]:
     """The shipped teachers, and those of a user's file on top."""
-    entries: dict[str, Teacher] = {}
-    for path in [TEACHERS] + ([extra] if extra else []):
-        values = read_yaml(path)
-        if not isinstance(values, dict):
-            raise UserError(f"{path} holds no teachers: it must map names to entries, as {TEACHERS.name} does.")
-        for name, value in values.items():
-            entries[str(name)] = validated(Teacher, value, f"teacher '{name}' in {path}")
-    return entries
+    return {**teachers_in(TEACHERS), **(teachers_in(extra) if extra else {})}
+
+
+def teachers_in(path: Path) -> dict[str, Teacher]:
+    """The entries of one file.
+
+    Raises:
+        UserError: it is missing, or an entry does not fit.
+    """
+    values = read_yaml(path)
+    if not isinstance(values, dict):
+        raise UserError(f"{path} holds no teachers: it must map names to entries, as {TEACHERS.name} does.")
+    return {str(name): validated(Teacher, value, f"teacher '{name}' in {path}") for name, value in values.items()}
 
 
 def load_judges() -> dict[str, Judge]:
     """The shipped judges."""
     return {name: validated(Judge, value, f"judge '{name}' in {JUDGES}") for name, value in read_yaml(JUDGES).items()}
-
-
-def resolve(config: RunConfig, teachers: dict[str, Teacher]) -> RunConfig:
-    """The same configuration with the entries of the teachers and judges it uses, every name in it checked.
-
-    Raises:
-        UserError: an unknown variant, teacher or judge.
-    """
-    names = []
-    for name in [*config.variants, config.benign_variant, *config.instructions, *config.repair.variants]:
-        config.variant(name)
-        teacher = config.teacher_of(name)
-        if teacher is not None:
-            names.append(teacher)
-    known = {**teachers, **config.teachers}
-    for teacher in names:
-        if teacher not in known:
-            raise unknown("teacher", teacher, known)
-    judges, asked = _judges_of(config, {**teachers, **config.judge_teachers})
-    used = {name: known[name] for name in sorted(set(names))}
-    return config.model_copy(update={"teachers": used, "judges": judges, "judge_teachers": asked})
-
-
-def _judges_of(config: RunConfig, teachers: dict[str, Teacher]) -> tuple[dict[str, Judge], dict[str, Teacher]]:
-    """The entries of the judges that the configuration names or brings along, and of the teachers that they ask."""
-    known = {**load_judges(), **config.judges}
-    judges = dict(config.judges)
-    asked = dict(config.judge_teachers)
-    for name in config.judging.judges:
-        if name not in known:
-            raise unknown("judge", name, known)
-        judges[name] = judge = known[name]
-        if judge.teacher is not None:
-            if judge.teacher not in teachers:
-                raise unknown(f"teacher of judge '{name}'", judge.teacher, teachers)
-            asked[judge.teacher] = teachers[judge.teacher]
-            if asked[judge.teacher].transport == "batch":
-                raise UserError(f"Judge '{name}' asks '{judge.teacher}', which answers in batches; judges cannot wait.")
-    return judges, asked
 
 
 def change_config(run: RunFolder, change: Callable[[RunConfig], RunConfig]) -> RunConfig:
@@ -390,9 +412,11 @@ def change_config(run: RunFolder, change: Callable[[RunConfig], RunConfig]) -> R
         UserError: it is missing or does not fit, or whatever `change` raises.
     """
     with run.locked():
-        config = change(load_config(run))
-        save_config(run, config)
-    return config
+        before = load_config(run)
+        after = change(before)
+        if after != before:
+            save_config(run, after)
+    return after
 
 
 def save_config(run: RunFolder, config: RunConfig) -> None:

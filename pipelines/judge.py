@@ -6,18 +6,16 @@ models are asked through the run's ledger, so running it again asks only for wha
 """
 
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
 
 from pipelines.asking import Asker
-from pipelines.config import RunConfig, load_config, load_teachers, resolve, save_config, validated
-from pipelines.errors import unknown
+from pipelines.config import RunConfig, load_config
 from pipelines.judges.panel import FIXED, Panel, Row, by_rules
 from pipelines.judges.patterns import rubric_hashes
-from pipelines.judges.voting import RULES
 from pipelines.limits import NO_CAPS, Caps
 from pipelines.plan import prompts_of
 from pipelines.progress import meter
@@ -40,21 +38,6 @@ class Judged:
     flagged: dict[str, int]
     unsafe: int | None
     cost: float
-
-
-def choose_judges(run: RunFolder, names: Iterable[str], rule: str | None) -> None:
-    """Put other judges, or another way of voting, into the run's configuration.
-
-    Raises:
-        UserError: an unknown judge or rule.
-    """
-    config = load_config(run)
-    if rule is not None and rule not in RULES:
-        raise unknown("way of voting", rule, RULES)
-    judging = config.judging.model_dump(mode="json")
-    judging |= {"judges": list(names) or judging["judges"], "vote": rule or judging["vote"]}
-    changed = validated(RunConfig, {**config.model_dump(mode="json"), "judging": judging}, "the options")
-    save_config(run, resolve(changed, load_teachers()))
 
 
 def judge(run: RunFolder, caps: Caps = NO_CAPS) -> Judged:

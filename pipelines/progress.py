@@ -16,7 +16,17 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 # Progress goes to stderr so that a stage's result on stdout can be piped.
-console = Console(stderr=True)
+
+
+def plain_console(**options: Any) -> Console:
+    """A console that prints texts as they are, those of tables too: brackets are no markup, `:name:` is no emoji.
+
+    Every console is made here. `options` are further ones of rich's Console.
+    """
+    return Console(markup=False, highlight=False, emoji=False, **options)
+
+
+console = plain_console(stderr=True)
 _PLAIN_EVERY_S = 5.0
 FILE_VARIABLE = "SAFERTHOUGHTS_PROGRESS"
 _FILE_EVERY_S = 0.5

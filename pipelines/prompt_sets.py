@@ -179,7 +179,7 @@ def _draw_harmful(pool: PromptPool, bare: int, templated: int, seed: int) -> lis
     turn = 0
     for name, group in groups.items():
         uses: Counter[str] = Counter()
-        prompts += [_prompt("harmful", item) for item in _least_used(group, bare_of[name], uses, seed, "")]
+        prompts += [filled("harmful", item) for item in _least_used(group, bare_of[name], uses, seed, "")]
         if not templates:
             continue
         # Every template gets the same number from this category; the remainder goes round all templates across
@@ -188,7 +188,7 @@ def _draw_harmful(pool: PromptPool, bare: int, templated: int, seed: int) -> lis
         for place, template in enumerate(templates):
             count = each + ((place - turn) % len(templates) < extra)
             chosen = _least_used(group, count, uses, seed, template.text)
-            prompts += [_prompt("harmful", item, template) for item in chosen]
+            prompts += [filled("harmful", item, template) for item in chosen]
         turn = (turn + extra) % len(templates)
     return prompts
 
@@ -197,7 +197,7 @@ def _draw_benign(pool: PromptPool, count: int, seed: int) -> list[Prompt]:
     groups = _by_category(pool.benign, seed)
     counts = _level({name: len(group) for name, group in groups.items()}, count)
     chosen = (_least_used(group, counts[name], Counter(), seed, "") for name, group in groups.items())
-    return [_prompt("benign", item) for items in chosen for item in items]
+    return [filled("benign", item) for items in chosen for item in items]
 
 
 def _by_category(items: Iterable[Request], seed: int) -> dict[str, list[Request]]:
@@ -233,7 +233,8 @@ def _least_used(group: Sequence[Request], count: int, uses: Counter[str], seed: 
     return chosen
 
 
-def _prompt(kind: Kind, item: Request, template: Template | None = None) -> Prompt:
+def filled(kind: Kind, item: Request, template: Template | None = None) -> Prompt:
+    """The prompt of a request, in a template or bare."""
     return Prompt(
         prompt_id=content_id(item.text, template.text if template else ""),
         kind=kind,

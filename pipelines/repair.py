@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from pipelines.asking import Asker
-from pipelines.config import RunConfig, load_config, save_config, validated
+from pipelines.config import RunConfig, load_config
 from pipelines.errors import UserError
 from pipelines.judge import by_variant, record_judging, rows_of, write_verdicts
 from pipelines.judges.panel import Panel, Row, flags_of
@@ -52,18 +52,6 @@ class _Attempt:
         response = self.row.response
         length = len(response.reasoning) + len(response.answer)
         return (self.unscored or not response.answer.strip(), len(self.flags), length, response.attempt)
-
-
-def change_repair(run: RunFolder, strategy: str | None, attempts: int | None) -> None:
-    """Put another strategy or number of attempts into the run's configuration.
-
-    Raises:
-        UserError: an unknown strategy, or a number out of range.
-    """
-    config = load_config(run)
-    wanted = {key: value for key, value in (("strategy", strategy), ("attempts", attempts)) if value is not None}
-    changed = {**config.model_dump(mode="json"), "repair": {**config.repair.model_dump(mode="json"), **wanted}}
-    save_config(run, validated(RunConfig, changed, "the options"))
 
 
 def repair(run: RunFolder, caps: Caps = NO_CAPS) -> RepairLedger:

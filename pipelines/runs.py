@@ -108,7 +108,9 @@ class RunFolder:
                 raise run.no_manifest("is not there")
             found = sorted(path.parent.name for path in runs.glob("*/manifest.json"))
             if not found:
-                raise UserError(f"There is no run '{name}' under {runs}/. Start one: saferthoughts prompts {name}")
+                raise UserError(
+                    f"There is no run '{name}' under {runs}/. Start one: saferthoughts prompts {name} --teacher NAME"
+                )
             raise unknown(f"run under {runs}/", name, found)
         run.manifest()
         return run

@@ -97,7 +97,7 @@ def chosen(options: Options) -> tuple[str, Teacher]:
     if options.teacher is None and options.base_url is None:
         raise UserError("Name a teacher (`saferthoughts teachers list` has them), or give --base-url and --model.")
     config = configured(options)
-    name = config.roles.reasoning
+    name = str(config.roles.reasoning)
     return name, config.teachers[name]
 
 

@@ -14,9 +14,11 @@ from pydantic import BaseModel, ConfigDict
 
 from pipelines.config import read_yaml, validated
 from pipelines.errors import UserError
+from pipelines.overrides import Setting, key_and_value
 
 HOST = "127.0.0.1"
 PARSERS = Path(__file__).with_name("reasoning_parsers.yaml")
+_EXAMPLE = "tensor-parallel-size=2"
 _OPTION = re.compile(r"[a-z][a-z0-9._-]*")
 # Options that would put the server where its health cannot be seen, out of this machine, or a key into a log.
 _REFUSED = {
@@ -178,11 +180,12 @@ def options_of(sets: Sequence[str]) -> tuple[str, ...]:
     """
     words = []
     for text in sets:
-        key, equals, value = text.partition("=")
-        name = key.replace("_", "-")
-        if not equals or not _OPTION.fullmatch(name):
-            example = "--set tensor-parallel-size=2"
-            raise UserError(f"--set takes an option of vllm serve as key=value, such as {example}; it got '{text}'.")
+        # The value stays as typed: it is vLLM that reads it.
+        key, value = key_and_value(text, example=_EXAMPLE)
+        name = key.removeprefix("--").replace("_", "-")
+        if not _OPTION.fullmatch(name):
+            setting = Setting(key, None, value)
+            raise UserError(f"{setting}: '{key}' is no option of vllm serve; one looks like --set {_EXAMPLE}.")
         if name == "port":
             raise UserError(f"Give the port as --port {value}, not with --set.")
         flags = {"true": f"--{name}", "false": f"--no-{name}"}

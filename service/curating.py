@@ -7,7 +7,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from service.door import RunName, Settings, note, open_run, out, say
+from service.door import RunName, Sets, Settings, TeacherFile, Yes, changed_run, note, open_run, out, say
 
 if TYPE_CHECKING:
     from curation.survivorship import Survivorship
@@ -40,6 +40,9 @@ def check(
     split: Split = "train",
     revision: Revision = None,
     variant: Shape = "default",
+    sets: Sets = None,
+    teachers: TeacherFile = None,
+    yes: Yes = False,
 ) -> None:
     """Run the quality queries: accepted rows, and rejected rows with reasons.
 
@@ -48,23 +51,35 @@ def check(
     Example: saferthoughts check audit --dataset rows.jsonl --map response=completion --kind harmful
     """
     from pipelines.errors import UserError
-    from service.stages import check_run
+    from service.stages import check_run, judge_run
 
     if explain is not None:
         _explain(open_run(name), explain)
         return
     if dataset is None and (mapping or kind or config or revision):
         raise UserError("--map, --kind, --config and --revision go with --dataset: they say how to read it.")
-    run = (
-        open_run(name) if dataset is None else _imported(name, dataset, mapping, kind, config, split, revision, variant)
-    )
+    if dataset is not None:
+        _import(name, dataset, mapping, kind, config, split, revision, variant)
+    run = changed_run(name, sets, teachers, yes, checks__folder=_folder_of(checks))
+    if dataset is not None:
+        say(judge_run(run))
     if only:
         _look(run, only)
     else:
-        say(check_run(run, checks))
+        say(check_run(run))
 
 
-def _imported(
+def _folder_of(checks: Path | None) -> str | None:
+    """The folder of a user's checks, in which there are some."""
+    from curation.checks import checks_of
+
+    if checks is None:
+        return None
+    checks_of(str(checks))
+    return str(checks.resolve())
+
+
+def _import(
     name: str,
     dataset: str,
     mapping: list[str] | None,
@@ -73,11 +88,10 @@ def _imported(
     split: str,
     revision: str | None,
     variant: str,
-) -> "RunFolder":
+) -> None:
     from curation.foreign import import_dataset
     from curation.sources import Source
-    from pipelines.options import key_and_value
-    from service.stages import judge_run
+    from pipelines.overrides import key_and_value
 
     source = Source(hub=dataset, config=config, split=split, revision=revision)
     columns = dict(key_and_value(text, "--map", "response=completion") for text in mapping or ())
@@ -87,8 +101,6 @@ def _imported(
     if counts["failed"]:
         failed = run.read("failed")
         note(f"{counts['failed']} rows refused, see {run.table_path('failed')}; the first: {failed['error'][0]}")
-    say(judge_run(run))
-    return run
 
 
 def _look(run: "RunFolder", only: list[str]) -> None:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from curation.report import write_report
+from pipelines.changes import Consent, refuse
 from pipelines.options import Options
 from pipelines.runs import RunFolder
 from service.stages import STAGES, run_stage, start_run
@@ -22,7 +23,9 @@ HARMFUL, BENIGN, BARE_SHARE = 64, 40, 0.625
 JUDGES = ("rehearsal-judge", "rehearsal-shield")
 
 
-def run_demo(runs: Path, name: str, seed: int, train: bool, student: Path | None, out: Console) -> None:
+def run_demo(
+    runs: Path, name: str, seed: int, train: bool, student: Path | None, out: Console, consent: Consent = refuse
+) -> None:
     """Run every stage and print, for each, what it did and how long it took.
 
     Raises:
@@ -40,8 +43,8 @@ def run_demo(runs: Path, name: str, seed: int, train: bool, student: Path | None
     sets = [f"teachers.{teacher}.sampling.seed={seed}" for teacher in ("rehearsal", "rehearsal-general")]
     # Benign prompts in the style of the variant that the recipe trains on: a style of their own would give them away.
     sets += [f"prompts.bare_share={BARE_SHARE}", "benign_variant=short"]
-    options = Options(harmful=HARMFUL, benign=BENIGN, seed=seed, judges=JUDGES, sets=tuple(sets))
-    begun = start_run(runs, name, options)
+    options = Options(harmful=HARMFUL, benign=BENIGN, seed=seed, teacher="rehearsal", judges=JUDGES, sets=tuple(sets))
+    begun = start_run(runs, name, options, consent)
     run = begun.run
     _tell(out, "prompts", begun.said)
     for stage in STAGES:

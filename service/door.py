@@ -3,20 +3,26 @@
 Reads and writes nothing itself; `saferthoughts.py` and `service/tools.py` hang their commands on it.
 """
 
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from typer.core import TyperGroup
 
-from pipelines.errors import unknown
+from pipelines.errors import UserError, unknown
+from pipelines.keys import HIDDEN, begins_like_key
+from pipelines.progress import console, plain_console
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pipelines.changes import Consent
     from pipelines.runs import RunFolder
 
-out = Console()
-notes = Console(stderr=True)
+out = plain_console()
+notes = console
 
 # The order of work, which is also the order of help; what helps along the way comes last.
 ORDER = (
@@ -68,6 +74,12 @@ class Stages(TyperGroup):
             raise unknown("stage" if ctx.parent is None else f"{ctx.info_name} command", cmd_name, self.commands)
         return super().get_command(ctx, cmd_name)
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Keep the words of the whole command, for a message that repeats it."""
+        if ctx.parent is None:
+            Settings.words = tuple(args)
+        return list(super().parse_args(ctx, args))
+
 
 class Shortened(Stages):
     """A group whose command `run` need not be named: `judge RUN` is `judge run RUN`."""
@@ -96,6 +108,7 @@ class Settings:
     """What the options before the command said."""
 
     runs = Path("runs")
+    words: "tuple[str, ...]" = ()
 
 
 def open_run(name: str) -> "RunFolder":
@@ -107,12 +120,47 @@ def open_run(name: str) -> "RunFolder":
 
 def say(text: str) -> None:
     """A result, to stdout, as it is."""
-    out.print(text, highlight=False, markup=False, soft_wrap=True)
+    out.print(text, soft_wrap=True)
 
 
 def note(text: str) -> None:
     """What stands beside a result: to stderr, so that the result can be piped."""
-    notes.print(text, highlight=False, markup=False, soft_wrap=True)
+    notes.print(text, soft_wrap=True)
+
+
+def consent(yes: bool) -> "Consent":
+    """Who agrees to what a change costs a run: `--yes`, or a person at the terminal."""
+
+    def ask(cost: str) -> None:
+        if yes:
+            note(cost)
+        elif sys.stdin.isatty() and sys.stderr.isatty():
+            note(cost)
+            if not typer.confirm("Change it?", err=True):
+                raise UserError("Nothing was changed. Give a new run's name to keep this one as it is.")
+        else:
+            words = [HIDDEN if begins_like_key(word) else word for word in Settings.words]
+            raise UserError(
+                f"{cost} Nothing was changed. To change it: saferthoughts {shlex.join([*words, '--yes'])}; to keep it, "
+                "give a new run's name."
+            )
+
+    return ask
+
+
+def changed_run(name: str, sets: "Sequence[str] | None", teachers: Path | None, yes: bool, **also: Any) -> "RunFolder":
+    """A run with what a stage's options change in its run.yaml; `also` by key, a dot as two underscores.
+
+    Raises:
+        UserError: a value that does not fit, or no consent to what would be lost.
+    """
+    from pipelines.changes import change
+    from pipelines.options import Options
+
+    run = open_run(name)
+    given = {key.replace("__", "."): value for key, value in also.items() if value is not None}
+    change(run, Options(sets=tuple(sets or ()), teachers=teachers, also=given), consent(yes))
+    return run
 
 
 RunName = Annotated[str, typer.Argument(help="Name of the run: a folder under --runs.", metavar="RUN")]
@@ -127,6 +175,9 @@ TeacherName = Annotated[str | None, typer.Option("--teacher", help="Who answers:
 GeneralName = Annotated[str | None, typer.Option("--general-teacher", help="Who answers short and template instead.")]
 TeacherFile = Annotated[Path | None, typer.Option("--teachers", help="Your own teachers.yaml.")]
 BaseUrl = Annotated[str | None, typer.Option("--base-url", help="An endpoint, in place of a named teacher.")]
+TeacherLabel = Annotated[
+    str | None, typer.Option("--name", help="What that teacher is called; by its model if not given.")
+]
 ModelName = Annotated[str | None, typer.Option("--model", help="The model to ask for at --base-url.")]
 KeyVariable = Annotated[str | None, typer.Option("--api-key-env", help="Environment variable with its key.")]
 Instructions = Annotated[
@@ -147,4 +198,7 @@ ReleaseName = Annotated[
     str, typer.Argument(help="A release folder, or ORG/NAME@VERSION on the Hub.", metavar="RELEASE")
 ]
 RayAddress = Annotated[str | None, typer.Option(help="HOST:PORT or auto; a cluster on this machine if not given.")]
+Yes = Annotated[
+    bool, typer.Option("--yes", help="Change a run although prompts or answers of it would go, or a teacher.")
+]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="Any key of run.yaml, as key=value; repeatable.")]

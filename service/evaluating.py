@@ -182,7 +182,7 @@ def _mode(score: str) -> "ScoreMode":
 
 
 def _file(text: str) -> tuple[str, Path]:
-    from pipelines.options import key_and_value
+    from pipelines.overrides import key_and_value
 
     task, file = key_and_value(text, "--data", "math500=math500.jsonl")
     return task, Path(file)

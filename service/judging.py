@@ -8,7 +8,22 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from service.door import JudgeNames, MaxCost, MaxTokens, RunName, Shortened, VoteRule, group, open_run, out, say
+from service.door import (
+    JudgeNames,
+    MaxCost,
+    MaxTokens,
+    RunName,
+    Sets,
+    Shortened,
+    TeacherFile,
+    VoteRule,
+    Yes,
+    changed_run,
+    group,
+    open_run,
+    out,
+    say,
+)
 
 if TYPE_CHECKING:
     from pipelines.judges.scoring import LabelScore
@@ -23,6 +38,9 @@ def judge(
     name: RunName,
     judges: JudgeNames = None,
     vote: VoteRule = None,
+    sets: Sets = None,
+    teachers: TeacherFile = None,
+    yes: Yes = False,
     max_cost: MaxCost = None,
     max_tokens: MaxTokens = None,
 ) -> None:
@@ -32,7 +50,8 @@ def judge(
     """
     from service.stages import judge_run
 
-    say(judge_run(open_run(name), judges or (), vote, max_cost, max_tokens))
+    run = changed_run(name, sets, teachers, yes, judging__judges=judges or None, judging__vote=vote)
+    say(judge_run(run, max_cost, max_tokens))
 
 
 @judge_app.command()

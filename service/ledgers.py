@@ -14,9 +14,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Group, RenderableType
-from rich.markup import escape
 from rich.table import Table
 
+from pipelines.changes import is_imported
 from pipelines.config import load_config
 from pipelines.errors import UserError
 from pipelines.ledger import Ledger
@@ -67,9 +67,9 @@ def ledger_table(run: RunFolder) -> RenderableType:
     for item in spent:
         cost = "no price" if item.cost is None else f"{item.cost:.4f}"
         counts = (f"{item.answers}", f"{item.input_tokens}", f"{item.output_tokens}")
-        table.add_row(escape(item.model), escape(item.origin) or "asked here", *counts, cost, f"{item.latency_s:.2f}")
+        table.add_row(item.model, item.origin or "asked here", *counts, cost, f"{item.latency_s:.2f}")
     for error, count in failures:
-        failed.add_row(escape(error), f"{count}")
+        failed.add_row(error, f"{count}")
     return Group(table, failed) if failed.row_count else table
 
 
@@ -107,9 +107,10 @@ def prune_ledger(run: RunFolder, dry_run: bool) -> str:
     Raises:
         UserError: no ledger, no prompts or no configuration.
     """
-    config, prompts = load_config(run), prompts_of(run)
+    asks = () if is_imported(run) else plan(load_config(run), prompts_of(run))
+    planned = {ask.key for ask in asks if ask.key}
     with _ledger(run, writing=not dry_run) as ledger:
-        wanted = {ask.key for ask in plan(config, prompts) if ask.key} | ledger.used_keys()
+        wanted = planned | ledger.used_keys()
         idle = [key for key in ledger.every_key() if key not in wanted]
         kept = ledger.totals().answers - len(idle)
         if dry_run:

@@ -17,6 +17,7 @@ from service.door import (
     RunName,
     Settings,
     TeacherFile,
+    TeacherLabel,
     TeacherName,
     group,
     open_run,
@@ -111,6 +112,7 @@ def regenerate(
     base_url: BaseUrl = None,
     model: ModelName = None,
     api_key_env: KeyVariable = None,
+    called: TeacherLabel = None,
 ) -> None:
     """Start a run like the one behind a release, with another teacher: same prompts, variants, judges and settings.
 
@@ -120,6 +122,6 @@ def regenerate(
     from service.stages import regenerate_run
 
     endpoint = (base_url, model, api_key_env)
-    name = name or new_run_name(release, teacher or model)
+    name = name or new_run_name(release, called or teacher or model)
     folder = release_folder(release)
-    say(regenerate_run(Settings.runs, folder, name, teacher, general_teacher, teachers, endpoint))
+    say(regenerate_run(Settings.runs, folder, name, teacher, general_teacher, teachers, endpoint, called))

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.config import RunConfig
+from pipelines.changes import Consent, change, is_imported, refuse
+from pipelines.config import RunConfig, load_config
 from pipelines.engine import LOCAL, Engine
 from pipelines.errors import Incomplete, UserError, unknown
-from pipelines.options import Options, configured
+from pipelines.options import Options
 from pipelines.runs import RunFolder
-from pipelines.start import start
+from pipelines.start import Started, start, start_or_change
 
 if TYPE_CHECKING:
     from curation.selection import Selected
@@ -28,16 +29,21 @@ class Begun:
     said: str
 
 
-def start_run(runs: Path, name: str, options: Options) -> Begun:
-    """The first stage: configuration and prompts."""
-    return begin_run(runs, name, configured(options))
+def start_run(runs: Path, name: str, options: Options, consent: Consent = refuse) -> Begun:
+    """The first stage: a new run, or another configuration and further prompts of one that exists."""
+    return _begun(start_or_change(runs, name, options, consent))
 
 
 def begin_run(runs: Path, name: str, config: RunConfig) -> Begun:
     """The first stage with a configuration that is settled."""
-    started = start(runs, name, config)
+    return _begun(start(runs, name, config))
+
+
+def _begun(started: Started) -> Begun:
+    config = load_config(started.run)
     dropped = f", {started.duplicates} duplicates in the source dropped" if started.duplicates else ""
-    dropped += f", drawn anew in place of the {started.replaced} that were there" if started.replaced else ""
+    if started.kept or started.gone:
+        dropped += f", {started.kept} of them were there before" + (f" and {started.gone} went" if started.gone else "")
     teachers = ", ".join(
         f"{key} ({entry.model}{', rehearsal teacher, not a model' if entry.embedded else ''})"
         for key, entry in config.teachers.items()
@@ -64,6 +70,7 @@ def generate_run(
     from pipelines.generate import generate
     from pipelines.limits import Caps
 
+    _require_teacher(run)
     done = generate(run, Caps(max_cost, max_tokens), tuple(other.path / "ledger.sqlite" for other in reuse), engine)
     cost = f", ${done.cost:.2f} so far" if done.cost else ""
     said = f"{done.kept} of {done.planned} responses, {done.asked} asked for now{cost}"
@@ -75,24 +82,15 @@ def generate_run(
     return said
 
 
-def judge_run(
-    run: RunFolder,
-    judges: Iterable[str] = (),
-    vote: str | None = None,
-    max_cost: float | None = None,
-    max_tokens: int | None = None,
-) -> str:
-    """Judge every response, by other judges than the run's where some are named.
+def judge_run(run: RunFolder, max_cost: float | None = None, max_tokens: int | None = None) -> str:
+    """Judge every response by the run's judges.
 
     Raises:
         Incomplete: the budget is spent; what came back is kept.
     """
-    from pipelines.judge import choose_judges, judge
+    from pipelines.judge import judge
     from pipelines.limits import Caps
 
-    names = tuple(judges)
-    if names or vote:
-        choose_judges(run, names, vote)
     done = judge(run, Caps(max_cost, max_tokens))
     flags = ", ".join(f"{label} {count}" for label, count in done.flagged.items() if label != "overthinking")
     unsafe = "" if done.unsafe is None else f", unsafe {done.unsafe}"
@@ -102,23 +100,16 @@ def judge_run(
     return f"{judged}; {flags}{unsafe}{cost}"
 
 
-def repair_run(
-    run: RunFolder,
-    strategy: str | None = None,
-    attempts: int | None = None,
-    max_cost: float | None = None,
-    max_tokens: int | None = None,
-) -> str:
-    """Ask again for flagged rows, by another strategy than the run's where one is named.
+def repair_run(run: RunFolder, max_cost: float | None = None, max_tokens: int | None = None) -> str:
+    """Ask again for flagged rows.
 
     Raises:
         Incomplete: the budget is spent; what came back is kept.
     """
     from pipelines.limits import Caps
-    from pipelines.repair import change_repair, repair
+    from pipelines.repair import repair
 
-    if strategy is not None or attempts is not None:
-        change_repair(run, strategy, attempts)
+    _require_teacher(run)
     done = repair(run, Caps(max_cost, max_tokens))
     cost = "" if done.cost is None else f", ${done.cost:.2f}"
     lines = [
@@ -135,12 +126,24 @@ def repair_run(
     return "\n".join(lines)
 
 
-def check_run(run: RunFolder, folder: Path | None = None) -> str:
-    """Run the checks, those of a further folder too, which then is the run's."""
-    from curation.checks import check, use_folder
+def _require_teacher(run: RunFolder) -> None:
+    """Refuse to ask for responses of a run whose responses somebody else's model made.
 
-    if folder is not None:
-        use_folder(run, folder)
+    Raises:
+        UserError: its responses were imported.
+    """
+    if is_imported(run):
+        raise UserError(
+            f"{run.path} holds an imported dataset: its responses come from no teacher of this run, so there is none "
+            f"to ask. Judge and check it (saferthoughts judge {run.name}), or have its prompts answered in a new run: "
+            "saferthoughts prompts NEW --prompts FILE --teacher NAME"
+        )
+
+
+def check_run(run: RunFolder) -> str:
+    """Run the checks."""
+    from curation.checks import check
+
     done = check(run)
     lines = [f"{done.accepted} of {done.responses} accepted, {done.rejected} rejected"]
     lines += [f"  {name}: {reason}: {count}" for (name, reason), count in done.by_reason.items()]
@@ -180,12 +183,10 @@ def select_run(
     paired: bool | None = None,
 ) -> "Selected":
     """Draw the rows to release, by other numbers than the run's where some are given; these then are the run's."""
-    from curation.selection import change_selection, select
+    from curation.selection import select
 
-    given = {"harmful": harmful, "benign": benign, "variants": variants or None, "paired": paired}
-    wanted = {key: value for key, value in given.items() if value is not None}
-    if wanted:
-        change_selection(run, wanted)
+    given = {"harmful": harmful, "benign": benign, "variants": list(variants) or None, "paired": paired}
+    change(run, Options(also={f"selection.{key}": value for key, value in given.items() if value is not None}))
     return select(run)
 
 
@@ -206,6 +207,7 @@ def regenerate_run(
     general: str | None,
     teachers: Path | None,
     endpoint: tuple[str | None, str | None, str | None],
+    called: str | None = None,
 ) -> str:
     """Start a run from a release, with another teacher: a named one, or an endpoint with a model and a key's variable.
 
@@ -219,7 +221,7 @@ def regenerate_run(
         raise UserError(
             "Who answers now? Give --teacher NAME (see: saferthoughts teachers list), or --base-url and --model."
         )
-    done = regenerate(folder, runs, name, teacher or teacher_at(*endpoint), general, teachers)
+    done = regenerate(folder, runs, name, teacher or teacher_at(*endpoint), general, teachers, called)
     who = ", ".join(f"{entry} ({model})" for entry, model in done.teachers.items())
     return (
         f"{done.run.path}: {done.harmful} harmful and {done.benign} benign prompts as in {folder}; teachers {who}\n"
@@ -257,6 +259,7 @@ def run_all(
     engine: Engine = LOCAL,
     max_cost: float | None = None,
     max_tokens: int | None = None,
+    consent: Consent = refuse,
 ) -> RunFolder:
     """Start the run where it is new or options are given, then every stage up to `until`, within a budget.
 
@@ -266,13 +269,15 @@ def run_all(
     if until not in STAGES:
         raise unknown("stage", until, STAGES)
     if options.given() or not (runs / name / "run.yaml").exists():
-        begun = start_run(runs, name, options)
+        begun = start_run(runs, name, options, consent)
         run = begun.run
         tell(f"prompts: {begun.said}")
     else:
         run = RunFolder.open(runs, name)
     for stage in STAGES:
-        if stage == "generate":
+        if stage in ("generate", "repair") and is_imported(run):
+            said = "nobody to ask, the responses were imported"
+        elif stage == "generate":
             said = generate_run(run, max_cost, max_tokens, engine=engine)
         elif stage == "judge":
             said = judge_run(run, max_cost=max_cost, max_tokens=max_tokens)

@@ -14,7 +14,7 @@ from rich.text import Text
 from pipelines.config import load_config
 from pipelines.errors import UserError
 from pipelines.interrupts import unhurried
-from pipelines.options import key_and_value
+from pipelines.overrides import settings_of
 from pipelines.runs import RunFolder, file_hash
 from service.door import Settings, notes, out, say
 from service.releases import release_folder
@@ -36,7 +36,7 @@ def settled(recipe: str | None, dataset: str | None, student: str | None, sets: 
 
     if recipe is None:
         raise UserError(f"Which recipe? Give a file, or one of: {', '.join(recipe_names())}.")
-    found = load_recipe(recipe, dict(key_and_value(text) for text in sets))
+    found = load_recipe(recipe, settings_of(sets, "epochs=2"))
     found = found.model_copy(update={"student": student or found.student, "dataset": dataset or found.dataset})
     check_named(found.student)
     if found.dataset is None:

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipelines.errors import Incomplete
-from pipelines.options import key_and_value
+from pipelines.overrides import settings_of
 from service.door import note, out, say
 
 
@@ -31,7 +31,7 @@ def train_sweep(
     from training.sweep import load_sweep, members_of
     from training.sweep_run import run_sweep, table_of
 
-    members = members_of(load_sweep(sweep), recipe, dataset, student, dict(key_and_value(text) for text in sets))
+    members = members_of(load_sweep(sweep), recipe, dataset, student, settings_of(sets, "epochs=2"))
     for wanted in {member.recipe.student for member in members}:
         check_named(wanted)
     outcomes = run_sweep(members, output, shlex.split(launch) or [sys.executable], note)

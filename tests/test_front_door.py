@@ -55,13 +55,14 @@ def test_help_imports_no_engine(tmp_path: Path) -> None:
         (["generte", "x"], "Unknown stage 'generte'. Did you mean 'generate'?"),
         (["release", "biuld", "x"], "Unknown release command 'biuld'. Did you mean 'build'?"),
         (["generate", "nowhere"], "There is no run 'nowhere' under runs/."),
-        (["prompts", "a/b"], "Run name 'a/b' cannot be a folder"),
+        (["prompts", "mine", "--harmful", "2"], "No teacher is named."),
+        (["prompts", "a/b", "--teacher", "rehearsal"], "Run name 'a/b' cannot be a folder"),
         (["prompts", "mine", "--variant", "shrot"], "Unknown variant 'shrot'. Did you mean 'short'?"),
         (["prompts", "mine", "--teacher", "depseek"], "Unknown teacher 'depseek'. Did you mean 'deepseek'?"),
-        (["prompts", "mine", "--harmful", "9999"], "Asked for 9999 harmful prompts"),
+        (["prompts", "mine", "--teacher", "rehearsal", "--harmful", "9999"], "Asked for 9999 harmful prompts"),
         (["prompts", "mine", "--harmful", "-1"], "-1"),
         (["prompts", "mine", "--harmful", "many"], "many"),
-        (["prompts", "mine", "--prompts", "nowhere.jsonl"], "nowhere.jsonl"),
+        (["prompts", "mine", "--teacher", "rehearsal", "--prompts", "nowhere.jsonl"], "nowhere.jsonl"),
         (["run", "mine", "--until", "judging"], "Unknown stage 'judging'. Did you mean 'judge'?"),
         (["train", "smollm", "--dataset", "x", "--output", "y"], "Unknown recipe 'smollm'."),
         (["train", "smollm2-135m-cpu", "--dataset", "x", "--output", "y", "--student", "."], "not a checkpoint"),
@@ -84,7 +85,10 @@ def test_debug_shows_the_traceback_and_the_line(tmp_path: Path) -> None:
 
 
 def test_a_run_of_another_version_is_refused(tmp_path: Path) -> None:
-    assert typed(["prompts", "mine", "--harmful", "2", "--benign", "1"], tmp_path).returncode == 0
+    assert (
+        typed(["prompts", "mine", "--teacher", "rehearsal", "--harmful", "2", "--benign", "1"], tmp_path).returncode
+        == 0
+    )
     manifest = tmp_path / "runs" / "mine" / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"format": 2', '"format": 0'))
     assert_refused(typed(["generate", "mine"], tmp_path), "made by another version of SaferThoughts")
@@ -121,7 +125,7 @@ def test_a_full_disk_is_one_clear_line_and_what_was_finished_stays(tmp_path: Pat
     if not _tiny_disk(disk):
         pytest.skip("mounting a small disk needs root")
     try:
-        done = typed(["run", "mine", "--harmful", "300", "--benign", "40"], tmp_path)
+        done = typed(["run", "mine", "--teacher", "rehearsal", "--harmful", "300", "--benign", "40"], tmp_path)
         assert done.returncode == 2, done.stderr
         assert "The disk is full." in done.stderr
         assert "Traceback" not in done.stderr
@@ -158,7 +162,7 @@ def test_doctor_says_what_is_there_and_shows_no_secret(tmp_path: Path) -> None:
 
 
 def test_run_goes_from_prompts_to_a_release_and_a_report(tmp_path: Path) -> None:
-    done = typed(["run", "mine", "--harmful", "4", "--benign", "3"], tmp_path)
+    done = typed(["run", "mine", "--teacher", "rehearsal", "--harmful", "4", "--benign", "3"], tmp_path)
     assert done.returncode == 0, done.stderr
     run = tmp_path / "runs" / "mine"
     assert (run / "release" / "README.md").exists()

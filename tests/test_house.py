@@ -35,6 +35,20 @@ def test_every_module_says_what_it_is(path: Path) -> None:
     assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
 
 
+def test_texts_are_printed_without_markup_everywhere() -> None:
+    # `pipelines.progress.plain_console` makes every console: another would read brackets of a text as markup.
+    odd = re.compile(
+        r"(?<![\w.])(rich\.)?Console\(|rich\.markup|from_markup|markup=True|rich import print|rich\.print\("
+    )
+    found = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in SOURCES
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if odd.search(line) and path.name != "progress.py"
+    ]
+    assert found == []
+
+
 def test_no_line_names_a_home_folder_or_leaves_work_behind() -> None:
     # Spelled apart so that this file does not find itself.
     words = re.compile("|".join(["/ho" + "me/", "/wo" + "rk/", "TO" + "DO", "FIX" + "ME"]))

@@ -54,12 +54,14 @@ class Blend(Part):
     further: tuple[Further, ...] = ()
 
 
-def load_blend(wanted: str | Mapping[str, int]) -> Blend:
+def load_blend(wanted: str | Mapping[str, int] | Blend) -> Blend:
     """The mixture of that name or file; a mapping is rows of a release alone.
 
     Raises:
         UserError: there is none, or the file is not of that form.
     """
+    if isinstance(wanted, Blend):
+        return wanted
     if not isinstance(wanted, str):
         return Blend(release=dict(wanted))
     known = {path.stem: path for path in sorted(MIXTURES.glob("*.yaml"))}
@@ -69,7 +71,7 @@ def load_blend(wanted: str | Mapping[str, int]) -> Blend:
     return validated(Blend, read_yaml(path), f"mixture {path.name}")
 
 
-def blended(wanted: str | Mapping[str, int], dataset: Path, seed: int, cache: Path) -> Mixture:
+def blended(wanted: str | Mapping[str, int] | Blend, dataset: Path, seed: int, cache: Path) -> Mixture:
     """Draw all rows of a mixture.
 
     Raises:

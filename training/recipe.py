@@ -4,7 +4,7 @@ Reads training/recipes/<model>/<name>.yaml, called `<model>-<name>` on the comma
 `--set key=value` lays single values over it. Writes nothing. Defaults stand here and nowhere else.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,6 +12,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 from pipelines.errors import UserError, unknown
+from pipelines.overrides import Setting, override, safe_yaml, yaml_problem
+from training.blend import Blend, load_blend
 
 RECIPES = Path(__file__).parent / "recipes"
 TEMPLATES = Path(__file__).parent / "chat_templates"
@@ -36,9 +38,9 @@ class Recipe(BaseModel):
 
     model_config = _STRICT
 
-    mixture: Annotated[dict[str, PositiveInt], Field(min_length=1)] | str
+    mixture: Annotated[dict[str, PositiveInt], Field(min_length=1)] | str | Blend
     """Rows to draw from each configuration of the release, e.g. {improved: 60, benign: 40}, or a mixture's name or file
-    (training/mixtures), e.g. safety1k+benign100."""
+    (training/mixtures), e.g. safety1k+benign100, or what such a file holds."""
 
     student: str | None = None
     """A checkpoint's folder, or a model on the Hub (ORG/NAME, ORG/NAME@REVISION); null fetches the bundled student."""
@@ -140,25 +142,30 @@ def recipe_names() -> list[str]:
     return list(_bundled())
 
 
-def load_recipe(name_or_path: str, overrides: Mapping[str, str] | None = None) -> Recipe:
-    """Read a recipe and lay `overrides` over it.
+def load_recipe(name_or_path: str, settings: Iterable[Setting] = ()) -> Recipe:
+    """Read a recipe and lay settings over it.
 
     Args:
         name_or_path: `smollm2-135m-cpu`, or the path of a YAML file.
-        overrides: Values as typed, read as YAML; a dot reaches inside: {"epochs": "2", "mixture.benign": "20"}.
+        settings: What `--set` says; a dot reaches inside, into a named mixture too: settings_of(["mixture.benign=20"]).
 
     Raises:
         UserError: an unknown recipe or key (with the nearest name), a file that is not YAML, a value out of bounds.
     """
     path = _find(name_or_path)
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"Recipe {path} is not YAML: {_one_line(error)}.") from error
+        values = safe_yaml(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise UserError(f"Recipe {path} is not YAML: {yaml_problem(error)}.") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"Recipe {path} is not YAML: {error}.") from error
     if not isinstance(values, dict):
         raise UserError(f"Recipe {path} is not a YAML mapping of keys to values.")
-    for key, text in (overrides or {}).items():
-        _lay_over(values, key, text)
+    for setting in settings:
+        if setting.key.startswith("mixture.") and "mixture" in values:
+            values["mixture"] = _mixed(values["mixture"], setting)
+        else:
+            values = override(values, [setting], Recipe)
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
@@ -181,32 +188,30 @@ def _find(name_or_path: str) -> Path:
     raise unknown("recipe", name_or_path, known)
 
 
-def _lay_over(values: dict[str, Any], key: str, text: str) -> None:
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"--set {key}={text}: the value is not YAML ({_one_line(error)}).") from error
-    *outer, last = key.split(".")
-    inside = values
-    for name in outer:
-        deeper = inside.get(name)
-        inside[name] = dict(deeper) if isinstance(deeper, dict) else {}
-        inside = inside[name]
-    inside[last] = value
+def _mixed(mixture: Any, setting: Setting) -> Any:
+    """A mixture with another number of rows. A named one is written out; its further datasets go by their names."""
+    if isinstance(mixture, str):
+        mixture = load_blend(mixture).model_dump(mode="json")
+    elif not isinstance(mixture, dict) or not isinstance(mixture.get("release"), dict):
+        return override({"mixture": mixture}, [setting], Recipe)["mixture"]
+    name = setting.key.removeprefix("mixture.")
+    further = [
+        {**part, "rows": setting.value} if part.get("name") == name else part for part in mixture.get("further") or ()
+    ]
+    release = dict(mixture["release"])
+    if name not in {part.get("name") for part in further}:
+        release[name] = setting.value
+    return {"release": release, "further": further} if further else release
 
 
 def _explained(recipe: str, error: ValidationError) -> UserError:
     # A key that does not exist first: one that is missing is often the same mistake.
     first = sorted(error.errors(), key=lambda found: found["type"] != "extra_forbidden")[0]
     # Pydantic names the member of a union as well, which is no key.
-    where = [str(part) for part in first["loc"] if not str(part).startswith("dict[") and part != "str"]
+    where = [str(part) for part in first["loc"] if not str(part).startswith("dict[") and part not in ("str", "Blend")]
     if first["type"] == "extra_forbidden":
         model = Lora if where[0] == "lora" else Recipe
         return unknown("recipe key", ".".join(where), [".".join([*where[:-1], name]) for name in model.model_fields])
     problem = first["msg"][:1].lower() + first["msg"][1:]
     value = "" if first["type"] == "missing" else f" (it is {first['input']!r})"
     return UserError(f"Recipe '{recipe}', {'.'.join(where)}: {problem}{value}.")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -18,12 +18,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import Field
 
 from pipelines.config import Part, read_yaml, validated
 from pipelines.errors import UserError, unknown
-from training.blend import load_blend
+from pipelines.overrides import Setting
+from training.blend import Blend, load_blend
 from training.recipe import Recipe, load_recipe
 
 SWEEPS = Path(__file__).parent / "sweeps"
@@ -64,7 +64,7 @@ def load_sweep(name_or_path: str) -> Sweep:
 
 
 def members_of(
-    sweep: Sweep, recipe: str | None, dataset: str | None, student: str | None, overrides: Mapping[str, str]
+    sweep: Sweep, recipe: str | None, dataset: str | None, student: str | None, settings: Sequence[Setting]
 ) -> list[Member]:
     """Every member, each recipe once, in the file's order.
 
@@ -73,7 +73,7 @@ def members_of(
         recipe: A recipe's name or file, in place of the sweep's.
         dataset: In place of the sweep's.
         student: In place of the recipe's.
-        overrides: Values as typed, laid over every member after the sweep's `set`.
+        settings: What `--set` says, laid over every member after the sweep's `set`.
 
     Raises:
         UserError: no recipe or dataset is named, or a member's recipe is not right.
@@ -83,7 +83,7 @@ def members_of(
         raise UserError("The sweep names no recipe. Give one: saferthoughts train RECIPE --sweep FILE ...")
     found: dict[str, Member] = {}
     for grid, values in _combinations(sweep):
-        made = load_recipe(base, {**_typed(sweep.set), **_typed(values), **overrides})
+        made = load_recipe(base, [*_settings(sweep.set), *_settings(values), *settings])
         chosen = {"dataset": dataset or sweep.dataset or made.dataset, "student": student or made.student}
         made = made.model_copy(update={**chosen, "mixture": _plain(made.mixture)})
         key = made.model_dump_json()
@@ -99,12 +99,11 @@ def members_of(
     return list(found.values())
 
 
-def _typed(values: Mapping[str, Any]) -> dict[str, str]:
-    """Values as one would type them behind --set."""
-    return {key: yaml.safe_dump(one, default_flow_style=True, sort_keys=False) for key, one in values.items()}
+def _settings(values: Mapping[str, Any]) -> list[Setting]:
+    return [Setting(key, value) for key, value in values.items()]
 
 
-def _plain(mixture: dict[str, int] | str) -> dict[str, int] | str:
+def _plain(mixture: dict[str, int] | str | Blend) -> dict[str, int] | str | Blend:
     """A named mixture of the release's rows alone as those rows: it is the same training under both names."""
     blend = load_blend(mixture)
     return mixture if blend.further else dict(blend.release)

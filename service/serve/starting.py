@@ -2,10 +2,11 @@
 
 from typing import Any
 
-from pipelines.config import RunConfig, resolve, validated
+from pipelines.config import RunConfig, validated
 from pipelines.errors import UserError
 from pipelines.estimate import Estimate
 from pipelines.prompt_sets import draw, load_pool
+from pipelines.resolving import resolve
 from pipelines.runs import RunFolder
 from service.serve.house import House
 from service.serve.jobs import by_name
@@ -35,6 +36,7 @@ def start(house: House, wanted: NewRun, caller: Caller) -> Job:
         Problem: 409, there is a run of that name.
         UserError: what the command line would say.
     """
+    _check_free(house, wanted.name)
     config = configured(house, wanted.config)
     with house.starting:
         _check_free(house, wanted.name)

@@ -105,7 +105,9 @@ def test_the_same_rows_give_the_same_bytes_in_any_order(released: RunFolder) -> 
 
 
 def test_two_runs_with_one_seed_give_the_same_parquet(judged: RunFolder, tmp_path: Path) -> None:
-    other = start(tmp_path / "other", "another-name", configured(Options(harmful=12, benign=6, seed=5))).run
+    other = start(
+        tmp_path / "other", "another-name", configured(Options(harmful=12, benign=6, seed=5, teacher="rehearsal"))
+    ).run
     generate(other)
     judge(other)
     for run in (judged, other):

@@ -168,7 +168,7 @@ def test_the_same_prompts_go_to_another_teacher(release: Path, released: RunFold
 
 def test_an_endpoint_of_ones_own_can_answer(release: Path, tmp_path: Path) -> None:
     teacher = Teacher(base_url="http://127.0.0.1:9/v1", model="mine")
-    assert regenerate(release, tmp_path, "new", teacher).teachers == {"flags": "mine"}
+    assert regenerate(release, tmp_path, "new", teacher).teachers == {"mine": "mine"}
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 
 import curation.checks
-from curation.checks import check, load_checks, objections_of, use_folder
+from curation.checks import check, checks_of, load_checks, objections_of
+from pipelines import changes
 from pipelines.errors import UserError
 from pipelines.judge import judge
+from pipelines.options import Options
 from pipelines.records import Prompt, Response, from_table, to_table
 from pipelines.runs import RunFolder
 
@@ -176,17 +178,17 @@ def test_the_same_text_for_one_prompt_is_kept_once_and_in_the_first_variant(judg
 def test_an_own_folder_adds_checks_and_replaces_ours(judged: RunFolder, tmp_path: Path) -> None:
     (tmp_path / "mine.sql").write_text("SELECT response_id, 'mine' AS reason, '' AS value FROM responses")
     (tmp_path / "repetition.sql").write_text("SELECT '' AS response_id, '' AS reason, '' AS value LIMIT 0")
-    use_folder(judged, tmp_path)
+    changes.change(judged, Options(also={"checks.folder": str(tmp_path)}))
     done = check(judged)
     assert done.accepted == 0
     assert done.by_reason["mine", "mine"] == done.responses
     with pytest.raises(UserError, match=r"There are no \.sql files"):
-        use_folder(judged, tmp_path / "empty")
+        checks_of(str(tmp_path / "empty"))
 
 
 def test_an_own_check_that_names_no_response_is_refused(judged: RunFolder, tmp_path: Path) -> None:
     (tmp_path / "mine.sql").write_text("SELECT 'nobody' AS response_id, 'x' AS reason, '' AS value")
-    use_folder(judged, tmp_path)
+    changes.change(judged, Options(also={"checks.folder": str(tmp_path)}))
     with pytest.raises(UserError, match="objects to 'nobody', which is no response"):
         check(judged)
 

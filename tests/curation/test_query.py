@@ -57,12 +57,13 @@ def test_what_is_not_one_harmless_select_is_refused(judged: RunFolder, text: str
 
 
 def test_a_check_of_the_users_is_shut_in_as_well(judged: RunFolder, tmp_path: Path) -> None:
-    from curation.checks import use_folder
+    from pipelines.changes import change
+    from pipelines.options import Options
 
     (tmp_path / "steal.sql").write_text(
         "SELECT content AS response_id, '' AS reason, '' AS value FROM read_text('/etc/passwd')"
     )
-    use_folder(judged, tmp_path)
+    change(judged, Options(also={"checks.folder": str(tmp_path)}))
     with pytest.raises(UserError, match=r"steal\.sql"):
         check(judged)
 

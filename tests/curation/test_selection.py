@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 
 from cards.release import build_release
 from curation.checks import check
-from curation.selection import allocate, change_selection, select
+from curation.selection import allocate, select
 from curation.survivorship import survivorship
 from pipelines.errors import UserError
 from pipelines.records import Prompt, Response, from_table, to_table
 from pipelines.repair import repair
 from pipelines.runs import RunFolder
+from service.stages import select_run
 
 
 @pytest.fixture
@@ -50,8 +51,7 @@ def test_every_prompt_survives_or_is_lost_to_a_check(checked: RunFolder) -> None
 
 
 def test_numbers_asked_for_are_drawn_and_released(checked: RunFolder) -> None:
-    change_selection(checked, {"harmful": 5, "benign": 3, "variants": ("improved", "short")})
-    done = select(checked)
+    done = select_run(checked, 5, 3, ("improved", "short"))
     assert {(draw.config, draw.drawn) for draw in done.draws} == {("improved", 5), ("short", 5), ("benign", 3)}
     assert done.short == ""
     released = build_release(checked)
@@ -68,8 +68,7 @@ def test_fewer_survivors_than_wanted_are_all_taken_and_told(checked: RunFolder) 
 
 
 def test_pairs_have_the_same_prompts_in_every_variant(checked: RunFolder) -> None:
-    change_selection(checked, {"harmful": 4, "benign": 0, "paired": True})
-    select(checked)
+    select_run(checked, 4, 0, paired=True)
     prompts = {row.response_id: row.prompt_id for row in from_table(Response, checked.read("responses"))}
     drawn: dict[str, set[str]] = {}
     for row in checked.read("selected").to_pylist():
@@ -80,8 +79,7 @@ def test_pairs_have_the_same_prompts_in_every_variant(checked: RunFolder) -> Non
 
 
 def test_the_draw_depends_on_ids_and_seed_alone(checked: RunFolder) -> None:
-    change_selection(checked, {"harmful": 6, "benign": 2})
-    select(checked)
+    select_run(checked, 6, 2)
     before = checked.read("selected")
     prompts = from_table(Prompt, checked.read("prompts"))
     checked.write("prompts", to_table(Prompt, prompts[::-1]))
@@ -99,6 +97,5 @@ def test_a_selection_from_other_accepted_rows_is_not_released(checked: RunFolder
 
 
 def test_an_unknown_variant_is_refused(checked: RunFolder) -> None:
-    change_selection(checked, {"variants": ("improoved",)})
     with pytest.raises(UserError, match="Did you mean 'improved'"):
-        select(checked)
+        select_run(checked, variants=("improoved",))

@@ -46,7 +46,10 @@ def test_overrides_reach_into_a_part_and_leave_the_rest() -> None:
         ("pare.streams=3", "Unknown task in --set 'pare'. Did you mean 'pair'?"),
         ("pair.steams=3", "Unknown key of pair in --set 'steams'. Did you mean 'streams'?"),
         ("pair.attacker.temp=1", "Unknown key of pair.attacker in --set 'temp'. Choose from: temperature, top_p"),
-        ("pair.streams.more=1", "Unknown key of pair.streams in --set 'more'"),
+        (
+            "pair.streams.more=1",
+            "'pair.streams.more' cannot be set (--set pair.streams.more=1): 'pair.streams' is no mapping",
+        ),
         ("pair.streams=0", "streams must be at least 1"),
         ("pair.streams=-1", "streams must be at least 1"),
         ("pair.streams=2.5", "the value must be of the kind of 5"),

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import yaml
 from inspect_ai.log import read_eval_log
-from rich.console import Console
 
 from eval.models import Target
 from eval.planning import Wanted
@@ -23,6 +22,7 @@ from eval.run import evaluate, require_complete
 from eval.students import Student
 from eval.table import results_markdown, results_table
 from pipelines.errors import Incomplete, UserError
+from pipelines.progress import plain_console
 from pipelines.thinking import split
 
 MAX_TOKENS = 60
@@ -216,7 +216,7 @@ def test_results_of_another_shape_are_refused(results: Results, output: Path, tm
 
 
 def test_table_shows_counts_and_intervals(results: Results) -> None:
-    console = Console(width=140, record=True, file=StringIO())
+    console = plain_console(width=140, record=True, file=StringIO())
     console.print(results_table(results))
     text = " ".join(console.export_text().split())
     assert "held-out harmful" in text
@@ -239,7 +239,7 @@ def test_markdown_has_a_row_a_group(results: Results) -> None:
 
 
 def test_table_fits_into_80_columns_with_nothing_cut(results: Results) -> None:
-    console = Console(width=80, record=True, file=StringIO())
+    console = plain_console(width=80, record=True, file=StringIO())
     console.print(results_table(results))
     text = console.export_text()
     assert max(map(len, text.splitlines())) <= 80

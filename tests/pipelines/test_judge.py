@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
+from pipelines.changes import change
 from pipelines.config import load_config
 from pipelines.errors import UserError
-from pipelines.judge import choose_judges, judge
+from pipelines.judge import judge
 from pipelines.judges.patterns import row_of
 from pipelines.judges.voting import vote
 from pipelines.ledger import Ledger
+from pipelines.options import Options
 from pipelines.records import LABELS, Judgement, Prompt, Response, Verdict, from_table, to_table
 from pipelines.runs import RunFolder
 
@@ -213,7 +215,7 @@ def test_another_language_gets_a_verdict_from_a_model_and_a_reason_from_rules(
         run = run_of(new_run, own.url, [response(german, "Nein, das mache ich nicht.")])
         judge(run)
         assert verdict_of(run).reason == ""
-    choose_judges(run, ["rules"], None)
+    change(run, Options(judges=("rules",)))
     judge(run)
     assert verdict_of(run).reason == "rules: not English, which is all that the rules read"
 
@@ -226,7 +228,7 @@ def test_safety_and_patterns_are_judged_side_by_side(new_run: Callable[..., RunF
     with scripted(both) as own:
         shield = {"kind": "safety", "form": "reasoningshield", "teacher": "own"}
         run = run_of(new_run, own.url, [response()], f"judges.shield={json.dumps(shield)}")
-        choose_judges(run, ["own", "shield"], None)
+        change(run, Options(judges=("own", "shield")))
         done = judge(run)
     verdict = verdict_of(run)
     assert (verdict.judge, verdict.strong_vacillation, verdict.safety) == ("own+shield", True, "unsafe")
@@ -289,6 +291,6 @@ def test_the_most_severe_class_that_enough_judges_reach_is_voted() -> None:
 
 def test_an_unknown_judge_is_told_with_the_choices(judged: RunFolder) -> None:
     with pytest.raises(UserError, match=r"Unknown judge 'o33'\. Did you mean 'o3'\?"):
-        choose_judges(judged, ["o33"], None)
+        change(judged, Options(judges=("o33",)))
     with pytest.raises(UserError, match="majority"):
-        choose_judges(judged, [], "most")
+        change(judged, Options(also={"judging.vote": "most"}))

@@ -11,15 +11,18 @@ from pipelines.options import Options, configured
 from pipelines.runs import RunFolder
 
 
-def test_defaults_use_the_rehearsal_teacher_for_all_six_variants() -> None:
-    config = configured(Options())
+def test_the_rehearsal_teacher_answers_all_six_variants_where_it_is_named_and_only_there() -> None:
+    config = configured(Options(teacher="rehearsal"))
     assert config.variants == ("default", "realsafe", "improved", "short", "template", "nocot")
-    assert all(teacher.embedded for teacher in config.teachers.values())
+    assert set(config.teachers) == {"rehearsal", "rehearsal-general"}
+    with pytest.raises(UserError, match=r"No teacher is named\..*--teacher rehearsal"):
+        configured(Options())
+    assert configured(Options(variants=("nocot",), sets=("benign_variant=nocot",))).teachers == {}
 
 
 def test_flags_win_over_the_file_and_set_wins_over_flags(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
-    file.write_text("seed: 1\nprompts: {harmful: 5, benign: 6}\n")
+    file.write_text("seed: 1\nprompts: {harmful: 5, benign: 6}\nroles: {reasoning: openai}\n")
     config = configured(Options(config=file, harmful=7, sets=("prompts.bare_share=0.25", "seed=3")))
     assert (config.seed, config.prompts.harmful, config.prompts.benign, config.prompts.bare_share) == (3, 7, 6, 0.25)
 
@@ -31,7 +34,14 @@ def test_one_named_teacher_answers_every_variant_unless_a_general_one_is_given()
 
 def test_an_endpoint_from_flags_is_a_teacher() -> None:
     config = configured(Options(base_url="http://127.0.0.1:9/v1", model="m"))
-    assert config.teachers["flags"].model == "m"
+    assert config.teachers["m"].model == "m"
+    named = configured(Options(base_url="http://127.0.0.1:9/v1", model="lab/My R1:8b", name="mine"))
+    assert named.roles.reasoning == named.roles.general == "mine"
+    assert set(configured(Options(base_url="http://127.0.0.1:9/v1", model="lab/My R1:8b")).teachers) == {"My-R1-8b"}
+    # The judge `openai` must not become this endpoint.
+    assert set(configured(Options(base_url="http://127.0.0.1:9/v1", model="lab/openai")).teachers) == {
+        "openai-endpoint"
+    }
 
 
 @pytest.mark.parametrize(
@@ -39,10 +49,10 @@ def test_an_endpoint_from_flags_is_a_teacher() -> None:
     [
         (Options(teacher="depseek"), "Unknown teacher 'depseek'. Did you mean 'deepseek'?"),
         (Options(variants=("shrot",)), "Unknown variant 'shrot'. Did you mean 'short'?"),
-        (Options(sets=("prompts.harmfull=3",)), "Unknown key in the options 'harmfull'. Did you mean 'harmful'?"),
+        (Options(sets=("prompts.harmfull=3",)), "Unknown key of prompts in --set 'harmfull'. Did you mean 'harmful'?"),
         (Options(sets=("seed",)), "--set takes key=value"),
         (Options(sets=("seed.x=1",), seed=4), "'seed.x' cannot be set"),
-        (Options(sets=("prompts.bare_share=2",)), "less than or equal to 1"),
+        (Options(teacher="rehearsal", sets=("prompts.bare_share=2",)), "less than or equal to 1"),
         (Options(model="m"), "--base-url and --model go together"),
         (Options(config=Path("nowhere.yaml")), "There is no file nowhere.yaml"),
     ],
@@ -90,7 +100,7 @@ def test_run_yaml_reads_back_as_it_was(tmp_path: Path) -> None:
 
 def test_an_instruction_file_replaces_a_variants_wording(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("Be careful. {{ query }}")
-    config = configured(Options(instructions=(f"improved={tmp_path / 'mine.txt'}",)))
+    config = configured(Options(teacher="openai", instructions=(f"improved={tmp_path / 'mine.txt'}",)))
     assert config.variant("improved").messages("Q?")[0]["content"] == "Be careful. Q?"
     assert config.variant("realsafe").messages("Q?")[0]["content"].startswith("While you think")
 
@@ -107,5 +117,5 @@ def test_an_instruction_file_replaces_a_variants_wording(tmp_path: Path) -> None
 def test_an_instruction_that_cannot_work_is_refused(tmp_path: Path, name: str, text: str, told: str) -> None:
     (tmp_path / "mine.txt").write_text(text)
     with pytest.raises(UserError) as caught:
-        configured(Options(instructions=(f"{name}={tmp_path / 'mine.txt'}",)))
+        configured(Options(teacher="openai", instructions=(f"{name}={tmp_path / 'mine.txt'}",)))
     assert told in str(caught.value)

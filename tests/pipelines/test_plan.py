@@ -14,13 +14,13 @@ PROMPTS = [
 
 
 def test_harmful_prompts_go_through_all_variants_and_benign_ones_through_one() -> None:
-    asks = list(plan(configured(Options()), PROMPTS))
+    asks = list(plan(configured(Options(teacher="rehearsal")), PROMPTS))
     assert Counter(ask.prompt_id for ask in asks) == {"p1": 6, "p2": 1}
     assert [ask.variant for ask in asks if ask.prompt_id == "p2"] == ["default"]
 
 
 def test_samples_multiply_every_variant_that_asks() -> None:
-    asks = list(plan(configured(Options(sets=("samples=3",))), PROMPTS))
+    asks = list(plan(configured(Options(teacher="rehearsal", sets=("samples=3",))), PROMPTS))
     assert Counter(ask.variant for ask in asks) == {
         "default": 6, "realsafe": 3, "improved": 3, "short": 3, "template": 3, "nocot": 1
     }  # fmt: skip
@@ -39,15 +39,15 @@ def test_another_text_model_or_temperature_is_another_request() -> None:
     base = configured(Options(base_url="http://127.0.0.1:1/v1", model="m"))
     keys = {ask.key for ask in plan(base, PROMPTS) if ask.key}
     edited = [replace(prompt, text=prompt.text + "!") for prompt in PROMPTS]
-    teacher = base.teachers["flags"]
+    teacher = base.teachers["m"]
     warmer = teacher.model_copy(update={"sampling": teacher.sampling.model_copy(update={"temperature": 1.0})})
     assert not keys & {ask.key for ask in plan(base, edited)}
     assert not keys & {ask.key for ask in plan(configured(Options(base_url="http://x/v1", model="n")), PROMPTS)}
-    assert not keys & {ask.key for ask in plan(base.model_copy(update={"teachers": {"flags": warmer}}), PROMPTS)}
+    assert not keys & {ask.key for ask in plan(base.model_copy(update={"teachers": {"m": warmer}}), PROMPTS)}
 
 
 def test_a_plan_for_one_teacher_is_that_part_of_the_whole() -> None:
-    config = configured(Options())
+    config = configured(Options(teacher="rehearsal"))
     whole = list(plan(config, PROMPTS))
     parts = [ask for name in (*config.teachers, None) for ask in plan(config, PROMPTS, teacher=name)]
     assert sorted(ask.response_id for ask in parts) == sorted(ask.response_id for ask in whole)

@@ -13,6 +13,7 @@ from urllib.request import urlopen
 import pytest
 
 from curation.checks import check
+from pipelines.changes import change
 from pipelines.config import load_config
 from pipelines.errors import Incomplete, UserError
 from pipelines.generate import generate
@@ -20,10 +21,11 @@ from pipelines.judge import judge
 from pipelines.judges.panel import Row
 from pipelines.ledger import Ledger
 from pipelines.limits import Caps
+from pipelines.options import Options
 from pipelines.records import LABELS, Prompt, Repair, Response, Verdict, from_table, to_table
 from pipelines.rehearsal.faults import RehearsalSettings
 from pipelines.rehearsal.server import rehearsing
-from pipelines.repair import change_repair, repair
+from pipelines.repair import repair
 from pipelines.repairs import CLOSING, EDIT_OPENING, OPENING
 from pipelines.repairs.requests import repair_messages
 from pipelines.runs import RunFolder
@@ -274,9 +276,9 @@ def test_repair_before_judging_is_told(new_run: Callable[..., RunFolder]) -> Non
 def test_settings_out_of_range_are_told_and_nothing_is_changed(judged: RunFolder) -> None:
     text = (judged.path / "run.yaml").read_bytes()
     with pytest.raises(UserError, match=r"strategy.*'instruct', 'resample', 'edit' or 'escalate'.*'rewrite'"):
-        change_repair(judged, "rewrite", None)
+        change(judged, Options(also={"repair.strategy": "rewrite"}))
     with pytest.raises(UserError, match=r"attempts.*11"):
-        change_repair(judged, None, 11)
+        change(judged, Options(also={"repair.attempts": 11}))
     assert (judged.path / "run.yaml").read_bytes() == text
 
 

@@ -6,19 +6,19 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from rich.console import Console
 
 from pipelines.config import load_config, save_config
 from pipelines.errors import UserError
 from pipelines.generate import generate
 from pipelines.ledger import Ledger
+from pipelines.progress import plain_console
 from pipelines.records import Prompt, from_table, to_table
 from pipelines.runs import RunFolder
 from service.ledgers import export_ledger, ledger_table, prune_ledger
 
 
 def shown(run: RunFolder) -> str:
-    console = Console(width=160, record=True, file=StringIO())
+    console = plain_console(width=160, record=True, file=StringIO())
     console.print(ledger_table(run))
     return console.export_text()
 

@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from pipelines.errors import UserError
+from pipelines.overrides import settings_of
 from pipelines.thinking import join
 from pipelines.variant import load_variants
 from training.mixture import TrainingRow
@@ -193,4 +194,4 @@ def test_an_effective_batch_that_cannot_be_kept_is_told() -> None:
 
 def test_adapters_are_needed_under_four_bits() -> None:
     with pytest.raises(UserError, match="quantize needs lora"):
-        load_recipe("smollm2-135m-cpu", {"quantize": "4bit"})
+        load_recipe("smollm2-135m-cpu", settings_of(["quantize=4bit"]))

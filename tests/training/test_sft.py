@@ -10,6 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pipelines.errors import UserError
+from pipelines.overrides import settings_of
 from pipelines.runs import file_hash
 from training.mixture import draw
 from training.model_folder import merged_anew
@@ -198,7 +199,7 @@ def test_template_without_generation_markers_is_refused(trained: Callable[..., T
 
 @pytest.mark.timeout(300)
 def test_real_student_learns_from_one_step(release: Path, real_student: Path, tmp_path: Path) -> None:
-    recipe = load_recipe("smollm2-135m-cpu", {"mixture": "{improved: 4, benign: 4}", "epochs": "2"})
+    recipe = load_recipe("smollm2-135m-cpu", settings_of(["mixture={improved: 4, benign: 4}", "epochs=2"]))
     result = train(recipe, release, tmp_path / "model", real_student)
     assert result.losses[-1] < result.losses[0]
     assert result.proof.example[0].text.endswith("<|im_start|>assistant\n")

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from pipelines.errors import UserError
+from pipelines.overrides import settings_of
 from training.recipe import load_recipe
 from training.sweep import SWEEPS, Member, load_sweep, members_of, shown
 from training.sweep_run import Outcome, Score, table_of, write_results
@@ -33,16 +34,16 @@ RECIPE = {
 def members(tmp_path: Path) -> Callable[..., list[Member]]:
     """The members of a sweep as written into a file."""
 
-    def made(values: dict[str, Any], overrides: dict[str, str] | None = None) -> list[Member]:
+    def made(values: dict[str, Any], settings: Sequence[str] = ()) -> list[Member]:
         path = tmp_path / "sweep.yaml"
         path.write_text(yaml.safe_dump(values, sort_keys=False))
-        return members_of(load_sweep(str(path)), None, "some/release", None, overrides or {})
+        return members_of(load_sweep(str(path)), None, "some/release", None, settings_of(settings))
 
     return made
 
 
 def test_the_studys_ablations_are_one_sweep() -> None:
-    found = members_of(load_sweep("ablations"), None, "some/release", None, {})
+    found = members_of(load_sweep("ablations"), None, "some/release", None, [])
     in_grid = {
         grid: [one for one in found if grid in one.grids] for grid in ("learning-rate", "rows", "benign", "variants")
     }
@@ -60,14 +61,14 @@ def test_the_studys_ablations_are_one_sweep() -> None:
 
 @pytest.mark.parametrize("path", sorted(SWEEPS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_members_of_bundled_sweeps_have_folders_of_their_own(path: Path) -> None:
-    names = [one.name for one in members_of(load_sweep(path.stem), None, "some/release", None, {})]
+    names = [one.name for one in members_of(load_sweep(path.stem), None, "some/release", None, [])]
     assert len(set(names)) == len(names)
     assert all("/" not in name and not name.startswith(".") for name in names)
 
 
 def test_a_grid_is_every_combination(members: Callable[..., list[Member]]) -> None:
     grids = {"both": {"learning_rate": [1e-5, 1e-4], "epochs": [1, 2]}}
-    found = members({"recipe": "smollm2-135m-cpu", "set": {"seed": 3}, "grids": grids}, {"batch_size": "2"})
+    found = members({"recipe": "smollm2-135m-cpu", "set": {"seed": 3}, "grids": grids}, ["batch_size=2"])
     assert [(one.recipe.learning_rate, one.recipe.epochs) for one in found] == [
         (1e-5, 1),
         (1e-5, 2),

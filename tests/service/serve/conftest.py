@@ -20,6 +20,7 @@ SMALL = {
     "prompts": {"harmful": 5, "benign": 2, "bare_share": 0.6},
     "variants": ["default", "short", "nocot"],
     "seed": 3,
+    "roles": {"reasoning": "rehearsal"},
 }
 RESPONSES = 5 * 3 + 2
 _PATIENCE_S = 120

@@ -121,6 +121,7 @@ def test_bad_requests_have_the_command_lines_words(service: Service, tmp_path: P
 @pytest.mark.parametrize(
     ("config", "told"),
     [
+        ({}, "Who answers? No teacher is named."),
         ({"prompts": {"source": "/etc/passwd"}}, "Unknown prompt set '/etc/passwd'. Choose from: bundled"),
         ({"prompts": {"source": "../small"}}, "Unknown prompt set '../small'"),
         ({"roles": {"reasoning": "http://127.0.0.1:9/v1"}}, "Unknown teacher 'http://127.0.0.1:9/v1'"),
@@ -136,7 +137,9 @@ def test_no_path_address_or_template_of_a_request_is_taken(service: Service, con
 
 
 def test_estimate_counts_requests_and_goes_by_earlier_answers(service: Service) -> None:
-    known = service.post("/estimate", {"prompts": {"harmful": 10, "benign": 5}, "variants": ["short", "nocot"]}, "read")
+    roles = {"roles": {"reasoning": "rehearsal"}}
+    wished = {"prompts": {"harmful": 10, "benign": 5}, "variants": ["short", "nocot"], **roles}
+    known = service.post("/estimate", wished, "read")
     assert known.json()["requests"] == 15
     answers = pq.read_table(service.runs / "small" / "responses.parquet").to_pylist()
     mean = {
@@ -149,7 +152,8 @@ def test_estimate_counts_requests_and_goes_by_earlier_answers(service: Service) 
     }
     wanted = 10 * sum(mean["short"]) / len(mean["short"]) + 5 * sum(mean["default"]) / len(mean["default"])
     assert known.json()["tokens"] == pytest.approx(wanted)
-    unknown = service.post("/estimate", {"variants": ["template"], "prompts": {"harmful": 10, "benign": 0}}, "read")
+    fresh = {"variants": ["template"], "prompts": {"harmful": 10, "benign": 0}, **roles}
+    unknown = service.post("/estimate", fresh, "read")
     assert (unknown.json()["requests"], unknown.json()["tokens"]) == (10, None)
     assert "not known" in unknown.json()["told"]
 

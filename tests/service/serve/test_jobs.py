@@ -77,7 +77,12 @@ def test_killed_services_and_jobs_ask_nothing_twice(tmp_path: Path) -> None:
 
 
 def test_cancelling_stops_a_job_and_resuming_finishes_it(service: Service) -> None:
-    config = {"prompts": {"harmful": 12, "benign": 0}, "variants": ["short"], "repair": {"attempts": 0}}
+    config = {
+        "prompts": {"harmful": 12, "benign": 0},
+        "variants": ["short"],
+        "repair": {"attempts": 0},
+        "roles": {"reasoning": "rehearsal"},
+    }
     assert service.post("/runs", {"name": "stopped", "config": config}).status_code == 202
     assert service.post("/runs/stopped/resume").status_code == 409
     assert service.post("/runs/stopped/cancel").status_code == 202

@@ -68,6 +68,7 @@ def test_a_run_goes_from_the_form_to_its_download(opened: Open, service: Service
     page = opened()
     page.get_by_role("link", name="New run").first.click()
     page.get_by_label("Name").fill("formed")
+    page.get_by_label("Reasoning teacher").select_option("rehearsal")
     page.get_by_label("Harmful prompts").fill("3")
     page.get_by_label("Benign prompts").fill("1")
     page.get_by_label("Further attempts").fill("0")
@@ -186,10 +187,12 @@ def test_without_a_script_the_form_tells_what_does_not_fit(opened: Open, service
     page = opened("run", java_script_enabled=False)
     page.goto(f"{service.url}/ui/new")
     page.get_by_label("Name").fill("small")
+    page.get_by_label("Reasoning teacher").select_option("rehearsal")
     page.get_by_label("Harmful prompts").fill("7")
     page.get_by_role("button", name="Start the run").click()
     assert "There is a run 'small'" in page.get_by_role("alert").inner_text()
     assert page.get_by_label("Harmful prompts").input_value() == "7"
+    assert page.get_by_label("Reasoning teacher").input_value() == "rehearsal"
 
 
 def test_a_reader_is_offered_nothing_that_changes_a_run(opened: Open, service: Service) -> None:
