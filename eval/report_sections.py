@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from string import ascii_lowercase
 
+from eval.protocols import EXCLUDE
 from eval.report_examples import examples_of
 from eval.report_figures import COLUMNS, Figure, Report, Row, Section, Setup, Source
 from eval.report_pairs import across
@@ -170,7 +171,8 @@ def _row(parts: Sequence[_Part], model: str, marks: Mapping[tuple[str, str], str
 def _way(run: TaskRun) -> dict[str, str]:
     """What decides whether two figures of a task may be compared, each as a word."""
     words = {"the questions": run.data.sha256, "their number": str(run.data.questions), "measure": run.measure.name}
-    words |= {f"setting {name}": str(value) for name, value in run.settings.items()}
+    # Which prompts were left out as trained on shows in the number of questions.
+    words |= {f"setting {name}": str(value) for name, value in run.settings.items() if name != EXCLUDE}
     words |= run.roles
     return words | {f"prompt {name}": digest for name, digest in run.prompts.items()}
 

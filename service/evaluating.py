@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipelines.errors import Interrupted, UserError, unknown
-from service.door import BaseUrl, KeyVariable, ModelName, Settings, TeacherFile, out, say
+from service.door import BaseUrl, KeyVariable, ModelName, Settings, TeacherFile, note, out, say
 
 if TYPE_CHECKING:
     from eval.planning import Wanted
@@ -97,7 +97,7 @@ def evaluate(
         limit=limit,
         score=_mode(score),
         data=dict(_file(text) for text in data or ()),
-        trained=_trained(release, place.run),
+        trained=_trained(release, place),
     )
     if guard is None:
         _require_guard(wanted)
@@ -188,12 +188,22 @@ def _file(text: str) -> tuple[str, Path]:
     return task, Path(file)
 
 
-def _trained(release: str | None, run: "RunFolder | None") -> frozenset[str]:
-    """What the student was trained on: the release that is named, or the run's own."""
-    from eval.trained import trained_prompts
+def _trained(release: str | None, place: "Place") -> frozenset[str] | None:
+    """Prompts that the student was trained on: of the release that is named, or that its folder names.
+
+    None where nothing tells: nothing can then be left out as trained on.
+    """
+    from eval.trained import release_of_student, trained_prompts
     from service.releases import release_folder
 
     if release is not None:
         return trained_prompts(release_folder(release))
-    own = None if run is None else run.path / "release"
-    return trained_prompts(own) if own is not None and own.exists() else frozenset()
+    for folder in place.cards:
+        found = release_of_student(folder, [Settings.runs])
+        if found is not None:
+            note(f"trained on: {found}, whose prompts are left out where the protocol says so")
+            return trained_prompts(found)
+        note(
+            f"{folder}: the release that it was trained on is nowhere under {Settings.runs}/, or holds other files now"
+        )
+    return None

@@ -61,11 +61,18 @@ def test_bundled_samples_are_short_and_a_file_is_asked_as_in_the_paper(tmp_path:
 
 
 def test_trained_prompts_are_those_of_every_table(tmp_path: Path) -> None:
+    columns = {"improved": "query", "benign": "prompt"}
     for config, prompts in (("improved", [" Bake bread. ", "Fix a bike."]), ("benign", ["Bake bread."])):
         folder = tmp_path / "data" / config
         folder.mkdir(parents=True)
-        pq.write_table(pa.table({"id": ["x"] * len(prompts), "prompt": prompts}), folder / "train-0.parquet")
+        pq.write_table(pa.table({"id": ["x"] * len(prompts), columns[config]: prompts}), folder / "train-0.parquet")
     assert trained_prompts(tmp_path) == {prompt_sha256("Bake bread."), prompt_sha256("Fix a bike.")}
+    turns = [[{"role": "user", "content": "Sew."}, {"role": "assistant", "content": "How?"}]]
+    pq.write_table(pa.table({"messages": turns}), tmp_path / "data" / "benign" / "train-0.parquet")
+    assert prompt_sha256("Sew.") in trained_prompts(tmp_path)
+    pq.write_table(pa.table({"id": ["x"]}), tmp_path / "data" / "benign" / "train-0.parquet")
+    with pytest.raises(UserError, match=r"has none of the columns query, prompt, text, messages"):
+        trained_prompts(tmp_path)
     (tmp_path / "data" / "benign" / "train-0.parquet").write_bytes(b"PAR1 torn")
     with pytest.raises(UserError, match=r"benign/train-0.parquet cannot be read"):
         trained_prompts(tmp_path)
