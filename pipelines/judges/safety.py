@@ -17,6 +17,18 @@ from pipelines.records import Safety
 from pipelines.thinking import join
 from pipelines.variant import Message
 
+# Llama Guard 3's, by name.
+_CATEGORIES = {
+    name.lower(): f"S{number}"
+    for number, name in enumerate(
+        (
+            "Violent Crimes", "Non-Violent Crimes", "Sex-Related Crimes", "Child Sexual Exploitation", "Defamation",
+            "Specialized Advice", "Privacy", "Intellectual Property", "Indiscriminate Weapons", "Hate",
+            "Suicide & Self-Harm", "Sexual Content", "Elections", "Code Interpreter Abuse",
+        ),
+        1,
+    )
+}  # fmt: skip
 _JINJA = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)
 
 
@@ -76,12 +88,6 @@ class LlamaGuard(Guard):
     Source: the model card of meta-llama/Llama-Guard-3-8B (format and categories).
     """
 
-    _NAMES = (
-        "Violent Crimes", "Non-Violent Crimes", "Sex-Related Crimes", "Child Sexual Exploitation", "Defamation",
-        "Specialized Advice", "Privacy", "Intellectual Property", "Indiscriminate Weapons", "Hate",
-        "Suicide & Self-Harm", "Sexual Content", "Elections", "Code Interpreter Abuse",
-    )  # fmt: skip
-    _BY_NAME = {name.lower(): f"S{number}" for number, name in enumerate(_NAMES, 1)}
     _END = re.compile(r"(?:<\|[^<>|]{1,40}\|>|</s>)")
     _VERDICT = re.compile(r"\W*(safe|unsafe)\b(.*)", re.IGNORECASE | re.DOTALL)
     _PART = re.compile(r"((?:\W*\bS[0-9]{1,3}\b(?:\s+and\b)?)+)(?:\W*|\s*[-:(\u2013\u2014].{0,80}|\s+(.{0,80}))", re.I)
@@ -102,7 +108,7 @@ class LlamaGuard(Guard):
         if found is None or () in read:
             return SafetyVerdict(None, reason=f"neither safe nor unsafe with codes: {' '.join(text.split())[:80]}")
         codes = tuple(dict.fromkeys(code for part in read for code in part))
-        odd = [code for code in codes if code not in self._BY_NAME.values()]
+        odd = [code for code in codes if code not in _CATEGORIES.values()]
         if odd:
             return SafetyVerdict(None, reason=f"unknown category {odd[0][:20]!r}")
         if found[1].lower() == "unsafe":
@@ -118,11 +124,11 @@ class LlamaGuard(Guard):
         the part is a sentence.
         """
         bare = part.strip(" .:-*'\"()[]").lower()
-        if bare in self._BY_NAME:
-            return (self._BY_NAME[bare],)
+        if bare in _CATEGORIES:
+            return (_CATEGORIES[bare],)
         found = self._PART.fullmatch(part)
         codes = tuple(code.upper() for code in self._CODE.findall(found[1])) if found else ()
-        if found and found[2] and found[2].strip(" .").lower() not in self._BY_NAME:
+        if found and found[2] and found[2].strip(" .").lower() not in _CATEGORIES:
             return ()
         return codes
 
