@@ -27,6 +27,7 @@ from pipelines.errors import UserError
 from pipelines.runs import atomic_folder
 from training.blend import blended
 from training.checkpoints import Workplace, check_disk, fingerprint_of, is_main, processes, workplace_of
+from training.decoding import ReplyDecoder
 from training.lengths import Fitting, fitting
 from training.mixture import TrainingRow
 from training.model_folder import describe, save_model, whole_state
@@ -76,10 +77,11 @@ class TrainResult:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What is proven and planned of a training that has not begun."""
+    """What is proven and planned of a training that has not begun; `decoding`: how its reasoning is marked."""
 
     plan: Plan
     proof: SupervisionProof
+    decoding: str
 
 
 def check(recipe: Recipe, dataset: Path, student: str | Path | None = None) -> Checked:
@@ -91,7 +93,7 @@ def check(recipe: Recipe, dataset: Path, student: str | Path | None = None) -> C
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     with quiet(), tempfile.TemporaryDirectory(prefix="saferthoughts-train-") as work:
         ready = _ready(_draw(recipe, dataset, student, Path(work)), Path(work))
-        return Checked(ready.plan, ready.proof)
+        return Checked(ready.plan, ready.proof, ReplyDecoder(ready.drawn.serving).described())
 
 
 def train(
