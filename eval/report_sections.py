@@ -10,8 +10,8 @@ from string import ascii_lowercase
 from eval.protocols import EXCLUDE
 from eval.report_examples import examples_of
 from eval.report_figures import COLUMNS, Figure, Report, Row, Section, Setup, Source
-from eval.report_pairs import across
-from eval.results import Answer, Measured, Results, TaskRun
+from eval.report_pairs import across, made_anew
+from eval.results import Answer, Comparison, Measured, Results, TaskRun
 from eval.sources import BUNDLED
 from eval.study import METHODS, difference, study, study_row
 from pipelines.errors import UserError
@@ -92,8 +92,7 @@ def _section(protocol: str, score: str, sources: Sequence[Source]) -> Section:
                 answers[row_of[source.name, answer.model].name].append(answer)
         for one in source.results.comparisons:
             if (source.name, one.task) in runs:
-                first, second = (row_of[source.name, label].name for label in (one.first, one.second))
-                comparisons.append(replace(one, first=first, second=second))
+                comparisons.append(_renamed(_compared(one, source.results), source.name, row_of))
     return Section(
         protocol,
         score,
@@ -102,6 +101,18 @@ def _section(protocol: str, score: str, sources: Sequence[Source]) -> Section:
         (*comparisons, *across(rows, answers, comparisons)),
         examples_of(answers),
     )
+
+
+def _compared(one: Comparison, results: Results) -> Comparison:
+    pair = (one.first, one.second)
+    rates = [rate for rate in results.rates if (rate.task, rate.group) == (one.task, one.group) and rate.model in pair]
+    answers = {model: [answer for answer in results.answers if answer.model == model] for model in pair}
+    return made_anew(one, rates, answers)
+
+
+def _renamed(one: Comparison, source: str, row_of: Mapping[tuple[str, str], Row]) -> Comparison:
+    first, second = (row_of[source, label].name for label in (one.first, one.second))
+    return replace(one, first=first, second=second)
 
 
 def _grouped(sources: Sequence[Source], runs: Mapping[tuple[str, str], TaskRun]) -> list[list[_Part]]:
