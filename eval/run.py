@@ -30,6 +30,7 @@ from eval.results import FORMAT, NAME, Answer, Measured, Results, TaskRun, write
 from eval.session import ask, inspecting
 from eval.students import CONNECTIONS, StudentAPI
 from eval.tally import ALL, comparisons, rates
+from pipelines.command_line import typed_command
 from pipelines.errors import Incomplete, UserError
 from pipelines.progress import Meter, console, meter
 
@@ -111,7 +112,7 @@ def require_complete(results: Results, output: Path) -> None:
     why = f" Most often: {errors[0][0].rstrip('.')}." if errors else ""
     raise Incomplete(
         f"Not everything was answered ({'; '.join(lacking)}), and the intervals are wider for it.{why} What there is "
-        f"is in {output / NAME}. Run the same command again: it asks only for what is missing."
+        f"is in {output / NAME}. Go on, asking only for what is missing, with: {typed_command()}"
     )
 
 

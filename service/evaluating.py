@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipelines.command_line import typed_command
 from pipelines.errors import Interrupted, UserError, unknown
 from service.door import BaseUrl, KeyVariable, ModelName, Settings, TeacherFile, note, out, say
 
@@ -142,7 +143,7 @@ def measure(place: "Place", wanted: "Wanted") -> None:
         results = run_evaluation(place.targets, wanted, place.output)
     except KeyboardInterrupt:
         kept = f"what was answered is in {place.output / 'logs'}"
-        raise Interrupted(f"Interrupted; {kept}. Run the same command again: it asks only for the rest.") from None
+        raise Interrupted(f"Interrupted; {kept}. Go on with: {typed_command()}") from None
     for folder in place.cards:
         write_model_card(folder, results_markdown(results))
     if place.run is not None:
@@ -169,9 +170,12 @@ def rescore(
     if guard is None and judge is None:
         raise UserError("With whom? Give --guard NAME, such as llama-guard-3 or rules, or --judge NAME.")
     by = [name for name, given in (("guard", guard), ("judge", judge)) if given is not None]
-    done = score_again(stored, roles(guard, judge, None, teachers), _mode(score), by)
+    try:
+        done = score_again(stored, roles(guard, judge, None, teachers), _mode(score), by)
+    except KeyboardInterrupt:
+        raise Interrupted(f"Stopped; the scores so far are kept. Go on with: {typed_command()}") from None
     out.print(results_table(done.results))
-    say(f"written to {done.folder}; the earlier scores are as they were")
+    say(f"written to {done.folder}; what others scored is as it was")
 
 
 def _mode(score: str) -> "ScoreMode":
