@@ -191,7 +191,10 @@ def read_results(path: Path) -> Results:
     except ValidationError as error:
         wrong = error.errors()[0]
         where = ".".join(map(str, wrong["loc"])) or "the file"
-        raise UserError(f"'{file}' does not hold results ({where}: {wrong['msg']}). Evaluate again.") from error
+        raise UserError(
+            f"'{file}' does not hold results ({where}: {wrong['msg']}). The eval command that wrote it makes "
+            "it again from its logs, and asks nobody for what is in them."
+        ) from error
     if results.format != FORMAT:
         raise UserError(f"'{file}' has the format {results.format}, this version reads {FORMAT}. Evaluate again.")
     return results
