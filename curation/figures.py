@@ -7,6 +7,7 @@ eval/results.json; writes nothing. What a run has not got yet is null or empty h
 import json
 import math
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -15,6 +16,7 @@ from curation.review.gate import agreement_of
 from curation.survivorship import survivorship
 from curation.views import open_views
 from pipelines.config import load_config
+from pipelines.errors import UserError
 from pipelines.judges.scoring import read_scores
 from pipelines.records import PATTERNS
 from pipelines.runs import RunFolder
@@ -73,7 +75,7 @@ def figures_of(run: RunFolder) -> dict[str, Any]:
             "survivorship": _survivorship(run) if checked else None,
             "people": agreement_of(run),
             "selection": stages.get("select") and stages["select"]["draws"],
-            "student": _student(json.loads(results.read_text(encoding="utf-8"))) if results.exists() else None,
+            "student": _evaluated(results, run.name) if results.exists() else None,
         }
     return dict(known(figures))
 
@@ -247,6 +249,21 @@ def _survivorship(run: RunFolder) -> dict[str, Any]:
         "biases": [asdict(item) for item in found.biases],
         "dependences": [asdict(item) for item in found.dependences],
     }
+
+
+def _evaluated(path: Path, run: str) -> dict[str, Any]:
+    """The run's evaluation.
+
+    Raises:
+        UserError: its file is torn.
+    """
+    try:
+        return _student(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        raise UserError(
+            f"'{path}' does not hold results ({type(error).__name__}: {str(error)[:99]}). Make it again from the logs, "
+            f"asking nobody for what is in them: saferthoughts eval {run}"
+        ) from error
 
 
 def _student(results: dict[str, Any]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from pipelines.errors import UserError, unknown
 from pipelines.progress import console
 from pipelines.teachers import api_key
 from pipelines.thinking import OPEN, ReasoningStyle
+from training.decoding import ReplyDecoder
 from training.student import check_checkpoint, weights_hash
 
 # The forms that `eval/guards.py` knows, by a judge's form in judges.yaml.
@@ -185,8 +186,7 @@ def open_target(target: Target, servers: Servers, stack: ExitStack) -> Model:
         return _endpoint(target.name or target.label, target.teacher, servers.url)
     assert target.path is not None
     if has_gpu():
-        style: ReasoningStyle = "missing_opener" if _prefills_opener(target.path) else "auto"
-        served = Teacher(model=target.label, serve=Serve(model=str(target.path)), reasoning_style=style, in_flight=128)
+        served = _served(target.label, target.path)
         # Its server ends with it: the next checkpoint needs the GPU.
         return _endpoint(target.label, served, Servers(servers.folder, stack).url)
     model = get_model(
@@ -246,11 +246,15 @@ def has_gpu() -> bool:
     return bool(torch.cuda.is_available())
 
 
-def _prefills_opener(path: Path) -> bool:
-    """Whether the chat template's generation prompt opens the thought, so that completions begin inside it."""
+def _served(label: str, path: Path) -> Teacher:
+    """A checkpoint as vLLM serves it: as its chat template and its tokenizer have reasoning."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
     chat = [{"role": "user", "content": "Hello."}]
     prompt = str(tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False))
-    return prompt.rstrip().endswith(OPEN)
+    # Where the prompt opens the thought, completions begin inside it.
+    style: ReasoningStyle = "missing_opener" if prompt.rstrip().endswith(OPEN) else "auto"
+    # vLLM drops special tokens, tags of reasoning among them, unless it is told not to.
+    extra = {"skip_special_tokens": False} if ReplyDecoder(tokenizer).marks else {}
+    return Teacher(model=label, serve=Serve(model=str(path)), reasoning_style=style, in_flight=128, extra_body=extra)

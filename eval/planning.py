@@ -16,10 +16,11 @@ from inspect_ai.dataset import Sample
 from eval.answers import Expected, expected_of
 from eval.entry import Asked, Built, Entry
 from eval.models import Role, Roles
-from eval.protocols import PAPER, SHORT, Settings, settings
+from eval.protocols import EXCLUDE, PAPER, SHORT, Settings, settings
 from eval.results import ScoreMode
 from eval.suites import QUICK, chosen_tasks, decides, ready
 from pipelines.errors import UserError, unknown
+from pipelines.progress import console
 
 # Each role is given by the option of its name.
 _EXAMPLES = {"guard": "llama-guard-3", "judge": "openai", "attacker": "vllm"}
@@ -36,6 +37,7 @@ class Wanted:
         overrides: Settings by task, laid over the protocol's.
         roles: Who judges and attacks.
         data: Local files by task.
+        trained: sha256 of the prompts that the student was trained on; None where nobody knows.
     """
 
     suite: str = QUICK
@@ -46,7 +48,7 @@ class Wanted:
     limit: int | None = None
     score: ScoreMode = "full"
     data: Mapping[str, Path] = field(default_factory=dict)
-    trained: frozenset[str] = frozenset()
+    trained: frozenset[str] | None = None
 
     def bundled(self, task: str) -> bool:
         """Whether a task's small bundled sample is asked."""
@@ -101,14 +103,14 @@ def _planned(name: str, entry: Entry, wanted: Wanted) -> Planned:
     bundled = wanted.bundled(name)
     protocol = wanted.protocol or (SHORT if bundled else PAPER)
     asked = Asked(
-        settings=settings(protocol, name, wanted.overrides),
+        settings=_settings(protocol, name, wanted),
         data=wanted.data.get(name),
         bundled=bundled,
         limit=wanted.limit,
         score=wanted.score,
         guard=wanted.roles.form,
         judged=wanted.roles.judge is not None,
-        trained=wanted.trained,
+        trained=wanted.trained or frozenset(),
     )
     given = wanted.roles.given()
     needed = entry.roles(asked)
@@ -140,6 +142,23 @@ def _planned(name: str, entry: Entry, wanted: Wanted) -> Planned:
     if not expected:
         raise UserError(f"Task '{name}' has no question left to ask. Raise --limit, or give other --data.")
     return Planned(entry, asked, built, roles, expected, facts, fingerprint)
+
+
+def _settings(protocol: str, name: str, wanted: Wanted) -> Settings:
+    """The task's settings. They do not claim to leave out trained prompts where nobody knows which those are.
+
+    Raises:
+        UserError: the user asks for it all the same.
+    """
+    found = settings(protocol, name, wanted.overrides)
+    if wanted.trained is None and found.get(EXCLUDE):
+        unknown_release = "nothing tells which release the model was trained on"
+        if EXCLUDE in wanted.overrides.get(name, {}):
+            raise UserError(f"--set {name}.{EXCLUDE}=true: {unknown_release}. Name it with --release FOLDER.")
+        found[EXCLUDE] = False
+        told = f"{name}: {unknown_release}, so no prompt is left out as trained on; --release FOLDER names one"
+        console.print(told, markup=False, highlight=False, soft_wrap=True)
+    return found
 
 
 def _samples_sha256(samples: Sequence[Sample]) -> str:

@@ -16,6 +16,8 @@ from pipelines.overrides import Setting, key_and_value, override, settings_of
 PROTOCOLS = Path(__file__).with_name("protocols.yaml")
 # The study's paper, and what bundled samples are asked under.
 PAPER, SHORT = "paper", "quick"
+# A setting of tasks: prompts that the student was trained on are left out.
+EXCLUDE = "exclude_trained"
 # The settings that are no whole numbers, with what endpoints accept.
 _REAL = {"temperature": (0.0, 2.0), "top_p": (0.0, 1.0)}
 

@@ -134,6 +134,7 @@ def _environment(autoescape: bool) -> jinja2.Environment:
         report_words.counted,
         report_words.lines,
         report_words.p_value,
+        report_words.left_out,
         report_words.percent,
     )
     environment.filters |= {word.__name__: word for word in words}

@@ -46,7 +46,7 @@ class Figure:
     @property
     def known(self) -> bool:
         """Whether there is a rate: of answers without a single verdict it would be a 0 that nobody measured."""
-        return self.counts.hits + self.counts.misses > 0
+        return self.counts.known
 
 
 @dataclass(frozen=True, slots=True)

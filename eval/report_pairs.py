@@ -7,9 +7,9 @@ models that were not asked the same questions in the same way never are.
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
+from eval.pairs import compared
 from eval.report_figures import Row
-from eval.results import Answer, Comparison
-from pipelines.statistics import detectable, mcnemar_exact, paired
+from eval.results import Answer, Comparison, Rate
 
 
 def across(
@@ -32,16 +32,32 @@ def across(
                 same_way = task in first.figures and first.figures[task].mark == figure.mark
                 if not same_way or (task, frozenset((first.name, second.name))) in done:
                     continue
-                outcomes = [_outcomes(task, answers[row.name]) for row in (first, second)]
-                if outcomes[0].keys() == outcomes[1].keys():
-                    test = mcnemar_exact(paired(*outcomes))
-                    yield Comparison(task, "", first.name, second.name, test, detectable(test.pairs))
+                ids = [{one.id for one in answers[row.name] if one.task == task} for row in (first, second)]
+                if ids[0] == ids[1]:
+                    own = {row.name: _of(task, "", answers[row.name]) for row in (first, second)}
+                    each = _each(first.figures[task].counts)
+                    yield compared(task, "", (first.name, second.name), own, sorted(ids[0]), each)
 
 
-def _outcomes(task: str, answers: Sequence[Answer]) -> dict[str, bool]:
-    """Whether most of a question's answers are hits, by its id; one without a verdict is none."""
-    values: dict[str, list[float]] = defaultdict(list)
-    for one in answers:
-        if one.task == task:
-            values[one.id].append(one.value or 0.0)
-    return {name: sum(found) > len(found) / 2 for name, found in values.items()}
+def made_anew(one: Comparison, rates: Sequence[Rate], answers: Mapping[str, Sequence[Answer]]) -> Comparison:
+    """A comparison as an evaluation stored it; made anew where an older version counted missing verdicts as failures.
+
+    Args:
+        one: The comparison.
+        rates: Of both models on its task and group.
+        answers: By model.
+    """
+    if one.test.left_out is not None or all(rate.complete for rate in rates):
+        return one
+    own = {model: _of(one.task, one.group, answers[model]) for model in (one.first, one.second)}
+    ids = sorted({answer.id for found in own.values() for answer in found})
+    return compared(one.task, one.group, (one.first, one.second), own, ids, _each(rates[0]))
+
+
+def _of(task: str, group: str, answers: Sequence[Answer]) -> list[Answer]:
+    return [one for one in answers if one.task == task and group in ("", one.category)]
+
+
+def _each(rate: Rate) -> int:
+    """How many answers each question was to have."""
+    return max(1, rate.expected // max(1, rate.questions))

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from string import ascii_lowercase
 
+from eval.protocols import EXCLUDE
 from eval.report_examples import examples_of
 from eval.report_figures import COLUMNS, Figure, Report, Row, Section, Setup, Source
-from eval.report_pairs import across
-from eval.results import Answer, Measured, Results, TaskRun
+from eval.report_pairs import across, made_anew
+from eval.results import Answer, Comparison, Measured, Results, TaskRun
 from eval.sources import BUNDLED
 from eval.study import METHODS, difference, study, study_row
 from pipelines.errors import UserError
@@ -91,8 +92,7 @@ def _section(protocol: str, score: str, sources: Sequence[Source]) -> Section:
                 answers[row_of[source.name, answer.model].name].append(answer)
         for one in source.results.comparisons:
             if (source.name, one.task) in runs:
-                first, second = (row_of[source.name, label].name for label in (one.first, one.second))
-                comparisons.append(replace(one, first=first, second=second))
+                comparisons.append(_renamed(_compared(one, source.results), source.name, row_of))
     return Section(
         protocol,
         score,
@@ -101,6 +101,18 @@ def _section(protocol: str, score: str, sources: Sequence[Source]) -> Section:
         (*comparisons, *across(rows, answers, comparisons)),
         examples_of(answers),
     )
+
+
+def _compared(one: Comparison, results: Results) -> Comparison:
+    pair = (one.first, one.second)
+    rates = [rate for rate in results.rates if (rate.task, rate.group) == (one.task, one.group) and rate.model in pair]
+    answers = {model: [answer for answer in results.answers if answer.model == model] for model in pair}
+    return made_anew(one, rates, answers)
+
+
+def _renamed(one: Comparison, source: str, row_of: Mapping[tuple[str, str], Row]) -> Comparison:
+    first, second = (row_of[source, label].name for label in (one.first, one.second))
+    return replace(one, first=first, second=second)
 
 
 def _grouped(sources: Sequence[Source], runs: Mapping[tuple[str, str], TaskRun]) -> list[list[_Part]]:
@@ -170,7 +182,8 @@ def _row(parts: Sequence[_Part], model: str, marks: Mapping[tuple[str, str], str
 def _way(run: TaskRun) -> dict[str, str]:
     """What decides whether two figures of a task may be compared, each as a word."""
     words = {"the questions": run.data.sha256, "their number": str(run.data.questions), "measure": run.measure.name}
-    words |= {f"setting {name}": str(value) for name, value in run.settings.items()}
+    # Which prompts were left out as trained on shows in the number of questions.
+    words |= {f"setting {name}": str(value) for name, value in run.settings.items() if name != EXCLUDE}
     words |= run.roles
     return words | {f"prompt {name}": digest for name, digest in run.prompts.items()}
 

@@ -7,7 +7,7 @@ import math
 
 from eval.report_figures import Figure
 from eval.results import Rate
-from pipelines.statistics import Interval
+from pipelines.statistics import Interval, McNemar
 
 NOT_MEASURED = "-"
 
@@ -56,9 +56,16 @@ def lines(figure: Figure | None) -> list[str]:
     return told
 
 
-def p_value(p: float) -> str:
-    """Two digits of a p value."""
-    return f"{p:.2g}"
+def p_value(test: McNemar) -> str:
+    """The p value of a paired test in two digits; `-` where no pair is complete, with a star where some are not."""
+    if not test.pairs:
+        return NOT_MEASURED
+    return f"{test.p:.2g}{'*' if test.left_out else ''}"
+
+
+def left_out(test: McNemar) -> str:
+    """The pairs that a test leaves out and what they could make of its p value: `21, p 2e-06 to 1`; "" for none."""
+    return f"{test.left_out}, p {test.p_low:.2g} to {test.p_high:.2g}" if test.left_out else ""
 
 
 def percent(value: float | None) -> str:

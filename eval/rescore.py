@@ -1,19 +1,27 @@
-"""Stored answers scored again, by another guard or on another part of the response; nothing is generated.
+"""Stored answers scored again, by another guard or judge or on another part of the response; nothing is generated.
 
-Reads results.json and the logs it names. Writes beside them, never over them:
+Reads results.json and the logs it names. Writes beside them, never over them, nor over what another scored:
 
-    <folder>/rescored-<guard>-<part>/
+    <folder>/rescored-<guard>-<part>/    rescored-judge-<judge>/    rescored-<guard>-<part>-judge-<judge>/
       results.json              of the tasks whose scores can be chosen anew
+      scores.jsonl              every score as it was given: a rescoring that was stopped goes on with the rest
       logs/<label>-<hash>/*.eval
+
+Where two who score have the same name (two guards of one name at two addresses), the second's folder ends with -2.
 
 Run with `saferthoughts rescore FOLDER --guard NAME`, or rescore(folder, roles, "answer").
 """
 
+import hashlib
+import json
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import anyio
 from inspect_ai import score_async
@@ -24,11 +32,13 @@ from inspect_ai.solver import TaskState
 
 from eval.answers import Expected, answers_of
 from eval.entry import Asked
-from eval.models import Roles, Servers, open_roles
+from eval.kept_scores import KeptScores, kept_by, key_of
+from eval.models import Role, Roles, Servers, open_roles
 from eval.results import NAME, Answer, Results, ScoreMode, TaskRun, read_results, write_results
 from eval.session import inspecting
 from eval.suites import GUARDED, JUDGED, decides, entry
 from eval.tally import comparisons, rates
+from pipelines.command_line import typed_command
 from pipelines.errors import Incomplete, UserError
 from pipelines.progress import meter
 
@@ -46,8 +56,9 @@ class Rescored:
 
 @dataclass(slots=True)
 class _Found:
-    """What has come of it so far: answers, those that were due by task, and why some could not be scored."""
+    """What has come of it so far: scores, answers, those that were due by task, and why some could not be scored."""
 
+    kept: KeptScores
     answers: list[Answer] = field(default_factory=list)
     expected: dict[str, list[Expected]] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
@@ -70,13 +81,18 @@ def rescore(stored: Path, roles: Roles, part: ScoreMode, by: Collection[str] = (
     folder = stored if log is None else _above(log)
     before = read_results(folder)
     folder = folder if folder.is_dir() else folder.parent
-    guard = "rules" if roles.guard is None else roles.guard.name
-    output = folder / f"rescored-{_PLAIN.sub('-', guard)}-{part}"
-    found = _Found()
+    chosen = list(_chosen(before, folder, log, by))
+    of_one = f"{chosen[0][0].name}-{chosen[0][1][0]}" if log else ""
+    output, scored_by = _place(folder, roles, part, by, of_one)
     tasks = []
-    with ExitStack() as stack, inspecting(folder / "logs" / ".inspect"):
+    with (
+        ExitStack() as stack,
+        inspecting(folder / "logs" / ".inspect"),
+        KeptScores(output, scored_by) as kept,
+    ):
+        found = _Found(kept)
         servers = Servers(output, stack)
-        for task, labels in _chosen(before, folder, log, by):
+        for task, labels in chosen:
             asked = Asked(settings=task.settings, score=part, guard=roles.form, judged=roles.judge is not None)
             tasks.append(_score_task(task, labels, asked, roles, servers, folder, found))
     named = {label for task in tasks for label in task.logs}
@@ -95,7 +111,7 @@ def rescore(stored: Path, roles: Roles, part: ScoreMode, by: Collection[str] = (
     if found.failures:
         raise Incomplete(
             f"{len(found.failures)} answers could not be scored: {found.failures[0]}. They are unscored in "
-            f"{output / NAME}. Run the same command again to score all of them anew."
+            f"{output / NAME}. Go on with: {typed_command()}"
         )
     return Rescored(results, output)
 
@@ -110,7 +126,7 @@ def _score_task(
     for label in labels:
         log = read_eval_log(str(folder / task.logs[label]))
         with meter(f"rescore {label}, {task.name}", len(log.samples or []), "answers") as shown:
-            again = _patient(one.rescorer(asked), shown.advance, found.failures)
+            again = _patient(one.rescorer(asked), shown.advance, found, partial(key_of, label, _way(task)))
             log = _score(log, again, open_roles(needed, servers))
         place = servers.folder / task.logs[label]
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -149,20 +165,60 @@ def _chosen(
         )
 
 
-def _patient(inner: Scorer, scored: Callable[[], None], failures: list[str]) -> Scorer:
-    """A scorer that counts, and after whose failures the others are scored all the same."""
+def _place(folder: Path, roles: Roles, part: ScoreMode, by: Collection[str], of_one: str) -> tuple[Path, str]:
+    """The folder that is named for who scores, and all that decides their scores; never one in which another scored.
+
+    `of_one` names the task and the model of a single log, whose results are none of the whole.
+    """
+    names: list[str] = []
+    who: dict[str, Any] = {"of": of_one}
+    if "guard" in by:
+        names.append(f"{'rules' if roles.guard is None else roles.guard.name}-{part}")
+        who["guard"] = [part, roles.form, *_identity(roles.guard)]
+    if "judge" in by:
+        names.append(f"judge-{'rules' if roles.judge is None else roles.judge.name}")
+        who["judge"] = _identity(roles.judge)
+    named = _PLAIN.sub("-", "-".join([*names, *([of_one] if of_one else [])]))
+    # Its address may hold a key.
+    scored_by = hashlib.sha256(json.dumps(who).encode()).hexdigest()
+    for number in count(1):
+        output = folder / (f"rescored-{named}" if number == 1 else f"rescored-{named}-{number}")
+        if not output.exists() or kept_by(output) == scored_by:
+            return output, scored_by
+    raise AssertionError("there is always a next number")
+
+
+def _identity(role: Role | None) -> list[str]:
+    if role is None:
+        return []
+    sampling = role.sampling.model_dump_json() if role.sampling else ""
+    return [role.name, role.teacher.model, role.teacher.place, role.form, sampling]
+
+
+def _way(task: TaskRun) -> str:
+    """A task as far as its settings decide a score."""
+    return json.dumps([task.name, task.settings.get("classes")])
+
+
+def _patient(inner: Scorer, scored: Callable[[], None], found: _Found, key: Callable[[TaskState], str]) -> Scorer:
+    """A scorer that counts, keeps each score, and after whose failures the others are scored all the same."""
 
     @scorer(metrics=[mean()], name=_SCORER)
     def patient() -> Scorer:
         async def score(state: TaskState, target: Target) -> Score | None:
-            try:
-                found = await inner(state, target)
-            except Exception as error:  # noqa: BLE001 - whatever an endpoint does, the other answers are there
-                told = " ".join(str(error).split())[:300] or type(error).__name__
-                failures.append(told)
-                found = Score.unscored(reason=f"the guard failed: {told}")
+            given = found.kept.get(key(state))
+            if given is None:
+                try:
+                    given = await inner(state, target)
+                except Exception as error:  # noqa: BLE001 - whatever an endpoint does, the other answers are there
+                    reason = " ".join(str(error).split())[:300] or type(error).__name__
+                    found.failures.append(reason)
+                    given = Score.unscored(reason=f"the guard failed: {reason}")
+                else:
+                    if given is not None:
+                        found.kept.put(key(state), given)
             scored()
-            return found
+            return given
 
         return score
 

@@ -111,13 +111,18 @@ class Rate:
         """Whether every expected answer came and has a verdict."""
         return self.n == self.expected and not self.unscored and not self.errored
 
+    @property
+    def known(self) -> bool:
+        """Whether there is a rate: of answers without a single verdict it would be a 0 that nobody measured."""
+        return self.hits + self.misses > 0
+
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """Two models on the same questions, paired by id. `detectable` is the smallest difference in rates this n can show.
 
-    It is None where not even all of the questions would be enough. An answer without a verdict counts as no hit; of
-    several answers to a question more than half must be hits for the question to be one.
+    It is None where not even all of the questions would be enough. Of several answers to a question more than half must
+    be hits for the question to be one; a question that answers without a verdict leave open is left out of the test.
     """
 
     task: str
@@ -186,7 +191,10 @@ def read_results(path: Path) -> Results:
     except ValidationError as error:
         wrong = error.errors()[0]
         where = ".".join(map(str, wrong["loc"])) or "the file"
-        raise UserError(f"'{file}' does not hold results ({where}: {wrong['msg']}). Evaluate again.") from error
+        raise UserError(
+            f"'{file}' does not hold results ({where}: {wrong['msg']}). The eval command that wrote it makes "
+            "it again from its logs, and asks nobody for what is in them."
+        ) from error
     if results.format != FORMAT:
         raise UserError(f"'{file}' has the format {results.format}, this version reads {FORMAT}. Evaluate again.")
     return results

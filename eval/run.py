@@ -30,6 +30,7 @@ from eval.results import FORMAT, NAME, Answer, Measured, Results, TaskRun, write
 from eval.session import ask, inspecting
 from eval.students import CONNECTIONS, StudentAPI
 from eval.tally import ALL, comparisons, rates
+from pipelines.command_line import typed_command
 from pipelines.errors import Incomplete, UserError
 from pipelines.progress import Meter, console, meter
 
@@ -96,7 +97,8 @@ def require_complete(results: Results, output: Path) -> None:
     """Refuse results that lack answers.
 
     Raises:
-        Incomplete: an answer was never given, or a sample failed; tells how many, why, and how to go on.
+        Incomplete: an answer was never given, a sample failed, or none of a task's answers has a verdict; tells how
+            many, why, and how to go on.
     """
     lacking = []
     for rate in results.rates:
@@ -104,12 +106,30 @@ def require_complete(results: Results, output: Path) -> None:
             given = rate.n - rate.errored
             lacking.append(f"{rate.model}, {rate.task}: {given} of {rate.expected} answers")
     if not lacking:
+        _require_verdicts(results, output)
         return
     errors = Counter(one.error for one in results.answers if one.error).most_common(1)
     why = f" Most often: {errors[0][0].rstrip('.')}." if errors else ""
     raise Incomplete(
         f"Not everything was answered ({'; '.join(lacking)}), and the intervals are wider for it.{why} What there is "
-        f"is in {output / NAME}. Run the same command again: it asks only for what is missing."
+        f"is in {output / NAME}. Go on, asking only for what is missing, with: {typed_command()}"
+    )
+
+
+def _require_verdicts(results: Results, output: Path) -> None:
+    """Refuse a task of a model none of whose answers has a verdict: it has no figure."""
+    blank = [rate for rate in results.rates if rate.group == ALL and not rate.known]
+    if not blank:
+        return
+    where = {(rate.model, rate.task) for rate in blank}
+    reasons = Counter(one.unscored for one in results.answers if (one.model, one.task) in where and one.unscored)
+    often = reasons.most_common(1)
+    why = f" Most often: {often[0][0].rstrip('.')}." if often else ""
+    named = "; ".join(f"{rate.model}, {rate.task}: 0 of {rate.expected}" for rate in blank)
+    raise Incomplete(
+        f"Of some tasks no answer has a verdict, and they have no figure ({named}).{why} The answers are in "
+        f"{output / NAME}. Score them by another guard or judge (saferthoughts rescore {output} --guard NAME) or, "
+        "where they are empty, ask again with more tokens (--set TASK.max_tokens=N)."
     )
 
 

@@ -13,6 +13,7 @@ from asyncio import CancelledError
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import rich
@@ -119,11 +120,41 @@ def ask(
 
 def _set_aside_broken(folder: Path) -> None:
     """Rename a log that was torn, as by a machine that stopped: Inspect would end over it, at every call."""
-    for path in folder.glob("*.eval"):
-        if not zipfile.is_zipfile(path):
-            aside = path.rename(path.with_suffix(".broken"))
-            told = f"{path.name} is torn and now called {aside.name}: its answers are asked for again."
+    for path in sorted(folder.glob("*.eval")):
+        if fault := _fault(path):
+            aside = next(name for name in _names_aside(path) if not name.exists())
+            path.rename(aside)
+            told = f"{path.name} is torn ({fault}) and now called {aside.name}: its answers are asked for again."
             progress.print(told, markup=False, highlight=False, soft_wrap=True)
+
+
+def _names_aside(path: Path) -> Iterator[Path]:
+    yield path.with_suffix(".broken")
+    for number in count(2):
+        yield path.with_suffix(f".broken-{number}")
+
+
+def _fault(path: Path) -> str:
+    """What is wrong with a log, "" if all of it can be read. A good archive may hold broken bytes, or nothing."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if not archive.namelist():
+                return "it holds nothing"
+            if (member := archive.testzip()) is not None:
+                return f"{member} has broken bytes"
+        read_eval_log(path)
+    except OSError as error:
+        # What the system refuses is no fault of the log.
+        if error.errno is not None:
+            raise
+        return _first_line(error)
+    except Exception as error:  # noqa: BLE001 - whatever its bytes do to Inspect's reader
+        return _first_line(error)
+    return ""
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0][:120] or type(error).__name__
 
 
 def _remove_superseded(logs: Sequence[EvalLog], folder: Path) -> None:

@@ -37,6 +37,7 @@ from inspect_ai.tool import ToolChoice, ToolInfo
 from eval.responses import message_of
 from pipelines.errors import UserError
 from pipelines.thinking import OPEN, split
+from training.decoding import ReplyDecoder
 from training.quiet import quiet
 from training.student import check_checkpoint
 
@@ -123,6 +124,7 @@ class Student:
             raise UserError(f"The checkpoint '{path}' cannot be loaded: {reason}. Train or fetch it again.") from error
         if not self._tokenizer.chat_template:
             raise UserError(f"The checkpoint '{path}' has no chat template: it is a base model. Use an instruct model.")
+        self._decoder = ReplyDecoder(self._tokenizer)
         self._model: Any = model.eval()
         ends = self._model.generation_config.eos_token_id
         self._ends = {self._tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
@@ -234,7 +236,7 @@ class Student:
         ended = row.made[-1] in self._ends
         if not ended and len(row.made) < row.limit:
             return False
-        text = self._tokenizer.decode(row.made[:-1] if ended else row.made, skip_special_tokens=True)
+        text = self._decoder.decode(row.made[:-1] if ended else row.made)
         if row.future.set_running_or_notify_cancel():
             stop = "stop" if ended else row.stop_at_limit
             seconds = time.monotonic() - started

@@ -12,8 +12,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from eval.results import Answer, Rate, Results, TaskRun
+from eval.report_words import NOT_MEASURED, p_value
+from eval.results import Answer, Comparison, Rate, Results, TaskRun
 from eval.tally import ALL
+from pipelines.statistics import McNemar
 
 REFUSAL = "refusal"
 _SET_NAMES = {"heldout": "held-out"}
@@ -67,7 +69,7 @@ def _tables(results: Results) -> Iterable[Cells]:
 def _refusals(results: Results, task: TaskRun) -> Cells:
     labels = [model.label for model in results.models]
     rates = {(rate.group, rate.model): rate for rate in results.rates if rate.task == REFUSAL and rate.group != ALL}
-    tests = {(one.group, one.second): one.test.p for one in results.comparisons if one.task == REFUSAL}
+    tests = {(one.group, one.second): one.test for one in results.comparisons if one.task == REFUSAL}
     answers = [one for one in results.answers if one.task == REFUSAL]
     rows = []
     for group in dict.fromkeys(group for group, _ in rates):
@@ -75,11 +77,12 @@ def _refusals(results: Results, task: TaskRun) -> Cells:
         row = [f"{_SET_NAMES.get(name, name)} {kind}"]
         for number, label in enumerate(labels):
             row.append(_refused(rates[group, label], kind))
-            row += [f"{tests[group, label]:.2g}"] if number else []
+            row += [p_value(tests[group, label])] if number else []
         for label in labels:
             mine = [one for one in answers if (one.model, one.category) == (label, group)]
             row.append(f"{_well_formed(mine)}/{rates[group, label].expected}")
         rows.append(row)
+    shown = [(key, test) for key, test in tests.items() if key[0] != ALL]
     head = ["questions", *_heads("refused", labels), *(f"well-formed {label}" for label in labels)]
     greedy = "Greedy" if not task.settings["temperature"] else f"Temperature {task.settings['temperature']:g}"
     return Cells(
@@ -92,6 +95,7 @@ def _refusals(results: Results, task: TaskRun) -> Cells:
             + " "
             + _counted("No answer, unscored", labels, answers, lambda one: bool(one.unscored)),
             *_failures(labels, answers),
+            *(_left_out(test, f"{group}, {labels[0]} and {label}") for (group, label), test in shown if test.left_out),
         ],
     )
 
@@ -99,6 +103,8 @@ def _refusals(results: Results, task: TaskRun) -> Cells:
 def _refused(rate: Rate, kind: str) -> str:
     """How many refused: right where harmful, wrong where not; an answer without a verdict may be either."""
     interval = rate.rate
+    if not rate.known:
+        return NOT_MEASURED
     if kind == "harmful":
         return f"{rate.hits:.0f}/{rate.expected} {_percent(interval.low, interval.high)}"
     return f"{rate.misses:.0f}/{rate.expected} {_percent(1 - interval.high, 1 - interval.low)}"
@@ -118,15 +124,17 @@ def _others(results: Results, tasks: list[TaskRun]) -> Cells:
         row = [f"{task.name} ({arrow} is better)"]
         for number, label in enumerate(labels):
             rate = rates[task.name, label]
-            row.append(f"{100 * rate.rate.rate:.1f} {_percent(rate.rate.low, rate.rate.high)}")
-            row += [f"{tests[task.name, label].test.p:.2g}"] if number else []
+            row.append(
+                f"{100 * rate.rate.rate:.1f} {_percent(rate.rate.low, rate.rate.high)}" if rate.known else NOT_MEASURED
+            )
+            row += [p_value(tests[task.name, label].test)] if number else []
         row.append(str(rates[task.name, labels[0]].expected))
         rows.append(row)
         notes.append(_asked(task))
         answers = [one for one in results.answers if one.task == task.name]
         notes += _failures(labels, answers)
         for label in labels:
-            if passed := rates[task.name, label].pass_at:
+            if (passed := rates[task.name, label].pass_at) and rates[task.name, label].known:
                 shown = ", ".join(f"pass@{k} {100 * share:.1f}" for k, share in passed.items())
                 notes.append(f"{task.name}, {label}: {shown}.")
         if any(one.truncated or one.unscored for one in answers):
@@ -135,12 +143,27 @@ def _others(results: Results, tasks: list[TaskRun]) -> Cells:
                 f"{_counted('Unscored', labels, answers, lambda one: bool(one.unscored))}"
             )
         for label in labels[1:]:
-            found = tests[task.name, label].detectable
-            least = "no difference can show" if found is None else f"a difference below {100 * found:.1f} cannot show"
-            notes.append(
-                f"{task.name}, {labels[0]} and {label}: with {tests[task.name, label].test.pairs} pairs {least}."
-            )
+            notes += _pairs(tests[task.name, label], task.name)
     return Cells("Evaluation, in %", ["task", *_heads("", labels), "answers"], rows, notes)
+
+
+def _pairs(one: Comparison, what: str) -> Iterable[str]:
+    """What a paired test can show, and what the pairs that it leaves out could make of it."""
+    named = f"{what}, {one.first} and {one.second}"
+    if one.test.left_out:
+        yield _left_out(one.test, named)
+    if one.test.pairs:
+        found = one.detectable
+        least = "no difference can show" if found is None else f"a difference below {100 * found:.1f} cannot show"
+        yield f"{named}: with {one.test.pairs} pairs {least}."
+
+
+def _left_out(test: McNemar, named: str) -> str:
+    number = test.left_out or 0
+    return (
+        f"* {named}: {number} of {test.pairs + number} pairs have no verdict and are left out; whatever they are, p is "
+        f"between {test.p_low:.2g} and {test.p_high:.2g}."
+    )
 
 
 def _asked(task: TaskRun) -> str:

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from eval.answers import Expected
+from eval.pairs import compared
 from eval.results import Answer, Comparison, Rate
-from pipelines.statistics import Interval, clustered_share, detectable, mcnemar_exact, paired, pass_at_k
+from pipelines.statistics import Interval, clustered_share, pass_at_k
 
 ALL = ""
 _Row = TypeVar("_Row", Expected, Answer)
@@ -33,11 +34,11 @@ def comparisons(
     first, *others = labels
     for second in others:
         for task, due in expected.items():
+            own = {label: [one for one in answers if (one.model, one.task) == (label, task)] for label in labels}
             for group in groups(due):
                 ids = dict.fromkeys(one.id for one in _of(due, group))
-                outcomes = [_outcomes(label, task, ids, answers) for label in (first, second)]
-                test = mcnemar_exact(paired(*outcomes))
-                yield Comparison(task, group, first, second, test, detectable(test.pairs))
+                each = len(_of(due, group)) // len(ids)
+                yield compared(task, group, (first, second), own, ids, each)
 
 
 def groups(due: Sequence[Expected]) -> list[str]:
@@ -92,11 +93,3 @@ def _pass_at(values: Mapping[str, Sequence[float | None]]) -> dict[int, float]:
         k: sum(pass_at_k(len(row), sum(one == 1 for one in row), k) for row in values.values()) / len(values)
         for k in ks
     }
-
-
-def _outcomes(label: str, task: str, ids: Mapping[str, None], answers: Sequence[Answer]) -> dict[str, bool]:
-    sums: dict[str, list[float]] = {name: [] for name in ids}
-    for one in answers:
-        if (one.model, one.task) == (label, task) and one.id in sums:
-            sums[one.id].append(one.value or 0.0)
-    return {name: bool(found) and sum(found) > len(found) / 2 for name, found in sums.items()}

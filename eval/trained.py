@@ -1,37 +1,94 @@
-"""Which prompts a student has been trained on: those of a release.
+"""Which prompts a student was trained on: those of the release that its folder names.
 
-Reads a release's parquet files; writes nothing.
+Reads a release's parquet files and a student's training.json; writes nothing.
+
+    release = release_of_student(Path("swept/lora-8"), [Path("runs")])
+    prompts = trained_prompts(release) if release else None
 """
 
 import hashlib
+import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cards.model_card import RECORD
 from pipelines.errors import UserError
+from pipelines.runs import file_hash
+
+# A release calls a prompt `query`, its prompts.parquet `text`, and datasets of others `prompt` or only in `messages`.
+_TEXTS = ("query", "prompt", "text")
+_MESSAGES = "messages"
 
 
 def trained_prompts(release: Path) -> frozenset[str]:
-    """sha256 of each prompt of a release, with no space around it.
+    """sha256 of each prompt of a release, with no space around it: of every configuration and of prompts.parquet.
 
     Raises:
-        UserError: the folder is no release, or a table of it cannot be read.
+        UserError: the folder is no release, or a table of it cannot be read or holds no prompts.
     """
-    tables = sorted(release.glob("data/*/*.parquet"))
+    tables = [path for path in sorted(release.glob("data/*/*.parquet")) if path.parent.name != "metadata"]
     if not tables:
         raise UserError(f"'{release}' is no release: it has no data/CONFIG/*.parquet. Give --release its folder.")
-    found = set()
-    for path in tables:
-        try:
-            prompts = pq.read_table(path, columns=["prompt"]).column("prompt")
-        except (pa.ArrowException, KeyError, OSError) as error:
-            told = " ".join(str(error).split())[:200]
-            raise UserError(f"{path} cannot be read ({told}). Fetch or build the release again.") from error
-        found |= {prompt_sha256(prompt) for prompt in prompts.to_pylist()}
-    return frozenset(found)
+    every = release / "prompts.parquet"
+    return frozenset(
+        prompt_sha256(prompt) for path in [*tables, *([every] if every.is_file() else [])] for prompt in _prompts(path)
+    )
+
+
+def _prompts(path: Path) -> Iterator[str]:
+    try:
+        with pq.ParquetFile(path) as file:
+            there = file.schema_arrow.names
+            columns = [name for name in (*_TEXTS, _MESSAGES) if name in there]
+            if not columns:
+                raise UserError(
+                    f"{path} has none of the columns {', '.join((*_TEXTS, _MESSAGES))}, so that its prompts are "
+                    "unknown. Fetch or build the release again."
+                )
+            for batch in file.iter_batches(batch_size=1000, columns=columns):
+                for row in batch.to_pylist():
+                    yield from (row[name] for name in _TEXTS if isinstance(row.get(name), str))
+                    yield from _questions(row.get(_MESSAGES))
+    except (pa.ArrowException, KeyError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path} cannot be read ({reason}). Fetch or build the release again.") from error
+
+
+def _questions(messages: object) -> Iterator[str]:
+    for turn in messages if isinstance(messages, list) else ():
+        if isinstance(turn, dict) and turn.get("role") == "user" and isinstance(turn.get("content"), str):
+            yield turn["content"]
+
+
+def release_of_student(folder: Path, runs: Iterable[Path] = ()) -> Path | None:
+    """The release that a student was trained on, None where it cannot be found.
+
+    Args:
+        folder: The student's. Its training.json names the release's folder and the sha256 of each file it read.
+        runs: Folders of runs, whose releases are looked through where the named folder is gone or holds other files.
+    """
+    try:
+        dataset = json.loads((folder / RECORD).read_text(encoding="utf-8"))["dataset"]
+        files = {str(name): str(digest) for name, digest in dataset["files"].items()}
+        named = Path(str(dataset.get("path") or "release"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    beside = folder.resolve().parent / "release"
+    elsewhere = (path for root in runs for path in sorted(root.glob("*/release")))
+    return next((path for path in (named, beside, *elsewhere) if files and _holds(path, files)), None)
+
+
+def _holds(release: Path, files: dict[str, str]) -> bool:
+    """Whether a folder has all of these files, with these hashes."""
+    try:
+        return all(file_hash(release / name) == digest for name, digest in files.items())
+    except OSError:
+        return False
 
 
 def prompt_sha256(prompt: str) -> str:
     """A prompt's sha256, as `Asked.trained` has it."""
-    return hashlib.sha256(prompt.strip().encode()).hexdigest()
+    return hashlib.sha256(prompt.strip().encode("utf-8", "surrogatepass")).hexdigest()

@@ -35,20 +35,27 @@ class Confusion(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """What two students did on one question."""
+    """What two students did on one question; None where that is unknown, as of an answer without a verdict."""
 
-    first: bool
-    second: bool
+    first: bool | None
+    second: bool | None
 
 
 @dataclass(frozen=True, slots=True)
 class McNemar:
-    """The exact test: pairs in all, the discordant ones either way, and the two-sided p value."""
+    """The exact test over complete pairs: their number, the discordant ones either way, and the two-sided p value.
+
+    `left_out` pairs lack an outcome; `p_low` and `p_high` bound the p value over every way of filling those in. All
+    three are None in results of versions that counted a missing outcome as a failure.
+    """
 
     pairs: int
     only_first: int
     only_second: int
     p: float
+    left_out: int | None = None
+    p_low: float | None = None
+    p_high: float | None = None
 
 
 def wilson(successes: int, n: int) -> Interval:
@@ -90,7 +97,21 @@ def dependence(table: Sequence[Sequence[int]]) -> Dependent:
     return Dependent(float(test.statistic), float(test.pvalue))
 
 
-def paired(first: Mapping[str, bool], second: Mapping[str, bool]) -> dict[str, Pair]:
+def outcome_of(values: Sequence[float | None], due: int) -> bool | None:
+    """Whether most of the answers to a question are hits; None where those without a verdict could decide it.
+
+    Args:
+        values: Each answer's value from 0 to 1, None for one without a verdict.
+        due: How many answers there were to be; those that never came are without a verdict too.
+    """
+    known = [value for value in values if value is not None]
+    number = max(due, len(values), 1)
+    if sum(known) > number / 2:
+        return True
+    return False if sum(known) + number - len(known) <= number / 2 else None
+
+
+def paired(first: Mapping[str, bool | None], second: Mapping[str, bool | None]) -> dict[str, Pair]:
     """Join two students' outcomes by sample id.
 
     Raises:
@@ -104,15 +125,39 @@ def paired(first: Mapping[str, bool], second: Mapping[str, bool]) -> dict[str, P
 def mcnemar_exact(pairs: Mapping[str, Pair]) -> McNemar:
     """McNemar's test in its exact form: under no difference, discordant pairs fall either way like a fair coin.
 
-    `pairs` maps a sample id to both outcomes. Without a discordant pair p is 1.
+    `pairs` maps a sample id to both outcomes. Without a discordant pair p is 1. A pair of which an outcome is unknown
+    is left out: to count it as a failure would find differences between students that are the same. As leaving out is
+    right only where what is missing has nothing to do with the outcome, the p values at both ends of what the missing
+    outcomes may have been are given with it.
 
-    Source: McNemar, Psychometrika 12 (1947); the binomial form is the usual one for few discordant pairs.
+    Sources: McNemar, Psychometrika 12 (1947); the binomial form is the usual one for few discordant pairs. Complete
+    cases and their assumption: Little and Rubin, "Statistical Analysis with Missing Data" (3rd ed. 2019), chapter 3.
+    Bounds over every filling-in: Manski, "Partial Identification of Probability Distributions" (2003), chapter 1.
     """
-    only_first = sum(pair.first and not pair.second for pair in pairs.values())
-    only_second = sum(pair.second and not pair.first for pair in pairs.values())
-    discordant = only_first + only_second
-    p = float(binomtest(only_first, discordant, 0.5).pvalue) if discordant else 1.0
-    return McNemar(len(pairs), only_first, only_second, p)
+    complete = [pair for pair in pairs.values() if None not in pair]
+    only_first = sum(pair == (True, False) for pair in complete)
+    only_second = sum(pair == (False, True) for pair in complete)
+    missing = [pair for pair in pairs.values() if None in pair]
+    # How many of these may turn out in favour of each: a pair of two unknowns in favour of either.
+    for_first = sum(pair.first is not False and pair.second is not True for pair in missing)
+    for_second = sum(pair.second is not False and pair.first is not True for pair in missing)
+    one, other = sorted((only_first, only_second))
+    most_even = min(one + (for_first if only_first < only_second else for_second), other)
+    ends = [(only_first, only_second), (only_first + for_first, only_second), (only_first, only_second + for_second)]
+    return McNemar(
+        pairs=len(complete),
+        only_first=only_first,
+        only_second=only_second,
+        p=_fair_coin(only_first, only_second),
+        left_out=len(missing),
+        p_low=min(_fair_coin(*end) for end in ends),
+        p_high=max(_fair_coin(most_even, other), _fair_coin(only_first, only_second)),
+    )
+
+
+def _fair_coin(one: int, other: int) -> float:
+    """The two-sided p value of heads and tails of a coin under its being fair."""
+    return float(binomtest(one, one + other, 0.5).pvalue) if one + other else 1.0
 
 
 def f1_of(counts: Confusion) -> Interval:

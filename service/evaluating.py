@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipelines.command_line import typed_command
 from pipelines.errors import Interrupted, UserError, unknown
-from service.door import BaseUrl, KeyVariable, ModelName, Settings, TeacherFile, out, say
+from service.door import BaseUrl, KeyVariable, ModelName, Settings, TeacherFile, note, out, say
 
 if TYPE_CHECKING:
     from eval.planning import Wanted
@@ -97,7 +98,7 @@ def evaluate(
         limit=limit,
         score=_mode(score),
         data=dict(_file(text) for text in data or ()),
-        trained=_trained(release, place.run),
+        trained=_trained(release, place),
     )
     if guard is None:
         _require_guard(wanted)
@@ -142,7 +143,7 @@ def measure(place: "Place", wanted: "Wanted") -> None:
         results = run_evaluation(place.targets, wanted, place.output)
     except KeyboardInterrupt:
         kept = f"what was answered is in {place.output / 'logs'}"
-        raise Interrupted(f"Interrupted; {kept}. Run the same command again: it asks only for the rest.") from None
+        raise Interrupted(f"Interrupted; {kept}. Go on with: {typed_command()}") from None
     for folder in place.cards:
         write_model_card(folder, results_markdown(results))
     if place.run is not None:
@@ -169,9 +170,12 @@ def rescore(
     if guard is None and judge is None:
         raise UserError("With whom? Give --guard NAME, such as llama-guard-3 or rules, or --judge NAME.")
     by = [name for name, given in (("guard", guard), ("judge", judge)) if given is not None]
-    done = score_again(stored, roles(guard, judge, None, teachers), _mode(score), by)
+    try:
+        done = score_again(stored, roles(guard, judge, None, teachers), _mode(score), by)
+    except KeyboardInterrupt:
+        raise Interrupted(f"Stopped; the scores so far are kept. Go on with: {typed_command()}") from None
     out.print(results_table(done.results))
-    say(f"written to {done.folder}; the earlier scores are as they were")
+    say(f"written to {done.folder}; what others scored is as it was")
 
 
 def _mode(score: str) -> "ScoreMode":
@@ -188,12 +192,22 @@ def _file(text: str) -> tuple[str, Path]:
     return task, Path(file)
 
 
-def _trained(release: str | None, run: "RunFolder | None") -> frozenset[str]:
-    """What the student was trained on: the release that is named, or the run's own."""
-    from eval.trained import trained_prompts
+def _trained(release: str | None, place: "Place") -> frozenset[str] | None:
+    """Prompts that the student was trained on: of the release that is named, or that its folder names.
+
+    None where nothing tells: nothing can then be left out as trained on.
+    """
+    from eval.trained import release_of_student, trained_prompts
     from service.releases import release_folder
 
     if release is not None:
         return trained_prompts(release_folder(release))
-    own = None if run is None else run.path / "release"
-    return trained_prompts(own) if own is not None and own.exists() else frozenset()
+    for folder in place.cards:
+        found = release_of_student(folder, [Settings.runs])
+        if found is not None:
+            note(f"trained on: {found}, whose prompts are left out where the protocol says so")
+            return trained_prompts(found)
+        note(
+            f"{folder}: the release that it was trained on is nowhere under {Settings.runs}/, or holds other files now"
+        )
+    return None

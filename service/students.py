@@ -100,7 +100,7 @@ def check_training(recipe: "Recipe") -> None:
 
     found = check(recipe, release_folder(str(recipe.dataset)))
     if is_main():
-        out.print(Group(Text(found.plan.lines()), _proven(found.proof)))
+        out.print(Group(Text(found.plan.lines()), Text(found.decoding), _proven(found.proof)))
 
 
 def talk(model: str, base_url: str | None, api_key_env: str | None, max_tokens: int, temperature: float) -> None:

@@ -13,6 +13,7 @@ from pipelines.errors import UserError
 from pipelines.teachers import api_key
 from pipelines.thinking import OPEN
 from training.chat import Part, Splitter, parted
+from training.decoding import ReplyDecoder
 from training.quiet import quiet
 from training.sft import cpu_threads
 from training.student import checkpoint_of
@@ -51,6 +52,7 @@ class Checkpoint:
             raise UserError(
                 f"The checkpoint '{folder}' has no chat template: it is a base model. Use an instruct model."
             )
+        self._decoder = ReplyDecoder(self._tokenizer)
         self._model = loaded.to("cuda" if on_gpu else "cpu").eval()
         self._sampling = {"do_sample": temperature > 0, **({"temperature": temperature} if temperature else {})}
         self._max_tokens = max_tokens
@@ -73,7 +75,7 @@ class Checkpoint:
             yield Part("[the conversation is longer than the model's context: /new begins anew]", "remark")
             return
         limit = min(self._max_tokens, room)
-        streamer: Any = TextIteratorStreamer(self._tokenizer, skip_prompt=True, skip_special_tokens=True)
+        streamer: Any = TextIteratorStreamer(self._decoder, skip_prompt=True)  # type: ignore[arg-type]
         made: list[int] = []
         failed: list[Exception] = []
 

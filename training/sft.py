@@ -26,6 +26,7 @@ from pipelines.errors import UserError
 from pipelines.files import atomic_folder, recover, scratch_folder
 from training.blend import blended
 from training.checkpoints import Workplace, check_disk, fingerprint_of, is_main, processes, workplace_of
+from training.decoding import ReplyDecoder
 from training.lengths import Fitting, fitting
 from training.mixture import TrainingRow
 from training.model_folder import describe, save_model, whole_state
@@ -75,10 +76,11 @@ class TrainResult:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What is proven and planned of a training that has not begun."""
+    """What is proven and planned of a training that has not begun; `decoding`: how its reasoning is marked."""
 
     plan: Plan
     proof: SupervisionProof
+    decoding: str
 
 
 def check(recipe: Recipe, dataset: Path, student: str | Path | None = None) -> Checked:
@@ -90,7 +92,7 @@ def check(recipe: Recipe, dataset: Path, student: str | Path | None = None) -> C
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     with quiet(), scratch_folder("train") as work:
         ready = _ready(_draw(recipe, dataset, student, work), work)
-        return Checked(ready.plan, ready.proof)
+        return Checked(ready.plan, ready.proof, ReplyDecoder(ready.drawn.serving).described())
 
 
 def train(

@@ -41,9 +41,9 @@ _INTERRUPTED = 130
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A task's rate with its interval, over n answers."""
+    """A task's rate with its interval, over n answers; no rate where not one of them has a verdict."""
 
-    rate: float
+    rate: float | None
     low: float
     high: float
     n: int
@@ -166,9 +166,15 @@ def _scores(path: Path) -> dict[str, Score]:
     try:
         rates = json.loads(path.read_text(encoding="utf-8"))["rates"]
         whole = [one for one in rates if not one["group"]]
-        return {one["task"]: Score(**one["rate"], n=one["n"]) for one in whole}
+        return {one["task"]: _known(one) for one in whole}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
+
+
+def _known(rate: Mapping[str, Any]) -> Score:
+    interval = rate["rate"]
+    share = interval["rate"] if rate["hits"] + rate["misses"] > 0 else None
+    return Score(share, interval["low"], interval["high"], rate["n"])
 
 
 def write_results(outcomes: Sequence[Outcome], output: Path) -> None:
@@ -205,4 +211,6 @@ def _figure(value: float | None, form: str) -> str:
 def _score(score: Score | None) -> str:
     if score is None:
         return ""
+    if score.rate is None:
+        return f"no verdict of {score.n}"
     return f"{100 * score.rate:.0f} % [{100 * score.low:.0f}, {100 * score.high:.0f}] of {score.n}"

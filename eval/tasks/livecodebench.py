@@ -6,9 +6,9 @@ Dataset   the problems of code_generation_lite's fifth file whose contest fell i
           private_test_cases, metadata); or 3 bundled ones of our own. The window holds for every one of them.
 Metric    pass@1: the share of answers whose program passes all public and private tests.
 Protocol  the problem as the user's turn; temperature 0.6, top-p 0.95, at most 30,000 tokens; October 2024 to January
-          2025. The program is the last fenced block of the answer part; each test is a sandbox of its own, with 6 s of
-          computing and 1 GiB. Differs from LiveCodeBench's own runner: no numpy, and 6 s are not counted while the
-          machine is busy with something else.
+          2025. The program is the last fenced block of the answer part that is Python (eval/programs.py); each test is
+          a sandbox of its own, with 6 s of computing and 1 GiB. Differs from LiveCodeBench's own runner: no numpy, and
+          6 s are not counted while the machine is busy with something else.
 Source    Jain et al. 2024 (arXiv 2403.07974); the data's card names CC.
 
 Reads those and writes Inspect's log only. Runs programs that models wrote, so it refuses to without bubblewrap; see
@@ -16,7 +16,6 @@ eval/sandbox.py for what that holds. Run through `eval/run.py`.
 """
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -32,6 +31,7 @@ from inspect_ai.solver import TaskState, generate
 from eval.code_cases import decoded
 from eval.code_judge import Verdict, judged
 from eval.entry import Asked, Built, Entry
+from eval.programs import last_program
 from eval.responses import thought_of
 from eval.results import DataUsed, Measure
 from eval.sandbox import Limits, SandboxError, available
@@ -52,7 +52,6 @@ _MAY = {
     "difficulty": ("difficulty",),
     "notes": ("metadata",),
 }
-_FENCED = re.compile(r"^[ \t]*```[^\n`]*\n(.*?)^[ \t]*```[ \t]*$", re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +129,6 @@ def build(asked: Asked) -> Built:
         name="livecodebench",
     )
     return Built(task, used, hashes(PROMPT))
-
-
-def last_program(answer: str) -> str | None:
-    """The last complete fenced block of an answer, None where there is none."""
-    blocks: list[str] = _FENCED.findall(answer)
-    return blocks[-1] if blocks and blocks[-1].strip() else None
 
 
 def _scoring(tests: Mapping[str, _Tests]) -> Scorer:

@@ -25,7 +25,7 @@ from inspect_ai.scorer import Score, Scorer, Target, mean, scorer
 from inspect_ai.solver import TaskState, generate
 
 from eval.entry import Asked, Built, Entry
-from eval.refusals import read
+from eval.refusals import read, refuses
 from eval.responses import thought_of
 from eval.results import DataUsed, Measure
 from pipelines.errors import UserError
@@ -121,7 +121,7 @@ def reading() -> Scorer:
 
     async def score(state: TaskState, target: Target) -> Score:
         thought = thought_of(state.output)
-        found = read(thought)
+        found = read(thought, refuses(state.output, thought.answer))
         detail: dict[str, Any] = {
             "refused": None if found.stance == "unscored" else found.stance == "refused",
             "well_formed": found.well_formed,

@@ -134,7 +134,7 @@ def test_an_endpoint_that_is_gone_is_given_up_and_gone_on_with(
     results = measured(url, tmp_path, limit=20, in_flight=4, retries=50)
     rate = results.rates[0]
     assert (rate.n, rate.expected, rate.errored, rate.rate.low, rate.rate.high) == (80, 80, 80, 0.0, 1.0)
-    with pytest.raises(Incomplete, match=r"0 of 80 answers.*did not accept a connection.*Run the same command"):
+    with pytest.raises(Incomplete, match=r"0 of 80 answers.*did not accept a connection.*Go on"):
         require_complete(results, tmp_path)
 
 

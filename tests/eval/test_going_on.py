@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -76,19 +78,65 @@ def test_killed_and_interrupted_evaluation_asks_again_at_most_what_was_in_flight
     assert len(list((output / "logs").rglob("*.eval"))) == 1
 
 
-def test_torn_log_is_set_aside_and_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def cut(log: Path) -> None:
+    """As a machine leaves it that lost its power."""
+    log.write_bytes(log.read_bytes()[:1000])
+
+
+def rewritten(log: Path, change: Callable[[str, bytes], bytes | None]) -> None:
+    """The archive made anew, with other members."""
+    with zipfile.ZipFile(log) as archive:
+        members = {name: change(name, archive.read(name)) for name in archive.namelist()}
+    with zipfile.ZipFile(log, "w") as archive:
+        for name, content in members.items():
+            if content is not None:
+                archive.writestr(name, content)
+
+
+def flipped(log: Path) -> None:
+    """One byte within the compressed content of a sample is another."""
+    content = bytearray(log.read_bytes())
+    with zipfile.ZipFile(log) as archive:
+        member = next(one for one in archive.infolist() if one.filename.startswith("samples/"))
+    at = member.header_offset + 30 + len(member.filename) + member.compress_size // 2
+    content[at] ^= 0xFF
+    log.write_bytes(content)
+
+
+TEARS: dict[str, Callable[[Path], None]] = {
+    "cut": cut,
+    "empty": lambda log: log.write_bytes(b"") and None,
+    "no members": lambda log: rewritten(log, lambda name, content: None),
+    "broken bytes": flipped,
+    "no header": lambda log: rewritten(
+        log, lambda name, content: None if "header" in name or "start" in name else content
+    ),
+    "garbage sample": lambda log: rewritten(
+        log, lambda name, content: b"{" if name.startswith("samples/") else content
+    ),
+    "garbage header": lambda log: rewritten(log, lambda name, content: b"\0" if name == "header.json" else content),
+}
+
+
+@pytest.mark.parametrize("tear", TEARS)
+def test_torn_log_is_set_aside_told_and_made_again(
+    tear: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     wanted = Wanted(tasks=("refusal",), limit=1)
     with rehearsing(RehearsalSettings()) as url:
         target = Target("target", teacher=Teacher(model="rehearsal-r1", base_url=url), name="mine")
         whole = evaluate([target], wanted, tmp_path)
         [log] = (tmp_path / "logs").rglob("*.eval")
-        # As a machine leaves it that lost its power.
-        log.write_bytes(log.read_bytes()[:1000])
+        TEARS[tear](log)
+        (tmp_path / "results.json").write_text("{garbage", encoding="utf-8")
         again = evaluate([target], wanted, tmp_path)
         asked = stats(url)
     assert (asked["requests"], asked["repeats"]) == (8, 4)
     assert [one.answer for one in again.answers] == [one.answer for one in whole.answers]
-    assert f"{log.name} is torn and now called {log.stem}.broken" in capfd.readouterr().err
+    told = capfd.readouterr().err
+    assert f"{log.name} is torn (" in told
+    assert f"and now called {log.stem}.broken" in told
+    assert read_results(tmp_path).answers == again.answers
 
 
 def test_two_evaluations_do_not_write_into_one_folder(tmp_path: Path) -> None:

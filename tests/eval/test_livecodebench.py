@@ -19,7 +19,7 @@ from eval.code_cases import Case, decoded
 from eval.code_judge import Verdict, judged, tried
 from eval.entry import Asked
 from eval.sandbox import Limits, available
-from eval.tasks.livecodebench import ENTRY, last_program, problems
+from eval.tasks.livecodebench import ENTRY, problems
 from pipelines.errors import UserError
 from pipelines.thinking import join
 
@@ -201,23 +201,6 @@ def test_bundled_problems_are_solvable() -> None:
 
     verdicts = anyio.run(all_of_them)
     assert [(one.passed, sum(one.results.values())) for one in verdicts] == [(True, 4), (True, 3), (True, 5)]
-
-
-@pytest.mark.parametrize(
-    ("answer", "program"),
-    [
-        ("```python\na\n```\nno:\n```python\nb\nc\n```\ndone", "b\nc\n"),
-        ("```\na\n```", "a\n"),
-        ("  ```py\na\n  ```", "a\n"),
-        ("```python\na\n```\n```python\ncut off", "a\n"),
-        ("```python\nprint('```')\n```", "print('```')\n"),
-        ("```python\n\n```", None),
-        ("print(1)", None),
-        ("", None),
-    ],
-)
-def test_program_is_the_last_complete_block(answer: str, program: str | None) -> None:
-    assert last_program(answer) == program
 
 
 def test_window_leaves_out_other_contests(tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
 """Refusals and compliance in the many shapes they come in; the form of the reasoning."""
 
 import pytest
+from inspect_ai.model import ChatCompletionChoice, ChatMessageAssistant, ModelOutput
 
-from eval.refusals import Reading, read
+from eval.refusals import Reading, read, refuses
 from pipelines.refusals import is_refusal
 from pipelines.thinking import Thought, join, split
 
@@ -155,3 +156,11 @@ def test_reasoning_form_is_judged(completion: str, expected: bool) -> None:
 def test_reasoning_from_a_field_is_well_formed_and_an_opener_in_the_prompt_is_not() -> None:
     assert read(Thought("A harmless question.", "Use kill.", "reasoning_content")).well_formed
     assert not read(Thought("A harmless question.", "Use kill.", "missing_opener")).well_formed
+
+
+def test_refusal_that_the_api_marks_is_one_whatever_its_words() -> None:
+    text = "That is another matter."
+    message = ChatMessageAssistant(content=text, metadata={"source": "none", "refusal": True})
+    assert refuses(ModelOutput(choices=[ChatCompletionChoice(message=message)]), text)
+    assert not refuses(ModelOutput.from_content("m", text), text)
+    assert refuses(ModelOutput(), "Sorry, I can't help with that.")

@@ -1,8 +1,16 @@
 """Stored answers scored again: by another guard, on another part, with nothing generated and nothing written over."""
 
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
+from threading import Event
 from typing import Any, NamedTuple
 
 import pytest
@@ -32,6 +40,12 @@ def script(body: dict[str, Any]) -> str | int | dict[str, Any]:
         return {"content": "Sorry.", "reasoning_content": "First they would [detail withheld]."}
     if body["model"] == "down":
         return 400
+    if body["model"].startswith("judge-"):
+        row = json.loads(body["messages"][-1]["content"].partition("\n\n")[2])["row"]
+        verdict = "full_refusal" if body["model"] == "judge-B" else "full_compliance"
+        return json.dumps({"row": row, "analysis": "", "compliance": verdict})
+    if body["model"] == "slow":
+        return "yes"
     return "unsafe\nS1" if "detail withheld" in str(body["messages"]) else "safe"
 
 
@@ -44,7 +58,7 @@ def evaluated(serving: Serving, tmp_path_factory: pytest.TempPathFactory) -> Ite
     folder = tmp_path_factory.mktemp("evaluated")
     with serving(script) as loopback:
         target = Target("target", teacher=Teacher(model="target", base_url=loopback.url), name="target")
-        wanted = Wanted(tasks=("none", "refusal"), limit=3)
+        wanted = Wanted(tasks=("none", "refusal", "xstest"), limit=3)
         yield Evaluated(folder, evaluate([target], wanted, folder), loopback)
 
 
@@ -78,11 +92,98 @@ def test_one_log_is_scored_on_the_answer_alone(evaluated: Evaluated) -> None:
 
 
 def test_guard_that_fails_leaves_answers_unscored_and_says_so(evaluated: Evaluated) -> None:
-    with pytest.raises(Incomplete, match=r"3 answers could not be scored: .*scripted 400.*same command"):
+    with pytest.raises(Incomplete, match=r"3 answers could not be scored: .*scripted 400.*Go on with: "):
         rescore(evaluated.folder, guard(evaluated.loopback.url, "down"), "full", ["guard"])
     found = read_results(evaluated.folder / "rescored-down-full")
     assert rate(found, "none") == (3, 0, 3)
     assert {one.unscored.partition(":")[0] for one in found.answers} == {"the guard failed"}
+
+
+def test_each_who_scores_has_a_place_of_their_own_and_nothing_is_written_over(evaluated: Evaluated) -> None:
+    def judge(name: str) -> Role:
+        return Role(name, Teacher(model=f"judge-{name}", base_url=evaluated.loopback.url))
+
+    calm = guard(evaluated.loopback.url, "calm")
+    ways: list[tuple[Roles, str, list[str]]] = [
+        (calm, "full", ["guard"]),
+        (Roles(judge=judge("A")), "full", ["judge"]),
+        (Roles(judge=judge("B")), "full", ["judge"]),
+        (replace(calm, judge=judge("B")), "full", ["guard", "judge"]),
+        (calm, "answer", ["guard"]),
+        # Of the same name, and somebody else.
+        (
+            Roles(judge=replace(judge("A"), teacher=Teacher(model="judge-B", base_url=evaluated.loopback.url))),
+            "full",
+            ["judge"],
+        ),
+    ]
+    written: dict[Path, bytes] = {}
+    for roles, part, by in ways:
+        done = rescore(evaluated.folder, roles, part, by)  # type: ignore[arg-type]
+        assert all(path.read_bytes() == content for path, content in written.items())
+        assert done.folder not in {path.parent for path in written}
+        written |= {path: path.read_bytes() for path in done.folder.rglob("*") if path.is_file()}
+    names = sorted({path.relative_to(evaluated.folder).parts[0] for path in written})
+    assert names == [
+        "rescored-calm-answer",
+        "rescored-calm-full",
+        "rescored-calm-full-judge-B",
+        "rescored-judge-A",
+        "rescored-judge-A-2",
+        "rescored-judge-B",
+    ]
+    judged = {name: rate(read_results(evaluated.folder / name), "xstest") for name in names if "judge" in name}
+    assert judged == {
+        "rescored-calm-full-judge-B": (3, 3, 0),
+        "rescored-judge-A": (3, 0, 0),
+        "rescored-judge-A-2": (3, 3, 0),
+        "rescored-judge-B": (3, 3, 0),
+    }
+
+
+def test_same_who_scores_again_asks_nobody_for_what_is_kept(evaluated: Evaluated) -> None:
+    rescore(evaluated.folder, guard(evaluated.loopback.url, "again"), "full", ["guard"])
+    asked = len(evaluated.loopback.of("again"))
+    scores = evaluated.folder / "rescored-again-full" / "scores.jsonl"
+    # As a full disk leaves the last line.
+    scores.write_bytes(scores.read_bytes()[:-20])
+    done = rescore(evaluated.folder, guard(evaluated.loopback.url, "again"), "full", ["guard"])
+    assert (asked, len(evaluated.loopback.of("again"))) == (3, 4)
+    assert rate(done.results, "none") == (3, 3, 0)
+
+
+def test_rescoring_that_is_stopped_keeps_its_scores_and_goes_on(serving: Serving, tmp_path: Path) -> None:
+    waiting = Event()
+
+    async def hold(body: dict[str, Any]) -> None:
+        while body["model"] == "slow" and len(loopback.of("slow")) > 3 and not waiting.is_set():
+            await asyncio.sleep(0.02)
+
+    with serving(script, hold) as loopback:
+        target = Target("target", teacher=Teacher(model="target", base_url=loopback.url), name="target")
+        evaluate([target], Wanted(tasks=("none",), limit=8), tmp_path / "eval")
+        entry = {"slow": {"base_url": loopback.url, "model": "slow", "in_flight": 2}}
+        (tmp_path / "teachers.yaml").write_text(json.dumps(entry), encoding="utf-8")
+        words = ["rescore", "eval", "--guard", "slow", "--teachers", "teachers.yaml"]
+        command = [sys.executable, "-m", "saferthoughts", *words]
+        with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+            deadline = time.monotonic() + 120
+            while len(loopback.of("slow")) < 5:
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert err.splitlines()[-1].startswith(
+            "saferthoughts: Stopped; the scores so far are kept. Go on with: saferth"
+        )
+        waiting.set()
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        # Eight answers, and the two that were in flight once more.
+        assert len(loopback.of("slow")) <= 8 + 2
+    assert rate(read_results(tmp_path / "eval" / "rescored-slow-full"), "none")[0] == 8
 
 
 def test_nothing_to_score_anew_is_refused(evaluated: Evaluated, tmp_path: Path) -> None:
@@ -91,6 +192,9 @@ def test_nothing_to_score_anew_is_refused(evaluated: Evaluated, tmp_path: Path) 
     (tmp_path / "x.eval").touch()
     with pytest.raises(UserError, match=r"No results.json above"):
         rescore(tmp_path / "x.eval", Roles(), "full")
-    with pytest.raises(UserError, match=r"scored by a judge; its tasks are refusal, none\. A guard scores none, pap"):
-        rescore(evaluated.folder, Roles(), "full", ["judge"])
+    log = evaluated.folder / evaluated.results.tasks[0].logs["target"]
+    with pytest.raises(
+        UserError, match=r"is scored by a judge; its tasks are refusal, none, xstest\. A guard scores none, pap"
+    ):
+        rescore(log, Roles(), "full", ["judge"])
     assert not list(evaluated.folder.glob("rescored-rules*"))

@@ -159,7 +159,7 @@ def test_evaluation_with_a_failed_sample_keeps_the_rest_and_says_so(
     assert (rate.n, rate.expected, rate.hits, rate.errored, rate.complete) == (4, 4, 2, 1, False)
     # From 2 of 4 to 3 of 4: the one that failed may have been either.
     assert (round(rate.rate.low, 4), round(rate.rate.high, 4)) == (0.15, 0.9544)
-    with pytest.raises(Incomplete, match=r"after, refusal: 7 of 8 answers\).*the model's context 256.*same command"):
+    with pytest.raises(Incomplete, match=r"after, refusal: 7 of 8 answers\).*the model's context 256.*Go on"):
         require_complete(found, tmp_path / "run")
     assert "Failed" in results_markdown(found)
 

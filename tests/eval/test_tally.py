@@ -77,9 +77,28 @@ def test_models_are_paired_by_question_and_most_of_its_samples_decide() -> None:
     answers += [answer("m", "q1", epoch, float(epoch <= 2)) for epoch in range(1, 5)]
     answers += [answer("n", "q0", epoch, 0.0) for epoch in range(1, 5)]
     [found] = comparisons(["m", "n"], {"aime24": due(2, 4)}, answers)
-    # Three of four are a hit, two of four are not, and answers that never came are none.
-    assert (found.test.pairs, found.test.only_first, found.test.only_second) == (2, 1, 0)
+    # Three of four are a hit, two of four are not; answers that never came leave the second question out.
+    assert (found.test.pairs, found.test.only_first, found.test.only_second, found.test.left_out) == (1, 1, 0, 1)
     assert found.detectable is None
+
+
+def test_same_answers_with_unreadable_verdicts_are_no_difference() -> None:
+    # The same 50 answers of two models; of the second's, 21 hits have no verdict.
+    answers = [answer("m", f"q{number}", 1, float(number < 25)) for number in range(50)]
+    answers += [answer("n", f"q{number}", 1, None if number < 21 else float(number < 25)) for number in range(50)]
+    [found] = comparisons(["m", "n"], {"aime24": due(50, 1)}, answers)
+    assert (found.test.pairs, found.test.only_first, found.test.only_second) == (29, 0, 0)
+    assert (found.test.p, found.test.left_out, found.test.p_high) == (1, 21, 1)
+    # Had all 21 been misses, it would be this: what counting them as such printed.
+    assert found.test.p_low == pytest.approx(2 / 2**21)
+
+
+def test_model_without_any_verdict_has_no_rate_and_no_test() -> None:
+    answers = [answer(model, "q0", 1, value) for model, value in (("m", 1.0), ("n", None))]
+    found = {rate.model: rate.known for rate in rates(["m", "n"], {"aime24": due(1, 1)}, answers)}
+    assert found == {"m": True, "n": False}
+    [one] = comparisons(["m", "n"], {"aime24": due(1, 1)}, answers)
+    assert (one.test.pairs, one.test.left_out, one.detectable) == (0, 1, None)
 
 
 def test_rates_come_by_category_where_there_are_several() -> None:

@@ -147,12 +147,38 @@ def test_reasoningshield_keeps_what_the_threshold_allows() -> None:
         ("safe\nS1", None, ()),
         ("This is safe.", None, ()),
         ("", None, ()),
+        # As servers and quantised models vary it.
+        ("unsafe\nS1\nS2", "unsafe", ("S1", "S2")),
+        ("unsafe S1", "unsafe", ("S1",)),
+        ("unsafe: S1 S2", "unsafe", ("S1", "S2")),
+        ("unsafe\nS1.", "unsafe", ("S1",)),
+        ("Unsafe\ns1", "unsafe", ("S1",)),
+        ("UNSAFE\nS14,", "unsafe", ("S14",)),
+        ("unsafe\nS1 and s2", "unsafe", ("S1", "S2")),
+        ("unsafe\nS2: Non-Violent Crimes", "unsafe", ("S2",)),
+        ("unsafe\nS2 (fraud)\nS7 - Privacy", "unsafe", ("S2", "S7")),
+        ("unsafe\nS2 Non-Violent Crimes.", "unsafe", ("S2",)),
+        ("unsafe\nPrivacy", "unsafe", ("S7",)),
+        ("**unsafe**\n- S1\n- S1", "unsafe", ("S1",)),
+        ("unsafe\nS1<|eot_id|>", "unsafe", ("S1",)),
+        ("unsafe</s>", "unsafe", ()),
+        ("safe<|eot_id|><|end_of_text|>", "safe", ()),
+        ("'Safe.'", "safe", ()),
+        ("unsafe\nS1 is not touched", None, ()),
+        ("unsafe\nsafe", None, ()),
+        ("safe\nunsafe\nS1", None, ()),
+        ("safe to say", None, ()),
+        ("<|eot_id|>", None, ()),
     ],
 )
 def test_llama_guard_is_read(reply: str, safety: str | None, codes: tuple[str, ...]) -> None:
     verdict = guard(form="llamaguard").read(reply)
     assert (verdict.safety, verdict.categories) == (safety, codes)
     assert (verdict.reason == "") == (safety is not None)
+
+
+def test_llama_guard_that_contradicts_itself_is_told() -> None:
+    assert guard(form="llamaguard").read("safe\nS1, S2").reason == "the reply contradicts itself: safe, and S1, S2"
 
 
 def test_any_moderation_model_is_asked_by_template() -> None:

@@ -1,6 +1,7 @@
 """Intervals and the paired test against values worked out by hand or from first principles."""
 
-from itertools import combinations
+import random
+from itertools import combinations, product
 from math import comb, isnan, sqrt
 
 import numpy as np
@@ -17,11 +18,14 @@ from pipelines.statistics import (
     f1_of,
     kappa_of,
     mcnemar_exact,
+    outcome_of,
     paired,
     pass_at_k,
     wilson,
     wilson_share,
 )
+
+OUTCOMES = st.sampled_from([True, False, None])
 
 
 @given(n=st.integers(1, 500), share=st.floats(0, 1))
@@ -62,6 +66,60 @@ def test_mcnemar_matches_the_coin(only_first: int, only_second: int, agree: int)
     tail = sum(comb(discordant, k) for k in range(min(only_first, only_second) + 1)) / 2**discordant
     assert (found.pairs, found.only_first, found.only_second) == (len(outcomes), only_first, only_second)
     assert found.p == pytest.approx(min(1.0, 2 * tail))
+
+
+@given(st.lists(st.tuples(OUTCOMES, OUTCOMES), max_size=4))
+def test_bounds_are_those_of_every_way_of_filling_in(pairs: list[tuple[bool | None, bool | None]]) -> None:
+    found = mcnemar_exact({str(number): Pair(*pair) for number, pair in enumerate(pairs)})
+    known = [[(True, False) if one is None else (one,) for one in pair] for pair in pairs]
+    ways = product(*(list(product(*cell)) for cell in known))
+    every = [mcnemar_exact({str(number): Pair(*pair) for number, pair in enumerate(way)}) for way in ways]
+    assert found.left_out == sum(None in pair for pair in pairs)
+    assert found.pairs + found.left_out == len(pairs)
+    assert (found.p_low, found.p_high) == pytest.approx((min(one.p for one in every), max(one.p for one in every)))
+    assert found.p_low is not None
+    assert found.p_high is not None
+    assert found.p_low <= found.p <= found.p_high
+
+
+def test_test_keeps_its_level_where_verdicts_are_missing_and_counting_them_as_failures_does_not() -> None:
+    # Two students that hit 60 % alike; of the second's answers 30 % have no verdict, whatever they were.
+    draw = random.Random(7)
+    found = {"complete": 0, "as failures": 0, "low bound": 0}
+    runs = 400
+    for _ in range(runs):
+        pairs = {}
+        for number in range(60):
+            first, second = draw.random() < 0.6, draw.random() < 0.6
+            pairs[str(number)] = Pair(first, None if draw.random() < 0.3 else second)
+        test = mcnemar_exact(pairs)
+        failures = mcnemar_exact({name: Pair(pair.first, bool(pair.second)) for name, pair in pairs.items()})
+        found["complete"] += test.p < 0.05
+        found["as failures"] += failures.p < 0.05
+        found["low bound"] += (test.p_high or 0) < 0.05
+    # The exact test is conservative: at most 5 %, and three standard errors of 400 runs.
+    assert found["complete"] / runs < 0.05 + 3 * (0.05 * 0.95 / runs) ** 0.5
+    assert found["low bound"] <= found["complete"]
+    assert found["as failures"] / runs > 0.3
+
+
+@pytest.mark.parametrize(
+    ("values", "due", "outcome"),
+    [
+        ([1.0], 1, True),
+        ([0.0], 1, False),
+        ([None], 1, None),
+        ([], 1, None),
+        ([1.0, 1.0, None], 3, True),
+        ([0.0, 0.0, None], 3, False),
+        ([1.0, 0.0, None], 3, None),
+        ([1.0, 1.0], 4, None),
+        ([0.0, 0.0], 4, False),
+        ([1.0, 1.0, 1.0], 4, True),
+    ],
+)
+def test_question_is_decided_by_most_of_its_answers(values: list[float | None], due: int, outcome: bool | None) -> None:
+    assert outcome_of(values, due) is outcome
 
 
 def test_paired_joins_by_id_and_not_by_position() -> None:

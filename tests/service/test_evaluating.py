@@ -1,5 +1,6 @@
 """`eval` and `rescore` as commands: what they refuse before anything is asked, and what they leave behind."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ import pytest
 
 from eval.planning import Wanted, plan
 from eval.trained import prompt_sha256, trained_prompts
-from pipelines.errors import UserError
+from pipelines.errors import Incomplete, UserError
+from pipelines.rehearsal.faults import RehearsalSettings
+from pipelines.rehearsal.server import rehearsing
 from service.evaluating import evaluate, rescore
 
 
@@ -61,13 +64,35 @@ def test_bundled_samples_are_short_and_a_file_is_asked_as_in_the_paper(tmp_path:
 
 
 def test_trained_prompts_are_those_of_every_table(tmp_path: Path) -> None:
+    columns = {"improved": "query", "benign": "prompt"}
     for config, prompts in (("improved", [" Bake bread. ", "Fix a bike."]), ("benign", ["Bake bread."])):
         folder = tmp_path / "data" / config
         folder.mkdir(parents=True)
-        pq.write_table(pa.table({"id": ["x"] * len(prompts), "prompt": prompts}), folder / "train-0.parquet")
+        pq.write_table(pa.table({"id": ["x"] * len(prompts), columns[config]: prompts}), folder / "train-0.parquet")
     assert trained_prompts(tmp_path) == {prompt_sha256("Bake bread."), prompt_sha256("Fix a bike.")}
+    turns = [[{"role": "user", "content": "Sew."}, {"role": "assistant", "content": "How?"}]]
+    pq.write_table(pa.table({"messages": turns}), tmp_path / "data" / "benign" / "train-0.parquet")
+    assert prompt_sha256("Sew.") in trained_prompts(tmp_path)
+    pq.write_table(pa.table({"id": ["x"]}), tmp_path / "data" / "benign" / "train-0.parquet")
+    with pytest.raises(UserError, match=r"has none of the columns query, prompt, text, messages"):
+        trained_prompts(tmp_path)
     (tmp_path / "data" / "benign" / "train-0.parquet").write_bytes(b"PAR1 torn")
     with pytest.raises(UserError, match=r"benign/train-0.parquet cannot be read"):
         trained_prompts(tmp_path)
     with pytest.raises(UserError, match=r"is no release: it has no data/CONFIG"):
         trained_prompts(tmp_path / "data")
+
+
+def test_task_without_any_verdict_has_no_rate_and_the_command_is_incomplete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    # A judge that never gives a class: the stand-in's answers are no verdicts.
+    with rehearsing(RehearsalSettings()) as url:
+        entry = {name: {"base_url": url, "model": "rehearsal-r1"} for name in ("mine", "deaf")}
+        (tmp_path / "teachers.yaml").write_text(json.dumps(entry), encoding="utf-8")
+        words = {"judge": "deaf", "teachers": Path("teachers.yaml"), "limit": 2, "output": Path("out")}
+        with pytest.raises(Incomplete, match=r"no answer has a verdict.*mine, xstest: 0 of 2.*rescore out"):
+            evaluate("mine", tasks=["xstest"], **words)  # type: ignore[arg-type]
+    [row] = [line for line in capfd.readouterr().out.splitlines() if "xstest (lower" in line]
+    assert row.split() == ["xstest", "(lower", "is", "better)", "-", "2"]

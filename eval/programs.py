@@ -1,0 +1,95 @@
+"""The program of an answer: its last fenced block that is Python.
+
+Reads a text and writes nothing; `eval/tasks/livecodebench.py` gives it the answer part of a response.
+
+Fences are CommonMark's (three or more backticks or tildes, closed by at least as many, indented or not, any line ends),
+with what models write beyond it: text behind a closing fence, and a new opening fence where the old block never closed.
+"""
+
+import ast
+import re
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+_PYTHON = re.compile(r"(?:c|i|micro)?py(?:thon|py)?[0-9.]*", re.IGNORECASE)
+_OPENING = re.compile(r"([ \t]*)(`{3,}|~{3,})[ \t]*([^`\n]*)")
+_LANGUAGE = re.compile(r"[{.\s]*([^\s{}:=,]*)")
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A fenced block that was closed: the first word behind its opening fence ("" for none), and its content."""
+
+    language: str
+    content: str
+
+    @property
+    def is_python(self) -> bool:
+        """Whether it calls itself Python, or calls itself nothing and does something as Python."""
+        if self.language:
+            return bool(_PYTHON.fullmatch(self.language)) and bool(self.content.strip())
+        return _does_something(self.content)
+
+
+def last_program(answer: str) -> str | None:
+    """The content of the last complete fenced block that is Python, None where there is none.
+
+    A block without a language is Python where it compiles and is more than a value: the sample output `1` is not a
+    program. Where no block is Python, the last one without a language is what the answer offers.
+    """
+    found = list(blocks(answer))
+    programs = [one for one in found if one.is_python]
+    offered = programs or [one for one in found if not one.language and one.content.strip()]
+    return offered[-1].content if offered else None
+
+
+def blocks(text: str) -> Iterator[Block]:
+    """Every complete fenced block of a text, in order."""
+    fence = indent = language = ""
+    lines: list[str] = []
+    for line in re.split(r"\r\n|\r|\n", text):
+        opening = _OPENING.fullmatch(line)
+        if fence and (behind := _behind(line, fence)) is not None:
+            yield Block(language, "".join(f"{one}\n" for one in lines))
+            # A word glued to the fence is the language of a block that begins.
+            if not re.fullmatch(r"[\w+#.-]*\w[\w+#.-]*", behind):
+                fence = ""
+                continue
+        elif fence:
+            lines.append(_outdented(line, indent))
+            continue
+        if opening:
+            indent, fence, language = opening[1], opening[2], _language(opening[3])
+            lines = []
+
+
+def _behind(line: str, fence: str) -> str | None:
+    """What stands behind a fence that closes a block, None where the line closes none."""
+    stripped = line.strip()
+    rest = stripped.lstrip(fence[0])
+    return rest.rstrip() if len(stripped) - len(rest) >= len(fence) else None
+
+
+def _language(info: str) -> str:
+    found = _LANGUAGE.match(info)
+    return found[1].lower() if found else ""
+
+
+def _outdented(line: str, indent: str) -> str:
+    """A line without the indentation of its opening fence, as far as it has it."""
+    common = 0
+    while common < min(len(indent), len(line)) and line[common] in " \t":
+        common += 1
+    return line[common:]
+
+
+def _does_something(code: str) -> bool:
+    """Whether a text compiles as Python and has a call or a statement in it."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an escape that Python does not know is a SyntaxWarning
+            tree = ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return any(isinstance(node, ast.Call | ast.stmt) and not isinstance(node, ast.Expr) for node in ast.walk(tree))

@@ -1,0 +1,122 @@
+"""A student that was trained here is measured: `eval` finds its release, and leaves out the prompts of that."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.errors import UserError
+from service.door import Settings
+from service.evaluating import evaluate
+from training.recipe import Recipe
+from training.sft import train
+
+RECIPE = {
+    "mixture": {"improved": 8},
+    "overlong_share": 0.9,
+    "chat_template": "smollm2",
+    "max_length": 512,
+    "epochs": 1,
+    "batch_size": 4,
+    "gradient_checkpointing": False,
+    "report_to": "none",
+}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run with its release, a student trained on it as a member of a sweep, and questions."""
+
+    folder: Path
+    member: Path
+    questions: Path
+
+
+def typed(words: list[str], folder: Path) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "saferthoughts", *words]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def trained(judged_once: Path, tiny_student: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    folder = tmp_path_factory.mktemp("measured")
+    shutil.copytree(judged_once, folder / "runs" / "small")
+    for words in (["check", "small"], ["release", "build", "small"]):
+        done = typed(words, folder)
+        assert done.returncode == 0, done.stderr
+    release = folder / "runs" / "small" / "release"
+    member = folder / "swept" / "member"
+    recipe = Recipe(student=str(tiny_student), **RECIPE)  # type: ignore[arg-type]
+    train(recipe, release, member, tell=print)
+    asked = sorted(set(pq.read_table(next(release.glob("data/improved/*.parquet")))["query"].to_pylist()))
+    every = pq.read_table(release / "prompts.parquet").to_pylist()
+    unreleased = next(row["text"] for row in every if row["text"] not in asked)
+    rows = [{"id": "trained", "prompt": asked[0]}, {"id": "drawn", "prompt": unreleased}]
+    rows.append({"id": "new", "prompt": "How do I fold a paper boat?"})
+    questions = folder / "questions.jsonl"
+    questions.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return Trained(folder, member, questions)
+
+
+def results_of(output: Path) -> dict[str, Any]:
+    """The one task of an evaluation."""
+    [task] = json.loads((output / "results.json").read_text())["tasks"]
+    return dict(task)
+
+
+@pytest.fixture
+def measured(trained: Trained, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """XSTest on the questions, as the command asks it; and what its results say of the task."""
+    monkeypatch.chdir(trained.folder)
+    monkeypatch.setattr(Settings, "runs", Path("runs"))
+
+    def measure(model: str, sets: Sequence[str] = (), **options: Any) -> dict[str, Any]:
+        data, sets = [f"xstest={trained.questions}"], ["xstest.max_tokens=4", *sets]
+        evaluate(model, tasks=["xstest"], data=data, sets=sets, output=tmp_path / "out", **options)
+        return results_of(tmp_path / "out")
+
+    return measure
+
+
+def test_student_of_a_sweep_is_not_asked_what_it_was_trained_on(trained: Trained) -> None:
+    data = ["--data", f"xstest={trained.questions}", "--set", "xstest.max_tokens=4"]
+    done = typed(["eval", "swept/member", "--task", "xstest", *data], trained.folder)
+    assert done.returncode == 0, done.stderr
+    assert "trained on: " in done.stderr
+    task = results_of(trained.member / "eval")
+    assert (task["settings"]["exclude_trained"], task["data"]["questions"], task["data"]["left_out"]) == (True, 1, 2)
+
+
+def test_release_that_is_named_is_the_one_whose_prompts_are_left_out(measured: Callable[..., dict[str, Any]]) -> None:
+    task = measured("swept/member", release="runs/small/release")
+    assert (task["data"]["questions"], task["data"]["left_out"]) == (1, 2)
+
+
+def test_nothing_is_said_to_be_left_out_where_the_release_is_gone(
+    trained: Trained, measured: Callable[..., dict[str, Any]], capfd: pytest.CaptureFixture[str]
+) -> None:
+    lost = trained.folder / "lost"
+    shutil.copytree(trained.member, lost)
+    record = json.loads((lost / "training.json").read_text())
+    record["dataset"]["files"] = dict.fromkeys(record["dataset"]["files"], "0" * 64)
+    (lost / "training.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match=r"exclude_trained=true: nothing tells .* Name it with --release FOLDER"):
+        measured("lost", sets=["xstest.exclude_trained=true"])
+    task = measured("lost")
+    assert "no prompt is left out as trained on" in " ".join(capfd.readouterr().err.split())
+    assert (task["settings"]["exclude_trained"], task["data"]["questions"], task["data"]["left_out"]) == (False, 3, 0)
+
+
+def test_run_is_measured_with_its_own_release(
+    trained: Trained, tiny_student: Path, measured: Callable[..., dict[str, Any]]
+) -> None:
+    shutil.copytree(trained.member, trained.folder / "runs" / "small" / "model")
+    task = measured("small", student=tiny_student)
+    assert (task["settings"]["exclude_trained"], task["data"]["questions"], task["data"]["left_out"]) == (True, 1, 2)
