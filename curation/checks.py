@@ -30,12 +30,19 @@ _INPUTS = ("prompts", "responses", "verdicts")
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What the checks did: responses = accepted + rejected; `by_reason` counts (check, reason) pairs."""
+    """What the checks did: responses = accepted + rejected. Of the rejected responses `superseded` are attempts at a row
+    of which repair keeps another; `by_reason` counts (check, reason) pairs of all others."""
 
     responses: int
     accepted: int
     rejected: int
     by_reason: dict[tuple[str, str], int]
+    superseded: int
+
+    @property
+    def rows(self) -> int:
+        """The rows that were checked: a row and repair's attempts at it count once."""
+        return self.responses - self.superseded
 
 
 def load_checks(folder: Path = FOLDER) -> dict[str, Path]:
@@ -98,18 +105,22 @@ def check(run: RunFolder) -> Checked:
         ).to_arrow_table()
         responses = db.sql("SELECT count(*) FROM responses").fetchall()[0][0]
         lost = db.sql("SELECT count(DISTINCT response_id) FROM objections").fetchall()[0][0]
-        reasons = db.sql("SELECT check_name, reason, count(*) FROM objections GROUP BY ALL ORDER BY ALL").fetchall()
+        superseded = db.sql("FROM objections WHERE check_name = 'superseded'").count("*").fetchall()[0][0]
+        reasons = db.sql(
+            "SELECT check_name, reason, count(*) FROM objections WHERE response_id NOT IN "
+            "(SELECT response_id FROM objections WHERE check_name = 'superseded') GROUP BY ALL ORDER BY ALL"
+        ).fetchall()
     if accepted.num_rows + lost != responses:
         raise RuntimeError(f"{responses} responses, but {accepted.num_rows} accepted and {lost} rejected")
     run.write_all({"accepted": accepted, "rejected": rejected})
-    result = Checked(responses, accepted.num_rows, lost, {(row[0], row[1]): row[2] for row in reasons})
+    result = Checked(responses, accepted.num_rows, lost, {(row[0], row[1]): row[2] for row in reasons}, superseded)
     run.record(
         "check",
         inputs={f"{name}.parquet": file_hash(run.table_path(name)) for name in _INPUTS},
         outputs={f"{name}.parquet": file_hash(run.table_path(name)) for name in ("accepted", "rejected")},
         queries={name: file_hash(path) for name, path in queries.items()},
         settings=settings.model_dump(mode="json", exclude={"folder"}),
-        counts={"responses": responses, "accepted": accepted.num_rows, "rejected": lost},
+        counts={"responses": responses, "accepted": accepted.num_rows, "rejected": lost, "superseded": superseded},
         reasons=[{"check": row[0], "reason": row[1], "rows": row[2]} for row in reasons],
     )
     return result

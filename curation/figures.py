@@ -6,6 +6,8 @@ eval/results.json; writes nothing. What a run has not got yet is null or empty h
 
 import json
 import math
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -62,7 +64,7 @@ def figures_of(run: RunFolder) -> dict[str, Any]:
             "stages": {name: entry["finished"] for name, entry in stages.items()},
             "prompts": stages.get("prompts", {}).get("counts"),
             "generated": stages.get("generate", {}).get("counts"),
-            "funnel": _funnel(db, stages, repaired) if checked else [],
+            "funnel": _funnel(db, stages, repaired, failed_by_config(run)) if checked else [],
             "patterns": patterns_of(stages, repaired) if "judge" in stages else [],
             "repair": _kept(stages["repair"]) if repaired else None,
             "judging": _judging(run, config.judging.vote, stages) if "judge" in stages else None,
@@ -93,8 +95,11 @@ def _rows(db: duckdb.DuckDBPyConnection, query: str) -> list[dict[str, Any]]:
     return [dict(row) for row in db.sql(query).to_arrow_table().to_pylist()]
 
 
-def _funnel(db: duckdb.DuckDBPyConnection, stages: dict[str, Any], repaired: bool) -> list[dict[str, Any]]:
-    """For each configuration: prompts, responses as generated, attempts of repair, and accepted ones."""
+def _funnel(
+    db: duckdb.DuckDBPyConnection, stages: dict[str, Any], repaired: bool, failed: Mapping[str, int]
+) -> list[dict[str, Any]]:
+    """For each configuration the rows that each step kept of those before: planned, answered, accepted, selected,
+    released. A row and repair's attempts at it count once; `attempts` are told beside them."""
     found = {
         row["config"]: row
         for row in _rows(
@@ -102,17 +107,41 @@ def _funnel(db: duckdb.DuckDBPyConnection, stages: dict[str, Any], repaired: boo
             """
             SELECT CASE WHEN kind = 'benign' THEN 'benign' ELSE variant END AS config,
                 count(DISTINCT prompt_id) AS prompts,
-                count(*) FILTER (attempt = 0) AS responses,
-                count(*) FILTER (attempt > 0) AS attempts,
-                count(*) FILTER (response_id IN (SELECT response_id FROM accepted)) AS accepted,
+                count(*) FILTER (responses.attempt = 0) AS answered,
+                count(*) FILTER (responses.attempt > 0) AS attempts,
+                count(DISTINCT coalesce(root_id, response_id))
+                    FILTER (response_id IN (SELECT response_id FROM accepted)) AS accepted,
                 count(*) FILTER (response_id IN (SELECT response_id FROM selected)) AS selected
-            FROM responses JOIN prompts USING (prompt_id) GROUP BY ALL
+            FROM responses JOIN prompts USING (prompt_id) LEFT JOIN repairs USING (response_id) GROUP BY ALL
             """,
         )
     }
     clean = {part["variant"]: part["filter"] for part in stages["repair"]["by_variant"]} if repaired else {}
     unscored = {name: entry["unscored"] for name, entry in stages["judge"]["by_variant"].items()}
-    return [{**found[name], "unscored": unscored[name], "filter": clean.get(name)} for name in _order(found)]
+    released = stages.get("release", {}).get("rows")
+    for name, row in found.items():
+        if row["accepted"] > row["answered"]:
+            raise RuntimeError(f"{name}: {row['accepted']} rows accepted of {row['answered']} answered")
+    return [
+        {
+            **found[name],
+            "planned": found[name]["answered"] + failed.get(name, 0),
+            "unscored": unscored[name],
+            "filter": clean.get(name),
+            "released": None if released is None else released.get(name, 0),
+        }
+        for name in _order(found)
+    ]
+
+
+def failed_by_config(run: RunFolder) -> dict[str, int]:
+    """Planned responses that never came, by configuration."""
+    if not run.table_path("failed").exists():
+        return {}
+    kinds = dict(zip(*(run.read("prompts")[name].to_pylist() for name in ("prompt_id", "kind")), strict=True))
+    failed = run.read("failed")
+    rows = zip(failed["prompt_id"].to_pylist(), failed["variant"].to_pylist(), strict=True)
+    return Counter("benign" if kinds[prompt] == "benign" else variant for prompt, variant in rows)
 
 
 def _order(names: Any) -> list[str]:
@@ -136,17 +165,19 @@ def patterns_of(stages: dict[str, Any], repaired: bool) -> list[dict[str, Any]]:
     ]
 
 
-def _share(counts: dict[str, int], label: str) -> dict[str, Any]:
-    judged = counts["responses"] - counts["unscored"] - counts["fixed"]
+def judged_rows(counts: dict[str, Any], label: str) -> int:
+    """How many rows of a configuration were judged for a finding; lineages before version 2 did not tell them apart."""
+    of = counts.get("of")
+    return int(of[label] if of else counts["responses"] - counts["unscored"] - counts["fixed"])
+
+
+def _share(counts: dict[str, Any], label: str) -> dict[str, Any]:
+    """The share with its interval; nulls where nobody was asked."""
+    judged = judged_rows(counts, label)
+    if counts[label] is None or not judged:
+        return {"count": None, "of": 0, "rate": None, "low": None, "high": None}
     rate = wilson(counts[label], judged)
-    known = judged > 0
-    return {
-        "count": counts[label],
-        "of": judged,
-        "rate": rate.rate if known else None,
-        "low": rate.low if known else None,
-        "high": rate.high if known else None,
-    }
+    return {"count": counts[label], "of": judged, "rate": rate.rate, "low": rate.low, "high": rate.high}
 
 
 def _kept(stage: dict[str, Any]) -> dict[str, Any]:

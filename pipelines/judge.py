@@ -16,10 +16,11 @@ from pipelines.asking import Asker
 from pipelines.config import RunConfig, load_config
 from pipelines.judges.panel import FIXED, Panel, Row, by_rules
 from pipelines.judges.patterns import rubric_hashes
+from pipelines.judges.tallies import tally
 from pipelines.limits import NO_CAPS, Caps
 from pipelines.plan import prompts_of
 from pipelines.progress import meter
-from pipelines.records import LABELS, PATTERNS, Judgement, Response, Verdict, from_table, to_table
+from pipelines.records import LABELS, Judgement, Response, Verdict, from_table, to_table
 from pipelines.runs import RunFolder, file_hash
 from pipelines.stories import Story, run_stories
 from pipelines.variant import load_variants
@@ -28,14 +29,14 @@ from pipelines.variant import load_variants
 @dataclass(frozen=True, slots=True)
 class Judged:
     """How many responses were judged and by whom, how many are unscored on patterns or safety, how many carry each
-    label, how many are unsafe (None where no judge of safety was asked), and the US dollars of all judgements. Fixed
-    texts, which are not judged, are `fixed` and not among the unscored."""
+    label and how many are unsafe (None where no judge looked for it), and the US dollars of all judgements. Fixed texts,
+    which are not judged, are `fixed` and not among the unscored."""
 
     responses: int
     judges: tuple[str, ...]
     fixed: int
     unscored: int
-    flagged: dict[str, int]
+    flagged: dict[str, int | None]
     unsafe: int | None
     cost: float
 
@@ -113,15 +114,15 @@ def unscored(verdict: Verdict) -> bool:
 
 def record_judging(run: RunFolder, config: RunConfig, judgements: list[Judgement], verdicts: list[Verdict]) -> Judged:
     """Note in the manifest what the two tables hold; repair, which adds to them, notes it anew."""
-    guarded = any(item.kind == "safety" for item in judgements)
+    counts = tally(verdicts)
     compared = [item.disagreement for item in verdicts if item.disagreement is not None]
     result = Judged(
         responses=len(verdicts),
         judges=config.judging.judges,
         fixed=sum(_fixed(verdict) for verdict in verdicts),
         unscored=sum(unscored(verdict) for verdict in verdicts),
-        flagged={label: sum(getattr(verdict, label) is True for verdict in verdicts) for label in LABELS},
-        unsafe=sum(verdict.safety == "unsafe" for verdict in verdicts) if guarded else None,
+        flagged={label: counts[label] for label in LABELS},
+        unsafe=counts["unsafe"],
         cost=sum(item.cost or 0.0 for item in judgements),
     )
     asked: Counter[str] = Counter()
@@ -152,24 +153,27 @@ def record_judging(run: RunFolder, config: RunConfig, judgements: list[Judgement
 def by_variant(
     run: RunFolder, verdicts: Mapping[str, Verdict], superseded: Container[str] | None = None
 ) -> dict[str, Any]:
-    """Counts of labels for each variant, and for the benign prompts; `any_pattern` counts rows with at least one.
+    """Counts of findings for each variant, and for the benign prompts, as `judges/tallies.py` makes them.
 
     Counted are the rows as they were generated; with `superseded`, the ids of attempts that are not kept, all others.
     """
-    tallies: dict[str, Counter[str]] = {}
+    groups: dict[str, list[Verdict]] = {}
+    refused: Counter[str] = Counter()
     for row in rows_of(run):
         if row.response.attempt if superseded is None else row.response.response_id in superseded:
             continue
+        name = "benign" if row.kind == "benign" else row.response.variant
         verdict = verdicts[row.response.response_id]
-        tally = tallies.setdefault("benign" if row.kind == "benign" else row.response.variant, Counter())
-        tally["responses"] += 1
-        tally["unscored"] += unscored(verdict)
-        tally["fixed"] += _fixed(verdict)
-        tally["refused"] += verdict.refused is True
-        tally["unsafe"] += verdict.safety == "unsafe"
-        tally["any_pattern"] += any(getattr(verdict, pattern) is True for pattern in PATTERNS)
-        for label in LABELS:
-            tally[label] += getattr(verdict, label) is True
-    columns = ("responses", "unscored", "fixed", "refused", "unsafe", "any_pattern", *LABELS)
-    order = [*load_variants(), "benign"]
-    return {name: {column: tallies[name][column] for column in columns} for name in order if name in tallies}
+        groups.setdefault(name, []).append(verdict)
+        refused[name] += verdict.refused is True
+    return {
+        name: {
+            "responses": len(groups[name]),
+            "unscored": sum(map(unscored, groups[name])),
+            "fixed": sum(map(_fixed, groups[name])),
+            "refused": refused[name],
+            **tally(groups[name]),
+        }
+        for name in (*load_variants(), "benign")
+        if name in groups
+    }

@@ -92,12 +92,16 @@ def judge_run(run: RunFolder, max_cost: float | None = None, max_tokens: int | N
     from pipelines.limits import Caps
 
     done = judge(run, Caps(max_cost, max_tokens))
-    flags = ", ".join(f"{label} {count}" for label, count in done.flagged.items() if label != "overthinking")
-    unsafe = "" if done.unsafe is None else f", unsafe {done.unsafe}"
+    counts = {**done.flagged, "unsafe": done.unsafe}
+    flags = ", ".join(
+        f"{label} {'not judged' if count is None else count}"
+        for label, count in counts.items()
+        if label != "overthinking"
+    )
     cost = f"; ${done.cost:.2f}" if done.cost else ""
     judged = f"{done.responses} responses judged by {', '.join(done.judges)}, {done.unscored} unscored"
     judged += f", {done.fixed} fixed texts not judged" if done.fixed else ""
-    return f"{judged}; {flags}{unsafe}{cost}"
+    return f"{judged}; {flags}{cost}"
 
 
 def repair_run(run: RunFolder, max_cost: float | None = None, max_tokens: int | None = None) -> str:
@@ -145,8 +149,10 @@ def check_run(run: RunFolder) -> str:
     from curation.checks import check
 
     done = check(run)
-    lines = [f"{done.accepted} of {done.responses} accepted, {done.rejected} rejected"]
+    lines = [f"{done.accepted} of {done.rows} rows accepted, {done.rows - done.accepted} rejected"]
     lines += [f"  {name}: {reason}: {count}" for (name, reason), count in done.by_reason.items()]
+    if done.superseded:
+        lines.append(f"  beside them {done.superseded} attempts of repair at rows of which another is kept")
     return "\n".join(lines)
 
 

@@ -161,7 +161,8 @@ def _funnel(stages: dict[str, Any]) -> list[Step]:
     judged = stages.get("judge", {}).get("counts")
     checked = stages.get("check", {}).get("counts")
     released = stages.get("release", {}).get("rows")
-    of_checked = checked and checked["responses"]
+    # Repair's attempts count with their row.
+    of_checked = checked and checked["responses"] - checked.get("superseded", 0)
     return [
         Step(name="prompts", count=sum(prompts.values()) if prompts else None, of=None),
         Step(name="responses", count=generated and generated["kept"], of=generated and generated["planned"]),
@@ -171,7 +172,7 @@ def _funnel(stages: dict[str, Any]) -> list[Step]:
             of=judged and judged["responses"] - judged["fixed"],
         ),
         Step(name="accepted", count=checked and checked["accepted"], of=of_checked),
-        Step(name="released", count=sum(released.values()) if released else None, of=of_checked),
+        Step(name="released", count=sum(released.values()) if released else None, of=checked and checked["accepted"]),
     ]
 
 

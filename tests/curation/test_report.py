@@ -84,10 +84,12 @@ def test_the_funnel_and_report_json_show_what_the_tables_hold(judged: RunFolder)
     figures = json.loads((judged.path / "report.json").read_text())
     names = ["default", "realsafe", "improved", "short", "template", "nocot", "benign"]
     assert [row["config"] for row in figures["funnel"]] == names
-    assert sum(row["responses"] + row["attempts"] for row in figures["funnel"]) == done.responses
+    assert sum(row["answered"] + row["attempts"] for row in figures["funnel"]) == done.responses
+    assert sum(row["answered"] for row in figures["funnel"]) == done.rows
     assert sum(row["accepted"] for row in figures["funnel"]) == done.accepted
-    rows = re.findall(r'<th scope="row">(\w+)</th>' + r'<td class="n">(\d+)</td>' * 5, page)
-    assert [(row[0], int(row[5])) for row in rows[: len(names)]] == [
+    assert all(row["planned"] >= row["answered"] >= row["accepted"] for row in figures["funnel"])
+    rows = re.findall(r'<th scope="row">(\w+)</th>' + r'<td class="n">(\d+)</td>' * 6, page)
+    assert [(row[0], int(row[6])) for row in rows[: len(names)]] == [
         (row["config"], row["accepted"]) for row in figures["funnel"]
     ]
     assert figures["examples"]

@@ -1,0 +1,31 @@
+"""Counts of verdicts: how many rows carry each finding, of how many that somebody judged for it.
+
+A finding that nobody looked for has no count (None), never 0. Reads and writes nothing.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from pipelines.records import LABELS, PATTERNS, Verdict
+
+# What is counted, in the order of tables: any of the five patterns, the study's labels, and the safety judges' finding.
+FINDINGS = ("unsafe", "any_pattern", *LABELS)
+
+
+def findings(verdict: Verdict) -> dict[str, bool | None]:
+    """Each finding of one verdict: True, False, or None where no judge said anything about it.
+
+    `any_pattern` is True as soon as one pattern is found, and False only where all five were looked for.
+    """
+    labels: dict[str, bool | None] = {label: getattr(verdict, label) for label in LABELS}
+    patterns = [labels[pattern] for pattern in PATTERNS]
+    found = True if any(patterns) else None if None in patterns else False
+    unsafe = None if verdict.safety is None else verdict.safety == "unsafe"
+    return {"unsafe": unsafe, "any_pattern": found, **labels}
+
+
+def tally(verdicts: Iterable[Verdict]) -> dict[str, Any]:
+    """Counts of every finding, None where no row was judged for it, and under "of" how many rows were."""
+    each = [findings(verdict) for verdict in verdicts]
+    of = {name: sum(one[name] is not None for one in each) for name in FINDINGS}
+    return {name: sum(one[name] is True for one in each) if of[name] else None for name in FINDINGS} | {"of": of}
