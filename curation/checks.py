@@ -30,8 +30,8 @@ _INPUTS = ("prompts", "responses", "verdicts")
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What the checks did: responses = accepted + rejected. Of the rejected responses `superseded` are attempts at a row
-    of which repair keeps another; `by_reason` counts (check, reason) pairs of all others."""
+    """What the checks did: responses = accepted + rejected. Of the rejected ones `superseded` are attempts at a row of
+    which repair keeps another; `by_reason` counts (check, reason) pairs of all others."""
 
     responses: int
     accepted: int

@@ -29,8 +29,8 @@ from pipelines.variant import load_variants
 @dataclass(frozen=True, slots=True)
 class Judged:
     """How many responses were judged and by whom, how many are unscored on patterns or safety, how many carry each
-    label and how many are unsafe (None where no judge looked for it), and the US dollars of all judgements. Fixed texts,
-    which are not judged, are `fixed` and not among the unscored."""
+    label and how many are unsafe (None where no judge looked for it), and the US dollars of all judgements. Fixed
+    texts, which are not judged, are `fixed` and not among the unscored."""
 
     responses: int
     judges: tuple[str, ...]
