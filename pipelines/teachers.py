@@ -132,7 +132,7 @@ class TeacherClient:
         Raises:
             TeacherError: all attempts failed, or no attempt could succeed.
         """
-        patience = _Patience(self)
+        patience = Patience(self)
         retrying = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception(passing), stop=patience.stop, wait=patience.wait, reraise=True
         )
@@ -244,7 +244,7 @@ def _late(error: TimeoutError | ConnectionFailed, teacher: Teacher) -> ReplyFail
     return ReplyFailure("retry", f"no answer within {teacher.attempt_timeout_s:g} s")
 
 
-class _Patience:
+class Patience:
     """The attempts of one request. Being told to wait costs none while others of the teacher's are answered."""
 
     def __init__(self, client: TeacherClient) -> None:
