@@ -27,6 +27,7 @@ from inspect_ai.tool import ToolChoice, ToolInfo
 from tenacity import RetryCallState
 from tenacity.wait import wait_base
 
+from eval.refusals import REFUSAL
 from eval.responses import message_of
 from pipelines.config import Teacher
 from pipelines.finish_reasons import STOP
@@ -174,9 +175,10 @@ def _output(model: str, reply: Reply, thought: Thought) -> ModelOutput:
         total_tokens=reply.input_tokens + reply.output_tokens,
         input_tokens_cache_read=reply.cached_tokens or None,
     )
-    choice = ChatCompletionChoice(
-        message=message_of(thought, model), stop_reason=_STOPS.get(reply.finish_reason, "unknown")
-    )
+    message = message_of(thought, model)
+    if reply.refusal:
+        message.metadata = {**(message.metadata or {}), REFUSAL: True}
+    choice = ChatCompletionChoice(message=message, stop_reason=_STOPS.get(reply.finish_reason, "unknown"))
     return ModelOutput(model=model, choices=[choice], usage=usage, time=reply.latency_s)
 
 

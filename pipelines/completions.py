@@ -56,7 +56,8 @@ def reply_of(document: object, price: Price | None, latency_s: float, first_toke
     content = "".join(parts.text)
     refusal = message.get("refusal")
     refused = refusal if isinstance(refusal, str) else "".join(parts.refusal)
-    if not content and refused:
+    is_refusal = not content and bool(refused)
+    if is_refusal:
         content = refused
         notes.append("the answer is a refusal")
     found = dict(_reasoning(message, parts))
@@ -82,6 +83,7 @@ def reply_of(document: object, price: Price | None, latency_s: float, first_toke
         cached_tokens=tokens[2],
         first_token_s=first_token_s,
         notes="; ".join(notes),
+        refusal=is_refusal,
     )
 
 

@@ -65,7 +65,8 @@ def transaction(db: sqlite3.Connection) -> Iterator[None]:
 class Reply:
     """What came back for one request. Tokens are the endpoint's counts (`cached_tokens` are part of the input), cost is
     in US dollars, latency in seconds. `first_token_s`: seconds to the first piece of a streamed answer, None for any
-    other. `notes`: what was odd about the answer, "" where nothing was. Ledgers of before have neither."""
+    other. `notes`: what was odd about the answer, "" where nothing was. `refusal`: the API marked the answer as
+    one. Ledgers of before have none of the three."""
 
     content: str | None
     reasoning_content: str | None
@@ -78,6 +79,7 @@ class Reply:
     cached_tokens: int = 0
     first_token_s: float | None = None
     notes: str = ""
+    refusal: bool = False
 
 
 @dataclass(frozen=True, slots=True)

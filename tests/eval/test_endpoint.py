@@ -86,6 +86,16 @@ def test_thought_cut_off_behind_a_prefilled_opener_is_no_answer(serving: Serving
     ]
 
 
+def test_a_refusal_in_a_field_of_its_own_is_an_answer_that_refuses(serving: Serving, tmp_path: Path) -> None:
+    with serving(lambda body: {"content": None, "refusal": "This request goes against the rules."}) as loopback:
+        results = measured(loopback.url, tmp_path, limit=1)
+    require_complete(results, tmp_path)
+    assert {one.answer for one in results.answers} == {"This request goes against the rules."}
+    harmful = [one for one in results.answers if "harmful" in one.category]
+    assert harmful
+    assert all(one.value == 1 and not one.truncated for one in harmful)
+
+
 def test_faults_that_pass_are_survived(serving: Serving, tmp_path: Path) -> None:
     turns: dict[str, int] = {}
 

@@ -92,7 +92,12 @@ ODD_ONES = [
     kind(ODD, "content that is an object", good({"content": {"minutes": 75}}), holds={"content": '{"minutes": 75}'}),
     kind(ODD, "empty content with stop", good({"content": ""}), holds={"content": "", "finish_reason": "stop"}),
     kind(ODD, "null content with stop", good({"content": None}), holds={"content": ""}),
-    kind(ODD, "a refusal", good({"content": None, "refusal": "I cannot."}), holds={"content": "I cannot."}),
+    kind(
+        ODD,
+        "a refusal",
+        good({"content": None, "refusal": "I cannot."}),
+        holds={"content": "I cannot.", "refusal": True},
+    ),
     kind(
         ODD, "a refusal in parts", good({"content": [{"type": "refusal", "refusal": "No."}]}), holds={"content": "No."}
     ),
