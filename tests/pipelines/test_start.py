@@ -45,7 +45,7 @@ def test_more_prompts_keep_those_that_are_there_and_stay_level(tmp_path: Path, s
     assert sum(not prompt.template_id for prompt in harmful) == 40 * share
     categories = [prompt.category for prompt in harmful]
     counts = [categories.count(name) for name in set(categories)]
-    assert (len(counts), max(counts) - min(counts)) == (8, 0)
+    assert max(counts) - min(counts) <= 1
     stage = run.stage("prompts")
     assert stage is not None
     assert stage["kept_from_earlier"] == 14
