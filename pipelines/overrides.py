@@ -38,7 +38,8 @@ class Setting:
     def __str__(self) -> str:
         text = str(self.value) if self.text is None else self.text
         hidden = is_secret_field(self.key.rpartition(".")[2]) or looks_like_key(text)
-        return f"--set {self.key}={HIDDEN if hidden else text[:200]}"
+        value = HIDDEN if hidden else text[:200]
+        return f"{self.key}: {value}" if self.text is None else f"--set {self.key}={value}"
 
 
 def key_and_value(text: str, option: str = "--set", example: str = "seed=1") -> tuple[str, str]:
@@ -157,7 +158,8 @@ def _put(values: dict[str, Any], key: str, shape: Any, setting: Setting, named: 
     choices = _keys(shape)
     if choices is not None and part not in choices:
         within = f" of {'.'.join(path)}" if path else ""
-        raise UserError(f"{unknown(f'key{within} in --set', part, choices)} It is in {setting}.")
+        where = "" if setting.text is None else " in --set"
+        raise UserError(f"{unknown(f'key{within}{where}', part, choices)} It is in {setting}.")
     inner = _inner(shape, part)
     if not rest:
         values[part] = _merged(values.get(part), _fitting(setting, inner), inner)

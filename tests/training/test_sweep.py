@@ -83,7 +83,7 @@ def test_a_grid_is_every_combination(members: Callable[..., list[Member]]) -> No
     ("values", "message"),
     [
         ({"grids": {"a": {"epochs": [1]}}}, "The sweep names no recipe"),
-        ({"recipe": "smollm2-135m-cpu", "grids": {"a": {"epoch": [1]}}}, "Unknown recipe key 'epoch'"),
+        ({"recipe": "smollm2-135m-cpu", "grids": {"a": {"epoch": [1]}}}, "Unknown key 'epoch'. Did you mean 'epochs'"),
         ({"recipe": "smollm2-135m-cpu", "grids": {"a": {"epochs": [0]}}}, "epochs: input should be greater than 0"),
         ({"recipe": "smollm2-135m-cpu", "grids": {"a": {"epochs": 1}}}, "sweep sweep.yaml: grids.a.epochs"),
         ({"recipe": "smollm2-135m-cpu", "grids": {}}, "sweep sweep.yaml: grids"),
