@@ -48,9 +48,10 @@ def _read(path: Path) -> None:
             file.keys()
     elif path.suffix in (".pt", ".pth"):
         import torch
-        from transformers.trainer_pt_utils import safe_globals
+        from transformers import trainer_pt_utils
 
-        with safe_globals():
+        allowed: Any = trainer_pt_utils.safe_globals
+        with allowed():
             torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     elif path.suffix == ".bin":
         import zipfile

@@ -55,7 +55,7 @@ def test_killed_and_run_again_it_ends_where_it_would_have(release: Path, tiny_st
     whole = train(Recipe.model_validate(settings), release, tmp_path / "whole", tiny_student)
     first = start(settings, release, tmp_path / "model", tiny_student)
     work = tmp_path / ".model.training"
-    for _ in range(1200):
+    for _ in range(6000):
         if any(int(path.parent.name.partition("-")[2]) >= 20 for path in work.glob("checkpoint-*/trainer_state.json")):
             break
         time.sleep(0.05)
@@ -63,7 +63,7 @@ def test_killed_and_run_again_it_ends_where_it_would_have(release: Path, tiny_st
     first.communicate()
     assert not (tmp_path / "model").exists()
     second = start(settings, release, tmp_path / "model", tiny_student)
-    told, errors = second.communicate(timeout=300)
+    told, errors = second.communicate(timeout=900)
     assert second.returncode == 0, errors
     step = int(told.partition("going on from step ")[2].split()[0])
     assert step >= 20
