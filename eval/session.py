@@ -32,9 +32,10 @@ _HOME = "XDG_DATA_HOME"
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """What is under way: whom to tell of a finished sample, and whose connections to close at the end."""
+    """What is under way: whom to tell of a finished or failed sample, and whose connections to close at the end."""
 
     finished: Callable[[], None]
+    failed: Callable[[str], None]
     models: Sequence[Model]
 
 
@@ -51,6 +52,8 @@ class _Session(Hooks):
     async def on_sample_end(self, data: SampleEnd) -> None:
         if _run is not None:
             _run.finished()
+            if data.sample.error is not None:
+                _run.failed(data.sample.error.message)
 
     async def on_run_end(self, data: RunEnd) -> None:
         # Here, since a connection can be closed only where it was opened: in Inspect's event loop.
@@ -85,22 +88,22 @@ def ask(
     """
     global _run
     _set_aside_broken(folder)
-    _run = _Run(finished, [model, *roles])
-    with watching() as refused:
+    with watching() as watch:
+        _run = _Run(finished, watch.sample_failed, [model, *roles])
         try:
             done = _evaluated(tasks, model, folder, most)
         except (CancelledError, KeyboardInterrupt) as cancelled:
             # How Inspect passes Ctrl-C on where it does not swallow it.
-            _raise_refused(refused(), folder)
+            _raise_refused(watch.found, folder)
             raise KeyboardInterrupt from cancelled
         except Exception as error:
-            _raise_refused(refused() or refused_by_machine(error), folder)
+            _raise_refused(watch.found or refused_by_machine(error), folder)
             raise
         finally:
             _run = None
         if len(done) < len(tasks) or any(log.status == "cancelled" for log in done):
             # Inspect swallows Ctrl-C: logs are missing or say "cancelled".
-            _raise_refused(refused(), folder)
+            _raise_refused(watch.found, folder)
             raise KeyboardInterrupt
     named = {log.eval.task: log for log in done}
     logs = [read_eval_log(named[task.name].location) for task in tasks]

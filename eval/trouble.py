@@ -9,7 +9,7 @@ import logging
 import os
 import signal
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def refused_by_machine(error: BaseException | None, depth: int = 0) -> str:
     return next((found for one in inner if (found := refused_by_machine(one, depth + 1))), "")
 
 
-class _Watch(logging.Handler):
+class Watch(logging.Handler):
     """Hears of faults that Inspect logs and goes on after; the first one ends the work as Ctrl-C does."""
 
     def __init__(self) -> None:
@@ -44,33 +44,39 @@ class _Watch(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         error = record.exc_info[1] if record.exc_info else None
-        found = refused_by_machine(error) or _in_words(record)
+        self.hear(refused_by_machine(error) or _in_words(record.getMessage()))
+
+    def hear(self, found: str) -> None:
+        """End the work if something was refused."""
         if found and not self.found:
             self.found = found
             signal.raise_signal(signal.SIGINT)
 
+    def sample_failed(self, message: str) -> None:
+        """Hear of a sample that ended with an error."""
+        self.hear(_in_words(message))
 
-def _in_words(record: logging.LogRecord) -> str:
-    text = record.getMessage()
+
+def _in_words(text: str) -> str:
     words = (*(os.strerror(number) for number in (errno.ENOSPC, errno.EFBIG, errno.EROFS)), *_SQLITE[:3])
     return next((one for one in words if one.lower() in text.lower()), "")
 
 
 @contextmanager
-def watching() -> Iterator[Callable[[], str]]:
-    """Watch Inspect's log while the block runs; gives what was refused, "" so far. logging itself keeps still."""
-    handler, loud = _Watch(), logging.raiseExceptions
+def watching() -> Iterator[Watch]:
+    """Watch Inspect's log while the block runs; `found` is what was refused, "" so far. logging itself keeps still."""
+    handler, loud = Watch(), logging.raiseExceptions
     logging.raiseExceptions = False
     logging.getLogger().addHandler(handler)
     try:
-        yield lambda: handler.found
+        yield handler
     finally:
         logging.getLogger().removeHandler(handler)
         logging.raiseExceptions = loud
 
 
 def close_traces() -> None:
-    """Close and remove Inspect's trace file: it would be packed at the process's end, with a traceback if that fails."""
+    """Close and remove Inspect's trace file: packing it at the end of the process may fail with a traceback."""
     for handler in logging.getLogger().handlers:
         trace = getattr(handler, "trace_logger", None)
         if isinstance(trace, logging.FileHandler):
