@@ -163,13 +163,17 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Everything that a report tells. `rehearsal`: whether the rehearsal teacher answered or judged."""
+    """Everything that a report tells. `rehearsal`: whether the rehearsal teacher answered or judged.
+
+    `rehearsed` names the models that were trained on its rows.
+    """
 
     evaluations: tuple[str, ...]
     suites: tuple[str, ...]
     sections: tuple[Section, ...]
     warnings: tuple[str, ...]
     rehearsal: bool
+    rehearsed: tuple[str, ...] = ()
 
     @property
     def models(self) -> tuple[Row, ...]:

@@ -10,6 +10,7 @@ from string import ascii_lowercase
 from eval.protocols import EXCLUDE
 from eval.report_examples import examples_of
 from eval.report_figures import COLUMNS, Figure, Report, Row, Section, Setup, Source
+from eval.report_names import without_paths
 from eval.report_pairs import across, made_anew
 from eval.results import Answer, Comparison, Measured, Results, TaskRun
 from eval.sources import BUNDLED
@@ -27,6 +28,7 @@ def report_of(sources: Sequence[Source]) -> Report:
         raise UserError("There is no evaluation to report. Give folders that hold a results.json.")
     for source in sources:
         _check(source)
+    sources = [replace(source, results=without_paths(source.results)) for source in sources]
     keys = dict.fromkeys((run.protocol, run.score) for source in sources for run in source.results.tasks)
     sections = tuple(_section(protocol, score, sources) for protocol, score in keys)
     return Report(
@@ -35,6 +37,7 @@ def report_of(sources: Sequence[Source]) -> Report:
         sections=sections,
         warnings=tuple(_warnings(sections)),
         rehearsal=any(_rehearsed(source.results) for source in sources),
+        rehearsed=tuple(dict.fromkeys(row.name for part in sections for row in part.rows if row.measured.rehearsed)),
     )
 
 

@@ -40,6 +40,8 @@ class Measured:
     """One model and its run. `place` is an endpoint's address or a checkpoint's folder; hashes where there are weights.
 
     `base` and `variant` name the row of the study's table that it is compared with, "" where there is none.
+    `trained_on` names the release that a student's own record names, and `rehearsed` says that the rehearsal teacher
+    wrote its rows.
     """
 
     label: str
@@ -51,6 +53,8 @@ class Measured:
     variant: str
     seconds: float
     output_tokens: int
+    trained_on: str = ""
+    rehearsed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

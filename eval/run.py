@@ -30,6 +30,7 @@ from eval.results import FORMAT, NAME, Answer, Measured, Results, TaskRun, write
 from eval.session import ask, inspecting
 from eval.students import CONNECTIONS, StudentAPI
 from eval.tally import ALL, comparisons, rates
+from eval.trained import trained_on
 from pipelines.command_line import typed_command
 from pipelines.errors import Incomplete, UserError
 from pipelines.progress import Meter, console, meter
@@ -58,7 +59,7 @@ def evaluate(targets: Sequence[Target], wanted: Wanted, output: Path) -> Results
     with ExitStack() as stack, inspecting(output / "logs" / ".inspect"):
         servers = Servers(output, stack)
         for target in targets:
-            weights = target.weights_sha256()
+            weights, source = target.weights_sha256(), trained_on(target.path)
             folder = output / "logs" / _folder(target, weights)
             found = _ask(target, planned, servers, folder)
             # Inspect gives the place of a log as a path or as a URL; the last part is the same.
@@ -76,6 +77,8 @@ def evaluate(targets: Sequence[Target], wanted: Wanted, output: Path) -> Results
                     variant=target.variant,
                     seconds=seconds(found),
                     output_tokens=sum(map(output_tokens, found)),
+                    trained_on=source.name,
+                    rehearsed=source.rehearsed,
                 )
             )
     expected = {one.entry.name: one.expected for one in planned}

@@ -1,7 +1,7 @@
 """Inspect at work: the tasks of one model, quietly, resumable, everything it keeps in one folder.
 
-Writes Inspect's logs into the folder it is given (`inspect view --log-dir FOLDER` shows them) and its traces and the
-buffer that a killed run is recovered from into `.inspect` beside them.
+Writes Inspect's logs into the folder it is given (`inspect view --log-dir FOLDER` shows them) and the buffer that a
+killed run is recovered from into `.inspect` beside them.
 """
 
 import fcntl
@@ -22,6 +22,8 @@ from inspect_ai.hooks import Hooks, RunEnd, SampleEnd, hooks
 from inspect_ai.log import EvalLog, read_eval_log
 from inspect_ai.model import Model
 
+from eval.trouble import close_traces, refused_by_machine, watching
+from pipelines.command_line import typed_command
 from pipelines.errors import UserError
 from pipelines.progress import console as progress
 
@@ -30,9 +32,10 @@ _HOME = "XDG_DATA_HOME"
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """What is under way: whom to tell of a finished sample, and whose connections to close at the end."""
+    """What is under way: whom to tell of a finished or failed sample, and whose connections to close at the end."""
 
     finished: Callable[[], None]
+    failed: Callable[[str], None]
     models: Sequence[Model]
 
 
@@ -49,6 +52,8 @@ class _Session(Hooks):
     async def on_sample_end(self, data: SampleEnd) -> None:
         if _run is not None:
             _run.finished()
+            if data.sample.error is not None:
+                _run.failed(data.sample.error.message)
 
     async def on_run_end(self, data: RunEnd) -> None:
         # Here, since a connection can be closed only where it was opened: in Inspect's event loop.
@@ -79,43 +84,63 @@ def ask(
 
     Raises:
         KeyboardInterrupt: Ctrl-C; what is finished is in the logs.
+        UserError: the disk is full, a file may not grow or cannot be written; what is finished is in the logs.
     """
     global _run
     _set_aside_broken(folder)
-    _run = _Run(finished, [model, *roles])
-    try:
-        _, done = eval_set(
-            list(tasks),
-            model=model,
-            log_dir=str(folder.resolve()),
-            # One attempt: what failed is for the user to look at, and the same command asks it again.
-            retry_attempts=1,
-            retry_immediate=False,
-            log_dir_allow_dirty=True,
-            display="none",
-            log_level="error",
-            score_display=False,
-            # No sockets.
-            ctl_server=False,
-            acp_server=False,
-            # One failed sample should not cost the others' answers.
-            fail_on_error=True,
-            continue_on_fail=True,
-            max_tasks=len(tasks),
-            max_samples=most,
-        )
-    except CancelledError as cancelled:
-        # How Inspect passes Ctrl-C on where it does not swallow it.
-        raise KeyboardInterrupt from cancelled
-    finally:
-        _run = None
-    if len(done) < len(tasks) or any(log.status == "cancelled" for log in done):
-        # Inspect swallows Ctrl-C: logs are missing or say "cancelled".
-        raise KeyboardInterrupt
+    with watching() as watch:
+        _run = _Run(finished, watch.sample_failed, [model, *roles])
+        try:
+            done = _evaluated(tasks, model, folder, most)
+        except (CancelledError, KeyboardInterrupt) as cancelled:
+            # How Inspect passes Ctrl-C on where it does not swallow it.
+            _raise_refused(watch.found, folder)
+            raise KeyboardInterrupt from cancelled
+        except Exception as error:
+            _raise_refused(watch.found or refused_by_machine(error), folder)
+            raise
+        finally:
+            _run = None
+        if len(done) < len(tasks) or any(log.status == "cancelled" for log in done):
+            # Inspect swallows Ctrl-C: logs are missing or say "cancelled".
+            _raise_refused(watch.found, folder)
+            raise KeyboardInterrupt
     named = {log.eval.task: log for log in done}
     logs = [read_eval_log(named[task.name].location) for task in tasks]
     _remove_superseded(logs, folder)
     return logs
+
+
+def _evaluated(tasks: Sequence[Task], model: Model, folder: Path, most: int) -> list[EvalLog]:
+    _, done = eval_set(
+        list(tasks),
+        model=model,
+        log_dir=str(folder.resolve()),
+        # One attempt: what failed is for the user to look at, and the same command asks it again.
+        retry_attempts=1,
+        retry_immediate=False,
+        log_dir_allow_dirty=True,
+        display="none",
+        log_level="error",
+        score_display=False,
+        # No sockets.
+        ctl_server=False,
+        acp_server=False,
+        # One failed sample should not cost the others' answers.
+        fail_on_error=True,
+        continue_on_fail=True,
+        max_tasks=len(tasks),
+        max_samples=most,
+    )
+    return done
+
+
+def _raise_refused(what: str, folder: Path) -> None:
+    if what:
+        raise UserError(
+            f"The answers cannot be written into {folder} ({what}). Free some space, raise the limit or choose another "
+            f"--output. What was answered is kept; go on with: {typed_command()}"
+        )
 
 
 def _set_aside_broken(folder: Path) -> None:
@@ -178,8 +203,13 @@ def inspecting(folder: Path) -> Iterator[None]:
     Raises:
         UserError: another process is at work there; both would ask the same and each would remove the other's logs.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock_file = (folder / "lock").open("w")
+    except OSError as error:
+        _raise_refused(refused_by_machine(error) or str(error), folder.parent)
+        raise
+    with lock_file as lock:
         try:
             # Let go of by the kernel when the process is gone.
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -194,6 +224,7 @@ def inspecting(folder: Path) -> Iterator[None]:
 def _at_home(folder: Path) -> Iterator[None]:
     before = os.environ.get(_HOME)
     os.environ[_HOME] = str(folder.resolve())
+    os.environ.setdefault("INSPECT_TRACE_LEVEL", "CRITICAL")
     console = rich.get_console()
     loud, console.quiet = not console.quiet, True
     try:
@@ -205,6 +236,7 @@ def _at_home(folder: Path) -> Iterator[None]:
             yield
             gc.collect()
     finally:
+        close_traces()
         console.quiet = not loud
         if before is None:
             os.environ.pop(_HOME)

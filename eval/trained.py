@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -79,6 +80,22 @@ def release_of_student(folder: Path, runs: Iterable[Path] = ()) -> Path | None:
     beside = folder.resolve().parent / "release"
     elsewhere = (path for root in runs for path in sorted(root.glob("*/release")))
     return next((path for path in (named, beside, *elsewhere) if files and _holds(path, files)), None)
+
+
+class TrainedOn(NamedTuple):
+    """The release that a student was trained on, by title and version, and whether the rehearsal teacher made it."""
+
+    name: str
+    rehearsed: bool
+
+
+def trained_on(folder: Path | None) -> TrainedOn:
+    """What a student's folder says of its training; nothing for a model that was not trained here."""
+    try:
+        release = json.loads(((folder or Path("/")) / RECORD).read_text(encoding="utf-8"))["dataset"]["release"]
+        return TrainedOn(f"{release['title']} {release['version']}", bool(release["rehearsal"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return TrainedOn("", False)
 
 
 def _holds(release: Path, files: dict[str, str]) -> bool:

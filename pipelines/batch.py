@@ -12,15 +12,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import openai
-from openai.types import Batch as Told
 
-from pipelines.batch_results import Failure, Results, discounted, one_line, take_in
+from pipelines.batch_results import Failure, Results, discounted, take_in
+from pipelines.batch_status import BatchStatus, mark_of, read_status
 from pipelines.batch_store import Batch, BatchStore, Line, Origin, opened
 from pipelines.config import Teacher
-from pipelines.errors import Interrupted, UserError
+from pipelines.errors import Interrupted, UserError, one_line
 from pipelines.ledger import Ledger
 from pipelines.plan import Ask
-from pipelines.progress import Meter, meter
+from pipelines.progress import Meter, console, meter
 from pipelines.runs import RunFolder, atomic
 from pipelines.teachers import api_key, worth_repeating
 
@@ -161,41 +161,43 @@ class _Runner:
     def _open(self) -> list[Batch]:
         return self._store.unfinished(self.origin.teacher, self.origin.base_url)
 
-    def _look_at(self, waiting: list[Batch]) -> tuple[list[Told | None], bool]:
+    def _look_at(self, waiting: list[Batch]) -> tuple[list[BatchStatus | None], bool]:
         """Batches under way as the provider tells them, None where it cannot; whether any was finished."""
         submitted = [batch for batch in waiting if batch.batch_id]
-        under_way: list[Told | None] = []
+        under_way: list[BatchStatus | None] = []
         for batch in submitted:
             self._pause(0)
             told = self._look(batch)
-            if told is not None and told.status == "failed":
+            if told is not None and told.ending == "failed":
                 self._not_begun(batch, told, alone=len(submitted) == 1)
-            elif told is not None and told.status in _ENDED:
+            elif told is not None and told.ending is not None:
                 self._take_in(batch, told)
             else:
                 under_way.append(told)
         return under_way, len(under_way) < len(submitted)
 
-    def _look(self, batch: Batch) -> Told | None:
+    def _look(self, batch: Batch) -> BatchStatus | None:
         try:
-            told = self._client.batches.retrieve(str(batch.batch_id))
+            told = read_status(self._client.batches.retrieve(str(batch.batch_id)))
+            trouble = "what it says of a batch cannot be read"
         except openai.NotFoundError as error:
             raise UserError(
                 f"The provider of teacher '{self.origin.teacher}' does not know batch {batch.batch_id}: is the key "
                 f"that of another project? To give up all batches of this run, delete its batches.sqlite in "
                 f"{self._run.path}; their requests are then asked, and paid, again."
             ) from error
-        except openai.APIError as error:
-            if not worth_repeating(error):
+        except (openai.APIError, ValueError) as error:
+            if isinstance(error, openai.APIError) and not worth_repeating(error):
                 raise self._refusal(error) from error
-            # A day is long: the network may go and come back.
-            if time.monotonic() - self._reached > self._rules.patience_s:
-                raise UserError(
-                    f"Teacher '{self.origin.teacher}' could not be reached for {self._rules.patience_s:g} s "
-                    f"({one_line(error)}). {self.how_to_go_on()}"
-                ) from error
-            return None
-        self._reached = time.monotonic()
+            told, trouble = None, one_line(str(error))
+        if told is not None:
+            self._reached = time.monotonic()
+        # A day is long: the network may go and come back.
+        elif time.monotonic() - self._reached > self._rules.patience_s:
+            raise UserError(
+                f"Teacher '{self.origin.teacher}' could not be reached for {self._rules.patience_s:g} s ({trouble}). "
+                f"{self.how_to_go_on()}"
+            )
         return told
 
     def _submit_all(self, waiting: list[Batch], under_way: int) -> bool:
@@ -226,8 +228,8 @@ class _Runner:
                     raise self._refusal(error) from error
                 if attempt == self._teacher.retries:
                     raise UserError(
-                        f"Teacher '{self.origin.teacher}' took no batch in {attempt + 1} attempts ({one_line(error)}). "
-                        f"{self.how_to_go_on()}"
+                        f"Teacher '{self.origin.teacher}' took no batch in {attempt + 1} attempts "
+                        f"({one_line(str(error))}). {self.how_to_go_on()}"
                     ) from error
             # The creation may have been heard and only its answer lost: the next turn looks for it first.
             self._pause(wait)
@@ -237,7 +239,7 @@ class _Runner:
         """The id of the batch with our mark, where the provider has it. All pages, for no order is promised."""
         for told in self._client.batches.list(limit=100):
             self._pause(0)
-            if (told.metadata or {}).get(_MARK) == batch.mark:
+            if mark_of(told, _MARK) == batch.mark:
                 return told.id
         return None
 
@@ -256,30 +258,35 @@ class _Runner:
         )
         return created.id
 
-    def _take_in(self, batch: Batch, told: Told) -> None:
+    def _take_in(self, batch: Batch, told: BatchStatus) -> None:
         """Put a finished batch's answers into the ledger; ask again for what expired or failed through no fault."""
+        keys = {line.key for line in self._store.items(batch)}
         results = Results()
-        ended = told.completed_at or told.expired_at or told.cancelled_at or time.time()
         path = self._store.path(batch).with_suffix(".answers")
-        for file_id in (told.output_file_id, told.error_file_id):
-            if file_id is not None and self._download(file_id, path):
-                latency_s = max(ended - told.created_at, 0.0)
-                take_in(path, self._ledger, batch.model, self._price, latency_s, results)
+        for file_id in told.files:
+            if self._download(file_id, path):
+                take_in(path, self._ledger, batch.model, self._price, told.latency_s or 0.0, keys, results)
                 path.unlink()
+        assert told.ending is not None
         again = set()
         for line in self._store.items(batch):
-            if self._ledger.has(line.key) or line.key in results.failed:
+            if self._ledger.has(line.key):
+                results.failed.pop(line.key, None)
                 continue
-            reason = results.again.get(line.key) or f"no answer in a batch that {_ENDED[told.status]}"
-            if told.status == "cancelled":
+            if line.key in results.failed:
+                continue
+            reason = results.again.get(line.key) or f"no answer in a batch that {_ENDED[told.ending]}"
+            if told.ending == "cancelled":
                 results.failed[line.key] = Failure(reason)  # somebody's will: asked again only by another call
             elif line.attempt + 1 >= self._rules.attempts:
                 results.failed[line.key] = Failure(f"{reason} ({self._rules.attempts} times)")
             else:
                 again.add(line.key)
+        if odd := results.odd():
+            console.print(f"batch {batch.batch_id}: {odd}", markup=False, highlight=False, soft_wrap=True)
         for key, failure in results.failed.items():
-            self._ledger.fail(key, failure.error, failure.fatal)
-        self._finish(batch, told.status, again, step=1)
+            self._ledger.fail(key, failure.error, failure.fatal and not results.answered)
+        self._finish(batch, told.ending, again, step=1)
         self._batches += 1
         self._answered += results.answered
         self._failed += len(results.failed)
@@ -307,21 +314,21 @@ class _Runner:
                     raise
                 if attempt == self._teacher.retries:
                     raise UserError(
-                        f"The answers of a batch could not be fetched in {attempt + 1} attempts ({one_line(error)}). "
-                        f"{self.how_to_go_on()}"
+                        f"The answers of a batch could not be fetched in {attempt + 1} attempts "
+                        f"({one_line(str(error))}). {self.how_to_go_on()}"
                     ) from error
             self._pause(wait)
             wait = min(wait * 2, self._rules.longest_poll_s)
         return False
 
-    def _not_begun(self, batch: Batch, told: Told, alone: bool) -> None:
+    def _not_begun(self, batch: Batch, told: BatchStatus, alone: bool) -> None:
         """A batch that the provider did not begin: for want of room, or for some of its lines.
 
         Raises:
             UserError: nothing of it can be asked, whatever is left out.
         """
-        problems = (told.errors.data if told.errors else None) or []
-        bad = {problem.line: f"{problem.code}: {one_line(problem.message)}" for problem in problems}
+        problems = told.problems
+        bad = {problem.line: f"{problem.code}: {one_line(str(problem.message or ''))}" for problem in problems}
         codes = {problem.code for problem in problems}
         reason = next(iter(bad.values()), "it gave no reason")
         if _CROWDED in codes:
@@ -361,13 +368,12 @@ class _Runner:
         most = self._rules.max_requests if most is None else most
         self._store.finish(batch, origin, outcome, lines, most, self._rules.max_bytes, held)
 
-    def _show(self, shown: Meter, waiting: list[Batch], under_way: list[Told | None]) -> None:
+    def _show(self, shown: Meter, waiting: list[Batch], under_way: list[BatchStatus | None]) -> None:
         settled = self._answered + self._failed
-        counts = [told.request_counts for told in under_way if told is not None and told.request_counts is not None]
-        states = sorted({"not reachable" if told is None else told.status for told in under_way}) or ["submitted"]
+        states = sorted({"not reachable" if told is None else told.state for told in under_way}) or ["submitted"]
         shown.total = settled + sum(batch.requests for batch in waiting)
         shown.words = f"{len(waiting)} batches outstanding: {', '.join(states)}" if waiting else ""
-        done = settled + sum(count.completed + count.failed for count in counts)
+        done = settled + sum(told.settled for told in under_way if told is not None)
         shown.advance(done - shown.done, self._cost - shown.cost)
 
     def _pause(self, seconds: float) -> None:
@@ -388,4 +394,4 @@ class _Runner:
                 f"for {error.request.url.path}). Ask it request by request: --set "
                 f"teachers.{self.origin.teacher}.transport=requests"
             )
-        return UserError(f"Teacher '{self.origin.teacher}' refused: {one_line(error)}")
+        return UserError(f"Teacher '{self.origin.teacher}' refused: {one_line(str(error))}")

@@ -148,6 +148,8 @@ def measure(place: "Place", wanted: "Wanted") -> None:
         write_model_card(folder, results_markdown(results))
     if place.run is not None:
         place.run.record("eval", results=file_hash(place.output / NAME))
+    if rehearsed := [model.label for model in results.models if model.rehearsed]:
+        say(f"{', '.join(rehearsed)}: trained on rows of the rehearsal teacher, a program that stands in for a model")
     out.print(results_table(results))
     require_complete(results, place.output)
 

@@ -78,6 +78,30 @@ def test_killed_and_interrupted_evaluation_asks_again_at_most_what_was_in_flight
     assert len(list((output / "logs").rglob("*.eval"))) == 1
 
 
+@pytest.mark.parametrize("limit", [60_000, 400_000])
+def test_file_that_may_not_grow_is_one_line_and_the_same_command_goes_on(limit: int, tmp_path: Path) -> None:
+    with rehearsing(RehearsalSettings()) as url:
+        entry = {"mine": {"base_url": url, "model": "rehearsal-r1", "in_flight": IN_FLIGHT}}
+        (tmp_path / "teachers.yaml").write_text(json.dumps(entry), encoding="utf-8")
+        words = ["eval", "mine", "--teachers", "teachers.yaml", "--task", "refusal", "--output", "out"]
+        command = [sys.executable, "-m", "saferthoughts", *words]
+        limited = ["bash", "-c", f'ulimit -f {limit // 1024}; exec "$@"', "bash", *command]
+        done = subprocess.run(limited, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert "Traceback" not in done.stderr
+        last = done.stderr.splitlines()[-1]
+        assert last.startswith("saferthoughts: The answers cannot be written into out/logs/")
+        assert last.endswith(f"go on with: saferthoughts {' '.join(words)}")
+        before = stats(url)["requests"]
+        again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert again.returncode == 0, again.stderr
+        after = stats(url)
+    assert after["distinct"] == QUESTIONS
+    # It stopped at the first refusal instead of asking on for answers that cannot be kept.
+    assert before < QUESTIONS
+    assert not list(tmp_path.rglob("*.trace*"))
+
+
 def cut(log: Path) -> None:
     """As a machine leaves it that lost its power."""
     log.write_bytes(log.read_bytes()[:1000])

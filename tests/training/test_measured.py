@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from eval.report import read_sources, write_evaluation_report
 from pipelines.errors import UserError
 from service.door import Settings
 from service.evaluating import evaluate
@@ -90,8 +91,23 @@ def test_student_of_a_sweep_is_not_asked_what_it_was_trained_on(trained: Trained
     done = typed(["eval", "swept/member", "--task", "xstest", *data], trained.folder)
     assert done.returncode == 0, done.stderr
     assert "trained on: " in done.stderr
+    assert "member: trained on rows of the rehearsal teacher" in done.stdout
     task = results_of(trained.member / "eval")
     assert (task["settings"]["exclude_trained"], task["data"]["questions"], task["data"]["left_out"]) == (True, 1, 2)
+
+
+def test_report_of_a_student_of_rehearsed_rows_says_so_first_and_names_no_path(trained: Trained) -> None:
+    write_evaluation_report(read_sources([trained.member / "eval"]), trained.folder / "report")
+    first = "member was trained on rows of the rehearsal teacher, a program that stands in for a model"
+    markdown = (trained.folder / "report" / "report.md").read_text()
+    assert markdown.startswith(f"**{first}")
+    page = (trained.folder / "report" / "report.html").read_text()
+    assert page.partition("<body>")[2].strip().startswith(f'<p class="note"><strong>{first}')
+    assert json.loads((trained.folder / "report" / "report.json").read_text())["rehearsed"] == ["member"]
+    for name in ("report.md", "report.html", "report.json"):
+        text = (trained.folder / "report" / name).read_text()
+        assert str(trained.folder) not in text
+        assert str(Path.home()) not in text
 
 
 def test_release_that_is_named_is_the_one_whose_prompts_are_left_out(measured: Callable[..., dict[str, Any]]) -> None:
