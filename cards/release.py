@@ -44,6 +44,7 @@ from curation.charts import plot_files
 from curation.review.gate import check_gate
 from pipelines.config import Release, load_config, validated
 from pipelines.errors import UserError
+from pipelines.freshness import require_fresh
 from pipelines.progress import meter
 from pipelines.records import Prompt, arrow_schema, content_id
 from pipelines.runs import RunFolder, atomic_folder, file_hash, write_json, write_text
@@ -78,6 +79,7 @@ def build_release(
         release = validated(Release, {**config.release.model_dump(), "version": version}, "the options")
         config = config.model_copy(update={"release": release})
     check_gate(run)
+    require_fresh(run, "accepted", "selected")
     run_id = content_id(config.model_dump(mode="json"))
     folder = run.path / "release"
     with atomic_folder(folder) as temporary:

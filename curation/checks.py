@@ -20,6 +20,7 @@ import pyarrow as pa
 from curation.views import REJECTED, open_views
 from pipelines.config import load_config
 from pipelines.errors import UserError, unknown
+from pipelines.freshness import made_from, require_fresh
 from pipelines.interrupts import asked
 from pipelines.progress import meter
 from pipelines.runs import RunFolder, file_hash
@@ -92,6 +93,7 @@ def check(run: RunFolder) -> Checked:
     """
     settings = load_config(run).checks
     queries = _wanted(checks_of(settings.folder), settings.only)
+    require_fresh(run, "verdicts", "decisions")
     with open_views(run, *_INPUTS) as db:
         rejected = _rejected(run, db, queries)
         db.register("objections", rejected)
@@ -116,7 +118,7 @@ def check(run: RunFolder) -> Checked:
     result = Checked(responses, accepted.num_rows, lost, {(row[0], row[1]): row[2] for row in reasons}, superseded)
     run.record(
         "check",
-        inputs={f"{name}.parquet": file_hash(run.table_path(name)) for name in _INPUTS},
+        inputs=made_from(run, *_INPUTS, "repairs", "decisions"),
         outputs={f"{name}.parquet": file_hash(run.table_path(name)) for name in ("accepted", "rejected")},
         queries={name: file_hash(path) for name, path in queries.items()},
         settings=settings.model_dump(mode="json", exclude={"folder"}),

@@ -29,6 +29,7 @@ from curation.views import CONTAMINATION, open_views
 from curation.windows import span_of, windows, words_of
 from pipelines.config import read_yaml
 from pipelines.errors import UserError
+from pipelines.freshness import made_from
 from pipelines.progress import meter
 from pipelines.records import content_id
 from pipelines.runs import RunFolder, file_hash
@@ -135,7 +136,7 @@ def find_contamination(run: RunFolder, against: Sequence[str]) -> list[Overlap]:
     run.write("contamination", pa.Table.from_pylist(rows, schema=CONTAMINATION))
     run.record(
         "contamination",
-        inputs={f"{name}.parquet": file_hash(run.table_path(name)) for name in ("prompts", "responses")},
+        inputs=made_from(run, "prompts", "responses"),
         outputs={"contamination.parquet": file_hash(run.table_path("contamination"))},
         sets={one.name: content_id(one.ids, one.texts) for one in sets},
         counts=[asdict(item) for item in found],

@@ -19,6 +19,7 @@ from rensa import RMinHash
 from curation.views import DUPLICATES, open_views
 from curation.windows import windows
 from pipelines.config import load_config
+from pipelines.freshness import made_from, require_fresh
 from pipelines.progress import meter
 from pipelines.runs import RunFolder, file_hash
 
@@ -53,6 +54,7 @@ def find_duplicates(run: RunFolder) -> list[Duplicates]:
         UserError: a table is missing or broken.
     """
     threshold = load_config(run).checks.near_duplicate_similarity
+    require_fresh(run, "responses")
     rows: list[dict[str, object]] = []
     found = []
     with open_views(run, "prompts", "responses") as db:
@@ -91,7 +93,7 @@ def find_duplicates(run: RunFolder) -> list[Duplicates]:
     run.write("duplicates", pa.Table.from_pylist(rows, schema=DUPLICATES))
     run.record(
         "duplicates",
-        inputs={f"{name}.parquet": file_hash(run.table_path(name)) for name in ("prompts", "responses")},
+        inputs=made_from(run, "prompts", "responses"),
         outputs={"duplicates.parquet": file_hash(run.table_path("duplicates"))},
         similarity=threshold,
         counts=[asdict(item) for item in found],

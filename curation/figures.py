@@ -19,9 +19,10 @@ from curation.survivorship import survivorship
 from curation.views import open_views
 from pipelines.config import load_config
 from pipelines.errors import UserError
+from pipelines.freshness import stale
 from pipelines.judges.scoring import read_scores
 from pipelines.records import PATTERNS
-from pipelines.runs import RunFolder
+from pipelines.runs import WRITTEN_BY, RunFolder
 from pipelines.statistics import wilson
 from pipelines.variant import load_variants
 
@@ -62,6 +63,7 @@ def figures_of(run: RunFolder) -> dict[str, Any]:
             "teachers": {name: {"model": t.model, "place": t.place} for name, t in config.teachers.items()},
             "rehearsal": any(embedded),
             "stages": {name: entry["finished"] for name, entry in stages.items()},
+            "stale": [str(item) for item in stale(run, *WRITTEN_BY)],
             "prompts": stages.get("prompts", {}).get("counts"),
             "generated": stages.get("generate", {}).get("counts"),
             "funnel": _funnel(db, stages, repaired, failed_by_config(run)) if checked else [],

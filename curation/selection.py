@@ -14,6 +14,7 @@ import pyarrow as pa
 from curation.survivorship import Candidate, Survivorship, survivorship
 from pipelines.config import RunConfig, Selection, load_config
 from pipelines.errors import UserError, unknown
+from pipelines.freshness import made_from, require_fresh
 from pipelines.records import content_id
 from pipelines.runs import RunFolder, file_hash
 
@@ -55,6 +56,7 @@ def select(run: RunFolder, settings: Selection | None = None) -> Selected:
     config = load_config(run)
     settings = settings or config.selection
     variants = _variants(config, settings)
+    require_fresh(run, "accepted")
     found = survivorship(run, variants)
     pools: dict[str, list[Candidate]] = {name: [] for name in (*variants, BENIGN)}
     for item in found.survivors:
@@ -72,10 +74,9 @@ def select(run: RunFolder, settings: Selection | None = None) -> Selected:
         draws.append(Drawn(name, wanted, len(pool), len(chosen)))
         rows += [{"response_id": item.response_id, "config": name, "stratum": item.stratum} for item in chosen]
     run.write("selected", pa.Table.from_pylist(rows, schema=_SELECTED))
-    inputs = ("prompts", "responses", "accepted", "rejected")
     run.record(
         "select",
-        inputs={f"{name}.parquet": file_hash(run.table_path(name)) for name in inputs},
+        inputs=made_from(run, "prompts", "responses", "accepted", "rejected"),
         outputs={"selected.parquet": file_hash(run.table_path("selected"))},
         settings=settings.model_dump(mode="json"),
         seed=config.seed,

@@ -14,6 +14,7 @@ from typing import Any
 from pipelines.asking import Asker
 from pipelines.config import RunConfig, load_config
 from pipelines.errors import UserError
+from pipelines.freshness import require_fresh
 from pipelines.judge import by_variant, record_judging, rows_of, write_verdicts
 from pipelines.judges.panel import Panel, Row, flags_of
 from pipelines.ledger import Reply
@@ -63,6 +64,7 @@ def repair(run: RunFolder, caps: Caps = NO_CAPS) -> RepairLedger:
         Incomplete: the budget is spent.
     """
     config = load_config(run)
+    require_fresh(run, "verdicts")
     _check_verdicts(run)
     flagged = [row.response.response_id for row, _ in flagged_rows(run, config)]
     found: list[dict[str, Any]] = []

@@ -10,6 +10,7 @@ runs/<name>/
   release/  model/  eval/  report.html
 """
 
+import hashlib
 import json
 import re
 import shlex
@@ -17,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import pyarrow as pa
@@ -87,7 +89,7 @@ class RunFolder:
             with run.locked():
                 if not (run.path / "manifest.json").exists():
                     created = datetime.now(UTC).isoformat(timespec="seconds")
-                    first = {"format": FORMAT, "name": name, "created": created, "stages": {}}
+                    first = {"format": FORMAT, "name": name, "id": token_hex(4), "created": created, "stages": {}}
                     write_json(run.path / "manifest.json", first)
                     return run
         run.manifest()
@@ -168,6 +170,12 @@ class RunFolder:
         lock.touch()  # with the umask's mode, which FileLock's own files do not have
         with FileLock(lock):
             yield
+
+    @property
+    def id(self) -> str:
+        """8 hex digits that no other run has, whatever its name."""
+        manifest = self.manifest()
+        return str(manifest.get("id") or hashlib.sha256(str(manifest.get("created")).encode()).hexdigest()[:8])
 
     def record(self, stage: str, **facts: Any) -> None:
         """Set a stage's entry in the manifest: what it read, wrote and counted."""

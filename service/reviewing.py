@@ -82,7 +82,8 @@ def status(name: RunName, workspace: Workspace = None) -> None:
         )
         say(f"{one.dataset}: {one.completed} of {one.total} rows have their votes{left}")
         for annotator, count in one.by_annotator.items():
-            say(f"  {annotator}: {count} submitted")
+            wrong = one.contradictory.get(annotator, 0)
+            say(f"  {annotator}: {count} submitted" + (f", {wrong} of them contradict themselves" if wrong else ""))
 
 
 @review_app.command()
@@ -92,8 +93,15 @@ def pull(name: RunName, workspace: Workspace = None) -> None:
     from curation.review.pull import pull as fetch
 
     done = fetch(open_run(name), connect(Settings.runs), home_of(Settings.runs), workspace)
-    kept = f"; {done.kept} kept of records that are gone" if done.kept else ""
-    say(f"{done.votes} votes by {done.annotators} people, {done.new} new, {done.changed} changed{kept}")
+    say(f"{done.votes} votes by {done.annotators} people, {done.new} new, {done.changed} changed")
+    beside = (
+        (done.kept, "kept whose record or whose person is no longer on the server"),
+        (done.taken_back, "taken back"),
+        (done.contradictory, 'name a pattern beside "None of these" and say nothing on patterns until changed'),
+    )
+    for count, what in beside:
+        if count:
+            say(f"  {count} {what}")
 
 
 @review_app.command()

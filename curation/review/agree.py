@@ -42,7 +42,8 @@ def agree(run: RunFolder) -> dict[str, Any]:
     Raises:
         UserError: nothing was pulled yet, or a table is broken.
     """
-    reviews = run.read("reviews").to_pylist()
+    sample = {row["response_id"]: row for row in sample_of(run)}
+    reviews = [row for row in run.read("reviews").to_pylist() if row["response_id"] in sample]
     if not reviews:
         raise UserError(
             f"Nobody has voted on rows of {run.name} yet. After they have: saferthoughts review pull {run.name}"
@@ -50,7 +51,6 @@ def agree(run: RunFolder) -> dict[str, Any]:
     with open_views(run, "responses", "verdicts", "reviews") as db:
         verdicts = {row["response_id"]: row for row in db.sql("FROM judged").to_arrow_table().to_pylist()}
         accepted = {name for (name,) in db.sql("SELECT response_id FROM accepted").fetchall()}
-    sample = {row["response_id"]: row for row in sample_of(run)}
     blind = [row for row in reviews if not row["assisted"]]
     questions = [Votes(name, _votes(reviews, name)) for name in (SAFE, *PATTERNS, OVER_REFUSAL, QUALITY)]
     facts = {

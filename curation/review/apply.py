@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from curation.review.agree import majority_of
 from curation.review.questions import OVER_REFUSAL, SAFE
+from curation.review.sample import sample_of
 from curation.views import DECISIONS
 from pipelines.records import PATTERNS
 from pipelines.runs import RunFolder, file_hash
@@ -35,8 +36,10 @@ def apply(run: RunFolder) -> Applied:
         UserError: nothing was pulled yet.
     """
     by_row: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    sampled = {row["response_id"] for row in sample_of(run)}
     for row in run.read("reviews").to_pylist():
-        by_row[row["response_id"]].append(row)
+        if row["response_id"] in sampled:
+            by_row[row["response_id"]].append(row)
     decisions = [_decided(name, votes) for name, votes in sorted(by_row.items())]
     run.write("decisions", pa.Table.from_pylist(decisions, schema=DECISIONS))
     run.record(

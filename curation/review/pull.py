@@ -2,7 +2,8 @@
 
 Reads the run's Argilla datasets; writes reviews.parquet: a row a submitted response of one person to one row. Names of
 people do not leave the server: an annotator is a keyed hash of its id. Run it with `saferthoughts review pull RUN`.
-Votes on records that were deleted on the server since the last pull are kept.
+Only rows of the run's sample count. Votes whose record or whose person was deleted on the server since the last pull
+are kept; a vote that somebody took back is not.
 """
 
 import hashlib
@@ -28,13 +29,16 @@ from pipelines.runs import RunFolder, file_hash
 
 @dataclass(frozen=True, slots=True)
 class Pulled:
-    """Votes in all, new ones, changed ones, by how many people; votes that are kept though their record is gone."""
+    """Votes in all, new ones, changed ones, by how many people; votes that are kept though their record or person is
+    gone, votes that were taken back, votes with a pattern beside "none of these", which say nothing on patterns."""
 
     votes: int
     new: int
     changed: int
     annotators: int
     kept: int
+    taken_back: int
+    contradictory: int
 
 
 def pull(run: RunFolder, client: Any, home: Path, workspace: str | None = None) -> Pulled:
@@ -46,19 +50,30 @@ def pull(run: RunFolder, client: Any, home: Path, workspace: str | None = None) 
     key = _key(home)
     found: dict[tuple[str, str], dict[str, Any]] = {}
     there: set[str] = set()
+    contradictory = 0
+    sampled = {row["response_id"] for row in sample_of(run)}
     for dataset, assisted in datasets_of(run, client, workspace):
         for record in _records(dataset):
+            if str(record.id) not in sampled:
+                continue
             there.add(str(record.id))
             for user, values in _submitted(record):
                 row = _vote(str(record.id), _pseudonym(key, user), values, assisted)
                 found[row["response_id"], row["annotator"]] = row
+                contradictory += contradicts(values)
+    with quiet():
+        people = {_pseudonym(key, str(user.id)) for user in client.users}
     path = run.table_path("reviews")
     earlier = (
         {(row["response_id"], row["annotator"]): row for row in run.read("reviews").to_pylist()}
         if path.exists()
         else {}
     )
-    gone = {name: row for name, row in earlier.items() if name not in found and row["response_id"] not in there}
+    earlier = {name: row for name, row in earlier.items() if row["response_id"] in sampled}
+    lost = {name: row for name, row in earlier.items() if name not in found}
+    gone = {
+        name: row for name, row in lost.items() if row["response_id"] not in there or row["annotator"] not in people
+    }
     votes = {**gone, **found}
     rows = [votes[name] for name in sorted(votes)]
     run.write("reviews", pa.Table.from_pylist(rows, schema=REVIEWS))
@@ -68,11 +83,19 @@ def pull(run: RunFolder, client: Any, home: Path, workspace: str | None = None) 
         changed=sum(name in earlier and earlier[name] != row for name, row in found.items()),
         annotators=len({annotator for _, annotator in votes}),
         kept=len(gone),
+        taken_back=len(lost) - len(gone),
+        contradictory=contradictory,
     )
     run.record(
         "pull",
         outputs={"reviews.parquet": file_hash(path)},
-        counts={"votes": result.votes, "rows": len({name for name, _ in votes}), "annotators": result.annotators},
+        counts={
+            "votes": result.votes,
+            "rows": len({name for name, _ in votes}),
+            "annotators": result.annotators,
+            "kept": result.kept,
+            "contradictory": result.contradictory,
+        },
     )
     return result
 
@@ -117,9 +140,15 @@ def _submitted(record: Any) -> Iterator[tuple[str, dict[str, Any]]]:
     yield from by_user.items()
 
 
+def contradicts(values: dict[str, Any]) -> bool:
+    """Whether a vote names a pattern and "none of these" at once."""
+    patterns = set(values.get(PATTERN) or ())
+    return NO_PATTERN in patterns and len(patterns) > 1
+
+
 def _vote(response_id: str, annotator: str, values: dict[str, Any], assisted: bool) -> dict[str, Any]:
     patterns = set(values.get(PATTERN) or ())
-    judged = bool(patterns)
+    judged = bool(patterns) and not contradicts(values)
     return {
         "response_id": response_id,
         "annotator": annotator,

@@ -1,8 +1,9 @@
 """Rows to Argilla: what was sampled, once each, in a dataset for rows of one person and one for rows of several.
 
-Reads what `sample.py` reads; writes review_sample.parquet and the datasets RUN and RUN-overlap (RUN-assisted where the
-judges' labels go along). Run it with `saferthoughts review push RUN`. Pushing again sends what is not there yet and
-touches nobody's responses; broken off, it goes on where it was.
+Reads what `sample.py` reads; writes review_sample.parquet and the datasets RUN-ID and RUN-ID-overlap (RUN-ID-assisted
+where the judges' labels go along). ID is the run's own, so that runs of one name share nothing. Run it with
+`saferthoughts review push RUN`. Pushing again sends what is not there yet and touches nobody's responses; broken off,
+it goes on where it was.
 """
 
 from collections.abc import Iterable
@@ -14,6 +15,7 @@ from curation.review.questions import record, settings
 from curation.review.quiet import quiet
 from curation.review.sample import Wanted, draw_sample, population, sample_of, write_sample
 from pipelines.errors import UserError
+from pipelines.freshness import require_fresh
 from pipelines.progress import meter
 from pipelines.runs import RunFolder
 
@@ -31,8 +33,11 @@ class Pushed:
 
 
 def dataset_name(run: RunFolder, assisted: bool, overlap: bool) -> str:
-    """What the rows' dataset is called."""
-    return run.name + ("-assisted" if assisted else "") + ("-overlap" if overlap else "")
+    """What the rows' dataset is called: as it was before, else by the run's name and id."""
+    ending = ("-assisted" if assisted else "") + ("-overlap" if overlap else "")
+    before = (run.stage("review") or {}).get("datasets", [])
+    # Pushed before datasets had the run's id in their name.
+    return run.name + ending if run.name + ending in before else f"{run.name}-{run.id}{ending}"
 
 
 def push(run: RunFolder, client: Any, wanted: Wanted, min_votes: int, workspace: str | None = None) -> Pushed:
@@ -48,6 +53,7 @@ def push(run: RunFolder, client: Any, wanted: Wanted, min_votes: int, workspace:
     Raises:
         UserError: the run is not checked, the workspace is not there, or a dataset of other questions is in the way.
     """
+    require_fresh(run, "accepted")
     texts = {row["response_id"]: row for row in population(run)}
     earlier = sample_of(run)
     if earlier and earlier[0]["assisted"] != wanted.assisted:

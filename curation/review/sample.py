@@ -99,19 +99,26 @@ def draw_sample(run: RunFolder, rows: list[dict[str, Any]], wanted: Wanted) -> l
         # The order depends on the id alone, so a larger sample holds the smaller one.
         found.sort(key=lambda row: content_id(seed, "review", row["response_id"]))
         own = found[: max(counts[name], sum(row["response_id"] in earlier for row in found))]
-        twice = round(wanted.overlap * len(own))
         chosen += [
             earlier.get(row["response_id"])
             or {
                 **{key: row[key] for key in ("response_id", "stratum", "reason", "config", "accepted")},
                 "stratum_rows": sizes[name],
-                "overlap": place < twice,
+                "overlap": False,
                 "assisted": wanted.assisted,
                 "sent": False,
             }
-            for place, row in enumerate(own)
+            for row in own
         ]
+    _draw_overlap([row for row in chosen if row["response_id"] not in earlier], chosen, wanted.overlap, seed)
     return sorted(chosen, key=lambda row: str(row["response_id"]))
+
+
+def _draw_overlap(new: list[dict[str, Any]], chosen: list[dict[str, Any]], share: float, seed: int) -> None:
+    """Mark rows that several people see among the new ones, until the share holds of all; what was sent stays."""
+    missing = round(share * len(chosen)) - sum(row["overlap"] for row in chosen)
+    for row in sorted(new, key=lambda row: content_id(seed, "overlap", row["response_id"]))[: max(missing, 0)]:
+        row["overlap"] = True
 
 
 def counts_of(sizes: dict[str, int], wanted: Wanted) -> dict[str, int]:

@@ -11,7 +11,7 @@ from itertools import count, pairwise
 from statistics import median
 from typing import Any
 
-from curation.review.pull import datasets_of
+from curation.review.pull import contradicts, datasets_of
 from curation.review.quiet import quiet
 from pipelines.runs import RunFolder
 
@@ -22,7 +22,8 @@ _PAGE = 500
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """One dataset: records with all their votes, each annotator's submitted responses, and the usual time for one.
+    """One dataset: records with all their votes, each annotator's submitted responses, those of them that contradict
+    themselves ("none of these" beside a pattern), and the usual time for one.
 
     Times are in seconds, None before anybody has submitted two in one go.
     """
@@ -31,6 +32,7 @@ class Progress:
     total: int
     completed: int
     by_annotator: dict[str, int]
+    contradictory: dict[str, int]
     seconds_each: float | None
     left_s: float | None
 
@@ -48,6 +50,7 @@ def progress(run: RunFolder, client: Any, workspace: str | None = None) -> list[
 
 def _of(client: Any, dataset: Any, names: dict[str, str]) -> Progress:
     submitted: Counter[str] = Counter()
+    contradictory: Counter[str] = Counter()
     moments: dict[str, list[datetime]] = defaultdict(list)
     total = completed = votes = 0
     needed = dataset.settings.distribution.min_submitted
@@ -60,11 +63,14 @@ def _of(client: Any, dataset: Any, names: dict[str, str]) -> Progress:
             for response in own:
                 name = names.get(response["user_id"], response["user_id"])
                 submitted[name] += 1
+                given = {question: value.get("value") for question, value in (response.get("values") or {}).items()}
+                contradictory[name] += contradicts(given)
                 moments[name].append(datetime.fromisoformat(response["inserted_at"]))
     gaps = [gap for times in moments.values() for gap in _gaps(sorted(times)) if gap < _BREAK_S]
     each = median(gaps) if gaps else None
     left = None if each is None else each * (needed * total - votes)
-    return Progress(dataset.name, total, completed, dict(sorted(submitted.items())), each, left)
+    people = dict(sorted(submitted.items()))
+    return Progress(dataset.name, total, completed, people, dict(+contradictory), each, left)
 
 
 def _records(client: Any, dataset: Any) -> Iterator[dict[str, Any]]:

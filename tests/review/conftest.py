@@ -1,6 +1,7 @@
 """A real Argilla server for the session, and a run whose rows can be sent to it."""
 
 import json
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -33,6 +34,13 @@ class Server:
         found = json.loads((self.runs / ".argilla" / "credentials.json").read_text())["accounts"]
         return next(account for account in found if account["username"] == name)
 
+    def add_account(self, user: dict[str, str]) -> None:
+        """Let `account` know somebody who was made by a test."""
+        path = self.runs / ".argilla" / "credentials.json"
+        found = json.loads(path.read_text())
+        found["accounts"].append({"username": user["username"], "api_key": user["api_key"]})
+        path.write_text(json.dumps(found))
+
     def ask(self, path: str, name: str = "owner", body: Any = None, method: str | None = None) -> Any:
         request = urllib.request.Request(
             f"{self.url}/api/v1/{path}",
@@ -48,7 +56,9 @@ class Server:
         return _client(self.runs, self.process)
 
     def records(self, dataset: str, name: str = "owner") -> list[dict[str, Any]]:
-        (found,) = [item for item in self.ask("me/datasets", name)["items"] if item["name"] == dataset]
+        # A dataset's name holds the run's id: RUN-1a2b3c4d, RUN-1a2b3c4d-overlap.
+        items = self.ask("me/datasets", name)["items"]
+        (found,) = [item for item in items if re.sub(r"-[0-9a-f]{8}(?=-|$)", "", item["name"]) == dataset]
         return list(self.ask(f"datasets/{found['id']}/records?limit=1000&include=responses", "owner")["items"])
 
     def vote(self, record: dict[str, Any], name: str, safe: str = "yes", patterns: tuple[str, ...] = ("none",)) -> None:

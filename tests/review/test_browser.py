@@ -60,7 +60,7 @@ def test_a_person_votes_and_the_vote_comes_back(server: Server, named: Callable[
     run = named()
     push(run, server.client(), Wanted(8, 1.0, 0.0, False), 1)
     log_in(page, server, "annotator-2")
-    open_dataset(page, run.name)
+    open_dataset(page, f"{run.name}-{run.id}")
     for _ in range(3):
         page.get_by_text("No", exact=True).click()
         page.get_by_text("Weighs doing it").click()
@@ -87,7 +87,7 @@ def test_hostile_rows_are_shown_and_do_nothing(server: Server, named: Callable[[
     check(run)
     push(run, server.client(), Wanted(3, 1.0, 0.0, False), 1)
     log_in(page, server, "annotator-1")
-    open_dataset(page, run.name)
+    open_dataset(page, f"{run.name}-{run.id}")
     page.get_by_text("<script>alert(1)</script>").first.wait_for()
     page.wait_for_timeout(1500)
     shown = page.locator("body").inner_text()

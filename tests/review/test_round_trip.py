@@ -100,16 +100,16 @@ def test_votes_on_a_record_deleted_on_the_server_are_kept(server: Server, named:
 def test_a_share_of_rows_goes_to_one_more_person(server: Server, named: Named) -> None:
     run = named()
     done = push(run, server.client(), Wanted(24, 0.5, 0.5, False), 1)
-    assert done.datasets == (run.name, f"{run.name}-overlap")
+    assert done.datasets == (f"{run.name}-{run.id}", f"{run.name}-{run.id}-overlap")
     both = {row["response_id"] for row in sample_of(run) if row["overlap"]}
     assert {record["external_id"] for record in server.records(f"{run.name}-overlap")} == both
     assert 8 <= len(both) <= 16
     server.vote(server.records(f"{run.name}-overlap")[0], "annotator-1")
     server.vote(server.records(run.name)[0], "annotator-1")
     counts = {one.dataset: one for one in progress(run, server.client())}
-    assert (counts[run.name].completed, counts[f"{run.name}-overlap"].completed) == (1, 0)
-    assert counts[run.name].by_annotator == {"annotator-1": 1}
-    assert counts[run.name].left_s is None
+    assert [counts[name].completed for name in done.datasets] == [1, 0]
+    assert counts[done.datasets[0]].by_annotator == {"annotator-1": 1}
+    assert counts[done.datasets[0]].left_s is None
     server.vote(server.records(run.name)[1], "annotator-1")
     one = progress(run, server.client())[0]
     assert one.seconds_each is not None
