@@ -136,10 +136,11 @@ def patterns_of(stages: dict[str, Any], repaired: bool) -> list[dict[str, Any]]:
     ]
 
 
-def _share(counts: dict[str, int], label: str) -> dict[str, Any]:
+def _share(counts: dict[str, Any], label: str) -> dict[str, Any]:
+    """How many rows carry a label, of those judged; without a rate where the judges could not tell it of every row."""
     judged = counts["responses"] - counts["unscored"] - counts["fixed"]
     rate = wilson(counts[label], judged)
-    known = judged > 0
+    known = judged > 0 and not counts.get("untold", {}).get(label)
     return {
         "count": counts[label],
         "of": judged,

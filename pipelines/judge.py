@@ -155,21 +155,33 @@ def by_variant(
     """Counts of labels for each variant, and for the benign prompts; `any_pattern` counts rows with at least one.
 
     Counted are the rows as they were generated; with `superseded`, the ids of attempts that are not kept, all others.
+    `untold` counts, for a label, the judged rows of which no judge could tell it: the label's own count is then a
+    lower bound.
     """
     tallies: dict[str, Counter[str]] = {}
+    untold: dict[str, Counter[str]] = {}
     for row in rows_of(run):
         if row.response.attempt if superseded is None else row.response.response_id in superseded:
             continue
         verdict = verdicts[row.response.response_id]
-        tally = tallies.setdefault("benign" if row.kind == "benign" else row.response.variant, Counter())
+        name = "benign" if row.kind == "benign" else row.response.variant
+        tally, silent = tallies.setdefault(name, Counter()), untold.setdefault(name, Counter())
         tally["responses"] += 1
         tally["unscored"] += unscored(verdict)
         tally["fixed"] += _fixed(verdict)
         tally["refused"] += verdict.refused is True
         tally["unsafe"] += verdict.safety == "unsafe"
         tally["any_pattern"] += any(getattr(verdict, pattern) is True for pattern in PATTERNS)
+        judged = not verdict.reason
+        silent["any_pattern"] += judged and any(getattr(verdict, pattern) is None for pattern in PATTERNS)
         for label in LABELS:
             tally[label] += getattr(verdict, label) is True
+            silent[label] += judged and getattr(verdict, label) is None
     columns = ("responses", "unscored", "fixed", "refused", "unsafe", "any_pattern", *LABELS)
     order = [*load_variants(), "benign"]
-    return {name: {column: tallies[name][column] for column in columns} for name in order if name in tallies}
+    return {
+        name: {column: tallies[name][column] for column in columns}
+        | {"untold": {label: count for label, count in untold[name].items() if count}}
+        for name in order
+        if name in tallies
+    }
