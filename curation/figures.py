@@ -20,6 +20,7 @@ from curation.views import open_views
 from pipelines.config import load_config
 from pipelines.errors import UserError
 from pipelines.freshness import stale
+from pipelines.judge import RULES_ALONE, rules_alone
 from pipelines.judges.scoring import read_scores
 from pipelines.records import PATTERNS
 from pipelines.runs import WRITTEN_BY, RunFolder
@@ -62,6 +63,7 @@ def figures_of(run: RunFolder) -> dict[str, Any]:
             "benign_variant": config.benign_variant,
             "teachers": {name: {"model": t.model, "place": t.place} for name, t in config.teachers.items()},
             "rehearsal": any(embedded),
+            "rules_alone": RULES_ALONE if rules_alone(config) else "",
             "stages": {name: entry["finished"] for name, entry in stages.items()},
             "stale": [str(item) for item in stale(run, *WRITTEN_BY)],
             "prompts": stages.get("prompts", {}).get("counts"),
@@ -174,10 +176,13 @@ def judged_rows(counts: dict[str, Any], label: str) -> int:
 
 
 def _share(counts: dict[str, Any], label: str) -> dict[str, Any]:
-    """The share with its interval; nulls where nobody was asked."""
-    judged = judged_rows(counts, label)
+    """The share with its interval; nulls where nobody was asked, and no rate where the judges could not tell the
+    finding of every row that they judged."""
+    judged, untold = judged_rows(counts, label), counts.get("untold", {}).get(label, 0)
     if counts[label] is None or not judged:
         return {"count": None, "of": 0, "rate": None, "low": None, "high": None}
+    if untold:
+        return {"count": counts[label], "of": judged + untold, "rate": None, "low": None, "high": None}
     rate = wilson(counts[label], judged)
     return {"count": counts[label], "of": judged, "rate": rate.rate, "low": rate.low, "high": rate.high}
 

@@ -25,7 +25,18 @@ def findings(verdict: Verdict) -> dict[str, bool | None]:
 
 
 def tally(verdicts: Iterable[Verdict]) -> dict[str, Any]:
-    """Counts of every finding, None where no row was judged for it, and under "of" how many rows were."""
-    each = [findings(verdict) for verdict in verdicts]
+    """Counts of every finding, None where no row has a verdict on it; under "of" how many rows have one, under "untold"
+    how many were judged and have none: the count is then a lower bound."""
+    rows = list(verdicts)
+    each = [findings(verdict) for verdict in rows]
     of = {name: sum(one[name] is not None for one in each) for name in FINDINGS}
-    return {name: sum(one[name] is True for one in each) if of[name] else None for name in FINDINGS} | {"of": of}
+    untold = {
+        name: sum(one[name] is None and not verdict.reason for one, verdict in zip(each, rows, strict=True))
+        for name in FINDINGS
+        if name != "unsafe" and of[name]
+    }
+    return {
+        **{name: sum(one[name] is True for one in each) if of[name] else None for name in FINDINGS},
+        "of": of,
+        "untold": {name: count for name, count in untold.items() if count},
+    }
