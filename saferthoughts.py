@@ -17,6 +17,7 @@ import typer
 from pipelines.command_line import typed_command
 from pipelines.errors import Interrupted, UserError, exit_code_of, refusal_of, without_secrets
 from pipelines.interrupts import asked, listen
+from pipelines.runner.outcomes import MAX_FAILED
 from service.curating import check, contamination, duplicates, select, sql
 from service.door import (
     Attempts,
@@ -31,6 +32,7 @@ from service.door import (
     KeyVariable,
     KindOption,
     MaxCost,
+    MaxFailed,
     MaxTokens,
     ModelName,
     RayAddress,
@@ -135,6 +137,7 @@ def generate(
     name: RunName,
     max_cost: MaxCost = None,
     max_tokens: MaxTokens = None,
+    max_failed: MaxFailed = None,
     reuse: Reuse = None,
     engine: EngineName = "local",
     ray_address: RayAddress = None,
@@ -151,7 +154,8 @@ def generate(
 
     others = [open_run(other) for other in reuse or ()]
     run = changed_run(name, sets, teachers, yes)
-    say(generate_run(run, max_cost, max_tokens, others, Engine(engine, ray_address)))
+    share = MAX_FAILED if max_failed is None else max_failed
+    say(generate_run(run, max_cost, max_tokens, others, Engine(engine, ray_address), share))
 
 
 app.add_typer(judge_app, name="judge")
@@ -167,6 +171,7 @@ def repair(
     yes: Yes = False,
     max_cost: MaxCost = None,
     max_tokens: MaxTokens = None,
+    reuse: Reuse = None,
 ) -> None:
     """Ask the teachers again for flagged rows, telling them what was wrong; the best attempt is kept.
 
@@ -174,8 +179,9 @@ def repair(
     """
     from service.stages import repair_run
 
+    others = [open_run(other) for other in reuse or ()]
     run = changed_run(name, sets, teachers, yes, repair__strategy=strategy, repair__attempts=attempts)
-    say(repair_run(run, max_cost, max_tokens))
+    say(repair_run(run, max_cost, max_tokens, others))
 
 
 for command in (check, sql, duplicates, contamination, select):
@@ -283,6 +289,8 @@ def run(
     ray_address: RayAddress = None,
     max_cost: MaxCost = None,
     max_tokens: MaxTokens = None,
+    max_failed: MaxFailed = None,
+    reuse: Reuse = None,
 ) -> None:
     """All stages from prompts to release; goes on where an earlier call was stopped.
 
@@ -297,7 +305,9 @@ def run(
         base_url, model, api_key_env, tuple(instructions or ()), tuple(judges or ()), tuple(sets or ()), label,
     )  # fmt: skip
     ray = Engine(engine, ray_address)
-    done = run_all(Settings.runs, name, options, until, say, ray, max_cost, max_tokens, consent(yes))
+    share = MAX_FAILED if max_failed is None else max_failed
+    others = [open_run(other) for other in reuse or ()]
+    done = run_all(Settings.runs, name, options, until, say, ray, max_cost, max_tokens, consent(yes), share, others)
     say(f"report: {_report_of(done)}")
 
 

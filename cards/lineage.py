@@ -75,6 +75,7 @@ def lineage_of(
             "judge": stages["judge"]["counts"],
             "check": stages["check"]["counts"],
         },
+        "failures": stages["generate"].get("failures", {"permanent": 0, "reasons": []}),
         "reasons": stages["check"]["reasons"],
         "selection": _selection(run, stages.get("select")),
         "people": _people(run),

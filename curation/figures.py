@@ -68,6 +68,7 @@ def figures_of(run: RunFolder) -> dict[str, Any]:
             "stale": [str(item) for item in stale(run, *WRITTEN_BY)],
             "prompts": stages.get("prompts", {}).get("counts"),
             "generated": stages.get("generate", {}).get("counts"),
+            "failures": stages.get("generate", {}).get("failures"),
             "funnel": _funnel(db, stages, repaired, failed_by_config(run)) if checked else [],
             "patterns": patterns_of(stages, repaired) if "judge" in stages else [],
             "repair": _kept(stages["repair"]) if repaired else None,

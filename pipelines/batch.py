@@ -16,6 +16,7 @@ import openai
 from pipelines.batch_results import Failure, Results, discounted, take_in
 from pipelines.batch_status import BatchStatus, mark_of, read_status
 from pipelines.batch_store import Batch, BatchStore, Line, Origin, opened
+from pipelines.command_line import typed_command
 from pipelines.config import Teacher
 from pipelines.errors import Interrupted, UserError, one_line
 from pipelines.ledger import Ledger
@@ -136,7 +137,7 @@ class _Runner:
     def how_to_go_on(self) -> str:
         """What somebody is told who stopped the wait."""
         ids = [batch.batch_id for batch in self._open() if batch.batch_id]
-        again = f"saferthoughts generate {self._run.name}"
+        again = typed_command(f"saferthoughts generate {self._run.name}")
         if not ids:
             return f"Stopped before the provider confirmed a batch; go on with: {again}"
         told = f"{', '.join(ids[:3])}{', ...' if len(ids) > 3 else ''}"

@@ -23,7 +23,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from pipelines.errors import UserError
-from pipelines.ledger import transaction
+from pipelines.ledger_file import transaction
 from pipelines.records import content_id
 from pipelines.runs import RunFolder, atomic
 

@@ -10,15 +10,25 @@ from pipelines.errors import without_secrets
 NAME = "saferthoughts"
 
 
-def typed_command() -> str:
+def typed_command(otherwise: str = "", more: str = "") -> str:
     """The command line of this process, quoted for a shell and on one line, so that it can be pasted to go on.
 
-    Secrets are cut out: values of environment variables that hold keys, and whatever looks like a provider's key. A
-    process that was not started by the front door (a benchmark, a script) is named by its script.
+    Secrets are cut out: values of environment variables that hold keys, and whatever looks like a provider's key.
+
+    Args:
+        otherwise: The command where this process was not started by the front door but by a notebook or a script; if
+            it is "", the script is named.
+        more: Options to add, as "--max-cost 2"; they take the place of those of the same names.
     """
     script, *arguments = sys.argv or [NAME]
-    front_door = Path(script).stem == NAME
-    return shlex.join([*([NAME] if front_door else ["python", script]), *map(_cut, arguments)])
+    words = [NAME, *arguments]
+    if Path(script).stem != NAME:
+        words = shlex.split(otherwise) or ["python", script, *arguments]
+    added = shlex.split(more)
+    for option in (word for word in added if word.startswith("--")):
+        for index in [index for index, word in enumerate(words) if word.split("=")[0] == option][::-1]:
+            del words[index : index + (1 if "=" in words[index] else 2)]
+    return shlex.join(map(_cut, [*words, *added]))
 
 
 def _cut(argument: str) -> str:

@@ -1,8 +1,9 @@
 """Running a Distilabel pipeline with its known traps removed.
 
-Left alone it prints pages of logs, takes over the root logger, waits on Ctrl-C for whatever is in flight, leaves
-child processes behind after kill -9, copies its result into the user's dataset cache, and resumes from a cache that
-hangs or returns old rows. Here it runs in a scratch folder that is removed, and `.stop` in the run folder ends it.
+Left alone it prints pages of logs, takes over the root logger, waits on Ctrl-C for whatever is in flight, waits for
+ever for a step that failed or whose process died, leaves child processes behind after kill -9, copies its result into
+the user's dataset cache, and resumes from a cache that hangs or returns old rows. Here it runs in a scratch folder that
+is removed, and is watched (`watch.py`): a signal, a dead step or one that ended early ends it within seconds.
 """
 
 import logging
@@ -18,14 +19,16 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from pipelines.errors import UserError, unknown
+from pipelines.runner.link import listening
+from pipelines.runner.outcomes import Control, Ending
+from pipelines.runner.stop import signals_end
+from pipelines.watch import Hear, Watch
 
-STOP_FILE = ".stop"
 ENGINES = ("local", "ray")
 _LONGEST_NAP_S = 0.05
 
@@ -63,8 +66,10 @@ def _follow_leader() -> None:
     if leader is None or os.getppid() != leader:
         return
     # A pool ends its idle workers by SIGTERM and waits for them: with a handler of the parent's, or one that a library
-    # such as Ray left in it, they would not end, and nor would the wait.
+    # such as Ray left in it, they would not end, and nor would the wait. SIGINT is for the parent to see to.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
         while os.getppid() == leader:
@@ -86,16 +91,6 @@ def _children_follow() -> Iterator[None]:
         yield
     finally:
         _leader = None
-
-
-@contextmanager
-def _signals_restored() -> Iterator[None]:
-    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in kept.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
@@ -198,54 +193,50 @@ def _scratch(folder: Path, name: str) -> Iterator[Path]:
 def run_pipeline(
     folder: Path,
     name: str,
-    add_steps: Callable[[], None],
+    add_steps: Callable[[str], None],
     keep: Callable[[Path, list[Path]], None],
+    hear: Hear,
     pipeline_class: Any = None,
-) -> bool:
+) -> Ending | None:
     """Run the pipeline whose steps `add_steps` makes and connects.
 
     Args:
         folder: The run folder; scratch space is made in it and removed.
         name: The pipeline's name, as its `pipeline.yaml` has it.
-        add_steps: Called inside the pipeline's context.
-        keep: Called with the pipeline's yaml and the parquet files of its last step, unless it was stopped early.
+        add_steps: Called inside the pipeline's context, with the address that the asking step links to.
+        keep: Called with the pipeline's yaml and the parquet files of its last step, unless it ended early.
+        hear: Called with the asking step's progress.
         pipeline_class: The kind of Distilabel pipeline; its local one if None.
 
     Returns:
-        Whether it was stopped early, by Ctrl-C, SIGTERM or the stop file.
+        Why it ended early; None where it did not.
     """
     # Read by distilabel whenever it sets up its loggers, in children too.
     os.environ["DISTILABEL_LOG_LEVEL"] = "CRITICAL"
     with muted_imports():
         from distilabel.pipeline import Pipeline
 
-    stop = folder / STOP_FILE
+        from pipelines.watched_pipeline import watched
 
-    def stop_asking(number: int, frame: FrameType | None) -> None:
-        stop.touch()
-
-    base: Any = pipeline_class or Pipeline
-
-    class StoppablePipeline(base):  # type: ignore[misc]
-        def _handle_keyboard_interrupt(self) -> Any:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, stop_asking)
-
+    control = Control()
     with ExitStack() as stack:
         scratch = stack.enter_context(_scratch(folder, name))
-        stop.unlink(missing_ok=True)
+        listener = stack.enter_context(listening())
         stack.enter_context(_dataset_cache_in(scratch / "datasets"))
         stack.enter_context(_root_logger_restored())
-        stack.enter_context(_thread_errors_raised())
-        stack.enter_context(_signals_restored())
-        stack.enter_context(_children_follow())
-        stack.enter_context(_impatient())
-        with StoppablePipeline(name=name, cache_dir=scratch / "distilabel") as pipeline:
-            add_steps()
-        distiset = pipeline.run(use_cache=False)
-        stopped = stop.exists()
-        stop.unlink(missing_ok=True)
-        if not stopped:
+        with signals_end(control), Watch(listener, control, hear) as watch, _children_follow(), _impatient():
+            with watched(pipeline_class or Pipeline, watch)(name=name, cache_dir=scratch / "distilabel") as pipeline:
+                add_steps(str(listener.address))
+            try:
+                with _thread_errors_raised():
+                    distiset = pipeline.run(use_cache=False)
+            except Exception as error:
+                watch.explain(error)
+                # A pipeline that is given up ends in whatever way it can.
+                if watch.close() is None:
+                    raise
+            ending = watch.close()
+        if ending is None:
             parts = sorted((scratch / "distilabel").glob("**/steps_outputs/*/*.parquet"))
             keep(Path(distiset.pipeline_path), parts)
-    return stopped
+    return ending

@@ -55,10 +55,14 @@ def survey(run: RunFolder, config: RunConfig, ledger: Ledger) -> Estimate:
         kind = (ask.teacher, ask.variant)
         if not ask.key:
             continue
-        if not ledger.has(ask.key) and not ledger.adopt(ask.key):
+        reply = ledger.get(ask.key)
+        if reply is None and ledger.adopt(ask.key):
+            reply = ledger.get(ask.key)
+        if reply is not None:
+            if len(sampled[kind]) < _SAMPLE:
+                sampled[kind].append(reply)
+        elif ledger.refusal(ask.key) is None:
             missing[kind] += 1
-        elif len(sampled[kind]) < _SAMPLE and (reply := ledger.get(ask.key)) is not None:
-            sampled[kind].append(reply)
     asked = tuple(sorted({teacher for teacher, _ in missing}))
     unpriced = tuple(teacher for teacher in asked if config.teachers[teacher].price is None)
     count = sum(len(replies) for replies in sampled.values())

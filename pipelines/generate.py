@@ -6,9 +6,9 @@ Reads run.yaml and prompts.parquet; writes ledger.sqlite, responses.parquet and 
 
 import os
 import shutil
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,32 +16,41 @@ from typing import Any
 import duckdb
 
 from pipelines.config import RunConfig, load_config
-from pipelines.engine import LOCAL, STOP_FILE, Engine, muted_imports, run_pipeline
-from pipelines.errors import Incomplete, Interrupted, UserError
+from pipelines.engine import LOCAL, Engine, muted_imports, run_pipeline
+from pipelines.errors import UserError
 from pipelines.estimate import Estimate, survey
 from pipelines.ledger import Ledger
 from pipelines.limits import NO_CAPS, Caps
 from pipelines.open_endpoints import open_endpoints
 from pipelines.plan import plan, prompts_of
-from pipelines.progress import console, meter
+from pipelines.progress import console
 from pipelines.records import Response, arrow_schema
+from pipelines.runner.outcomes import Ending
+from pipelines.runner.session import check_teachers, raise_if_ended, say_damaged, shown_answers
 from pipelines.runs import RunFolder, atomic, file_hash
-from pipelines.teachers import api_key
 
 BATCH = 200
 _SQL = {"string": "VARCHAR", "int64": "BIGINT", "double": "DOUBLE", "bool": "BOOLEAN"}
 
 
+# So many different reasons of failures are listed in the manifest.
+_REASONS = 10
+
+
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """What a call of `generate` did: planned = kept + failed; `asked` requests were new."""
+    """What a call of `generate` did: planned = kept + failed; `asked` requests were new.
+
+    `permanent` of the failed were refused for good. `reasons` has the texts of failures, the most frequent first.
+    """
 
     planned: int
     kept: int
     failed: int
+    permanent: int
     asked: int
     cost: float
-    first_error: str
+    reasons: tuple[str, ...]
 
 
 def generate(run: RunFolder, budget: Caps = NO_CAPS, reuse: tuple[Path, ...] = (), engine: Engine = LOCAL) -> Generated:
@@ -54,78 +63,66 @@ def generate(run: RunFolder, budget: Caps = NO_CAPS, reuse: tuple[Path, ...] = (
         engine: Where the pipeline runs; the rows are the same.
 
     Raises:
-        UserError: a key is missing, a teacher refuses every request, nothing is planned, or no Ray cluster is there.
+        UserError: a key is missing, a teacher refuses every request, nothing is planned, no Ray cluster is there, or
+            nothing more can be kept.
         Interrupted: it was stopped by a signal.
         Incomplete: the budget is spent.
     """
     config = load_config(run)
-    _check(run, config, budget)
-    ledger = Ledger(run.path / "ledger.sqlite")
-    ledger.forget_failures()
-    for other in reuse:
-        ledger.borrow(other)
-    found = survey(run, config, ledger)
-    before = ledger.totals().answers
-    if found.planned == 0:
-        raise UserError(f"{run.path} has nothing to generate: no prompts, or no variants. Look at its run.yaml.")
-    if found.missing:
-        console.print(found.told(), highlight=False, markup=False, soft_wrap=True)
-    _run_batches(run, config, ledger, found)
-    stopped = _run(run, config, ledger, found, budget, engine)
-    fatal, reason = ledger.fatal_error(), ledger.note("stopped")
-    totals = ledger.totals()
-    ledger.close()
-    asked = totals.answers - before
-    again = f"saferthoughts generate {run.name}"
-    if fatal:
-        raise UserError(f"Stopped, since every request would fail: {fatal}")
-    if stopped:
-        raise Interrupted(f"Stopped. {asked} answers of this call are kept in the ledger; go on with: {again}")
-    if reason == "budget":
-        spent = f"${totals.cost:.2f} and {totals.input_tokens + totals.output_tokens} tokens"
-        raise Incomplete(
-            f"Stopped at the budget, with {spent} spent and {found.missing - asked} answers missing. What came back is "
-            f"kept; go on with a higher cap: {again} {budget.doubled()}"
-        )
-    return _finish(run, found.planned, asked, totals.cost)
+    _check(config, budget)
+    with ExitStack() as stack:
+        ledger = Ledger(run.path / "ledger.sqlite")
+        stack.callback(ledger.close)
+        ledger.forget_failures()
+        for other in reuse:
+            ledger.borrow(other)
+        aside = len(ledger.set_aside())
+        found = survey(run, config, ledger)
+        before = ledger.totals()
+        if found.planned == 0:
+            raise UserError(f"{run.path} has nothing to generate: no prompts, or no variants. Look at its run.yaml.")
+        if found.missing:
+            console.print(found.told(), highlight=False, markup=False, soft_wrap=True)
+        ending = _run_batches(run, config, ledger, found) or _run(run, config, found, budget, engine)
+        totals = ledger.totals()
+        raise_if_ended(ending, before, totals, budget, f"saferthoughts generate {run.name}")
+        say_damaged(ledger, aside)
+    return _finish(run, found.planned, totals.answers - before.answers, totals.cost)
 
 
-def _check(run: RunFolder, config: RunConfig, budget: Caps) -> None:
+def _check(config: RunConfig, budget: Caps) -> None:
+    check_teachers(config.teachers, budget)
     for name, teacher in config.teachers.items():
-        api_key(name, teacher)
         if teacher.transport == "batch" and budget != NO_CAPS:
             raise UserError(f"Teacher '{name}' answers in batches, which no cap can stop. Leave --max-... out.")
-        if budget.max_cost is not None and teacher.price is None and not teacher.embedded:
-            raise UserError(
-                f"--max-cost needs prices, and teacher '{name}' has none. Give it one "
-                f"(--set teachers.{name}.price='{{input: 0.5, output: 2}}', US dollars per million tokens) or cap "
-                "tokens with --max-tokens."
-            )
 
 
-def _run_batches(run: RunFolder, config: RunConfig, ledger: Ledger, found: Estimate) -> None:
+def _run_batches(run: RunFolder, config: RunConfig, ledger: Ledger, found: Estimate) -> Ending | None:
     """Have the Batch API answer what its teachers are still asked for; the pipeline then finds it in the ledger."""
     for name in found.asked:
         teacher = config.teachers[name]
-        if teacher.transport == "batch" and ledger.fatal_error() is None:
+        if teacher.transport == "batch":
             from pipelines.batch import run_batches
 
             asks = plan(config, prompts_of(run), teacher=name)
-            run_batches(run, name, teacher, teacher.urls[0], asks, ledger, (run.path / STOP_FILE).exists)
+            # A signal is raised as KeyboardInterrupt, which it turns into advice of its own.
+            run_batches(run, name, teacher, teacher.urls[0], asks, ledger, lambda: False)
+            if (fatal := ledger.fatal_error()) is not None:
+                return Ending("fatal", fatal)
+    return None
 
 
-def _run(run: RunFolder, config: RunConfig, ledger: Ledger, found: Estimate, budget: Caps, engine: Engine) -> bool:
-    """The pipeline itself; True where it was stopped early."""
+def _run(run: RunFolder, config: RunConfig, found: Estimate, budget: Caps, engine: Engine) -> Ending | None:
+    """The pipeline itself; why it ended early, if it did."""
     with muted_imports():
         from pipelines.steps import AskTeachers, SplitReplies
 
     def keep(pipeline_yaml: Path, parts: list[Path]) -> None:
         # Tables are whole or as they were: a stage that follows must not take a part for all.
-        if ledger.fatal_error() is None and ledger.note("stopped") is None:
-            shutil.copyfile(pipeline_yaml, run.path / "pipeline.yaml")
-            # Repair's attempts are not of this stage; repairing again takes them from the ledger.
-            run.table_path("repairs").unlink(missing_ok=True)
-            _write_tables(run, parts)
+        shutil.copyfile(pipeline_yaml, run.path / "pipeline.yaml")
+        # Repair's attempts are not of this stage; repairing again takes them from the ledger.
+        run.table_path("repairs").unlink(missing_ok=True)
+        _write_tables(run, parts)
 
     with ExitStack() as stack:
         endpoints = open_endpoints(run, config.teachers, found.asked, config.seed, stack)
@@ -138,15 +135,15 @@ def _run(run: RunFolder, config: RunConfig, ledger: Ledger, found: Estimate, bud
             "max_tokens": budget.max_tokens,
         }
 
-        def add_steps() -> None:
-            ask = AskTeachers(name="ask", batch_size=BATCH, **asked)
+        def add_steps(link: str) -> None:
+            ask = AskTeachers(name="ask", batch_size=BATCH, link=link, **asked)
             split = SplitReplies(name="split", run=folder, input_batch_size=BATCH)
             ask >> split
 
         if engine.name == "ray":
-            return _run_on_ray(run, config, engine, asked, keep, lambda: stack.enter_context(_shown(ledger, found)))
-        stack.enter_context(_shown(ledger, found))
-        return run_pipeline(run.path, "generate", add_steps, keep)
+            return _run_on_ray(run, config, engine, asked, keep, found.missing)
+        hear = stack.enter_context(shown_answers("generate", found.missing))
+        return run_pipeline(run.path, "generate", add_steps, keep, hear)
 
 
 def _run_on_ray(
@@ -155,8 +152,8 @@ def _run_on_ray(
     engine: Engine,
     asked: dict[str, Any],
     keep: Callable[[Path, list[Path]], None],
-    show: Callable[[], object],
-) -> bool:
+    missing: int,
+) -> Ending | None:
     from pipelines.ray_cluster import connected
 
     keys = [teacher.api_key_env for teacher in config.teachers.values() if teacher.api_key_env]
@@ -164,39 +161,14 @@ def _run_on_ray(
     with connected(engine.ray_address, run.path) as nodes:
         with muted_imports():
             from pipelines import ray_engine
-        # Not before: what is told of the cluster would fall into the progress display.
-        show()
         kind = ray_engine.placed_on(nodes, {name: os.environ[name] for name in keys})
-        return run_pipeline(
-            run.path, "generate", lambda: ray_engine.add_steps(asked, text, BATCH), keep, pipeline_class=kind
-        )
 
+        def add_steps(link: str) -> None:
+            ray_engine.add_steps({**asked, "link": link}, text, BATCH)
 
-@contextmanager
-def _shown(ledger: Ledger, found: Estimate) -> Iterator[None]:
-    """Progress read off the ledger, which every process writes to."""
-    start = ledger.totals()
-    ended = threading.Event()
-    with meter("generate", found.missing, "answers") as shown:
-
-        def poll() -> None:
-            while True:
-                last = ended.wait(0.5)
-                now = ledger.totals()
-                if now.failures:
-                    shown.note(f"{now.failures} failed")
-                fresh, cost = now.answers - start.answers, now.cost - start.cost
-                shown.advance(fresh + now.failures - shown.done, cost - shown.cost)
-                if last:
-                    return
-
-        thread = threading.Thread(target=poll, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join()
+        # Not before: what is told of the cluster would fall into the progress display.
+        with shown_answers("generate", missing) as hear:
+            return run_pipeline(run.path, "generate", add_steps, keep, hear, pipeline_class=kind)
 
 
 def _write_tables(run: RunFolder, parts: list[Path]) -> None:
@@ -212,7 +184,8 @@ def _write_tables(run: RunFolder, parts: list[Path]) -> None:
         db.read_parquet([str(part) for part in parts]).create_view("rows")
         query = f"SELECT {casts} FROM rows WHERE response_id <> '' AND error = '' ORDER BY response_id"  # noqa: S608
         db.sql(query).write_parquet(str(kept), compression="zstd")
-        query = f"SELECT {casts}, error FROM rows WHERE response_id <> '' AND error <> '' ORDER BY response_id"  # noqa: S608
+        casts += ", error, permanent::BOOLEAN AS permanent"
+        query = f"SELECT {casts} FROM rows WHERE response_id <> '' AND error <> '' ORDER BY response_id"  # noqa: S608
         db.sql(query).write_parquet(str(lost), compression="zstd")
 
 
@@ -222,13 +195,15 @@ def _finish(run: RunFolder, planned: int, asked: int, cost: float) -> Generated:
     failed = run.read("failed")
     if kept + failed.num_rows != planned:
         raise RuntimeError(f"{planned} responses were planned, {kept} kept and {failed.num_rows} failed")
-    first = str(failed["error"][0]) if failed.num_rows else ""
-    result = Generated(planned, kept, failed.num_rows, asked, cost, first)
+    permanent = sum(failed["permanent"].to_pylist())
+    reasons = Counter(failed["error"].to_pylist()).most_common(_REASONS)
+    result = Generated(planned, kept, failed.num_rows, permanent, asked, cost, tuple(str(text) for text, _ in reasons))
     run.record(
         "generate",
         inputs={"prompts.parquet": file_hash(run.table_path("prompts"))},
         outputs={name: file_hash(run.path / name) for name in ("responses.parquet", "failed.parquet")},
         counts={"planned": planned, "kept": kept, "failed": failed.num_rows, "asked": asked},
+        failures={"permanent": permanent, "reasons": [{"text": text, "rows": rows} for text, rows in reasons]},
         cost_usd=cost,
     )
     return result

@@ -7,13 +7,13 @@ models are asked through the run's ledger, so running it again asks only for wha
 
 from collections import Counter
 from collections.abc import Container, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from pipelines.asking import Asker
-from pipelines.config import RunConfig, load_config
+from pipelines.config import RunConfig, Teacher, load_config
 from pipelines.judges.panel import FIXED, Panel, Row, by_rules
 from pipelines.judges.patterns import rubric_hashes
 from pipelines.judges.tallies import tally
@@ -21,8 +21,9 @@ from pipelines.limits import NO_CAPS, Caps
 from pipelines.plan import prompts_of
 from pipelines.progress import meter
 from pipelines.records import LABELS, Judgement, Response, Verdict, from_table, to_table
+from pipelines.runner.asker import Asker
+from pipelines.runner.session import StageWork, run_stage
 from pipelines.runs import RunFolder, file_hash
-from pipelines.stories import Story, run_stories
 from pipelines.variant import load_variants
 
 # One sentence for the terminal, the card and the report of a run that no model judged.
@@ -53,28 +54,45 @@ class Judged:
     cost: float
 
 
-def judge(run: RunFolder, caps: Caps = NO_CAPS) -> Judged:
+def judge_teachers(config: RunConfig) -> dict[str, Teacher]:
+    """The entries that the run's judges ask, by name."""
+    names = {config.judges[name].teacher for name in config.judging.judges}
+    return {name: teacher for name, teacher in config.judge_teachers.items() if name in names}
+
+
+def judge(run: RunFolder, caps: Caps = NO_CAPS, reuse: tuple[Path, ...] = ()) -> Judged:
     """Judge every response of a run, repaired ones too, and write the judgements and verdicts.
 
+    Args:
+        run: A run with responses.
+        caps: Budget of the run.
+        reuse: Ledgers of other runs, whose answers to the same requests are taken over and cost nothing.
+
     Raises:
-        UserError: a table or a key is missing, or a judge refuses every request.
+        UserError: a table or a key is missing, a judge refuses every request, or nothing more can be kept.
         Interrupted: it was stopped by a signal.
         Incomplete: the budget is spent.
     """
     config = load_config(run)
     responses = run.read("responses").num_rows
-    found: list[dict[str, Any]] = []
+    panel = Panel(config)
+    found: list[tuple[list[Judgement], Verdict]] = []
     if any(config.judges[name].kind != "rules" for name in config.judging.judges):
-        run_stories(run, config, "judge", responses, caps, found.extend)
+
+        async def judged(row: Row, asker: Asker) -> tuple[list[Judgement], Verdict]:
+            judgements = await panel.judge(row, asker)
+            return judgements, panel.verdict(row, judgements)
+
+        stage = StageWork("judge", rows_of(run), responses, judged, judge_teachers(config))
+        found = run_stage(run, stage, config.seed, caps, reuse)
     else:
-        panel = Panel(config)
         with meter("judge", responses, "responses") as shown:
             for row in rows_of(run):
-                judgements = [by_rules(name, row) for name in config.judging.judges]
-                found.append(told(judgements, panel.verdict(row, judgements)))
+                by_rule = [by_rules(name, row) for name in config.judging.judges]
+                found.append((by_rule, panel.verdict(row, by_rule)))
                 shown.advance()
-    judgements = [Judgement(**item) for row in found for item in row["judgements"]]
-    verdicts = [Verdict(**row["verdict"]) for row in found]
+    judgements = [item for row_judgements, _ in found for item in row_judgements]
+    verdicts = [verdict for _, verdict in found]
     if len(verdicts) != responses:
         raise RuntimeError(f"{responses} responses, but {len(verdicts)} verdicts")
     write_verdicts(run, judgements, verdicts)
@@ -96,23 +114,6 @@ def rows_of(run: RunFolder) -> Iterator[Row]:
             for response in from_table(Response, pa.Table.from_batches([batch])):
                 kind, query = prompts[response.prompt_id]
                 yield Row(kind, query, response)
-
-
-def stories(run: RunFolder, config: RunConfig) -> Iterator[Story]:
-    """A story for each response: what every judge says of it."""
-    panel = Panel(config)
-    for row in rows_of(run):
-
-        async def tell(asker: Asker, row: Row = row) -> dict[str, Any]:
-            judgements = await panel.judge(row, asker)
-            return told(judgements, panel.verdict(row, judgements))
-
-        yield Story(row.response.response_id, tell)
-
-
-def told(judgements: list[Judgement], verdict: Verdict) -> dict[str, Any]:
-    """What came of a row, as JSON values."""
-    return {"judgements": [asdict(item) for item in judgements], "verdict": asdict(verdict)}
 
 
 def _fixed(verdict: Verdict) -> bool:

@@ -60,6 +60,12 @@ class Meter:
         self._show()
         self._write_now_and_then()
 
+    def say(self, text: str) -> None:
+        """A line above the bar: an error as it happens."""
+        # A terminal that was closed is no reason to stop.
+        with suppress(OSError):
+            console.print(text, highlight=False, markup=False, soft_wrap=True)
+
     def status(self) -> str:
         """Rate, cost and words, as shown beside the counts."""
         seconds = max(time.monotonic() - self._started, 1e-9)

@@ -24,11 +24,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from distilabel.pipeline.base import (
-    _STEP_LOAD_FAILED_CODE,
-    _STEP_NOT_LOADED_CODE,
-    set_pipeline_running_env_variables,
-)
+from distilabel.pipeline.base import _STEP_NOT_LOADED_CODE, set_pipeline_running_env_variables
 from distilabel.pipeline.ray import RayPipeline
 from distilabel.pipeline.step_wrapper import _StepWrapper
 from distilabel.steps import StepInput
@@ -38,6 +34,7 @@ from pipelines.errors import UserError
 from pipelines.ledger import Ledger, Reply
 from pipelines.ray_cluster import Nodes, on_node
 from pipelines.steps import AskTeachers, SplitReplies
+from pipelines.watched_pipeline import give_up
 
 if TYPE_CHECKING:
     from distilabel.typing import GeneratorStepOutput, StepOutput
@@ -210,32 +207,30 @@ class PlacedRayPipeline(RayPipeline):  # type: ignore[misc]
         import ray
 
         deadline = time.monotonic() + _LOAD_S
-        while self._under_way:
+        while self._under_way and self._exception is None:
             done, _ = ray.wait(list(self._under_way), timeout=0.5)
             for run in done:
                 step = self._under_way.pop(run)
                 try:
                     ray.get(run)
                 except ray.exceptions.RayActorError as error:
-                    self._give_up(UserError(_lost(step, error)))
+                    give_up(self, UserError(_lost(step, error)))
                     return
                 except ray.exceptions.RayTaskError as error:
-                    self._give_up(RuntimeError(f"step '{step}' failed on Ray: {error}"))
+                    give_up(self, RuntimeError(f"step '{step}' failed on Ray: {error}"))
                     return
             with self._steps_load_status_lock:
                 missing = [name for name, status in self._steps_load_status.items() if status == _STEP_NOT_LOADED_CODE]
             if missing and time.monotonic() > deadline:
                 told = f"Ray did not start step '{missing[0]}' within {_LOAD_S:g} s: its node is no longer free."
-                self._give_up(UserError(f"{told} Run again when it is; nothing is lost."))
+                give_up(self, UserError(f"{told} Run again when it is; nothing is lost."))
                 return
 
-    def _give_up(self, error: Exception) -> None:
-        self._exception = error
-        # Whatever waits for the steps, to load or to end, is told that they have failed.
-        with self._steps_load_status_lock:
-            for name in self._steps_load_status:
-                self._steps_load_status[name] = _STEP_LOAD_FAILED_CODE
-        self._output_queue.put(None)
+    def _teardown(self) -> None:
+        super()._teardown()
+        # Given up from outside, it would go on looking after the cluster is left.
+        if self._watcher.is_alive():
+            self._watcher.join(10)
 
     def _set_steps_not_loaded_exception(self) -> None:
         # A step tells that it cannot load a moment before its actor ends, and the actor knows why.

@@ -7,15 +7,15 @@ another strategy takes the place of an earlier repair's attempts.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from pipelines.asking import Asker
 from pipelines.config import RunConfig, load_config
 from pipelines.errors import UserError
 from pipelines.freshness import require_fresh
-from pipelines.judge import by_variant, record_judging, rows_of, write_verdicts
+from pipelines.judge import by_variant, judge_teachers, record_judging, rows_of, write_verdicts
 from pipelines.judges.panel import Panel, Row, flags_of
 from pipelines.ledger import Reply
 from pipelines.limits import NO_CAPS, Caps
@@ -23,8 +23,9 @@ from pipelines.plan import request_fields
 from pipelines.records import PATTERNS, Judgement, Repair, Response, Verdict, content_id, from_table, to_table
 from pipelines.repair_ledger import RepairLedger, account
 from pipelines.repairs.requests import repair_messages, template_hashes
+from pipelines.runner.asker import Asker
+from pipelines.runner.session import StageWork, run_stage
 from pipelines.runs import RunFolder, file_hash
-from pipelines.stories import Story, run_stories
 from pipelines.teachers import TeacherError
 from pipelines.thinking import split
 
@@ -55,25 +56,40 @@ class _Attempt:
         return (self.unscored or not response.answer.strip(), len(self.flags), length, response.attempt)
 
 
-def repair(run: RunFolder, caps: Caps = NO_CAPS) -> RepairLedger:
+def repair(run: RunFolder, caps: Caps = NO_CAPS, reuse: tuple[Path, ...] = ()) -> RepairLedger:
     """Ask again for every flagged row.
 
+    Args:
+        run: A run with verdicts.
+        caps: Budget of the run.
+        reuse: Ledgers of other runs, whose answers to the same requests are taken over and cost nothing.
+
     Raises:
-        UserError: a table or a key is missing, or a teacher refuses every request.
+        UserError: a table or a key is missing, a teacher refuses every request, or nothing more can be kept.
         Interrupted: it was stopped by a signal.
         Incomplete: the budget is spent.
     """
     config = load_config(run)
     require_fresh(run, "verdicts")
     _check_verdicts(run)
-    flagged = [row.response.response_id for row, _ in flagged_rows(run, config)]
-    found: list[dict[str, Any]] = []
-    if flagged and config.repair.attempts:
-        run_stories(run, config, "repair", len(flagged), caps, found.extend)
-    repairs = [Repair(**item) for story in found for item in story["repairs"]]
-    attempts = [Response(**item) for story in found for item in story["responses"]]
-    judgements = [Judgement(**item) for story in found for item in story["judgements"]]
-    verdicts = [Verdict(**item) for story in found for item in story["verdicts"]]
+    flagged = list(flagged_rows(run, config))
+    silent = silent_teachers(run)
+    asked = [(row, verdict) for row, verdict in flagged if not _in_vain(row, silent)]
+    trees: list[list[_Attempt]] = []
+    if asked and config.repair.attempts:
+        panel = Panel(config)
+
+        async def repaired(item: tuple[Row, Verdict], asker: Asker) -> list[_Attempt]:
+            return await _attempts(config, panel, _Attempt(*item), asker)
+
+        teachers = {**config.teachers, **judge_teachers(config)}
+        stage = StageWork("repair", asked, len(asked), repaired, teachers)
+        trees = run_stage(run, stage, config.seed, caps, reuse)
+    repairs = [item for tree in trees for item in _repairs(config, tree)]
+    further = [attempt for tree in trees for attempt in tree[1:]]
+    attempts = [item.row.response for item in further]
+    judgements = [entry for item in further for entry in item.judgements]
+    verdicts = [item.verdict for item in further]
     generated = [item for item in from_table(Response, run.read("responses")) if not item.attempt]
     original = {item.response_id for item in generated}
     # Verdicts before responses: killed in between, the run has verdicts of unknown rows, and no row without a verdict.
@@ -85,7 +101,8 @@ def repair(run: RunFolder, caps: Caps = NO_CAPS) -> RepairLedger:
     both = sorted(generated + attempts, key=lambda item: item.response_id)
     run.write("responses", to_table(Response, both))
     record_judging(run, config, judgements, verdicts)
-    result = account(run, config.repair.strategy, repairs, {item.response_id: item for item in both})
+    by_response = {item.response_id: item for item in both}
+    result = account(run, config.repair.strategy, repairs, by_response, len(flagged) - len(asked))
     superseded = {item.response_id for item in repairs if not item.chosen}
     by_id = {item.response_id: item for item in verdicts}
     _record(run, config, result, by_variant(run, by_id, superseded))
@@ -114,25 +131,34 @@ def flagged_rows(run: RunFolder, config: RunConfig) -> Iterator[tuple[Row, Verdi
             yield row, verdict
 
 
-def stories(run: RunFolder, config: RunConfig) -> Iterator[Story]:
-    """A story for each flagged row: asked, judged, and asked again until nothing is wrong or the attempts are used."""
-    panel = Panel(config)
-    for row, verdict in flagged_rows(run, config):
+def silent_teachers(run: RunFolder) -> set[str]:
+    """Teachers that show no reasoning in any row: to ask them once more would give no more."""
+    reasoning: dict[str, bool] = {}
+    for row in rows_of(run):
+        response = row.response
+        if response.teacher and not response.attempt:
+            reasoning[response.teacher] = reasoning.get(response.teacher, False) or bool(response.reasoning.strip())
+    return {teacher for teacher, shown in reasoning.items() if not shown}
 
-        async def tell(asker: Asker, row: Row = row, verdict: Verdict = verdict) -> dict[str, Any]:
-            tree = [_Attempt(row, verdict)]
-            while tree[-1].flags and len(tree) <= config.repair.attempts:
-                try:
-                    following = await _ask_again(config, tree, asker)
-                except TeacherError:
-                    break  # what there is is kept; the ledger names the failure
-                judgements = await panel.judge(following, asker)
-                tree.append(_Attempt(following, panel.verdict(following, judgements), tuple(judgements)))
-                if tree[-1].unscored:
-                    break
-            return _told(config, tree)
 
-        yield Story(row.response.response_id, tell)
+def _in_vain(row: Row, silent: Container[str]) -> bool:
+    """Whether an attempt could not be judged either: a harmful prompt is judged by its reasoning."""
+    return row.kind == "harmful" and row.response.teacher in silent
+
+
+async def _attempts(config: RunConfig, panel: Panel, first: _Attempt, asker: Asker) -> list[_Attempt]:
+    """Ask, judge, and ask again until nothing is wrong or the attempts are used."""
+    tree = [first]
+    while tree[-1].flags and len(tree) <= config.repair.attempts:
+        try:
+            following = await _ask_again(config, tree, asker)
+        except TeacherError:
+            break  # what there is is kept; the ledger names the failure
+        judgements = await panel.judge(following, asker)
+        tree.append(_Attempt(following, panel.verdict(following, judgements), tuple(judgements)))
+        if tree[-1].unscored:
+            break
+    return tree
 
 
 async def _ask_again(config: RunConfig, tree: list[_Attempt], asker: Asker) -> Row:
@@ -173,12 +199,11 @@ def _evidence(verdict: Verdict) -> dict[str, str]:
     return {str(label): str(span) for label, span in json.loads(verdict.evidence).items()}
 
 
-def _told(config: RunConfig, tree: list[_Attempt]) -> dict[str, Any]:
+def _repairs(config: RunConfig, tree: list[_Attempt]) -> list[Repair]:
     best = min(tree, key=_Attempt.rank)
-    root = tree[0].row.response.response_id
-    repairs = [
+    return [
         Repair(
-            root_id=root,
+            root_id=tree[0].row.response.response_id,
             response_id=item.row.response.response_id,
             attempt=item.row.response.attempt,
             strategy=config.repair.strategy,
@@ -188,12 +213,6 @@ def _told(config: RunConfig, tree: list[_Attempt]) -> dict[str, Any]:
         )
         for item in tree
     ]
-    return {
-        "repairs": [asdict(item) for item in repairs],
-        "responses": [asdict(item.row.response) for item in tree[1:]],
-        "judgements": [asdict(entry) for item in tree[1:] for entry in item.judgements],
-        "verdicts": [asdict(item.verdict) for item in tree[1:]],
-    }
 
 
 def _record(run: RunFolder, config: RunConfig, result: RepairLedger, after: dict[str, Any]) -> None:

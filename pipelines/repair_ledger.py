@@ -38,7 +38,9 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class RepairLedger:
-    """All of it for one strategy. Requests, tokens and cost are the teacher's, without the judges'."""
+    """All of it for one strategy. Requests, tokens and cost are the teacher's, without the judges'. `without_reasoning`
+    flagged rows, not among the `flagged`, are left as they are: their teacher shows no reasoning that could be judged.
+    """
 
     strategy: str
     flagged: int
@@ -50,10 +52,15 @@ class RepairLedger:
     by_pattern: tuple[FaultLedger, ...]
     kept: Kept
     by_variant: tuple[Kept, ...]
+    without_reasoning: int = 0
 
 
 def account(
-    run: RunFolder, strategy: str, repairs: Iterable[Repair], responses: Mapping[str, Response]
+    run: RunFolder,
+    strategy: str,
+    repairs: Iterable[Repair],
+    responses: Mapping[str, Response],
+    without_reasoning: int = 0,
 ) -> RepairLedger:
     """Count what a repair did, from its tables."""
     trees: dict[str, list[Repair]] = {}
@@ -75,6 +82,7 @@ def account(
         by_pattern=tuple(row for row in rows if row.flagged),
         kept=kept,
         by_variant=by_variant,
+        without_reasoning=without_reasoning,
     )
 
 

@@ -163,6 +163,21 @@ def changed_run(name: str, sets: "Sequence[str] | None", teachers: Path | None, 
     return run
 
 
+def share_of(text: str) -> float:
+    """A share from "5%" or "0.05".
+
+    Raises:
+        UserError: it is neither, or not between nothing and all.
+    """
+    try:
+        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise UserError(f"--max-failed takes a share between 0% and 100%, as 5% or 0.05; it got '{text}'.")
+    return share
+
+
 RunName = Annotated[str, typer.Argument(help="Name of the run: a folder under --runs.", metavar="RUN")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="A run.yaml to begin with.")]
 Source = Annotated[str | None, typer.Option("--prompts", help="'bundled', a folder, or a file of prompts.")]
@@ -193,6 +208,12 @@ Attempts = Annotated[int | None, typer.Option(min=0, max=10, help="Most further 
 MaxCost = Annotated[float | None, typer.Option(min=0, help="US dollars that the run may cost, all calls together.")]
 MaxTokens = Annotated[int | None, typer.Option(min=0, help="Tokens that the run may take, all calls together.")]
 Reuse = Annotated[list[str] | None, typer.Option("--reuse", help="A run whose answers may be taken over; repeatable.")]
+MaxFailed = Annotated[
+    float | None,
+    typer.Option(
+        parser=share_of, metavar="SHARE", help="Go on where at most this share is refused for good, as 5% or 0.05."
+    ),
+]
 EngineName = Annotated[str, typer.Option("--engine", help="local, or ray: on a cluster.")]
 ReleaseName = Annotated[
     str, typer.Argument(help="A release folder, or ORG/NAME@VERSION on the Hub.", metavar="RELEASE")

@@ -12,6 +12,7 @@ from service.door import (
     JudgeNames,
     MaxCost,
     MaxTokens,
+    Reuse,
     RunName,
     Sets,
     Shortened,
@@ -43,6 +44,7 @@ def judge(
     yes: Yes = False,
     max_cost: MaxCost = None,
     max_tokens: MaxTokens = None,
+    reuse: Reuse = None,
 ) -> None:
     """Judge every response of a run; asks only for what is missing. `judge RUN` is short for it.
 
@@ -50,8 +52,9 @@ def judge(
     """
     from service.stages import judge_run
 
+    others = [open_run(other) for other in reuse or ()]
     run = changed_run(name, sets, teachers, yes, judging__judges=judges or None, judging__vote=vote)
-    say(judge_run(run, max_cost, max_tokens))
+    say(judge_run(run, max_cost, max_tokens, others))
 
 
 @judge_app.command()

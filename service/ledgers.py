@@ -1,10 +1,9 @@
 """Looking into a run's ledger: what was spent, all of it as a file, and what is not needed any more.
 
-Reads ledger.sqlite, and for `prune` the run's plan; the commands are `saferthoughts ledger show|export|prune`.
+Reads ledger.sqlite, and for `prune` the run's plan; the commands are `saferthoughts ledger show|export|prune|forget`.
 """
 
 import json
-import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from itertools import islice
@@ -38,7 +37,7 @@ _EXPORTED = pa.schema(
 
 @contextmanager
 def _ledger(run: RunFolder, writing: bool = False) -> Iterator[Ledger]:
-    """The run's ledger, which only `prune` writes to.
+    """The run's ledger, which only `prune` and `forget` write to.
 
     Raises:
         UserError: there is none, or it is broken.
@@ -46,31 +45,31 @@ def _ledger(run: RunFolder, writing: bool = False) -> Iterator[Ledger]:
     path = run.path / "ledger.sqlite"
     if not path.exists():
         raise UserError(f"{run.path} has no ledger yet. Run first: saferthoughts generate {run.name}")
-    try:
-        with closing(Ledger(path)) if writing else Ledger.reading(path) as ledger:
-            yield ledger
-    except sqlite3.DatabaseError as error:
-        if isinstance(error, sqlite3.OperationalError) and "no such table" not in str(error):
-            raise  # of the disk or of another process, and not of the file
-        raise UserError(
-            f"{path} is no ledger that can be read ({error}). Put a copy of it back; or move it away, and every "
-            f"request is asked again: saferthoughts generate {run.name}"
-        ) from error
+    with closing(Ledger(path)) if writing else Ledger.reading(path) as ledger:
+        yield ledger
 
 
 def ledger_table(run: RunFolder) -> RenderableType:
-    """Answers, tokens, cost and time by model; the errors of the last call below."""
+    """Answers, tokens, cost and time by model; below, failures, refusals for good, and answers that were set aside."""
     table = Table("model", "from", "answers", "tokens in", "tokens out", "US dollars", "mean s", box=None)
-    failed = Table("failed in the last call", "times", box=None)
     with _ledger(run) as ledger:
-        spent, failures = ledger.spent_by_model(), ledger.failures()
+        spent = ledger.spent_by_model()
+        lists = {
+            "failed in the last call": ledger.failures(),
+            "refused for good, not asked again": ledger.refusals(),
+            "could not be read, set aside": [(f"{key}: {reason}", 1) for key, reason in ledger.set_aside()],
+        }
     for item in spent:
         cost = "no price" if item.cost is None else f"{item.cost:.4f}"
         counts = (f"{item.answers}", f"{item.input_tokens}", f"{item.output_tokens}")
         table.add_row(item.model, item.origin or "asked here", *counts, cost, f"{item.latency_s:.2f}")
-    for error, count in failures:
-        failed.add_row(error, f"{count}")
-    return Group(table, failed) if failed.row_count else table
+    further = []
+    for title, errors in lists.items():
+        if errors:
+            further.append(Table(title, "times", box=None))
+            for error, count in errors:
+                further[-1].add_row(error, f"{count}")
+    return Group(table, *further) if further else table
 
 
 def export_ledger(run: RunFolder, file: Path) -> int:
@@ -116,3 +115,14 @@ def prune_ledger(run: RunFolder, dry_run: bool) -> str:
         if dry_run:
             return f"{len(idle)} answers are not asked for any more and would be deleted; {kept} would stay"
         return f"{ledger.drop(idle)} answers deleted, {kept} kept"
+
+
+def forget_refusals(run: RunFolder) -> str:
+    """Forget which requests are refused for good; what to tell of it.
+
+    Raises:
+        UserError: no ledger.
+    """
+    with _ledger(run, writing=True) as ledger:
+        count = ledger.forget_refusals()
+    return f"{count} refused requests will be asked once more: saferthoughts generate {run.name}"

@@ -4,7 +4,8 @@ Reads and writes what the stage does. `saferthoughts STAGE RUN` runs one, `safer
 Stages are imported when they run: each needs its own extra only.
 """
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from pipelines.config import RunConfig, load_config
 from pipelines.engine import LOCAL, Engine
 from pipelines.errors import Incomplete, UserError, unknown
 from pipelines.options import Options
+from pipelines.runner.outcomes import MAX_FAILED
 from pipelines.runs import RunFolder
 from pipelines.start import Started, start, start_or_change
 
@@ -61,28 +63,53 @@ def generate_run(
     max_tokens: int | None = None,
     reuse: Iterable[RunFolder] = (),
     engine: Engine = LOCAL,
+    max_failed: float = MAX_FAILED,
 ) -> str:
     """Ask the teachers, within a budget, taking over what other runs have of it.
 
     Raises:
-        Incomplete: some rows finally failed, or the budget is spent; what came back is kept.
+        Incomplete: rows failed that may be asked again, more than `max_failed` of the planned ones are refused for
+            good, or the budget is spent; what came back is kept.
     """
+    from pipelines.command_line import typed_command
     from pipelines.generate import generate
     from pipelines.limits import Caps
 
     _require_teacher(run)
-    done = generate(run, Caps(max_cost, max_tokens), tuple(other.path / "ledger.sqlite" for other in reuse), engine)
+    done = generate(run, Caps(max_cost, max_tokens), _ledgers(reuse), engine)
     cost = f", ${done.cost:.2f} so far" if done.cost else ""
     said = f"{done.kept} of {done.planned} responses, {done.asked} asked for now{cost}"
-    if done.failed:
+    again = f"saferthoughts generate {run.name}"
+    where = run.table_path("failed")
+    transient = done.failed - done.permanent
+    if transient:
         raise Incomplete(
-            f"{said}; {done.failed} failed, see {run.table_path('failed')} (the first: {done.first_error}). "
-            f"Ask those again: saferthoughts generate {run.name}"
+            f"{said}; {done.failed} failed, see {where} (the first: {done.reasons[0]}). Ask "
+            f"{'those' if transient == done.failed else f'{transient} of them'} again: {typed_command(again)}"
         )
+    if done.permanent:
+        share = done.permanent / done.planned
+        said += f"; {done.permanent} of {done.planned} are refused for good and left out ({done.reasons[0]})"
+        if share > max_failed:
+            most = f"--max-failed {math.ceil(100 * share)}%"
+            raise Incomplete(
+                f"{said}: {share:.1%}, more than the {max_failed:.1%} of --max-failed; see {where}. Go on without "
+                f"them: {typed_command(again, most)}. After a change at the provider, let them be asked once more: "
+                f"saferthoughts ledger forget {run.name}"
+            )
     return said
 
 
-def judge_run(run: RunFolder, max_cost: float | None = None, max_tokens: int | None = None) -> str:
+def _ledgers(runs: Iterable[RunFolder]) -> tuple[Path, ...]:
+    return tuple(run.path / "ledger.sqlite" for run in runs)
+
+
+def judge_run(
+    run: RunFolder,
+    max_cost: float | None = None,
+    max_tokens: int | None = None,
+    reuse: Iterable[RunFolder] = (),
+) -> str:
     """Judge every response by the run's judges.
 
     Raises:
@@ -92,7 +119,7 @@ def judge_run(run: RunFolder, max_cost: float | None = None, max_tokens: int | N
     from pipelines.judge import RULES_ALONE, judge, rules_alone
     from pipelines.limits import Caps
 
-    done = judge(run, Caps(max_cost, max_tokens))
+    done = judge(run, Caps(max_cost, max_tokens), _ledgers(reuse))
     counts = {**done.flagged, "unsafe": done.unsafe}
     flags = ", ".join(
         f"{label} {'not judged' if count is None else count}"
@@ -106,7 +133,12 @@ def judge_run(run: RunFolder, max_cost: float | None = None, max_tokens: int | N
     return f"{judged}; {flags}{cost}{note}"
 
 
-def repair_run(run: RunFolder, max_cost: float | None = None, max_tokens: int | None = None) -> str:
+def repair_run(
+    run: RunFolder,
+    max_cost: float | None = None,
+    max_tokens: int | None = None,
+    reuse: Iterable[RunFolder] = (),
+) -> str:
     """Ask again for flagged rows.
 
     Raises:
@@ -116,13 +148,18 @@ def repair_run(run: RunFolder, max_cost: float | None = None, max_tokens: int | 
     from pipelines.repair import repair
 
     _require_teacher(run)
-    done = repair(run, Caps(max_cost, max_tokens))
+    done = repair(run, Caps(max_cost, max_tokens), _ledgers(reuse))
     cost = "" if done.cost is None else f", ${done.cost:.2f}"
     lines = [
         f"{done.mended} of {done.flagged} flagged rows mended ({done.strategy}), {done.requests} further answers, "
         f"{done.output_tokens} tokens{cost}; without a fault: {done.kept.filter} of {done.kept.rows} rows as "
         f"generated, {done.kept.repair} after repair"
     ]
+    if done.without_reasoning:
+        lines.append(
+            f"  {done.without_reasoning} flagged rows are left as they are: their teacher shows no reasoning, and "
+            "asking it the same again would show none"
+        )
     lines += [
         f"  {fault.pattern}: {fault.flagged} flagged, mended "
         + ", ".join(f"{count} at attempt {number}" for number, count in enumerate(fault.mended, 1))
@@ -268,6 +305,8 @@ def run_all(
     max_cost: float | None = None,
     max_tokens: int | None = None,
     consent: Consent = refuse,
+    max_failed: float = MAX_FAILED,
+    reuse: Sequence[RunFolder] = (),
 ) -> RunFolder:
     """Start the run where it is new or options are given, then every stage up to `until`, within a budget.
 
@@ -286,11 +325,11 @@ def run_all(
         if stage in ("generate", "repair") and is_imported(run):
             said = "nobody to ask, the responses were imported"
         elif stage == "generate":
-            said = generate_run(run, max_cost, max_tokens, engine=engine)
+            said = generate_run(run, max_cost, max_tokens, reuse, engine, max_failed)
         elif stage == "judge":
-            said = judge_run(run, max_cost=max_cost, max_tokens=max_tokens)
+            said = judge_run(run, max_cost=max_cost, max_tokens=max_tokens, reuse=reuse)
         elif stage == "repair":
-            said = repair_run(run, max_cost=max_cost, max_tokens=max_tokens)
+            said = repair_run(run, max_cost=max_cost, max_tokens=max_tokens, reuse=reuse)
         else:
             said = run_stage(stage, run)
         tell(f"{stage}: {said}")

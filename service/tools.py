@@ -109,6 +109,17 @@ def prune(
     say(prune_ledger(open_run(name), dry_run))
 
 
+@ledger_app.command()
+def forget(name: RunName) -> None:
+    """Let requests that a teacher refused for good be asked once more.
+
+    Example: saferthoughts ledger forget mine
+    """
+    from service.ledgers import forget_refusals
+
+    say(forget_refusals(open_run(name)))
+
+
 @student_app.command()
 def fetch() -> None:
     """Download the bundled student once, check it, and keep it in the cache."""

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from pipelines.asking import Asker
 from pipelines.config import Judge, RunConfig, Teacher
 from pipelines.finish_reasons import cut_short
 from pipelines.judges.patterns import (
@@ -27,6 +26,7 @@ from pipelines.ledger import Reply
 from pipelines.records import LABELS, PATTERNS, Judgement, Kind, Response, Verdict
 from pipelines.refusals import is_refusal
 from pipelines.rules_judge import judge_by_rules
+from pipelines.runner.asker import Asker
 from pipelines.teachers import TeacherError
 from pipelines.thinking import split
 from pipelines.variant import Message
@@ -89,7 +89,7 @@ class Panel:
         """What each judge says of a row. A judge that cannot be asked or read leaves it unscored, with the reason.
 
         Raises:
-            Halted: nothing more is asked in this call.
+            NotAttempted: nothing more is asked in this call.
         """
         return list(await asyncio.gather(*(self._one(name, judge, row, asker) for name, judge in self._judges)))
 

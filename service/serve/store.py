@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pipelines.ledger import transaction
+from pipelines.ledger_file import transaction
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS tokens(

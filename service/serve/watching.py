@@ -95,11 +95,8 @@ class Looking:
             return _NOTHING
 
         def read() -> Totals:
-            ledger = Ledger(path)
-            try:
+            with Ledger.reading(path) as ledger:
                 return ledger.totals()
-            finally:
-                ledger.close()
 
         mark = (_mark(path), _mark(path.with_name("ledger.sqlite-wal")))
         totals: Totals = self._kept_for(str(run.path), "totals", mark, read)

@@ -212,7 +212,7 @@ def test_ctrl_c_stops_soon_and_says_how_to_go_on(new_run: Callable[..., RunFolde
             code = stopped.wait(30)
     assert code == 130
     assert time.monotonic() - began < 15, "it should not wait for the answers in flight"
-    assert f"go on with: saferthoughts generate {run.name}" in told
+    assert f"go on with: saferthoughts --runs {run.path.parent} generate {run.name}" in told
     assert "Traceback" not in told
     assert not run.table_path("responses").exists()
 

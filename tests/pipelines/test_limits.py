@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,13 +11,18 @@ from urllib.request import urlopen
 
 import pytest
 
+from pipelines.changes import change
+from pipelines.config import load_config, save_config
 from pipelines.errors import Incomplete, UserError
 from pipelines.generate import generate
+from pipelines.judge import judge
 from pipelines.ledger import Ledger, Reply
 from pipelines.limits import Budget as Spending
 from pipelines.limits import Caps, RateLimits
+from pipelines.options import Options
 from pipelines.rehearsal.faults import RehearsalSettings
 from pipelines.rehearsal.server import rehearsing
+from pipelines.repair import repair
 from pipelines.runs import RunFolder
 
 PRICE = "{input: 1.0, output: 10.0}"
@@ -165,3 +171,25 @@ def test_reusing_what_is_no_ledger_is_one_clear_line(new_run: Callable[..., RunF
     (tmp_path / "odd.sqlite").write_bytes(b"not a database at all" * 100)
     with pytest.raises(UserError, match="no ledger that can be reused"):
         generate(run, reuse=(tmp_path / "odd.sqlite",))
+
+
+def test_judging_and_repair_take_over_what_another_run_was_answered(judged: RunFolder) -> None:
+    change(judged, Options(judges=("rehearsal-judge",)))
+    other = RunFolder(shutil.copytree(judged.path, judged.path.parent / "other"))
+    judge(other)
+    repair(other)
+    with rehearsing() as url:
+        # Where they would be asked is no part of the requests.
+        for name, entry in (config := load_config(judged)).judge_teachers.items():
+            there = entry.model_copy(update={"base_url": url, "embedded": False})
+            config = config.model_copy(update={"judge_teachers": {**config.judge_teachers, name: there}})
+        teachers = {
+            name: entry.model_copy(update={"base_url": url, "embedded": False})
+            for name, entry in config.teachers.items()
+        }
+        save_config(judged, config.model_copy(update={"teachers": teachers}))
+        judge(judged, reuse=(other.path / "ledger.sqlite",))
+        repair(judged, reuse=(other.path / "ledger.sqlite",))
+        assert stats(url)["requests"] == 0
+    for name in ("verdicts", "responses", "repairs"):
+        assert judged.read(name).equals(other.read(name))

@@ -30,6 +30,7 @@ from pipelines.repairs import CLOSING, EDIT_OPENING, OPENING
 from pipelines.repairs.requests import repair_messages
 from pipelines.runs import RunFolder
 from service.ledgers import prune_ledger
+from service.stages import repair_run
 
 WEIGHS = "That would hurt people. Should I help anyway?"
 KEEPS = "That hurts people; I decline. Shall I keep the pirate's voice?"
@@ -291,3 +292,24 @@ def test_only_the_named_variants_are_repaired(new_run: Callable[..., RunFolder])
     by_id = {item.response_id: item for item in responses_of(run)}
     assert {by_id[item.root_id].variant for item in attempts_of(run)} == {"realsafe"}
     assert asdict(from_table(Verdict, run.read("verdicts"))[0])["judge"] == "rehearsal-judge"
+
+
+def test_rows_of_a_teacher_that_shows_no_reasoning_are_left_as_they_are(
+    new_run: Callable[..., RunFolder], scripted: Any
+) -> None:
+    with scripted(lambda body: "Gladly. Here is how it is done: [detail withheld].") as own:
+        sets = ("teachers.flags.in_flight=1",)
+        options = {"base_url": own.url, "model": "teacher", "variants": ("default",), "judges": ("rules",)}
+        run = new_run(harmful=3, benign=0, sets=sets, **options)
+        generate(run)
+        judge(run)
+        asked = len(own.requests)
+        done = repair(run)
+        assert len(own.requests) == asked
+        said = repair_run(run)
+    assert (done.flagged, done.requests) == (0, 0)
+    assert done.without_reasoning > 0
+    assert f"{done.without_reasoning} flagged rows are left as they are: their teacher shows no reasoning" in said
+    entry = run.stage("repair")
+    assert entry is not None
+    assert entry["without_reasoning"] == done.without_reasoning

@@ -1,0 +1,226 @@
+"""One call's session of requests: ledger, clients and budget around an `Asker`, and a stage that is nothing but rows.
+
+Generation uses `asking` inside its Distilabel step; judging and repair use `run_stage`, in this process. Reads and
+writes the run's ledger.
+"""
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic
+
+from pipelines.command_line import typed_command
+from pipelines.config import Teacher
+from pipelines.errors import Incomplete, Interrupted, UserError
+from pipelines.ledger import Ledger, Totals
+from pipelines.limits import Budget, Caps
+from pipelines.open_endpoints import open_endpoints
+from pipelines.progress import Meter, console, meter
+from pipelines.runner.asker import Asker, Progress
+from pipelines.runner.outcomes import Control, Ending, Outcome, ResultT, RowT, Tally
+from pipelines.runner.scheduler import Lane, in_thread, run_rows
+from pipelines.runner.stop import signals_end
+from pipelines.runs import RunFolder
+from pipelines.teachers import TeacherClient, api_key
+
+# Rows under way at once for each request that may be: most rows wait for one request at a time.
+_ROWS_PER_REQUEST = 2
+# So many different errors are shown as they happen; the others are counted.
+_ERRORS_SHOWN = 3
+
+
+@asynccontextmanager
+async def asking(
+    run: RunFolder,
+    stage: str,
+    teachers: Mapping[str, Teacher],
+    endpoints: Mapping[str, Sequence[str]],
+    max_cost: float | None,
+    max_tokens: int | None,
+    control: Control,
+    progress: Progress,
+    reuse: Sequence[Path] = (),
+) -> AsyncIterator[Asker]:
+    """An asker of a run's teachers, while the block runs.
+
+    Args:
+        run: Its ledger is asked first.
+        stage: As `Asker` has it.
+        teachers: The entries, by name.
+        endpoints: Base URLs of each teacher's servers; one without any is not asked.
+        max_cost: US dollars that the whole run may cost, earlier calls included; None for no cap.
+        max_tokens: The same in tokens of input and output.
+        control: Ends the requests early.
+        progress: Called after each request.
+        reuse: Ledgers of other runs, whose answers are taken over.
+    """
+    ledger = Ledger(run.path / "ledger.sqlite")
+    try:
+        for other in reuse:
+            ledger.borrow(other)
+        spent = ledger.totals()
+        tokens = spent.input_tokens + spent.output_tokens
+        budget = Budget(max_cost, max_tokens, spent.cost, tokens, spent.answers)
+        async with AsyncExitStack() as stack:
+            clients = {
+                name: await stack.enter_async_context(TeacherClient(name, teacher, endpoints[name]))
+                for name, teacher in teachers.items()
+                if endpoints.get(name)
+            }
+            yield Asker(stage, ledger, clients, budget, control, progress)
+    finally:
+        ledger.close()
+
+
+@dataclass(frozen=True, slots=True)
+class StageWork(Generic[RowT, ResultT]):
+    """A stage as rows: where they come from, how many there are, and what is done with each."""
+
+    stage: str
+    rows: Iterable[RowT]
+    total: int
+    work: Callable[[RowT, Asker], Awaitable[ResultT]]
+    teachers: Mapping[str, Teacher]
+
+
+def run_stage(
+    run: RunFolder, stage: StageWork[RowT, ResultT], seed: int, caps: Caps, reuse: Sequence[Path] = ()
+) -> list[ResultT]:
+    """Work on every row of a stage.
+
+    Args:
+        run: The run folder.
+        stage: What is done.
+        seed: The rehearsal teacher's, where it is asked.
+        caps: Budget of the run.
+        reuse: Ledgers of other runs, whose answers to the same requests are taken over and cost nothing.
+
+    Returns:
+        A result for each row, in the order of completion.
+
+    Raises:
+        UserError: a key is missing, a teacher refuses every request, or nothing more can be kept.
+        Interrupted: it was stopped by a signal.
+        Incomplete: the budget is spent.
+    """
+    check_teachers(stage.teachers, caps)
+    control = Control()
+    results: list[ResultT] = []
+    with ExitStack() as stack:
+        ledger = Ledger(run.path / "ledger.sqlite")
+        stack.callback(ledger.close)
+        ledger.forget_failures()
+        ledger.forget_uses(stage.stage)
+        before, aside = ledger.totals(), len(ledger.set_aside())
+        urls = open_endpoints(run, stage.teachers, tuple(stage.teachers), seed, stack)
+        at_once = _ROWS_PER_REQUEST * sum(item.in_flight * max(len(item.urls), 1) for item in stage.teachers.values())
+        shown = stack.enter_context(shown_rows(stage.stage, stage.total))
+
+        async def outcomes() -> AsyncIterator[list[Outcome[RowT, ResultT]]]:
+            async with asking(
+                run, stage.stage, stage.teachers, urls, caps.max_cost, caps.max_tokens, control, shown, reuse
+            ) as asker:
+
+                async def worked(row: RowT) -> ResultT:
+                    result = await stage.work(row, asker)
+                    asker.row_ended()
+                    return result
+
+                async for batch in run_rows([Lane(stage.rows, at_once)], worked, control):
+                    yield batch
+
+        logging.getLogger("httpx2").setLevel(logging.WARNING)
+        failed: list[str] = []
+        with signals_end(control):
+            for batch in in_thread(outcomes, control):
+                for outcome in batch:
+                    if outcome.state == "done":
+                        results.append(outcome.result)  # type: ignore[arg-type]
+                    elif outcome.state == "failed":
+                        failed.append(outcome.reason)
+        again = f"saferthoughts {stage.stage} {run.name}"
+        raise_if_ended(control.ending, before, ledger.totals(), caps, again)
+        say_damaged(ledger, aside)
+    if len(results) != stage.total:
+        reason = f" (the first: {failed[0]})" if failed else ""
+        raise Incomplete(
+            f"{stage.total - len(results)} of {stage.total} rows could not be worked on{reason}. What was answered is "
+            f"kept; try those again: {typed_command(again)}"
+        )
+    return results
+
+
+def check_teachers(teachers: Mapping[str, Teacher], caps: Caps) -> None:
+    """Refuse before anything is asked where a key is missing, or a cap in dollars meets a teacher without prices."""
+    for name, teacher in teachers.items():
+        api_key(name, teacher)
+        if caps.max_cost is not None and teacher.price is None and not teacher.embedded:
+            raise UserError(
+                f"--max-cost needs prices, and '{name}' has none. Give it one in your teachers.yaml (US dollars per "
+                "million tokens) or cap tokens with --max-tokens."
+            )
+
+
+def raise_if_ended(ending: Ending | None, before: Totals, now: Totals, caps: Caps, again: str) -> None:
+    """Raise what a stage that ended early tells its user; nothing where it did not.
+
+    Args:
+        ending: Why, if it did.
+        before: The ledger's totals when the call began.
+        now: The same now.
+        caps: The run's budget.
+        again: The command that goes on, where the user's own is not known.
+    """
+    if ending is None:
+        return
+    kept = f"{now.answers - before.answers} answers of this call are kept in the ledger"
+    if ending.kind == "signal":
+        raise Interrupted(f"Stopped. {kept}; go on with: {typed_command(again)}")
+    if ending.kind == "budget":
+        raise Incomplete(
+            f"Stopped at the budget, with ${now.cost:.2f} and {now.input_tokens + now.output_tokens} tokens spent by "
+            f"the run. {kept}; go on with a higher cap: {typed_command(again, caps.doubled())}"
+        )
+    if ending.kind == "fatal":
+        raise UserError(f"Stopped, since every request would fail: {ending.text}")
+    raise UserError(f"{ending.text} {kept}; then go on with: {typed_command(again)}")
+
+
+def say_damaged(ledger: Ledger, before: int) -> None:
+    """Name answers that could not be read and were set aside, beyond the first `before` of earlier calls."""
+    for key, reason in ledger.set_aside()[before : before + _ERRORS_SHOWN]:
+        console.print(
+            f"The answer {key} in {ledger.path} could not be read ({reason}); it is set aside and asked for again.",
+            soft_wrap=True,
+        )  # fmt: skip
+
+
+@contextmanager
+def shown_rows(stage: str, total: int) -> Iterator[Progress]:
+    """Progress in rows; gives what takes each tally."""
+    with meter(stage, total, "rows") as shown:
+        yield shown_by(shown, lambda tally: tally.rows, lambda tally: f"{tally.answered} requests")
+
+
+@contextmanager
+def shown_answers(stage: str, total: int) -> Iterator[Progress]:
+    """Progress in answers; failures are counted beside them."""
+    with meter(stage, total, "answers") as shown:
+        yield shown_by(shown, lambda tally: tally.answered, lambda tally: "")
+
+
+def shown_by(shown: Meter, done: Callable[[Tally], int], words: Callable[[Tally], str]) -> Progress:
+    """What puts a tally on a meter, and the first few errors above it, with their text."""
+    errors: set[str] = set()
+
+    def show(tally: Tally, error: str) -> None:
+        if error and error not in errors and len(errors) < _ERRORS_SHOWN:
+            errors.add(error)
+            shown.say(f"{shown.label}: a request failed: {error}")
+        failed = f"{tally.failed} failed" if tally.failed else ""
+        shown.words = ", ".join(part for part in (words(tally), failed) if part)
+        shown.advance(done(tally) - shown.done, tally.cost - shown.cost)
+
+    return show
