@@ -172,10 +172,14 @@ def judged_rows(counts: dict[str, Any], label: str) -> int:
 
 
 def _share(counts: dict[str, Any], label: str) -> dict[str, Any]:
-    """The share with its interval; nulls where nobody was asked."""
+    """The share with its interval; nulls where nobody was asked. A finding that the judges could tell of some rows only,
+    as the rules do, has a count, which is a lower bound, and no share."""
     judged = judged_rows(counts, label)
     if counts[label] is None or not judged:
         return {"count": None, "of": 0, "rate": None, "low": None, "high": None}
+    everybody = counts["responses"] - counts["unscored"] - counts["fixed"]
+    if judged < everybody:
+        return {"count": counts[label], "of": everybody, "rate": None, "low": None, "high": None}
     rate = wilson(counts[label], judged)
     return {"count": counts[label], "of": judged, "rate": rate.rate, "low": rate.low, "high": rate.high}
 

@@ -26,15 +26,19 @@ Reference = Mapping[str, Mapping[str, bool]]
 
 @dataclass(frozen=True, slots=True)
 class LabelScore:
-    """One judge (or the vote, called "vote") on one label. n rows were scored, `unscored` of the reference's were not.
+    """One judge (or the vote, called "vote") on one label. n rows were scored, `unscored` of the reference's were not;
+    `unscored_positives` of those carry the label.
 
-    Precision and recall have Wilson intervals, F1 and Cohen's kappa bootstrap intervals over the rows.
+    Recall and F1 count a label that was left unscored as missed, so that a judge gains nothing by silence; precision
+    and Cohen's kappa are of the scored rows. Precision and recall have Wilson intervals, F1 and kappa bootstrap
+    intervals over the rows.
     """
 
     judge: str
     label: str
     n: int
     unscored: int
+    unscored_positives: int
     confusion: Confusion
     precision: Interval
     recall: Interval
@@ -63,16 +67,19 @@ def score(name: str, found: Iterable[tuple[str, Mapping[str, bool | None]]], ref
         )
         if sum(counts) != len(scored):
             raise RuntimeError(f"{len(scored)} rows were scored, the table has {sum(counts)}")
+        positives = sum(right[label] for right in reference.values())
+        missed = counts._replace(fn=positives - counts.tp)
         scores.append(
             LabelScore(
                 judge=name,
                 label=label,
                 n=len(scored),
                 unscored=len(reference) - len(scored),
+                unscored_positives=missed.fn - counts.fn,
                 confusion=counts,
                 precision=wilson(counts.tp, counts.tp + counts.fp),
-                recall=wilson(counts.tp, counts.tp + counts.fn),
-                f1=f1_of(counts),
+                recall=wilson(counts.tp, positives),
+                f1=f1_of(missed),
                 kappa=kappa_of(counts),
             )
         )
