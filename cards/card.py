@@ -9,6 +9,7 @@ from typing import Any
 import jinja2
 import yaml
 
+from pipelines.judge import RULES_ALONE
 from pipelines.records import PATTERNS
 
 _FOLDER = Path(__file__).parent
@@ -65,6 +66,9 @@ def dataset_card(lineage: dict[str, Any]) -> str:
         place=f"{lineage['repo']}@v{lineage['version']}" if lineage["repo"] else "FOLDER",
         labels=list(PATTERNS),
         most=range(max((len(fault["mended"]) for fault in repair["by_pattern"]), default=0) if repair else 0),
+        rules_alone=RULES_ALONE
+        if not lineage["rehearsal"] and all(j["kind"] == "rules" for j in lineage["judging"]["judges"].values())
+        else "",
         safety_judged=any(judge["kind"] == "safety" for judge in lineage["judging"]["judges"].values()),
         survival=_survival(lineage["figures"]["survivorship"]),
         citations=_citations(lineage["sources"]),

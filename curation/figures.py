@@ -19,6 +19,7 @@ from curation.survivorship import survivorship
 from curation.views import open_views
 from pipelines.config import load_config
 from pipelines.errors import UserError
+from pipelines.judge import RULES_ALONE, rules_alone
 from pipelines.judges.scoring import read_scores
 from pipelines.records import PATTERNS
 from pipelines.runs import RunFolder
@@ -61,6 +62,7 @@ def figures_of(run: RunFolder) -> dict[str, Any]:
             "benign_variant": config.benign_variant,
             "teachers": {name: {"model": t.model, "place": t.place} for name, t in config.teachers.items()},
             "rehearsal": any(embedded),
+            "rules_alone": RULES_ALONE if rules_alone(config) else "",
             "stages": {name: entry["finished"] for name, entry in stages.items()},
             "prompts": stages.get("prompts", {}).get("counts"),
             "generated": stages.get("generate", {}).get("counts"),

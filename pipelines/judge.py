@@ -25,6 +25,18 @@ from pipelines.runs import RunFolder, file_hash
 from pipelines.stories import Story, run_stories
 from pipelines.variant import load_variants
 
+# One sentence for the terminal, the card and the report of a run that no model judged.
+RULES_ALONE = (
+    "Judged by rules alone: they find a part of the patterns, and nobody looked for unsafe text. "
+    "Name models with --judge, e.g. --judge o3 --judge reasoningshield."
+)
+
+
+def rules_alone(config: RunConfig) -> bool:
+    """Whether a run with real teachers, or with rows from elsewhere, has no model among its judges."""
+    rehearsed = any(teacher.embedded for teacher in config.teachers.values())
+    return not rehearsed and all(config.judges[name].kind == "rules" for name in config.judging.judges)
+
 
 @dataclass(frozen=True, slots=True)
 class Judged:

@@ -88,7 +88,8 @@ def judge_run(run: RunFolder, max_cost: float | None = None, max_tokens: int | N
     Raises:
         Incomplete: the budget is spent; what came back is kept.
     """
-    from pipelines.judge import judge
+    from pipelines.config import load_config
+    from pipelines.judge import RULES_ALONE, judge, rules_alone
     from pipelines.limits import Caps
 
     done = judge(run, Caps(max_cost, max_tokens))
@@ -101,7 +102,8 @@ def judge_run(run: RunFolder, max_cost: float | None = None, max_tokens: int | N
     cost = f"; ${done.cost:.2f}" if done.cost else ""
     judged = f"{done.responses} responses judged by {', '.join(done.judges)}, {done.unscored} unscored"
     judged += f", {done.fixed} fixed texts not judged" if done.fixed else ""
-    return f"{judged}; {flags}{cost}"
+    note = f"\n{RULES_ALONE}" if rules_alone(load_config(run)) else ""
+    return f"{judged}; {flags}{cost}{note}"
 
 
 def repair_run(run: RunFolder, max_cost: float | None = None, max_tokens: int | None = None) -> str:
