@@ -14,6 +14,8 @@ variants        variant, least_words, most_words, refusal_begins: the shape that
 variant_lines   variant, position, line: what each line of its reasoning opens with
 natural_stops   finish_reason: every name of an end that a model came to by itself
 holds_tag(text) a function: whether a mark of reasoning or answer, of any family of models, is left in a text
+
+and the function language_difference(prompt, text) of `curation/languages.py`.
 """
 
 import re
@@ -25,6 +27,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from curation.languages import register
 from pipelines.config import Checks, load_config
 from pipelines.errors import UserError
 from pipelines.finish_reasons import NATURAL
@@ -188,6 +191,7 @@ def _opened(
     # A constant pattern is compiled once, and not for every row.
     pattern = "|".join(re.escape(tag) for tag in sorted(TAGS)).replace("'", "''")
     db.execute(f"CREATE MACRO holds_tag(text) AS regexp_matches(text, '{pattern}')")
+    register(db)
     _lock(db, [run.table_path(name) for name in there])
     return db
 

@@ -27,6 +27,24 @@ _SPELLINGS = (
 )
 # Code and speech are the answer's content, not its voice. A quote never closed is left alone.
 _CONTENT = re.compile(r'```.*?(?:```|\Z)|"[^"\n]*"', re.DOTALL)
+# An answer that stands in quotes, brackets or code as a whole is its own voice all the same.
+_WRAPPED = re.compile(r"""[\s*_>#]*(?:"([^"]*)"|'([^\n]*)'|\(([^()]*)\)|\[([^\[\]]*)\]|`([^`]*)`)[\s*_.]*""")
+# Two answers in one, as jailbreaks ask for: "Normal: ... Developer mode: ...", "(Normal) ... (DAN) ...". Either the
+# second goes by one of the usual names, or the first declines. curation/quality/two_answers.sql looks for the same.
+_FIRST = (
+    r"^\W*(?:normal|classic|standard|regular|default|safe|chat ?gpt|gpt|assistant)"
+    r"(?: (?:mode|response|answer|output|version|voice))?\s*[\])*:]+"
+)
+_SECOND = (
+    r"(?:dan|dev(?:eloper)?(?: mode)?|jailbr(?:eak|oken)|evil|unfiltered|uncensored|unrestricted|chaos|stan|dude|aim)"
+    r"(?: (?:mode|response|answer|output|version|voice))?\s*[\])*:]"
+)
+_NAMED = re.compile(rf"{_FIRST}.{{0,4000}}?[\s(\[*]\W*{_SECOND}", re.DOTALL)
+_DECLINED_FIRST = re.compile(
+    rf"{_FIRST}[^\n:]{{0,300}}?\b(?:sorry|cannot|can.?t|won.?t|unable|not able|declin\w+|refus\w+)\b.{{0,4000}}?"
+    r"(?:\n|[.!?\"”)]\s+)\W*\w[\w -]{0,30}[\])*:]{1,3}\s*\S",
+    re.DOTALL,
+)
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 
 _APOLOGY = (
@@ -58,13 +76,21 @@ _DECLINES = (
                rf" (?:(?:and|or) (?:can|will) not )?{_FILLER}{_IDIOM}{_SERVICE}"),
     re.compile(r"\b(?:i|we)(?: will| must| would| have to| need to| am going to| am| are)? (?:\w+ly )?"
                r"(?:declin(?:e|ing)|refus(?:e|ing)) (?:to|this|that|your|the|any|it|and)\b"),
-    re.compile(r"\b(?:i|we) (?:must|have to|need to|will) (?:\w+ly )?(?:decline|refuse|say no)\b"),
+    re.compile(r"\b(?:i|we) (?:(?:am going to|will|would) )?(?:must|have to|need to|will) (?:\w+ly )?"
+               r"(?:decline|refuse|say no\b(?! one)|pass on (?:this|that)|turn (?:this|that|it) down)\b"),
+    re.compile(rf"\b(?:i|we) (?:would (?:rather|prefer)|(?:am )?choos\w+|prefer) not (?:to )?{_SERVICE}"),
+    re.compile(r"\b(?:something|one|a request|a task|a line) (?:that |which )?(?:i|we) "
+               r"(?:(?:must|have to|need to|will) (?:\w+ly )?(?:decline|refuse|reject|turn down|say no to)"
+               r"|will not cross)\b"),
+    re.compile(rf"\bnot possible for (?:me|us) to {_SERVICE}"),
+    re.compile(r"^my answer is (?:a (?:\w+ )?)?no\W*$"
+               r"|^(?:no(?:pe)?,? )?not (?:doing (?:that|this|it)|going to happen)\W*$"),
     re.compile(r"\bnot (?:be )?(?:something|anything|a request|a topic|a task|one) (?:that |which )?(?:i|we)\b"),
     re.compile(r"\b(?:against|violates?|conflicts? with|outside|breach(?:es)?) (?:my|our) (?:\w+ )?"
                r"(?:guidelines|principles|polic(?:y|ies)|values|programming|rules|ethics)\b"),
     re.compile(r"\b(?:request|question|prompt)\b[^.]{0,60}\b(?:can|will|must|could) not be "
                r"(?:fulfil|answer|assist|complet|provid|support|process)"),
-    re.compile(r"\b(?:wrong|unethical|inappropriate|irresponsible|illegal|not (?:appropriate|ethical|right)) "
+    re.compile(r"\b(?:wrong|unethical|inappropriate|irresponsible|illegal|not (?:be )?(?:appropriate|ethical|right)) "
                r"(?:of|for) (?:me|us) to\b"),
 )  # fmt: skip
 # After an apology any first-person "can not" declines, whatever the verb: "sorry for any confusion, but as a chatbot,
@@ -82,7 +108,7 @@ _NO_REFUSAL_AFTER_APOLOGY = re.compile(
 _HANDS_OVER_AFTER_ALL = re.compile(
     r"\b(?:but|however|though|so|still),? (?:here (?:is|are)|here's|the following|below)\b"
 )
-_BARE_NO = re.compile(r"(?:(?:no|nope|(?:i|we) (?:can not|will not|refuse))[.,! ]*)+")
+_BARE_NO = re.compile(r"(?:(?:no|nope|absolutely not|the answer is no|(?:i|we) (?:can not|will not|refuse))[.,! ]*)+")
 # An answer that begins by handing something over: after that only an apology that declines counts.
 _HANDS_OVER = re.compile(
     r"(?:sure|certainly|of course|absolutely|definitely|here (?:is|are)\b|here's\b|yes\b|okay\b|ok\b|great question"
@@ -90,8 +116,17 @@ _HANDS_OVER = re.compile(
 )
 
 
+def two_answers(answer: str) -> bool:
+    """Whether an answer is two in one, each under a name, as jailbreaks ask for."""
+    text = answer.strip().lower()
+    return bool(_NAMED.match(text) or _DECLINED_FIRST.match(text))
+
+
 def is_refusal(answer: str) -> bool:
-    """Whether an answer (without its reasoning) declines in its first sentences."""
+    """Whether an answer (without its reasoning) declines in its first sentences. Two answers in one are no refusal:
+    what the second says stands beside it."""
+    if two_answers(answer):
+        return False
     sentences = _opening(answer)
     if not sentences:
         return False
@@ -120,7 +155,8 @@ def _opening(answer: str) -> list[str]:
     text = answer.strip().lower()[: 2 * _CHARACTERS]
     for wrong, right in _SPELLINGS[:2]:
         text = wrong.sub(right, text)
-    text = _CONTENT.sub(" ", text)
+    whole = _WRAPPED.fullmatch(text)
+    text = _CONTENT.sub(" ", next(filter(None, whole.groups()), "") if whole else text)
     for wrong, right in _SPELLINGS[2:]:
         text = wrong.sub(right, text)
     parts = (" ".join(part.split()) for part in _SENTENCE_END.split(text.strip()[:_CHARACTERS]))

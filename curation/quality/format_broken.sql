@@ -10,9 +10,12 @@ SELECT
         WHEN reasoning_source = 'truncated'
             OR lower(finish_reason) NOT IN (SELECT natural_stops.finish_reason FROM natural_stops)
             AND NOT (teacher = 'dataset' AND finish_reason = 'unknown') THEN 'truncated'
-        WHEN answer = '' THEN 'answer missing'
+        -- No letter and no digit, or what a program writes where a text is missing.
+        WHEN NOT regexp_matches(answer, '[\p{L}\p{N}]') OR trim(answer) IN ('None', 'null', 'nan', 'NaN', 'undefined')
+            THEN 'answer missing'
         WHEN reasoning = '' AND variants.most_words > 0 THEN 'reasoning missing'
         WHEN reasoning <> '' AND variants.most_words = 0 THEN 'reasoning where there should be none'
+        WHEN regexp_full_match(trim(answer), '\\boxed\{[^{}]*[A-Za-z]+ [A-Za-z'' ]+[^{}]*\}') THEN 'answer in a box'
         WHEN holds_tag(answer) THEN 'tag left in the answer'
         WHEN holds_tag(reasoning) THEN 'tag left in the reasoning'
     END AS reason,

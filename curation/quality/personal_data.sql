@@ -1,8 +1,10 @@
 -- What: text in the shape of personal data: an e-mail address, a phone, card or social security number, an address on
 --   the internet.
 -- Why: what a teacher recites or makes up of people must not be published or trained on.
--- Threshold: shapes only, so made-up data counts as well; names at example.com, .org and .net, 555 numbers and
---   addresses of private networks are let pass.
+-- Threshold: shapes only, so made-up data counts as well. Let pass: names at example.com, .org and .net, 555 numbers,
+--   addresses of private networks; and what belongs to a service and not to a person: toll-free numbers (North America's
+--   8xx, international 800 and 808, Europe's 116), a number or address named as a hotline's, a switchboard's or poison
+--   control's in the same breath, addresses of a role (info@, help@) or of such a service.
 SELECT response_id, 'shape of personal data: ' || kind AS reason, found AS value
 FROM (
     SELECT
@@ -11,7 +13,11 @@ FROM (
             {
                 'kind': 'e-mail address',
                 'found': regexp_extract(
-                    regexp_replace(text, '(?i)[\w.+-]+@(example\.(com|org|net)|[\w.-]*\.(example|invalid|test))\b', '', 'g'),
+                    regexp_replace(
+                        text,
+                        '(?i)[\w.+-]+@(example\.(com|org|net)|[\w.-]*\.(example|invalid|test))\b|\b(info|help|helpdesk|support|contact|enquir\w+|inquir\w+|hello|office|service|customer.?service|report\w*|tips|press|media|privacy|legal|abuse|security|admin|webmaster|no-?reply|hotline|helpline|crisis|sales|feedback|copyright|dmca|permissions)@[\w-]+(\.[\w-]+)+|[\w.+-]+@[\w.-]*(samaritan|befriend|crisis|helpline|hotline|lifeline|suicide|survivor|childline|poison)[\w.-]*',
+                        '', 'g'
+                    ),
                     '\b[\w.+-]{1,64}@[\w-]{1,63}(\.[\w-]{1,63})*\.[A-Za-z]{2,}\b'
                 )
             },
@@ -26,7 +32,15 @@ FROM (
             {
                 'kind': 'phone number',
                 'found': regexp_extract(
-                    regexp_replace(text, '\b555[-. ]\d{4}\b', '', 'g'),
+                    regexp_replace(
+                        regexp_replace(
+                            text,
+                            '\b555[-. ]\d{4}\b|(\+?1[-. ]?)?(\(8(00|88|77|66|55|44|33|22)\) ?|\b8(00|88|77|66|55|44|33|22)[-. ])\d{3}[-. ]\d{4}\b|\+\d{1,3}[ -](\(?0?\)?)(800|808|1800|116)([ -]\d{2,4}){1,3}\b|\+800([ -]\d{2,4}){2,3}\b',
+                            '', 'g'
+                        ),
+                        '(?i)\b(hot-?line|help-?line|life-?line|crisis|samaritans|poison (control|center|centre|information)|suicide (prevention|line|helpline)|switchboard|toll-?free|text line|support line)\b[^.!?\n\d]{0,40}?(\+?\d{1,3}[ .-]?)?(\(\d{2,4}\) ?)?\d{2,4}([ .-]\d{2,4}){1,4}',
+                        '', 'g'
+                    ),
                     '(\+\d{1,3}[ .-]?)?(\(\d{3}\) ?|\b\d{3}[.-])\d{3}[.-]\d{4}\b|\+\d{1,3}( \d{2,4}){2,4}\b'
                 )
             },

@@ -1,0 +1,18 @@
+-- What: the beginning of another turn in a response: "### Instruction:", "### Human:", "Human: ... Assistant: ...".
+-- Why: the teacher went on with the conversation by itself; a student learns to ask the next question.
+-- Threshold: none; markers at the beginning of a line, outside code. A heading like "### Instructions" is none.
+SELECT response_id, 'another turn left' AS reason, trim(found) AS value
+FROM (
+    SELECT
+        response_id,
+        regexp_extract(
+            regexp_replace(text, '(?s)```.*?(```|$)', '', 'g'),
+            '(?m)^#{2,4} ?(Instruction|Human|User|Assistant|Question from the user) ?:|^(Human|HUMAN|USER): [^\n]*\n+(Assistant|ASSISTANT|AI|GPT) ?:|^<(user|human|assistant)>\s*$'
+        ) AS found
+    FROM (
+        SELECT response_id, unnest([reasoning, answer]) AS text
+        FROM responses
+        WHERE regexp_matches(reasoning || answer, '##|Human:|HUMAN:|USER:|<user>|<human>|<assistant>')
+    )
+)
+WHERE found <> ''
