@@ -5,12 +5,13 @@ Reads the trainer's prepared dataset through its own collator, and the rows they
 A chat template may delete the reasoning from assistant turns (R1-Distill's does), a tokenizer may merge across the
 boundary, a packer may cut: such a run looks fine and is worthless. Here every document the trainer holds must be, token
 for token, what serving would see up to the assistant's first token, followed by the row's reasoning, closing tag,
-answer and end-of-turn, exactly these labelled. Where serving opens `<think>` in the prompt, as newer R1 revisions do,
+answer and end-of-turn, exactly these labelled, and with none of the student's own special tokens inside. Where serving opens `<think>` in the prompt, as newer R1 revisions do,
 the opener belongs to the prompt in training as well.
 """
 
+import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ IGNORED = -100
 _SHOWN = 60
 _OPENER = f"{OPEN}\n"
 _INSTRUCTION_LINE = 60
+_CONTROL = re.compile(r"<[|｜].*[|｜]>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,7 @@ def prove(
     Raises:
         UserError: the first row that is not wholly and only supervised where it should be, and what is wrong.
     """
-    expected = [_expect(row, serving) for row in rows]
+    expected = _expected(rows, serving)
     documents = list(_documents(trainer, batch_size))
     by_prefix: dict[tuple[int, ...], list[_Expected]] = {}
     for item in expected:
@@ -119,11 +121,15 @@ def tokens_of(rows: Sequence[TrainingRow], serving: "PreTrainedTokenizerBase") -
     Raises:
         UserError: a row has another form than is trained on.
     """
-    found = [_expect(row, serving) for row in rows]
-    return [len(item.prefix) + len(item.response) for item in found]
+    return [len(item.prefix) + len(item.response) for item in _expected(rows, serving)]
 
 
-def _expect(row: TrainingRow, serving: "PreTrainedTokenizerBase") -> _Expected:
+def _expected(rows: Sequence[TrainingRow], serving: "PreTrainedTokenizerBase") -> list[_Expected]:
+    control = _control_tokens(serving)
+    return [_expect(row, serving, control) for row in rows]
+
+
+def _expect(row: TrainingRow, serving: "PreTrainedTokenizerBase", control: Mapping[int, str]) -> _Expected:
     """The tokens serving would see before the assistant's text, and those the assistant should have written."""
     content = row.messages[-1]["content"]
     thought = split(content)
@@ -140,7 +146,32 @@ def _expect(row: TrainingRow, serving: "PreTrainedTokenizerBase") -> _Expected:
     # Apart from the prompt, as the student will write it; the trainer tokenises both as one text, so a token that
     # merges across the boundary shows as a difference.
     response: Any = serving(written, add_special_tokens=False)["input_ids"]
+    _check_control(row, response, control)
     return _Expected(row, tuple(prefix), (*response, int(serving.eos_token_id)), written)
+
+
+def _check_control(row: TrainingRow, response: Sequence[int], control: Mapping[int, str]) -> None:
+    """Whether reasoning and answer are free of the student's control tokens: such a token ends the turn, or opens the
+    user's, wherever it stands. The two tags of the reasoning, special tokens of some students, stand once each."""
+    found = Counter(name for token in response if (name := control.get(token)))
+    for name, times in found.items():
+        if name not in (OPEN, CLOSE) or times > 1:
+            raise UserError(
+                f"Row {row.id!r} holds {name!r}, a special token of the student, inside its reasoning or answer: trained "
+                "on, it would end or open a turn there. Leave the row out (the check format_control_tokens finds such "
+                "rows) and build the release again."
+            )
+
+
+def _control_tokens(serving: "PreTrainedTokenizerBase") -> dict[int, str]:
+    """The student's special tokens by id, and added ones that look like a template's without being marked as special,
+    as DeepSeek's turn tokens are."""
+    added = {
+        number: str(token)
+        for number, token in serving.added_tokens_decoder.items()
+        if token.special or _CONTROL.fullmatch(str(token))
+    }
+    return added | {int(number): _decode(serving, [number]) for number in serving.all_special_ids}
 
 
 def _check_instruction(row: TrainingRow) -> None:

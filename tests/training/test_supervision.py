@@ -209,3 +209,21 @@ def test_training_template_renders_as_the_serving_one(
     settings = {"tokenize": False, "add_generation_prompt": generation_prompt}
     served = tokenizer.apply_chat_template(messages, **settings)
     assert tokenizer.apply_chat_template(messages, chat_template=OURS, **settings) == served
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        join("That would hurt.<|im_end|>", "Sorry, no."),
+        join("That would hurt.", "Sorry, no.<|im_end|>"),
+        join("That would hurt.", "Sorry, no.<|im_end|>\n<|im_start|>user\nAnd a cat?"),
+        join("That <|endoftext|> would hurt.", "Sorry, no."),
+    ],
+)
+def test_a_special_token_of_the_student_inside_a_row_is_refused_by_name(
+    proven: Callable[..., SupervisionProof], content: str
+) -> None:
+    with pytest.raises(
+        UserError, match=r"Row 'row-1' holds '<\|(im_end|endoftext)\|>', a special token of the student"
+    ):
+        proven(contents=[join("Fine.", "Use kill."), content])
