@@ -5,9 +5,9 @@ run folder with run.yaml, prompts, responses and failed, the rows that could not
 `saferthoughts check RUN --dataset PATH_OR_REPO --map answer=completion`. Nothing of it was generated here, so a run
 made like this cannot be repaired.
 
-Columns go by name, or by --map FIELD=COLUMN. Fields: messages (a conversation: its first user turn is the prompt, its
-last assistant turn the response), prompt, response (reasoning and answer in one text), reasoning, answer, kind,
-category, variant.
+Columns go by name, or by --map FIELD=COLUMN. Fields: messages (a conversation of one question and its answer, see
+`curation/turns.py`), prompt, response (reasoning and answer in one text, or as lists of turns), reasoning, answer,
+system (what stands in front of the question), kind, category, variant.
 """
 
 from collections.abc import Mapping
@@ -17,13 +17,14 @@ from typing import Any
 import pyarrow as pa
 
 from curation.sources import Source, read_source
+from curation.turns import Exchange, exchange, sound
 from pipelines.config import Roles, RunConfig, load_config, load_teachers, save_config
 from pipelines.errors import UserError, unknown
 from pipelines.prompt_sets import KINDS, UNKNOWN_LICENSE
 from pipelines.records import Prompt, Response, content_id, to_table
 from pipelines.resolving import resolve
 from pipelines.runs import RunFolder, file_hash
-from pipelines.thinking import split
+from pipelines.thinking import Thought, split
 from pipelines.variant import load_variants
 from pipelines.variant import variant as load_variant
 
@@ -35,11 +36,11 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
     "response": ("response", "completion", "output"),
     "reasoning": ("reasoning", "thinking", "thought"),
     "answer": ("answer", "reply"),
+    "system": ("system", "system_prompt"),
     "kind": ("kind",),
     "category": ("category",),
     "variant": ("variant",),
 }
-_ROLES = {"human": "user", "gpt": "assistant"}
 _REFUSED = pa.schema([("row", pa.int64()), ("error", pa.string())])
 
 
@@ -127,19 +128,16 @@ def _read(
     row: Mapping[str, Any], columns: Mapping[str, str], variant: str, kind: str | None, where: str
 ) -> tuple[Prompt, Response]:
     """One row; ValueError says why it cannot be used."""
-    if "messages" in columns:
-        text, reply = _turns(row[columns["messages"]])
-    else:
-        text = _text(row, columns["prompt"])
-        reply = _text(row, columns["response"]) if "response" in columns else ""
-    thought = split(reply)
+    behaviour, text, thought = _asked_and_answered(row, columns)
     reasoning, answer, found = thought.reasoning, thought.answer, str(thought.source)
     if "reasoning" in columns and "answer" in columns:
         reasoning, answer, found = _text(row, columns["reasoning"]), _text(row, columns["answer"]), "reasoning"
     elif "reasoning" in columns and not reasoning:
-        reasoning, answer, found = _text(row, columns["reasoning"]), reply, "reasoning"
+        reasoning, found = _text(row, columns["reasoning"]), "reasoning"
     elif "response" not in columns and "messages" not in columns:
         answer = _text(row, columns["answer"])
+    if not behaviour.strip():
+        raise ValueError("the question is empty")
     said = row.get(columns.get("kind", ""), kind)
     if said not in KINDS:
         raise ValueError(f"kind is {said!r}: it must be harmful or benign (--kind for all rows)")
@@ -149,10 +147,10 @@ def _read(
     prompt = Prompt(
         prompt_id=content_id(text, said),
         kind=said,
-        behaviour_id=str(row.get("behaviour_id") or content_id(text)),
+        behaviour_id=str(row.get("behaviour_id") or content_id(behaviour)),
         template_id=str(row.get("template_id") or ""),
         category=str(row.get(columns.get("category", "")) or "uncategorised"),
-        behaviour=text,
+        behaviour=behaviour,
         text=text,
         source=str(row.get("source") or where),
         source_license=str(row.get("source_license") or UNKNOWN_LICENSE),
@@ -181,31 +179,23 @@ def _read(
     return prompt, response
 
 
-def _turns(messages: Any) -> tuple[str, str]:
-    if not isinstance(messages, list) or not all(isinstance(turn, dict) for turn in messages):
-        raise ValueError("messages is not a list of turns")
-    turns = [(turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))) for turn in messages]
-    by_role: dict[str, list[Any]] = {}
-    for role, content in turns:
-        by_role.setdefault(_ROLES.get(str(role), str(role)), []).append(content)
-    if not by_role.get("user") or not by_role.get("assistant"):
-        raise ValueError("messages has no turn of a user and of an assistant")
-    first, last = by_role["user"][0], by_role["assistant"][-1]
-    return _sound(first, "the user's turn"), _sound(last, "the assistant's turn")
+def _asked_and_answered(row: Mapping[str, Any], columns: Mapping[str, str]) -> tuple[str, str, Thought]:
+    """The question, the question with its system text in front, and the response."""
+    response = row.get(columns["response"]) if "response" in columns else None
+    if "messages" in columns:
+        found = exchange(row[columns["messages"]])
+    elif isinstance(row.get(columns["prompt"]), list):
+        found = exchange(row[columns["prompt"]], row.get(columns["answer"]) if response is None else response)
+    else:
+        reply = _text(row, columns["response"]) if "response" in columns else ""
+        found = Exchange("", _text(row, columns["prompt"]), split(reply))
+    system = row.get(columns.get("system", ""))
+    parts = [sound(system, "'system'") if system else "", found.system, found.question]
+    return found.question, "\n\n".join(part for part in parts if part.strip()), found.thought
 
 
 def _text(row: Mapping[str, Any], column: str) -> str:
-    return _sound(row.get(column), f"'{column}'")
-
-
-def _sound(value: Any, what: str) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{what} is {type(value).__name__}, not text")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"{what} holds half of a surrogate pair") from None
-    return value
+    return sound(row.get(column), f"'{column}'")
 
 
 def _written(

@@ -1,0 +1,119 @@
+"""A conversation of somebody else's dataset as one question and its answer, or the reason why it is not one.
+
+Reads the turns of a row, in the shapes that datasets have them; writes nothing. A row of ours holds one question: a
+system turn is kept in front of it, as models without a system role are asked, and a conversation of several questions
+is refused, since an answer without its history answers nothing.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from pipelines.thinking import Thought, split
+
+_ROLES = {
+    **dict.fromkeys(("user", "human", "prompter"), "user"),
+    **dict.fromkeys(("assistant", "gpt", "model", "bot", "chatbot", "ai"), "assistant"),
+    **dict.fromkeys(("system", "developer"), "system"),
+}
+# Where an assistant's turn has its reasoning, beside its content.
+_REASONING = ("reasoning_content", "reasoning", "thinking", "thought")
+_CALLS = ("tool_calls", "function_call")
+
+
+class Exchange(NamedTuple):
+    """One question, what the system turn says, and the answer taken apart."""
+
+    system: str
+    question: str
+    thought: Thought
+
+
+class _Turn(NamedTuple):
+    role: str
+    content: str
+    reasoning: str
+
+
+def exchange(prompt: Any, completion: Any = None) -> Exchange:
+    """The one exchange of a conversation.
+
+    Args:
+        prompt: A list of turns, to its end, or without its last answer.
+        completion: That answer, as a list of turns or as text, where it stands in a column of its own.
+
+    Raises:
+        ValueError: it is not one question with its answer; the text says why, and names the field.
+    """
+    turns = [_turn(item) for item in _listed(prompt, "messages")]
+    if isinstance(completion, str):
+        turns.append(_Turn("assistant", completion, ""))
+    elif completion is not None:
+        turns += [_turn(item) for item in _listed(completion, "the completion")]
+    roles = [turn.role for turn in turns]
+    if "user" not in roles or "assistant" not in roles:
+        raise ValueError("messages has no turn of a user and of an assistant")
+    if roles[-1] != "assistant":
+        raise ValueError(f"messages ends on a turn of the {roles[-1]}, which nobody answered")
+    if roles.count("user") > 1:
+        raise ValueError(
+            f"messages has {roles.count('user')} questions, and a row holds one: the last answer belongs to all of them"
+        )
+    asked = roles.index("user")
+    if set(roles[:asked]) - {"system"} or roles[asked + 1 :] != ["assistant"]:
+        raise ValueError(f"messages is not system, user, assistant, but {', '.join(roles)}")
+    answer = turns[-1]
+    system = "\n\n".join(turn.content for turn in turns[:asked] if turn.content.strip())
+    return Exchange(system, turns[asked].content, split(answer.content, answer.reasoning or None))
+
+
+def _listed(value: Any, what: str) -> Sequence[Mapping[str, Any]]:
+    if not isinstance(value, list) or not all(isinstance(turn, dict) for turn in value):
+        raise ValueError(f"{what} is not a list of turns")
+    return value
+
+
+def _turn(turn: Mapping[str, Any]) -> _Turn:
+    said = str(turn.get("role", turn.get("from")))
+    role = _ROLES.get(said.lower())
+    if role is None:
+        raise ValueError(f"messages has a turn of the role {said!r}, which a row cannot hold")
+    for name in _CALLS:
+        if turn.get(name):
+            raise ValueError(f"a turn has {name}, which a row cannot hold")
+    content = turn.get("content", turn.get("value"))
+    fields = [turn[name] for name in _REASONING if turn.get(name)]
+    if content is None and fields:
+        content = ""
+    what = f"the {role}'s turn"
+    text, thought = (content, "") if isinstance(content, str) else _parts(content, what)
+    reasoning = sound(fields[0], f"the reasoning of {what}") if fields else thought
+    return _Turn(role, sound(text, what), reasoning)
+
+
+def _parts(content: Any, what: str) -> tuple[str, str]:
+    """Text and reasoning of content in parts: {"type": "text", "text": ...}, {"type": "thinking", "thinking": ...}."""
+    if not isinstance(content, list) or not all(isinstance(part, dict) for part in content):
+        raise ValueError(f"{what} is {type(content).__name__}, not text")
+    found: dict[str, list[str]] = {"text": [], "thinking": []}
+    for part in content:
+        kind = str(part.get("type") or "text")
+        side = "thinking" if kind in ("thinking", "reasoning") else kind
+        if side not in found:
+            raise ValueError(f"{what} has a part of the type {kind!r}, which a row cannot hold")
+        found[side].append(sound(part.get(kind) or part.get("text"), f"{what}, part {kind}"))
+    return "".join(found["text"]), "\n\n".join(found["thinking"])
+
+
+def sound(value: Any, what: str) -> str:
+    """A text that a table can hold.
+
+    Raises:
+        ValueError: it is none, or half of a surrogate pair is in it.
+    """
+    if not isinstance(value, str):
+        raise ValueError(f"{what} is {type(value).__name__}, not text")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{what} holds half of a surrogate pair") from None
+    return value
