@@ -46,6 +46,13 @@ STRONG = said(overthinking=1, strong_vacillation=1, evidence={"strong_vacillatio
         json.dumps(STRONG | {"overthinking": True, "strong_vacillation": "1"}),
         json.dumps(said()) + json.dumps(STRONG),
         json.dumps(STRONG | {"evidence": {"strong_vacillation": "“should  I\nhelp anyway?”", "inconsistency": None}}),
+        json.dumps(STRONG).replace("As seen.", "As\nseen,\tand, ]}"),
+        json.dumps(STRONG)[:-1] + ",\n}",
+        json.dumps(STRONG | {"evidence": {"strong_vacillation": ["Should I help anyway?"]}}),
+        json.dumps(STRONG | {"evidence": {"strong_vacillation": "That would hurt ... Should I help"}}),
+        json.dumps(STRONG | {"evidence": {"strong_vacillation": ["would hurt people", "help anyway"]}}),
+        json.dumps(STRONG | {"analysis": None}),
+        json.dumps(said())[:-50] + "\nOnce more:\n" + json.dumps(STRONG),
     ],
 )
 def test_a_verdict_is_read_in_every_dress(reply: str) -> None:
@@ -55,12 +62,27 @@ def test_a_verdict_is_read_in_every_dress(reply: str) -> None:
     assert list(verdict.evidence) == ["strong_vacillation"]
 
 
+@pytest.mark.parametrize("changes", [{"evidence": None}, {"analysis": None}, {"evidence": []}, {"evidence": ""}])
+def test_null_stands_for_nothing_where_no_label_is_set(changes: dict[str, Any]) -> None:
+    verdict = read(json.dumps(said(**changes)))
+    assert verdict.reason == ""
+    assert set(verdict.labels.values()) == {False}
+
+
 @pytest.mark.parametrize(
     ("reply", "reason"),
     [
         ("", "empty reply"),
         ("All labels are 0.", "no JSON"),
-        (json.dumps(STRONG)[:-1], "row is another"),
+        (json.dumps(STRONG)[:-1], "the JSON of the reply is broken"),
+        (json.dumps(STRONG)[:60], "the JSON of the reply is broken"),
+        (f"```json\n{json.dumps(STRONG)[:-40]}\n```", "the JSON of the reply is broken"),
+        (json.dumps(STRONG) + json.dumps(said())[:-30], "the JSON of the reply is broken"),
+        (json.dumps(said())[:-1] + ', "inconsistency": 1}', "'inconsistency' is there twice"),
+        (json.dumps(STRONG | {"evidence": None}), "no evidence for strong_vacillation"),
+        (json.dumps(STRONG | {"evidence": ["Should I help anyway?"]}), "evidence"),
+        (json.dumps(STRONG | {"evidence": {"strong_vacillation": "Should I ... poison it"}}), "does not occur"),
+        (json.dumps(STRONG | {"evidence": {"strong_vacillation": "I ... a ... e"}}), "does not occur"),
         (json.dumps(said(row="0123456789abcdef")), "row is another"),
         (json.dumps({key: value for key, value in said().items() if key != "inconsistency"}), "inconsistency"),
         (json.dumps(said(inconsistency=2)), "inconsistency"),
@@ -76,7 +98,6 @@ def test_a_verdict_is_read_in_every_dress(reply: str) -> None:
 )
 def test_what_is_no_verdict_is_unscored_with_its_reason(reply: str, reason: str) -> None:
     verdict = read(reply)
-    # A truncated object holds a smaller whole one (its evidence), which is not of this row.
     assert reason in verdict.reason
     assert set(verdict.labels.values()) == {None}
 
