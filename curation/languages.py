@@ -14,7 +14,10 @@ from typing import Any
 import duckdb
 
 # What is not prose: code, addresses, markup. Its letters say nothing about the language around it.
-_CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`|https?://\S+|\S+@\S+|</?[A-Za-z][^<>\n]{0,80}>|\\[A-Za-z]+", re.DOTALL)
+_CODE = re.compile(
+    r"```.*?(?:```|\Z)|`[^`\n]*`|https?://\S+|[^\s@]{1,64}@[^\s@]{1,80}|</?[A-Za-z][^<>\n]{0,80}>|\\[A-Za-z]+",
+    re.DOTALL,
+)
 _LETTERS = re.compile(r"[^\W\d_]+")
 # A letter of these stands for a syllable or a word, and weighs as much as three others.
 _DENSE = {"CJK", "HANGUL", "HIRAGANA", "KATAKANA"}
