@@ -76,11 +76,10 @@ def score(
 
 def score_table(scores: "list[LabelScore]", against: str) -> Table:
     """The scores as a table that fits a terminal: percent, each with its interval below it."""
-    unscored = {line.judge: line.unscored for line in scores}
-    apart = ", ".join(f"{name} {count}" for name, count in unscored.items())
     table = Table(
         title=f"judges against {against}, percent with 95 % intervals",
-        caption=f"counts: true positives/false positives/misses/true negatives; unscored, apart: {apart}",
+        caption="counts: true positives/false positives/misses/true negatives/unscored; recall and F1 count a label "
+        "that should be set and was left unscored as missed",
         box=None,
         padding=(0, 1, 0, 0),
     )
@@ -92,7 +91,7 @@ def score_table(scores: "list[LabelScore]", against: str) -> Table:
             table.add_section()
             table.add_row(Text(line.judge, style="bold"))
         rates = [_told(value) for value in (line.precision, line.recall, line.f1, line.kappa)]
-        table.add_row(line.label, "/".join(map(str, line.confusion)), *rates)
+        table.add_row(line.label, "/".join(map(str, (*line.confusion, line.unscored))), *rates)
     return table
 
 

@@ -5,8 +5,8 @@ Reads the trainer's prepared dataset through its own collator, and the rows they
 A chat template may delete the reasoning from assistant turns (R1-Distill's does), a tokenizer may merge across the
 boundary, a packer may cut: such a run looks fine and is worthless. Here every document the trainer holds must be, token
 for token, what serving would see up to the assistant's first token, followed by the row's reasoning, closing tag,
-answer and end-of-turn, exactly these labelled, and with none of the student's own special tokens inside. Where serving opens `<think>` in the prompt, as newer R1 revisions do,
-the opener belongs to the prompt in training as well.
+answer and end-of-turn, exactly these labelled, and with none of the student's own special tokens inside. Where serving
+opens `<think>` in the prompt, as newer R1 revisions do, the opener belongs to the prompt in training as well.
 """
 
 import re
@@ -157,9 +157,9 @@ def _check_control(row: TrainingRow, response: Sequence[int], control: Mapping[i
     for name, times in found.items():
         if name not in (OPEN, CLOSE) or times > 1:
             raise UserError(
-                f"Row {row.id!r} holds {name!r}, a special token of the student, inside its reasoning or answer: trained "
-                "on, it would end or open a turn there. Leave the row out (the check format_control_tokens finds such "
-                "rows) and build the release again."
+                f"Row {row.id!r} holds {name!r}, a special token of the student, inside its reasoning or answer: it "
+                "would end or open a turn there. Leave the row out (the check format_control_tokens finds such rows) "
+                "and build the release again."
             )
 
 

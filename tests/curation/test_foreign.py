@@ -17,6 +17,8 @@ from pipelines.repair import repair
 from pipelines.runs import RunFolder
 
 REFUSAL = "Sorry, I can't help with that."
+USER = {"role": "user", "content": "Q"}
+ANSWER = {"role": "assistant", "content": REFUSAL}
 
 
 def rows(path: Path, *values: dict[str, Any]) -> Source:
@@ -38,13 +40,29 @@ def read(runs: Path, source: Source, mapping: dict[str, str] | None = None, kind
         (
             {
                 "messages": [
-                    {"role": "system", "content": "S"},
                     {"role": "user", "content": "Q"},
-                    {"role": "assistant", "content": f"<think>Hm.</think>{REFUSAL}"},
+                    {"role": "model", "content": f"<think>Hm.</think>{REFUSAL}"},
                 ]
             },
             {},
         ),
+        ({"messages": [USER, {"role": "bot", "content": REFUSAL, "thinking": "Hm."}]}, {}),
+        ({"messages": [USER, {"role": "assistant", "content": REFUSAL, "reasoning_content": "Hm."}]}, {}),
+        ({"messages": [USER, {"role": "assistant", "content": REFUSAL, "reasoning": "Hm."}]}, {}),
+        (
+            {
+                "messages": [
+                    {"role": "human", "content": [{"type": "text", "text": "Q"}]},
+                    {
+                        "role": "assistant",
+                        "content": [{"type": "thinking", "thinking": "Hm."}, {"type": "text", "text": REFUSAL}],
+                    },
+                ]
+            },
+            {},
+        ),
+        ({"prompt": [USER], "completion": [{"role": "assistant", "content": f"<think>Hm.</think>{REFUSAL}"}]}, {}),
+        ({"prompt": [USER], "completion": f"<think>Hm.</think>{REFUSAL}"}, {}),
         (
             {
                 "conversations": [
@@ -64,6 +82,47 @@ def test_a_conversation_is_read_whatever_its_columns_are_called(
     (response,) = from_table(Response, run.read("responses"))
     assert (prompt.text, prompt.kind) == ("Q", "harmful")
     assert (response.reasoning, response.answer) == ("Hm.", REFUSAL)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": [{"role": "system", "content": "S"}, USER, ANSWER]},
+        {"system": "S", "messages": [USER, ANSWER]},
+        {"system": "S", "prompt": "Q", "response": REFUSAL},
+        {"prompt": [{"role": "developer", "content": "S"}, USER], "completion": [ANSWER]},
+    ],
+)
+def test_a_system_turn_is_kept_in_front_of_the_question(tmp_path: Path, row: dict[str, Any]) -> None:
+    run = read(tmp_path / "runs", rows(tmp_path / "d.jsonl", row))
+    (prompt,) = from_table(Prompt, run.read("prompts"))
+    assert (prompt.text, prompt.behaviour) == ("S\n\nQ", "Q")
+
+
+@pytest.mark.parametrize(
+    ("messages", "reason"),
+    [
+        ([USER, ANSWER, USER, ANSWER], "messages has 2 questions, and a row holds one"),
+        ([USER, ANSWER, USER], "messages ends on a turn of the user, which nobody answered"),
+        ([USER, ANSWER, ANSWER], "messages is not system, user, assistant, but user, assistant, assistant"),
+        ([ANSWER, USER, ANSWER], "messages is not system, user, assistant, but assistant, user, assistant"),
+        ([USER, {"role": "tool", "content": "x"}, ANSWER], "messages has a turn of the role 'tool'"),
+        ([USER, {**ANSWER, "tool_calls": [{"id": "1"}]}], "a turn has tool_calls"),
+        (
+            [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}, ANSWER],
+            "the user's turn has a part of the type 'image_url'",
+        ),
+        ([USER, {"role": "assistant", "content": None}], "the assistant's turn is NoneType, not text"),
+        ([USER], "messages has no turn of a user and of an assistant"),
+        ([{"role": "user", "content": " "}, ANSWER], "the question is empty"),
+    ],
+)
+def test_a_conversation_that_is_not_one_question_is_refused_by_its_reason(
+    tmp_path: Path, messages: list[Any], reason: str
+) -> None:
+    with pytest.raises(UserError, match="None of the 1 rows") as refused:
+        read(tmp_path / "runs", rows(tmp_path / "d.jsonl", {"messages": messages}))
+    assert reason in str(refused.value)
 
 
 def test_rows_that_cannot_be_used_are_kept_with_their_reason(tmp_path: Path) -> None:

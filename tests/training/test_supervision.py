@@ -223,7 +223,5 @@ def test_training_template_renders_as_the_serving_one(
 def test_a_special_token_of_the_student_inside_a_row_is_refused_by_name(
     proven: Callable[..., SupervisionProof], content: str
 ) -> None:
-    with pytest.raises(
-        UserError, match=r"Row 'row-1' holds '<\|(im_end|endoftext)\|>', a special token of the student"
-    ):
+    with pytest.raises(UserError, match=r"'row-1' holds '<\|(im_end|endoftext)\|>', a special token of the student"):
         proven(contents=[join("Fine.", "Use kill."), content])
