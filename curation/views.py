@@ -13,9 +13,9 @@ settings        the run's `checks`, a column each
 variants        variant, least_words, most_words, refusal_begins: the shape that a variant asks for
 variant_lines   variant, position, line: what each line of its reasoning opens with
 natural_stops   finish_reason: every name of an end that a model came to by itself
-holds_tag(text) a function: whether a mark of reasoning or answer, of any family of models, is left in a text
-
-and the function language_difference(prompt, text) of `curation/languages.py`.
+holds_tag(text) a function: whether a mark of reasoning or answer, of any family of models, is left outside code
+language_difference(prompt, text)
+                a function: how a text leaves its prompt's script or language (`curation/languages.py`)
 """
 
 import re
@@ -190,7 +190,10 @@ def _opened(
     db.register("natural_stops", pa.table({"finish_reason": sorted(NATURAL)}))
     # A constant pattern is compiled once, and not for every row.
     pattern = "|".join(re.escape(tag) for tag in sorted(TAGS)).replace("'", "''")
-    db.execute(f"CREATE MACRO holds_tag(text) AS regexp_matches(text, '{pattern}')")
+    prose = r"regexp_replace(text, '(?s)```.*?(```|$)|`[^`\n]*`', '', 'g')"
+    db.execute(
+        f"CREATE MACRO holds_tag(text) AS regexp_matches(text, '{pattern}') AND regexp_matches({prose}, '{pattern}')"
+    )
     register(db)
     _lock(db, [run.table_path(name) for name in there])
     return db
