@@ -13,15 +13,19 @@ import pytest
 
 from cards.release import build_release
 from curation.checks import check
+from curation.foreign import import_dataset
 from curation.report import write_report
+from curation.sources import Source
 from curation.views import open_views
 from pipelines.config import Teacher, load_config, save_config
-from pipelines.judge import judge
+from pipelines.judge import RULES_ALONE, judge
 from pipelines.records import Prompt, Response, from_table, to_table
 from pipelines.repair import repair
 from pipelines.runs import RunFolder
+from service.stages import judge_run
 
 HOSTILE = "<script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\"> \u202e {{ 7 * 7 }}"
+REFUSING = "That would hurt people badly, and it is against the law as well. I refuse and say so in a sentence."
 INTERVAL = {"low": 0.5, "high": 0.9}
 
 
@@ -110,7 +114,9 @@ def test_rates_before_and_after_repair_are_those_of_the_verdicts(judged: RunFold
             "AND (lack_of_safety_awareness OR overthinking OR inconsistency)"
         ).fetchall()
     assert [(row["before"]["count"], row["after"]["count"])] == counted
-    assert row["before"]["low"] < row["before"]["rate"] <= row["before"]["high"]
+    # The run is judged by rules, which do not tell every pattern of every row: a number found, and no share.
+    assert (row["before"]["low"], row["before"]["rate"], row["before"]["high"]) == (None, None, None)
+    assert f"at least {row['before']['count']}" in (judged.path / "report.html").read_text()
 
 
 def test_a_rehearsal_is_called_that(judged: RunFolder) -> None:
@@ -152,3 +158,18 @@ def test_teachers_with_several_servers_are_named_by_all_of_them(judged: RunFolde
     card = html.unescape((judged.path / "release" / "README.md").read_text())
     assert ", ".join(urls) in card
     assert "None" not in card
+
+
+def test_a_run_of_real_rows_that_rules_alone_judged_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"prompt": "Q", "reasoning": REFUSING, "answer": "Sorry, no."}))
+    run = import_dataset(tmp_path / "runs", "rows", Source(hub=str(path)), {}, "harmful")
+    assert judge_run(run).endswith(f"\n{RULES_ALONE}")
+    check(run)
+    write_report(run)
+    assert RULES_ALONE in (run.path / "report.html").read_text()
+    assert RULES_ALONE in (build_release(run).folder / "README.md").read_text()
+
+
+def test_a_rehearsed_run_does_not_say_that_rules_alone_were_asked(judged: RunFolder) -> None:
+    assert RULES_ALONE not in judge_run(judged)
