@@ -26,6 +26,7 @@ from pipelines.errors import UserError, unknown
 from pipelines.progress import console
 from pipelines.teachers import api_key
 from pipelines.thinking import OPEN, ReasoningStyle
+from training.loading import load_tokenizer, prompt_of
 from training.student import check_checkpoint, weights_hash
 
 # The forms that `eval/guards.py` knows, by a judge's form in judges.yaml.
@@ -248,9 +249,7 @@ def has_gpu() -> bool:
 
 def _prefills_opener(path: Path) -> bool:
     """Whether the chat template's generation prompt opens the thought, so that completions begin inside it."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+    tokenizer = load_tokenizer(path)
     chat = [{"role": "user", "content": "Hello."}]
-    prompt = str(tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False))
+    prompt = str(prompt_of(tokenizer, chat))
     return prompt.rstrip().endswith(OPEN)

@@ -17,13 +17,14 @@ from pathlib import Path
 
 import anyio
 from inspect_ai import score_async
-from inspect_ai.log import EvalLog, read_eval_log, write_eval_log
+from inspect_ai.log import EvalLog, write_eval_log
 from inspect_ai.model import Model, get_model
 from inspect_ai.scorer import Score, Scorer, Target, mean, scorer
 from inspect_ai.solver import TaskState
 
 from eval.answers import Expected, answers_of
 from eval.entry import Asked
+from eval.logs import read_log
 from eval.models import Roles, Servers, open_roles
 from eval.results import NAME, Answer, Results, ScoreMode, TaskRun, read_results, write_results
 from eval.session import inspecting
@@ -108,7 +109,7 @@ def _score_task(
     assert one.rescorer is not None
     needed = {name: role for name, role in roles.given().items() if name in one.roles(asked)}
     for label in labels:
-        log = read_eval_log(str(folder / task.logs[label]))
+        log = read_log(folder, task.logs[label])
         with meter(f"rescore {label}, {task.name}", len(log.samples or []), "answers") as shown:
             again = _patient(one.rescorer(asked), shown.advance, found.failures)
             log = _score(log, again, open_roles(needed, servers))

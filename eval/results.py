@@ -16,12 +16,14 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from eval.logs import check_log_name
 from pipelines.errors import UserError
 from pipelines.runs import write_json
 from pipelines.statistics import Interval, McNemar
 
 FORMAT = 2
 NAME = "results.json"
+_MOST_BYTES = 2_000_000_000
 
 ScoreMode = Literal["full", "answer", "reasoning"]
 
@@ -180,6 +182,8 @@ def read_results(path: Path) -> Results:
     """
     file = path / NAME if path.is_dir() else path
     try:
+        if file.stat().st_size > _MOST_BYTES:
+            raise UserError(f"'{file}' has {file.stat().st_size:,} bytes, more than results have ({_MOST_BYTES:,}).")
         results = TypeAdapter(Results).validate_json(file.read_bytes())
     except FileNotFoundError as error:
         raise UserError(f"There are no results at '{file}'. Run first: saferthoughts eval") from error
@@ -187,6 +191,9 @@ def read_results(path: Path) -> Results:
         wrong = error.errors()[0]
         where = ".".join(map(str, wrong["loc"])) or "the file"
         raise UserError(f"'{file}' does not hold results ({where}: {wrong['msg']}). Evaluate again.") from error
+    for task in results.tasks:
+        for name in task.logs.values():
+            check_log_name(name)
     if results.format != FORMAT:
         raise UserError(f"'{file}' has the format {results.format}, this version reads {FORMAT}. Evaluate again.")
     return results
