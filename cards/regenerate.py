@@ -117,7 +117,8 @@ def _config(folder: Path, lineage: dict[str, Any], who: Answering) -> RunConfig:
     if isinstance(teacher, Teacher):
         entry, teacher = teacher, who.called or name_of(teacher.model, (), known)
         known[teacher] = entry
-    for one in (teacher, who.general or paired_with(teacher)):
+    general = who.general or paired_with(teacher) or teacher
+    for one in (teacher, general):
         if one not in known:
             raise unknown("teacher", one, known)
     with shaped_like_ours(folder):
@@ -127,7 +128,7 @@ def _config(folder: Path, lineage: dict[str, Any], who: Answering) -> RunConfig:
             values[key] = {name: value for name, value in dict(theirs.get(key, {})).items() if name in names}
         values["instructions"] = _instructions(theirs, lineage)
         values["judges"] = _judges(folder, theirs, known, who.judges)
-    values["roles"] = {"reasoning": teacher, "general": who.general or paired_with(teacher)}
+    values["roles"] = {"reasoning": teacher, "general": general}
     return resolve(validated(RunConfig, values, f"{folder}/lineage.json"), known)
 
 

@@ -135,9 +135,9 @@ def _rejected_apart(run: RunFolder, queries: dict[str, Path]) -> pa.Table:
 
 def objections_apart(request: Mapping[str, Any], write: Callable[[pa.RecordBatchReader], None]) -> None:
     """Write what the queries object to, in the process that `curation.apart` starts."""
-    limits = {"memory": f"{request['memory']}B", "scratch": Path(request["scratch"])}
+    memory, scratch = f"{request['memory']}B", Path(request["scratch"])
     run = RunFolder(Path(request["run"]))
-    with open_views(run, *_INPUTS, **limits) as db:
+    with open_views(run, *_INPUTS, memory=memory, scratch=scratch) as db:
         write(_rejected(run, db, {name: Path(path) for name, path in request["queries"].items()}).to_reader())
 
 

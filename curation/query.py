@@ -32,9 +32,8 @@ def query(run: RunFolder, text: str, seconds: float = SECONDS) -> pa.Table:
 def query_apart(request: Mapping[str, Any], write: Callable[[pa.RecordBatchReader], None]) -> None:
     """Write what a query returns, in the process that `curation.apart` starts."""
     text = _read(request["query"])
-    limits = {"memory": f"{request['memory']}B", "scratch": Path(request["scratch"])}
     run = RunFolder(Path(request["run"]))
-    with open_views(run, **limits) as db:
+    with open_views(run, memory=f"{request['memory']}B", scratch=Path(request["scratch"])) as db:
         try:
             write(db.sql(text).to_arrow_reader(10_000))
         except (duckdb.Error, pa.ArrowException) as error:

@@ -149,6 +149,8 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
     try:
         check_parquet(path)
     except ValueError as error:
+        if isinstance(error, pa.ArrowException):
+            raise  # it is no parquet; told with every other format
         raise UserError(f"{path} cannot be read: {_one_line(error)}") from error
     names = pq.read_schema(path).names
     known = [name for name in names if name in TEXT_COLUMNS or name in OPTIONAL_COLUMNS]

@@ -152,7 +152,7 @@ def test_a_published_lineage_tells_neither_addresses_nor_folders(judged: RunFold
 def test_a_release_of_an_earlier_version_still_regenerates(release: Path, tmp_path: Path) -> None:
     """Its lineage as it was written before, with teachers, addresses and all, whole settings included."""
     earlier = json.loads((Path(__file__).parents[1] / "cards" / "lineage.json").read_text())
-    options = type(SMALL)(harmful=64, benign=40, seed=0, sets=("prompts.bare_share=0.625",))
+    options = type(SMALL)(teacher="rehearsal", harmful=64, benign=40, seed=0, sets=("prompts.bare_share=0.625",))
     from pipelines.options import configured
 
     prompts = start(tmp_path / "drawn", "demo", configured(options)).run.table_path("prompts")

@@ -6,10 +6,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from curation.checks import check, use_folder
+from curation.checks import check
 from curation.fence import reading
 from curation.query import query
+from pipelines.changes import change
 from pipelines.errors import UserError
+from pipelines.options import Options
 from pipelines.runs import RunFolder
 from service.serve.rows import filter_of
 from tests.security.commands import Command
@@ -326,7 +328,7 @@ def test_a_folder_of_checks_is_shut_in_by_the_command(command: Command, tmp_path
 def test_a_check_of_ones_own_still_checks(judged: RunFolder, tmp_path: Path) -> None:
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "all.sql").write_text("SELECT response_id, 'all' AS reason, '1' AS value FROM responses")
-    use_folder(judged, tmp_path / "own")
+    change(judged, Options(also={"checks.folder": str(tmp_path / "own")}))
     done = check(judged)
     assert (done.accepted, done.rejected) == (0, done.responses)
 
