@@ -15,9 +15,7 @@ from curation.checks import check
 from pipelines.config import load_config, save_config
 from pipelines.errors import UserError
 from pipelines.runs import RunFolder
-from pipelines.start import start
 from pipelines.variant import load_variants
-from tests.conftest import SMALL
 from tests.security.commands import Command
 from tests.security.hostile import seal
 
@@ -150,19 +148,15 @@ def test_a_published_lineage_tells_neither_addresses_nor_folders(judged: RunFold
 
 
 def test_a_release_of_an_earlier_version_still_regenerates(release: Path, tmp_path: Path) -> None:
-    """Its lineage as it was written before, with teachers, addresses and all, whole settings included."""
+    """The demo's lineage as an earlier version wrote it, with teachers, addresses and all; its prompts are these."""
+    now = json.loads((release / "lineage.json").read_text())
     earlier = json.loads((Path(__file__).parents[1] / "cards" / "lineage.json").read_text())
-    options = type(SMALL)(teacher="rehearsal", harmful=64, benign=40, seed=0, sets=("prompts.bare_share=0.625",))
-    from pipelines.options import configured
-
-    prompts = start(tmp_path / "drawn", "demo", configured(options)).run.table_path("prompts")
-    from cards.verify import prompts_fit, read_prompts
-
-    assert prompts_fit(read_prompts(prompts), earlier), "the earlier release's prompts are the bundled ones still"
+    assert "base_url" in earlier["config"]["teachers"]["rehearsal"]
+    earlier["prompt_ids"] = now["prompt_ids"]
+    earlier["content"]["prompts"] = now["content"]["prompts"]
     (release / "lineage.json").write_text(json.dumps(earlier))
-    (release / "prompts.parquet").write_bytes(prompts.read_bytes())
     done = regenerate(release, tmp_path / "runs", "demo", Answering("rehearsal", "rehearsal-general"))
-    assert (done.harmful, done.benign) == (64, 40)
+    assert (done.harmful, done.benign) == (12, 6)
     config = load_config(done.run)
     assert config.judging.judges == ("rehearsal-judge", "rehearsal-shield")
     assert config.judges["rehearsal-shield"].threshold == 0
