@@ -201,7 +201,13 @@ class _Pair:
 
     def __init__(self, before: Path, after: Path) -> None:
         self._folders = {"before": before, "after": after}
-        self._db = duckdb.connect(config={"memory_limit": "1GB"})
+        self._db = duckdb.connect(config={"memory_limit": "1GB", "python_enable_replacements": "false"})
+        # Whatever a column of somebody's release is called, these files are read and no others.
+        paths = [str(path) for folder in (before, after) for path in (folder / "data").rglob("*.parquet")]
+        listed = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
+        self._db.execute(f"SET allowed_paths = [{listed}]")
+        self._db.execute("SET enable_external_access = false")
+        self._db.execute("SET lock_configuration = true")
 
     def open(self, config: str) -> set[str]:
         """Turn to a configuration: the sides that have it."""
@@ -229,11 +235,16 @@ class _Pair:
     def counts(self, side: str, dimension: str) -> Counter[str]:
         """Rows by category, which `metadata` has, or by template."""
         folder = self._folders[side]
-        metadata = self._db.read_parquet([str(path) for path in shards_of(folder, "metadata")])  # noqa: F841  read below
+        metadata = self._db.read_parquet([str(path) for path in shards_of(folder, "metadata")])
+        metadata.create_view("metadata", replace=True)
         joined = "JOIN (SELECT id, category FROM metadata) USING (id)" if dimension == "category" else ""
         column = "category" if dimension == "category" else "template_id"
         query = f"SELECT {column}, count(*) FROM {side} {joined} GROUP BY {column}"  # noqa: S608
         return Counter(dict(self._db.sql(query).fetchall()))
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 def _rows(pair: _Pair, config: str, there: set[str]) -> Rows:
@@ -245,7 +256,7 @@ def _rows(pair: _Pair, config: str, there: set[str]) -> Rows:
         return Rows(config, before, after, added=after, removed=before, changed=0)
     # Which run a row came from does not count.
     common = [name for name in pair.columns("before") if name in pair.columns("after") and name != "run_id"]
-    same = " AND ".join(f'b."{name}" IS NOT DISTINCT FROM a."{name}"' for name in common)
+    same = " AND ".join(f"b.{name} IS NOT DISTINCT FROM a.{name}" for name in map(_quoted, common))
     lone = set(pair.columns("before")) ^ set(pair.columns("after"))
     query = f"""
         SELECT count(*) FILTER (b.id IS NULL), count(*) FILTER (a.id IS NULL),

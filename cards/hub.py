@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import httpx2
@@ -28,6 +28,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils._http import default_client_factory
 
+from cards.release_folder import name_fault, shown
 from pipelines.errors import UserError, unknown, without_secrets
 from pipelines.progress import console
 from pipelines.waits import asked_wait
@@ -158,8 +159,9 @@ class Hub:
             if hasattr(item, "blob_id") and item.path != ".gitattributes"
         }
         for path in found:
-            if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
-                raise UserError(f"{self.repo} has a file whose path leads out of the repository: '{path}'.")
+            fault = name_fault(path)
+            if fault is not None:
+                raise UserError(f"{self.repo} has a file {shown(path)!r}, which {fault}.")
         return found
 
 

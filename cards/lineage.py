@@ -6,6 +6,7 @@ times but one day, so that the same inputs give the same release.
 
 from dataclasses import asdict
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -15,7 +16,7 @@ from cards.provenance import packages, source_state
 from curation.figures import costs_of, known, lengths_of, patterns_of
 from curation.review.gate import agreement_of
 from curation.survivorship import survival_counts
-from pipelines.config import Judge, RunConfig
+from pipelines.config import Judge, RunConfig, Teacher, load_teachers
 from pipelines.judges.patterns import rubric
 from pipelines.judges.scoring import read_scores
 from pipelines.runs import VERSION, RunFolder
@@ -53,10 +54,7 @@ def lineage_of(
             if judge.teacher and config.judge_teachers[judge.teacher].embedded
         ],
         "prompts": {**pool, **stages["prompts"]["counts"]},
-        "teachers": {
-            name: {**teacher.model_dump(mode="json"), "place": teacher.place}
-            for name, teacher in config.teachers.items()
-        },
+        "teachers": {name: _teacher(teacher) for name, teacher in config.teachers.items()},
         "variants": {
             name: {
                 "teacher": config.teacher_of(name),
@@ -85,11 +83,32 @@ def lineage_of(
         "sources": _sources(db),
         "figures": _figures(run, db, stages),
         "inputs": _inputs(db),
-        "config": config.model_dump(mode="json"),
+        "config": published(config),
         "card_sha256": template_hash(),
         "packages": packages(),
         "source": source_state(),
     }
+
+
+def published(config: RunConfig) -> dict[str, Any]:
+    """The settings without what acts or tells of a machine: who is asked and where, folders, files."""
+    values = config.model_dump(mode="json", exclude={"teachers": True, "judge_teachers": True, "checks": {"folder"}})
+    values["prompts"]["source"] = Path(config.prompts.source).name
+    values["training"]["recipe"] = Path(config.training.recipe).name
+    return dict(values)
+
+
+def _teacher(teacher: Teacher) -> dict[str, Any]:
+    """What of a teacher bears on its answers. Of `extra_body` the names alone: it may hold what identifies somebody."""
+    kept = {"model", "embedded", "transport", "sampling", "reasoning_style", "price"}
+    values = teacher.model_dump(mode="json", include=kept)
+    return {**values, "extra_fields": sorted(teacher.extra_body), "place": _place(teacher)}
+
+
+def _place(teacher: Teacher) -> str:
+    """Where answers come from: the address of a public service of teachers.yaml, and no other."""
+    public = {url for entry in load_teachers().values() for url in entry.urls}
+    return "an OpenAI-compatible endpoint" if teacher.urls and not set(teacher.urls) <= public else teacher.place
 
 
 def _judges(config: RunConfig) -> dict[str, Judge]:
@@ -101,7 +120,7 @@ def _judging(run: RunFolder, config: RunConfig, stage: dict[str, Any]) -> dict[s
     judges = {}
     for name, judge in _judges(config).items():
         teacher = config.judge_teachers[judge.teacher] if judge.teacher else None
-        asked = {"model": teacher.model, "place": teacher.place} if teacher else {"model": None, "place": None}
+        asked = {"model": teacher.model, "place": _place(teacher)} if teacher else {"model": None, "place": None}
         judges[name] = {**judge.model_dump(mode="json"), **asked, "requests": stage["requests"][name]}
     return {
         "judges": judges,

@@ -11,6 +11,7 @@ from typing import Any
 import jinja2
 import yaml
 
+from pipelines.documents import read_json
 from pipelines.errors import UserError
 from pipelines.runs import write_text
 
@@ -30,7 +31,7 @@ _ENVIRONMENT = jinja2.Environment(
 def release_of(dataset: Path) -> dict[str, Any] | None:
     """Title, version, run and content of a release, and whether the rehearsal teacher made it; None without lineage."""
     try:
-        lineage = json.loads((dataset / "lineage.json").read_text(encoding="utf-8"))
+        lineage = read_json(dataset / "lineage.json")
         keys = ("title", "version", "run_id", "rehearsal", "content")
         return {key: lineage[key] for key in keys}
     except (OSError, ValueError, KeyError, TypeError):

@@ -16,6 +16,7 @@ from filelock import FileLock
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from cards.hub import Address, Hub, Stored, address_of
+from cards.release_folder import MOST_FILES, kind_fault, open_release, shown
 from cards.verify import verify
 from pipelines.errors import UserError
 from pipelines.files import put_in_place, recover, write_json
@@ -51,7 +52,7 @@ def opened(text: str, tell: Callable[[str], None] | None = None) -> Path:
         UserError: neither is there, or what is there does not match itself.
     """
     if Path(text).exists():
-        return Path(text)
+        return open_release(Path(text)).path
     address = address_of(text)
     hub, address, commit = _resolved(address)
     done = _pull(hub, address, commit, cache() / address.repo.replace("/", "--") / commit)
@@ -97,6 +98,7 @@ def _pull(hub: Hub, address: Address, commit: str, folder: Path) -> Pulled:
                 f'load_dataset("{address.repo}")'
             )
         recover(folder)
+        _check_kinds(address, there)
         if folder.exists() and any(folder.iterdir()):
             _check_record(folder, address, commit)
             wrong = tuple(_wrong(folder, there))
@@ -128,12 +130,31 @@ def _downloaded(
         )
     shutil.rmtree(partial / ".cache", ignore_errors=True)
     (partial / ".gitattributes").unlink(missing_ok=True)
-    checked = _verified(partial)
+    try:
+        checked = _verified(partial)
+    except BaseException:
+        # Every byte is as it was published: another attempt would bring the same.
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     (partial / _RECORD).parent.mkdir()
     record = {"repo": address.repo, "revision": address.revision, "commit": commit}
     write_json(partial / _RECORD, record)
     put_in_place(partial, folder)
     return Pulled(folder, address, commit, checked, fresh=True, mended=mended)
+
+
+def _check_kinds(address: Address, there: dict[str, Stored]) -> None:
+    """Whether a commit holds what releases do, before any of it is downloaded.
+
+    Raises:
+        UserError: a program, a pickle, a notebook, or more files than a release has.
+    """
+    if len(there) > MOST_FILES:
+        raise UserError(f"{address} has {len(there):,} files; a release has at most {MOST_FILES:,}.")
+    for name in there:
+        fault = "is for what a download leaves" if name.startswith(".cache/") else kind_fault(name)
+        if fault is not None:
+            raise UserError(f"{address} is not pulled: {shown(name)} {fault}.")
 
 
 def _wrong(folder: Path, there: dict[str, Stored]) -> list[str]:

@@ -2,21 +2,61 @@
 
 Reads a release folder (lineage.json, prompts.parquet); writes a run folder with run.yaml and prompts.parquet, on which
 `saferthoughts run RUN` does the rest. Run it with `saferthoughts regenerate FOLDER RUN --teacher NAME`.
+
+A release gives texts and choices: prompts, variants, instructions, the judges' names and rubrics, thresholds, seeds.
+Who is asked, with which key, which servers are started and which folders are read comes from the user alone.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from cards.verify import lineage_in, prompts_fit, read_prompts, shaped_like_ours
-from pipelines.config import RunConfig, Teacher, load_teachers, paired_with, save_config, validated
+from cards.preview import preview
+from cards.release_folder import open_release
+from cards.verify import prompts_fit, read_prompts, shaped_like_ours
+from pipelines.config import (
+    Judge,
+    RunConfig,
+    Teacher,
+    load_judges,
+    load_teachers,
+    paired_with,
+    save_config,
+    validated,
+)
 from pipelines.errors import UserError, unknown
 from pipelines.options import name_of
 from pipelines.records import Prompt, from_table, to_table
 from pipelines.resolving import resolve
 from pipelines.runs import RunFolder, file_hash
+from pipelines.variant import load_variants
+
+# Of a release's settings, those that are texts and choices, whole ...
+_TAKEN = ("seed", "variants", "benign_variant", "samples", "judging", "repair", "selection")
+# ... and those of which parts act: a source and a folder are paths, a repository is the publisher's.
+_PARTS = {
+    "prompts": ("harmful", "benign", "bare_share", "kind"),
+    "checks": (
+        *("only", "flagged", "loop_times", "copied_share", "same_text_prompts", "near_duplicate_similarity"),
+        *("near_duplicates", "contaminated_by"),
+    ),
+    "release": ("requires", "title", "license", "license_text", "language", "gating"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """Who answers now, all of it the user's: a teacher's name or entry, who answers for a general model, the user's
+    teachers.yaml, what an entry of one's own is called, and which entry each judge asks."""
+
+    teacher: str | Teacher
+    general: str | None = None
+    teachers: Path | None = None
+    called: str | None = None
+    judges: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +70,7 @@ class Regenerated:
 
 
 def regenerate(
-    folder: Path,
-    runs: Path,
-    name: str,
-    teacher: str | Teacher,
-    general: str | None = None,
-    teachers: Path | None = None,
-    called: str | None = None,
+    folder: Path, runs: Path, name: str, who: Answering, agree: Callable[[str], None] | None = None
 ) -> Regenerated:
     """Make the new run.
 
@@ -44,39 +78,27 @@ def regenerate(
         folder: The release.
         runs: Folder of the runs.
         name: The new run's name; a run that is there already is left alone.
-        teacher: Who answers now: a name of teachers.yaml, or an entry of one's own.
-        general: Who answers the variants of a general model, the same one if not given.
-        teachers: A user's teachers.yaml.
-        called: The name of an entry of one's own; it follows from the model if not given.
+        who: Who answers now.
+        agree: Is given what will be asked of whom, before anything is written; raises where that is not wanted.
 
     Raises:
-        UserError: no release of ours is there, an unknown teacher, or a run of that name.
+        UserError: no release of ours is there, an unknown teacher, a judge without one, or a run of that name.
     """
-    lineage = lineage_in(folder)
+    lineage = open_release(folder).lineage()
     if "config" not in lineage:
         raise UserError(
             f"{folder} was made by a version whose lineage does not hold its settings. Start anew: prompts."
         )
     prompts = _prompts(folder, lineage)
-    known = load_teachers(teachers)
-    values: dict[str, Any] = {**lineage["config"], "teachers": {}}
-    if isinstance(teacher, Teacher):
-        entry, teacher = teacher, called or name_of(teacher.model, (), known)
-        known[teacher] = entry
-    for one in (teacher, general or teacher):
-        if one not in known:
-            raise unknown("teacher", one, known)
-    values["roles"] = {"reasoning": teacher, "general": general or paired_with(teacher)}
-    # What depended on the old rows does not hold for the new ones.
-    with shaped_like_ours(folder):
-        values["release"] = {**values["release"], "version": "1.0.0"}
-    config = resolve(validated(RunConfig, values, f"{folder}/lineage.json"), known)
+    config = _config(folder, lineage, who)
     if (runs / name / "manifest.json").exists():
         raise UserError(f"There is a run '{name}' under {runs} already. Give the new one another name.")
+    harmful = sum(prompt.kind == "harmful" for prompt in prompts)
+    if agree is not None:
+        agree(preview(folder, lineage, config, harmful, len(prompts) - harmful))
     run = RunFolder.create(runs, name)
     save_config(run, config)
     run.write("prompts", to_table(Prompt, prompts))
-    harmful = sum(prompt.kind == "harmful" for prompt in prompts)
     apart = ("harmful", "benign")
     run.record(
         "prompts",
@@ -85,8 +107,77 @@ def regenerate(
         counts={"harmful": harmful, "benign": len(prompts) - harmful},
         regenerated_from={"run_id": lineage["run_id"], "version": lineage["version"], "title": lineage["title"]},
     )
-    who = {entry: config.teachers[entry].model for entry in config.teachers}
-    return Regenerated(run, harmful, len(prompts) - harmful, who)
+    answering = {entry: config.teachers[entry].model for entry in config.teachers}
+    return Regenerated(run, harmful, len(prompts) - harmful, answering)
+
+
+def _config(folder: Path, lineage: dict[str, Any], who: Answering) -> RunConfig:
+    known = load_teachers(who.teachers)
+    teacher = who.teacher
+    if isinstance(teacher, Teacher):
+        entry, teacher = teacher, who.called or name_of(teacher.model, (), known)
+        known[teacher] = entry
+    general = who.general or paired_with(teacher) or teacher
+    for one in (teacher, general):
+        if one not in known:
+            raise unknown("teacher", one, known)
+    with shaped_like_ours(folder):
+        theirs = dict(lineage["config"])
+        values: dict[str, Any] = {key: theirs[key] for key in _TAKEN if key in theirs}
+        for key, names in _PARTS.items():
+            values[key] = {name: value for name, value in dict(theirs.get(key, {})).items() if name in names}
+        values["instructions"] = _instructions(theirs, lineage)
+        values["judges"] = _judges(folder, theirs, known, who.judges)
+    values["roles"] = {"reasoning": teacher, "general": general}
+    return resolve(validated(RunConfig, values, f"{folder}/lineage.json"), known)
+
+
+def _instructions(theirs: dict[str, Any], lineage: dict[str, Any]) -> dict[str, str]:
+    """Each variant's wording in the release, where it is another one than ours."""
+    shipped = load_variants()
+    worded = {
+        **{name: str(text) for name, text in dict(theirs.get("instructions", {})).items()},
+        **{name: str(entry["instruction"]) for name, entry in lineage["variants"].items()},
+    }
+    return {
+        name: text
+        for name, text in worded.items()
+        if text and name in shipped and shipped[name].teacher != "none" and text != shipped[name].instruction
+    }
+
+
+def _judges(
+    folder: Path, theirs: dict[str, Any], known: Mapping[str, Teacher], given: Mapping[str, str]
+) -> dict[str, dict[str, Any]]:
+    """The release's judges, each asking an entry of the user's: the one that was named, or our own judge's."""
+    names = [str(name) for name in theirs["judging"]["judges"]]
+    for name in given:
+        if name not in names:
+            raise unknown(f"judge of {folder} (--judge-teacher)", name, names)
+    shipped = load_judges()
+    judges: dict[str, dict[str, Any]] = {}
+    for name in names:
+        entry = theirs["judges"][name] if name in theirs["judges"] else shipped[name].model_dump(mode="json")
+        # Whom the release's own entry asked does not count.
+        apart = validated(
+            Judge, {**entry, "teacher": None if entry["kind"] == "rules" else "nobody"}, f"judge '{name}'"
+        )
+        values = apart.model_dump(mode="json")
+        if apart.kind != "rules":
+            own = shipped[name].teacher if name in shipped else None
+            asked = given.get(name, own)
+            if asked is None:
+                raise UserError(
+                    f"{folder} was judged by '{name}', which is none of yours, so nobody is asked in its name. Say who "
+                    f"judges: --judge-teacher {name}=ENTRY (see: saferthoughts teachers list)"
+                )
+            if asked not in known:
+                raise unknown(f"teacher of judge '{name}'", asked, known)
+            values["teacher"] = asked
+        elif name in given:
+            raise UserError(f"Judge '{name}' follows rules and asks nobody; leave out --judge-teacher {name}=...")
+        judges[name] = values
+    return judges
 
 
 def _prompts(folder: Path, lineage: dict[str, Any]) -> list[Prompt]:

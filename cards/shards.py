@@ -14,6 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipelines.documents import parquet_batches
+
 SHARD_BYTES = 500_000_000
 _GROUP = 1_000
 
@@ -159,8 +161,7 @@ def read_shards(folder: Path, config: str) -> Iterator[pa.Table]:
 
     Raises:
         OSError, pa.ArrowException: a file cannot be read.
+        ValueError: a file unfolds to too much.
     """
     for path in shards_of(folder, config):
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=4_000):
-                yield pa.Table.from_batches([batch])
+        yield from parquet_batches(path)

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from pipelines.documents import yaml_of
 from pipelines.errors import UserError
 from pipelines.licenses import LICENSES
 
@@ -51,7 +52,11 @@ def front_matter_of(card: str) -> dict[str, Any]:
     if not end:
         raise ValueError("the front matter has no end (---)")
     try:
+        # Bounded first, and then read by the strict loader.
+        yaml_of(text, "the front matter")
         found = yaml.load(text, Loader=_Strict)
+    except UserError as error:
+        raise ValueError(str(error)) from error
     except yaml.YAMLError as error:
         raise ValueError(f"the front matter is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(found, dict):

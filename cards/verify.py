@@ -3,8 +3,6 @@
 Reads a release folder, in batches; writes nothing. Run it with `saferthoughts release verify FOLDER_OR_REPO`.
 """
 
-import json
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,12 +14,13 @@ from typing import Any
 import jinja2
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from cards.card import dataset_card, template_hash
 from cards.columns import METADATA, PUBLIC
+from cards.release_folder import ReleaseFolder, inspected, name_fault, open_release, shown
 from cards.shards import ContentHash, read_shards, shards_of
 from cards.validator import faults_of
+from pipelines.documents import parquet_batches, read_json
 from pipelines.errors import UserError
 from pipelines.records import Prompt, arrow_schema, content_id
 from pipelines.runs import file_hash
@@ -42,7 +41,11 @@ def verify(folder: Path) -> Verified:
     Raises:
         UserError: it is no release folder.
     """
-    checks = Checks(folder)
+    found, refused = inspected(folder)
+    if refused:
+        # Of a folder that is refused nothing is read.
+        return Verified(len(found.files) + len(refused), tuple(refused))
+    checks = Checks(found)
     checks.files()
     for part in (checks.rows, checks.prompts, checks.counts, checks.croissant, checks.words):
         checks.guarded(part)
@@ -53,17 +56,9 @@ def lineage_in(folder: Path) -> dict[str, Any]:
     """The lineage of a release folder.
 
     Raises:
-        UserError: it has none that can be read.
+        UserError: it is refused, or has none that can be read.
     """
-    path = folder / "lineage.json"
-    try:
-        found = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{folder} is no release folder: lineage.json cannot be read ({error}).") from error
-    wrong = [name for name, kind in _SHAPE.items() if not isinstance(found.get(name), kind)]
-    if wrong or not _VERSION.fullmatch(found["version"]):
-        raise UserError(f"{folder}/lineage.json is not a release's: {', '.join(wrong) or 'version'} cannot be read.")
-    return found
+    return open_release(folder).lineage()
 
 
 @contextmanager
@@ -84,21 +79,13 @@ def _told(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
-# What every lineage has, whatever else it holds.
-_SHAPE = {
-    **dict.fromkeys(("version", "title", "run_id", "prompt_ids", "card_sha256", "license"), str),
-    **dict.fromkeys(("rows", "content", "variants", "teachers", "judging", "prompts", "counts", "funnel"), dict),
-    "sources": list,
-}
-_VERSION = re.compile(r"\d+\.\d+\.\d+")
-
-
 class Checks:
     """The checks of one folder, counting as they go."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.lineage = lineage_in(folder)
+    def __init__(self, found: ReleaseFolder) -> None:
+        self.folder = found.path
+        self._found = found.files
+        self.lineage = found.lineage()
         self.count = 0
         self.faults: list[str] = []
         self._sources: Counter[tuple[str, str]] = Counter()
@@ -125,13 +112,15 @@ class Checks:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
         listed = {name: digest for digest, _, name in (line.partition("  ") for line in lines) if name}
         for name, expected in sorted(listed.items()):
-            file = self.folder / name
-            if self._hold(file.is_file(), f"{name} is missing"):
-                self._hashes[name] = file_hash(file)
+            # What is opened was seen in the folder; a list can name anything.
+            fault = name_fault(name)
+            if fault is not None:
+                self._hold(False, f"checksums.sha256 names {shown(name)}, which {fault}")
+            elif self._hold(name in self._found, f"{name} is missing"):
+                self._hashes[name] = file_hash(self.folder / name)
                 self._hold(self._hashes[name] == expected, f"{name} has another hash than checksums.sha256 says")
-        found = {file.relative_to(self.folder).as_posix() for file in self.folder.rglob("*") if file.is_file()}
-        for name in sorted(found - set(listed) - {"checksums.sha256"}):
-            if not name.startswith((".git", ".cache")):
+        for name in sorted(self._found - set(listed) - {"checksums.sha256", ".gitattributes", ".gitignore"}):
+            if not name.startswith(".cache/"):
                 self._hold(False, f"{name} is not in checksums.sha256")
 
     def rows(self) -> None:
@@ -211,9 +200,9 @@ class Checks:
         if not self._hold(path.is_file(), "croissant.json is missing"):
             return
         try:
-            entries = json.loads(path.read_text(encoding="utf-8"))["distribution"]
+            entries = read_json(path)["distribution"]
             said = {entry["contentUrl"]: entry["sha256"] for entry in entries}
-        except (ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             self._hold(False, f"croissant.json cannot be read ({_told(error)})")
             return
         data = sorted(file.relative_to(self.folder).as_posix() for file in (self.folder / "data").rglob("*.parquet"))
@@ -248,7 +237,9 @@ def read_prompts(path: Path) -> pa.Table:
         OSError, pa.ArrowException, KeyError: it cannot be read, or lacks a column.
     """
     schema = arrow_schema(Prompt)
-    return pq.read_table(path).select(schema.names).cast(schema)
+    return pa.concat_tables(
+        [batch.select(schema.names).cast(schema) for batch in parquet_batches(path)] or [schema.empty_table()]
+    )
 
 
 def prompts_fit(prompts: pa.Table, lineage: dict[str, Any]) -> bool:

@@ -10,13 +10,16 @@ runs after those that do not.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
 
+from curation.apart import run_apart
+from curation.fence import reading
 from curation.views import REJECTED, open_views
 from pipelines.config import load_config
 from pipelines.errors import UserError, unknown
@@ -26,6 +29,8 @@ from pipelines.progress import meter
 from pipelines.runs import RunFolder, file_hash
 
 FOLDER = Path(__file__).parent / "quality"
+# For all checks together, where some are of one's own folder.
+_LONGEST_S = 7200.0
 _INPUTS = ("prompts", "responses", "verdicts")
 
 
@@ -73,7 +78,10 @@ def objections_of(run: RunFolder, only: Sequence[str]) -> pa.Table:
     Raises:
         UserError: a table is missing or broken, a check is unknown, or a query does not run.
     """
-    queries = _wanted(checks_of(load_config(run).checks.folder), only)
+    own = load_config(run).checks.folder
+    queries = _wanted(checks_of(own), only)
+    if own is not None:
+        return _rejected_apart(run, queries)
     with open_views(run, *_INPUTS) as db:
         return _rejected(run, db, queries)
 
@@ -94,8 +102,9 @@ def check(run: RunFolder) -> Checked:
     settings = load_config(run).checks
     queries = _wanted(checks_of(settings.folder), settings.only)
     require_fresh(run, "verdicts", "decisions")
+    rejected = None if settings.folder is None else _rejected_apart(run, queries)
     with open_views(run, *_INPUTS) as db:
-        rejected = _rejected(run, db, queries)
+        rejected = _rejected(run, db, queries) if rejected is None else rejected
         db.register("objections", rejected)
         strangers = db.sql(
             "SELECT response_id FROM objections ANTI JOIN responses USING (response_id) LIMIT 1"
@@ -128,6 +137,23 @@ def check(run: RunFolder) -> Checked:
     return result
 
 
+def _rejected_apart(run: RunFolder, queries: dict[str, Path]) -> pa.Table:
+    """What the queries object to, where some of them are somebody's own: in a process with limits."""
+    texts = {name: _text(path) for name, path in queries.items()}
+    for name, text in texts.items():
+        _read(queries[name], text)
+    paths = {name: str(path.resolve()) for name, path in queries.items()}
+    return run_apart({"kind": "checks", "run": str(run.path.resolve()), "queries": paths}, _LONGEST_S)
+
+
+def objections_apart(request: Mapping[str, Any], write: Callable[[pa.RecordBatchReader], None]) -> None:
+    """Write what the queries object to, in the process that `curation.apart` starts."""
+    memory, scratch = f"{request['memory']}B", Path(request["scratch"])
+    run = RunFolder(Path(request["run"]))
+    with open_views(run, *_INPUTS, memory=memory, scratch=scratch) as db:
+        write(_rejected(run, db, {name: Path(path) for name, path in request["queries"].items()}).to_reader())
+
+
 def _rejected(run: RunFolder, db: duckdb.DuckDBPyConnection, queries: dict[str, Path]) -> pa.Table:
     """What the queries object to, those that read `objected` last."""
     texts = {name: _text(path) for name, path in queries.items()}
@@ -152,10 +178,8 @@ def _text(path: Path) -> str:
 
 
 def _objections(run: RunFolder, db: duckdb.DuckDBPyConnection, name: str, path: Path, query: str) -> pa.Table:
+    query = _read(path, query)
     try:
-        statements = duckdb.extract_statements(query)
-        if [item.type for item in statements] != [duckdb.StatementType.SELECT]:
-            raise UserError(f"{path}: a check is one SELECT; this is {_kinds(statements)}.")
         found = db.sql(query).to_arrow_table()
     except duckdb.Error as error:
         if asked() or run.broken_table() is not None:
@@ -176,8 +200,16 @@ def _objections(run: RunFolder, db: duckdb.DuckDBPyConnection, name: str, path: 
     return pa.table(columns, schema=REJECTED)
 
 
-def _kinds(statements: Sequence[duckdb.Statement]) -> str:
-    return ", ".join(item.type.name for item in statements) or "nothing"
+def _read(path: Path, query: str) -> str:
+    """The query, where it is one that only reads."""
+    try:
+        return reading(query)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    except duckdb.Error as error:
+        line = re.search(r"LINE (\d+)", str(error))
+        where = f"{path}, line {line.group(1)}" if line else str(path)
+        raise UserError(f"{where}: the query does not run: {str(error).splitlines()[0]}") from error
 
 
 def _line_of_error(db: duckdb.DuckDBPyConnection, query: str) -> re.Match[str] | None:

@@ -18,6 +18,7 @@ language_difference(prompt, text)
                 a function: how a text leaves its prompt's script or language (`curation/languages.py`)
 """
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -110,6 +111,16 @@ _OVERRULED = f"""
     FROM judged LEFT JOIN decisions USING (response_id)
 """  # noqa: S608
 
+# Nothing of the program around is a table, and nothing is fetched.
+_CLOSED: dict[str, str | bool | int | float | list[str]] = {
+    "python_enable_replacements": "false",
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "allow_community_extensions": "false",
+    "max_temp_directory_size": "50GB",
+    "threads": str(min(os.cpu_count() or 1, 16)),
+}
+
 
 @contextmanager
 def open_views(
@@ -159,7 +170,7 @@ def _opened(
     there = [name for name in SCHEMAS if run.table_path(name).exists()]
     for name in there:
         _check_columns(run, name)
-    db = duckdb.connect(config={name: str(value) for name, value in limits.items() if value is not None})
+    db = duckdb.connect(config={**_CLOSED, **{name: str(value) for name, value in limits.items() if value is not None}})
     for name, schema in SCHEMAS.items():
         view = "judged" if name == "verdicts" else name
         if name in there:

@@ -27,6 +27,7 @@ from pipelines.progress import console
 from pipelines.teachers import api_key
 from pipelines.thinking import OPEN, ReasoningStyle
 from training.decoding import ReplyDecoder
+from training.loading import load_tokenizer, prompt_of
 from training.student import check_checkpoint, weights_hash
 
 # The forms that `eval/guards.py` knows, by a judge's form in judges.yaml.
@@ -248,11 +249,8 @@ def has_gpu() -> bool:
 
 def _served(label: str, path: Path) -> Teacher:
     """A checkpoint as vLLM serves it: as its chat template and its tokenizer have reasoning."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
-    chat = [{"role": "user", "content": "Hello."}]
-    prompt = str(tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False))
+    tokenizer = load_tokenizer(path)
+    prompt = str(prompt_of(tokenizer, [{"role": "user", "content": "Hello."}]))
     # Where the prompt opens the thought, completions begin inside it.
     style: ReasoningStyle = "missing_opener" if prompt.rstrip().endswith(OPEN) else "auto"
     # vLLM drops special tokens, tags of reasoning among them, unless it is told not to.

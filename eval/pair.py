@@ -139,7 +139,10 @@ class _Attacking:
 
     async def _write(self, stream: _Stream) -> tuple[Attack | None, int]:
         """The stream's next prompt, None where no reply could be read; and how often the attacker was asked."""
-        turn = ChatMessageUser(content=rendered("attacker_turn", goal=self.goal, last=stream.last))
+        last = stream.last
+        response, rating = (last.response, last.rating) if last else ("", None)
+        words = rendered("attacker_turn", goal=self.goal, first=last is None, response=response, rating=rating)
+        turn = ChatMessageUser(content=words)
         seen = [message for pair in stream.turns[-self._settings["keep_last"] :] for message in pair]
         settings = self._settings["attacker"]
         for number in range(1, settings["tries"] + 1):

@@ -25,7 +25,7 @@ from typing import Any
 
 import anyio
 from inspect_ai import score_async
-from inspect_ai.log import EvalLog, read_eval_log, write_eval_log
+from inspect_ai.log import EvalLog, write_eval_log
 from inspect_ai.model import Model, get_model
 from inspect_ai.scorer import Score, Scorer, Target, mean, scorer
 from inspect_ai.solver import TaskState
@@ -33,6 +33,7 @@ from inspect_ai.solver import TaskState
 from eval.answers import Expected, answers_of
 from eval.entry import Asked
 from eval.kept_scores import KeptScores, kept_by, key_of
+from eval.logs import read_log
 from eval.models import Role, Roles, Servers, open_roles
 from eval.results import NAME, Answer, Results, ScoreMode, TaskRun, read_results, write_results
 from eval.session import inspecting
@@ -124,7 +125,7 @@ def _score_task(
     assert one.rescorer is not None
     needed = {name: role for name, role in roles.given().items() if name in one.roles(asked)}
     for label in labels:
-        log = read_eval_log(str(folder / task.logs[label]))
+        log = read_log(folder, task.logs[label])
         with meter(f"rescore {label}, {task.name}", len(log.samples or []), "answers") as shown:
             again = _patient(one.rescorer(asked), shown.advance, found, partial(key_of, label, _way(task)))
             log = _score(log, again, open_roles(needed, servers))

@@ -16,12 +16,14 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from eval.logs import check_log_name
 from pipelines.errors import UserError
 from pipelines.runs import write_json
 from pipelines.statistics import Interval, McNemar
 
 FORMAT = 2
 NAME = "results.json"
+_MOST_BYTES = 2_000_000_000
 
 ScoreMode = Literal["full", "answer", "reasoning"]
 
@@ -189,6 +191,8 @@ def read_results(path: Path) -> Results:
     """
     file = path / NAME if path.is_dir() else path
     try:
+        if file.stat().st_size > _MOST_BYTES:
+            raise UserError(f"'{file}' has {file.stat().st_size:,} bytes, more than results have ({_MOST_BYTES:,}).")
         results = TypeAdapter(Results).validate_json(file.read_bytes())
     except FileNotFoundError as error:
         raise UserError(f"There are no results at '{file}'. Run first: saferthoughts eval") from error
@@ -199,6 +203,9 @@ def read_results(path: Path) -> Results:
             f"'{file}' does not hold results ({where}: {wrong['msg']}). The eval command that wrote it makes "
             "it again from its logs, and asks nobody for what is in them."
         ) from error
+    for task in results.tasks:
+        for name in task.logs.values():
+            check_log_name(name)
     if results.format != FORMAT:
         raise UserError(f"'{file}' has the format {results.format}, this version reads {FORMAT}. Evaluate again.")
     return results

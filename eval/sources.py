@@ -20,6 +20,7 @@ from urllib.parse import quote
 
 from eval.entry import Asked
 from eval.results import DataUsed
+from pipelines.documents import check_parquet
 from pipelines.errors import UserError
 from pipelines.prompt_files import Row, read_rows
 from pipelines.records import content_id
@@ -160,12 +161,12 @@ def _rows(path: Path) -> list[Row]:
     if path.suffix != ".parquet":
         return read_rows(path)
     # The reader of prompt files takes the columns of prompts alone.
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
+        check_parquet(path)
         values = pq.read_table(path).to_pylist()
-    except pa.ArrowException as error:
+    except (ValueError, OSError) as error:
         raise UserError(f"{path} cannot be read as parquet: {' '.join(str(error).split())}") from error
     if not values:
         raise UserError(f"{path} is empty: it holds no question.")

@@ -38,6 +38,7 @@ from eval.responses import message_of
 from pipelines.errors import UserError
 from pipelines.thinking import OPEN, split
 from training.decoding import ReplyDecoder
+from training.loading import load_model, load_tokenizer, prompt_of
 from training.quiet import quiet
 from training.student import check_checkpoint
 
@@ -109,7 +110,6 @@ class Student:
         # Waiting OpenMP threads sleep instead of spinning; it is read once, when torch loads.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
 
         # It takes seconds to import, which whoever asks an endpoint need not wait for.
         from training.sft import cpu_threads
@@ -117,8 +117,8 @@ class Student:
         torch.set_num_threads(cpu_threads())
         try:
             with quiet():
-                self._tokenizer: Any = AutoTokenizer.from_pretrained(path, local_files_only=True)
-                model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.bfloat16, local_files_only=True)
+                self._tokenizer: Any = load_tokenizer(path)
+                model: Any = load_model(path, dtype=torch.bfloat16)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             reason = str(error).strip().partition("\n")[0]
             raise UserError(f"The checkpoint '{path}' cannot be loaded: {reason}. Train or fetch it again.") from error
@@ -145,7 +145,7 @@ class Student:
         Raises:
             ValueError: the prompt leaves no room in the model's context.
         """
-        prompt = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        prompt = prompt_of(self._tokenizer, messages)
         tokens = self._tokenizer(prompt, add_special_tokens=False)["input_ids"]
         room = self._context - len(tokens)
         if room < 1:

@@ -4,24 +4,14 @@ Reads those files; writes nothing. Whatever others wrote goes into them as one J
 line, quote or role can be forged.
 """
 
-import json
-from functools import cache, partial
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import jinja2
+from pipelines.templates import template_of
 
 PROMPTS = Path(__file__).parent / "prompts"
-_JINJA = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(PROMPTS),
-    undefined=jinja2.StrictUndefined,
-    autoescape=False,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
-# Jinja's own tojson is for pages: it writes an apostrophe as an escape, which a model would have to read.
-_JINJA.filters["quoted"] = partial(json.dumps, ensure_ascii=False)
 
 
 @cache
@@ -32,7 +22,9 @@ def text(name: str) -> str:
 
 def rendered(name: str, **values: Any) -> str:
     """A prompt with its values in place."""
-    return _JINJA.get_template(f"{name}.md.jinja").render(**values).strip()
+    return (
+        template_of(text(name), tuple(values), str(PROMPTS / f"{name}.md.jinja"), trimmed=True).render(**values).strip()
+    )
 
 
 def hashes(*names: str) -> dict[str, str]:

@@ -14,14 +14,18 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from pipelines.errors import UserError, unknown
+from pipelines.expressions import check_expression
 from pipelines.keys import HIDDEN, check_url, check_variable, keys_within, shown
 from pipelines.licenses import LICENSES
 from pipelines.overrides import safe_yaml, yaml_problem
 from pipelines.runs import RunFolder, write_text
+from pipelines.templates import template_of
 from pipelines.thinking import ReasoningStyle
 from pipelines.variant import Variant, load_variants, reworded, variant
 
 TEACHERS = Path(__file__).parent / "teachers.yaml"
+# What the template of a judge of safety may name.
+JUDGED = ("query", "reasoning", "answer")
 JUDGES = Path(__file__).parent / "judges" / "judges.yaml"
 
 
@@ -170,6 +174,10 @@ class Judge(Part):
             raise ValueError("a judge of safety, and no other, has a form: reasoningshield, llamaguard or template")
         if self.form == "template" and not (self.template and self.safe and self.unsafe):
             raise ValueError("form: template needs template, safe and unsafe")
+        if self.template is not None:
+            template_of(self.template, JUDGED, "The template of a judge")
+        for name in ("safe", "unsafe"):
+            check_expression(getattr(self, name) or "", f"'{name}' of a judge")
         if self.overlap_chars * 2 > self.window_chars:
             raise ValueError("overlap_chars can be at most half of window_chars")
         return self
@@ -302,6 +310,12 @@ class RunConfig(Part):
     selection: Selection = Selection()
     release: Release = Release()
     training: Training = Training()
+
+    @model_validator(mode="after")
+    def _readable(self) -> "RunConfig":
+        for name in self.instructions:
+            self.variant(name)
+        return self
 
     def variant(self, name: str) -> Variant:
         """A variant as this run words it."""

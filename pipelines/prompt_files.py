@@ -4,7 +4,6 @@ Reads .jsonl, .csv, .parquet, .txt (a prompt a line) and .yaml (a list of mappin
 mean is `pipelines/prompt_sets.py`'s affair.
 """
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import yaml
 
+from pipelines.documents import MOST_YAML, check_parquet, check_values, json_of
 from pipelines.errors import UserError, unknown
 
 # Where a file has several of these, the first in this order holds the prompts.
@@ -80,9 +80,16 @@ def yaml_rows(path: Path, required: Sequence[str] = (), optional: Sequence[str] 
         UserError: not YAML, not a list of mappings, empty, a key twice in an item, a key missing or unknown.
     """
     try:
+        if path.stat().st_size > MOST_YAML:
+            raise UserError(
+                f"{path} is larger than {MOST_YAML // 10**6} MB. Give so many prompts as .jsonl or .parquet."
+            )
         loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
         node = loader.get_single_node()
         data = [] if node is None else loader.construct_document(node)
+        check_values(data, "YAML", str(path))
+    except RecursionError as error:
+        raise UserError(f"{path} cannot be read: it is nested too deeply.") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}" if mark else ""
@@ -119,7 +126,7 @@ def _jsonl_rows(path: Path) -> Iterator[Row]:
                 continue
             where = f"{path} line {number}"
             try:
-                values = json.loads(line)
+                values = json_of(line, where)
             except (ValueError, RecursionError) as error:
                 raise UserError(f"{where} is not JSON: {_one_line(error)}") from error
             if not isinstance(values, dict):
@@ -139,6 +146,12 @@ def _csv_rows(path: Path) -> Iterator[Row]:
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:
+    try:
+        check_parquet(path)
+    except ValueError as error:
+        if isinstance(error, pa.ArrowException):
+            raise  # it is no parquet; told with every other format
+        raise UserError(f"{path} cannot be read: {_one_line(error)}") from error
     names = pq.read_schema(path).names
     known = [name for name in names if name in TEXT_COLUMNS or name in OPTIONAL_COLUMNS]
     # Other columns may be large. Where none is known they are read all the same, so that the message can name them.

@@ -4,21 +4,20 @@ Reads `pipelines/variants/NAME/variant.yaml` and `instruction.md.jinja`; adding 
 instruction is for the teacher's eyes only: what is trained on is the bare prompt.
 """
 
-from functools import cache, lru_cache
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Literal, TypedDict
 
-import jinja2
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from pipelines.documents import yaml_of
 from pipelines.errors import UserError, unknown
+from pipelines.templates import Template, template_of
 
 FOLDER = Path(__file__).parent / "variants"
 # The order of the study's table; folders beyond these follow in alphabetical order.
 _ORDER = ("default", "realsafe", "improved", "short", "template", "nocot")
-_JINJA = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=False, autoescape=False)
 
 
 class Message(TypedDict):
@@ -54,19 +53,17 @@ class Variant(BaseModel):
     def messages(self, query: str) -> list[Message]:
         """What is sent to the teacher for one prompt. The query is data to the template, never template text."""
         if self.placement == "system":
-            system = _template(self.instruction).render(lines=self.shape.lines)
+            system = self._template().render(lines=self.shape.lines)
             return [Message(role="system", content=system), Message(role="user", content=query)]
-        rendered = _template(self.instruction).render(query=query, lines=self.shape.lines)
-        return [Message(role="user", content=rendered)]
+        return [Message(role="user", content=self._template().render(query=query, lines=self.shape.lines))]
+
+    def _template(self) -> Template:
+        names = ("lines",) if self.placement == "system" else ("query", "lines")
+        return template_of(self.instruction, names, f"The instruction for '{self.name}'")
 
     def instruction_hash(self) -> str:
         """sha256 of the instruction's template text, for the lineage."""
         return sha256(self.instruction.encode()).hexdigest()
-
-
-@lru_cache(maxsize=64)
-def _template(text: str) -> jinja2.Template:
-    return _JINJA.from_string(text)
 
 
 @cache
@@ -81,16 +78,14 @@ def load_variants(folder: Path = FOLDER) -> dict[str, Variant]:
         name = path.parent.name
         instruction = path.with_name("instruction.md.jinja")
         try:
-            fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+            fields = yaml_of(path.read_text(encoding="utf-8"), str(path))
             text = instruction.read_text(encoding="utf-8") if fields["teacher"] != "none" else ""
-            _JINJA.parse(text)
+            template_of(text, ("query", "lines"), str(instruction))
             found[name] = Variant(name=name, instruction=text, **fields)
-        except (yaml.YAMLError, TypeError, KeyError, ValidationError) as error:
+        except (TypeError, KeyError, ValidationError) as error:
             raise UserError(f"{path} does not describe a variant: {' '.join(str(error).split())}") from error
         except FileNotFoundError as error:
             raise UserError(f"Variant '{name}' has no {instruction.name}; write it beside {path}.") from error
-        except jinja2.TemplateSyntaxError as error:
-            raise UserError(f"{instruction}, line {error.lineno}: {error.message}") from error
     ordered = [name for name in _ORDER if name in found] + sorted(set(found) - set(_ORDER))
     return {name: found[name] for name in ordered}
 
@@ -117,11 +112,8 @@ def reworded(entry: Variant, instruction: str | None) -> Variant:
         return entry
     if entry.teacher == "none":
         raise UserError(f"Variant '{entry.name}' asks nobody, so it has no instruction to replace.")
-    try:
-        changed = entry.model_copy(update={"instruction": instruction})
-        probe = "a query that no instruction contains"
-        if probe not in "".join(message["content"] for message in changed.messages(probe)):
-            raise UserError(f"The instruction for '{entry.name}' never shows the query: put {{{{ query }}}} into it.")
-    except jinja2.TemplateError as error:
-        raise UserError(f"The instruction for '{entry.name}' is not a template: {error}") from error
+    changed = entry.model_copy(update={"instruction": instruction})
+    probe = "a query that no instruction contains"
+    if probe not in "".join(message["content"] for message in changed.messages(probe)):
+        raise UserError(f"The instruction for '{entry.name}' never shows the query: put {{{{ query }}}} into it.")
     return changed

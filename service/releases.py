@@ -4,14 +4,17 @@ Wherever a release folder is asked for, ORG/NAME@VERSION will do: it is pulled i
 """
 
 import re
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
 from rich.table import Table
 from rich.text import Text
 
 from pipelines.errors import Incomplete, UserError
-from service.door import Settings, out, say
+from service.door import Settings, note, out, say
 
 if TYPE_CHECKING:
     from cards.push import Difference
@@ -22,6 +25,25 @@ def release_folder(text: str) -> Path:
     from cards.pull import opened
 
     return opened(text, say)
+
+
+def agreed(yes: bool) -> Callable[[str], None]:
+    """Shows what will be asked of whom, and asks whether that is wanted.
+
+    Raises:
+        UserError: it is not, or there is nobody to answer and no --yes.
+    """
+
+    def ask(text: str) -> None:
+        note(text)
+        if yes:
+            return
+        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+            raise UserError("Nothing was begun: nobody is here to agree to what is shown. In a script give --yes.")
+        if not typer.confirm("Ask them in these words?", err=True):
+            raise UserError("Nothing was begun.")
+
+    return ask
 
 
 def new_run_name(release: str, teacher: str | None) -> str:
@@ -40,7 +62,8 @@ def verify_release(text: str) -> str:
     """
     from cards.verify import verify
 
-    found = verify(release_folder(text))
+    # A folder goes to `verify` as it is, which names everything that is refused and not the first thing alone.
+    found = verify(Path(text) if Path(text).exists() else release_folder(text))
     for fault in found.faults:
         say(fault)
     if found.faults:

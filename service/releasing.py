@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from pipelines.errors import UserError
 from service.door import (
     BaseUrl,
     GeneralName,
@@ -113,15 +114,29 @@ def regenerate(
     model: ModelName = None,
     api_key_env: KeyVariable = None,
     called: TeacherLabel = None,
+    judge_teacher: Annotated[
+        list[str] | None, typer.Option(help="Who judges in a judge's name, as NAME=ENTRY; repeatable.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask, for scripts.")] = False,
 ) -> None:
     """Start a run like the one behind a release, with another teacher: same prompts, variants, judges and settings.
 
+    Who will be asked, and each text of the release's that is sent, is shown first.
+
     Example: saferthoughts regenerate me/safe-reasoning@v1.0.0 --teacher deepseek
     """
-    from service.releases import new_run_name, release_folder
+    from cards.regenerate import Answering
+    from pipelines.options import teacher_at
+    from pipelines.overrides import key_and_value
+    from service.releases import agreed, new_run_name, release_folder
     from service.stages import regenerate_run
 
-    endpoint = (base_url, model, api_key_env)
+    if teacher is None and not (base_url or model or api_key_env):
+        raise UserError(
+            "Who answers now? Give --teacher NAME (see: saferthoughts teachers list), or --base-url and --model."
+        )
+    judges = dict(key_and_value(text, "--judge-teacher", "mine=deepseek") for text in judge_teacher or ())
+    entry = teacher or teacher_at(base_url, model, api_key_env)
+    who = Answering(entry, general_teacher, teachers, called, judges)
     name = name or new_run_name(release, called or teacher or model)
-    folder = release_folder(release)
-    say(regenerate_run(Settings.runs, folder, name, teacher, general_teacher, teachers, endpoint, called))
+    say(regenerate_run(Settings.runs, release_folder(release), name, who, agreed(yes)))

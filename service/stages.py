@@ -20,6 +20,7 @@ from pipelines.runs import RunFolder
 from pipelines.start import Started, start, start_or_change
 
 if TYPE_CHECKING:
+    from cards.regenerate import Answering
     from curation.selection import Selected
 
 
@@ -245,31 +246,20 @@ def release_run(run: RunFolder, since: Path | None = None, version: str | None =
 
 
 def regenerate_run(
-    runs: Path,
-    folder: Path,
-    name: str,
-    teacher: str | None,
-    general: str | None,
-    teachers: Path | None,
-    endpoint: tuple[str | None, str | None, str | None],
-    called: str | None = None,
+    runs: Path, folder: Path, name: str, who: "Answering", agree: Callable[[str], None] | None = None
 ) -> str:
-    """Start a run from a release, with another teacher: a named one, or an endpoint with a model and a key's variable.
+    """Start a run from a release, with another teacher.
 
     Raises:
-        UserError: neither is given, or one that is not known.
+        UserError: a teacher or judge that is not known, or what will be asked is not agreed to.
     """
     from cards.regenerate import regenerate
-    from pipelines.options import teacher_at
 
-    if teacher is None and not any(endpoint):
-        raise UserError(
-            "Who answers now? Give --teacher NAME (see: saferthoughts teachers list), or --base-url and --model."
-        )
-    done = regenerate(folder, runs, name, teacher or teacher_at(*endpoint), general, teachers, called)
-    who = ", ".join(f"{entry} ({model})" for entry, model in done.teachers.items())
+    done = regenerate(folder, runs, name, who, agree)
+    answering = ", ".join(f"{entry} ({model})" for entry, model in done.teachers.items())
     return (
-        f"{done.run.path}: {done.harmful} harmful and {done.benign} benign prompts as in {folder}; teachers {who}\n"
+        f"{done.run.path}: {done.harmful} harmful and {done.benign} benign prompts as in {folder}; "
+        f"teachers {answering}\n"
         f"Go on: saferthoughts run {name}"
     )
 

@@ -14,6 +14,7 @@ from pipelines.teachers import api_key
 from pipelines.thinking import OPEN
 from training.chat import Part, Splitter, parted
 from training.decoding import ReplyDecoder
+from training.loading import load_model, load_tokenizer, prompt_of
 from training.quiet import quiet
 from training.sft import cpu_threads
 from training.student import checkpoint_of
@@ -36,15 +37,14 @@ class Checkpoint:
         # Read once, when torch loads: waiting threads then sleep instead of spinning.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
 
         on_gpu = torch.cuda.is_available()
         if not on_gpu:
             torch.set_num_threads(cpu_threads())
         try:
             with quiet():
-                self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-                loaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, local_files_only=True)
+                self._tokenizer: Any = load_tokenizer(folder)
+                loaded: Any = load_model(folder, dtype=torch.bfloat16)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             reason = str(error).strip().partition("\n")[0]
             raise UserError(f"The checkpoint '{folder}' cannot be loaded: {reason}.") from error
@@ -68,7 +68,7 @@ class Checkpoint:
             def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
                 return input_ids.new_full((input_ids.shape[0],), ended.is_set(), dtype=bool)
 
-        prompt: str = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        prompt: str = prompt_of(self._tokenizer, messages)
         asked: Any = self._tokenizer(prompt, add_special_tokens=False, return_tensors="pt").to(self._model.device)
         room = self._context - asked["input_ids"].shape[1]
         if room < 1:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cards.release_folder import open_release
 from pipelines.errors import UserError, unknown
 from pipelines.records import content_id
 from pipelines.runs import file_hash
@@ -52,6 +53,7 @@ def draw(dataset: Path, wanted: Mapping[str, int], seed: int, cache: Path) -> Mi
 
     if not dataset.is_dir():
         raise UserError(f"Dataset '{dataset}' is not a folder. Give a release folder, e.g. runs/demo/release.")
+    open_release(dataset)
     try:
         configs = datasets.get_dataset_config_names(str(dataset.resolve()))
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cards.model_card import RECORD, release_of, write_model_card
 from pipelines.files import as_umask, scratch_folder, write_json, write_text
 from pipelines.runs import VERSION
+from training.loading import load_model
 from training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -58,11 +59,10 @@ def merged_anew(model: Any, checkpoint: Path) -> Any:
     would round what was learned away."""
     import torch
     from peft import PeftModel
-    from transformers import AutoModelForCausalLM
 
     with scratch_folder("adapters") as adapters:
         model.save_pretrained(adapters)
-        whole = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.bfloat16, local_files_only=True)
+        whole = load_model(checkpoint, dtype=torch.bfloat16)
         adapted: Any = PeftModel.from_pretrained(whole, adapters)
         return adapted.merge_and_unload()
 

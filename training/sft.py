@@ -28,6 +28,7 @@ from training.blend import blended
 from training.checkpoints import Workplace, check_disk, fingerprint_of, is_main, processes, workplace_of
 from training.decoding import ReplyDecoder
 from training.lengths import Fitting, fitting
+from training.loading import load_model, load_tokenizer
 from training.mixture import TrainingRow
 from training.model_folder import describe, save_model, whole_state
 from training.plan import Plan, flops_of, plan_of
@@ -246,9 +247,9 @@ def _check_output(output: Path) -> None:
 
 
 def _tokenizer(checkpoint: Path) -> "PreTrainedTokenizerBase":
-    from transformers import AutoTokenizer, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
+    tokenizer = load_tokenizer(checkpoint)
     assert isinstance(tokenizer, PreTrainedTokenizerBase)
     if not tokenizer.chat_template:
         raise UserError(f"Student '{checkpoint}' has no chat template: it is a base model. Choose an instruct model.")
@@ -269,7 +270,6 @@ def build_trainer(
     """
     import torch
     from datasets import Dataset
-    from transformers import AutoModelForCausalLM
     from transformers.trainer_callback import PrinterCallback
     from trl.trainer.sft_config import SFTConfig
 
@@ -309,10 +309,9 @@ def build_trainer(
     # float32 weights under bfloat16 arithmetic: small steps would be rounded away in bfloat16 weights. Weights under
     # adapters take no steps.
     frozen = recipe.lora is not None and recipe.bf16 and on_gpu
-    model = AutoModelForCausalLM.from_pretrained(
+    model = load_model(
         checkpoint,
         dtype=torch.bfloat16 if frozen else torch.float32,
-        local_files_only=True,
         attn_implementation=recipe.attention,
         quantization_config=_quantization(recipe, on_gpu),
     )

@@ -6,6 +6,7 @@ Runs a trainer that is ready, from a checkpoint if there is one; checkpoints go 
 """
 
 import math
+import pickle
 import signal
 import threading
 import time
@@ -41,7 +42,7 @@ def run_steps(
         if minutes:
             trainer.add_callback(TimedCheckpoints(minutes))
         trainer.measure_against(plan)
-        trainer.train(resume_from_checkpoint=str(workplace.checkpoint) if workplace.checkpoint else None)
+        _train(trainer, workplace)
         seconds = time.monotonic() - callback.started
     state = trainer.state
     if state.global_step < state.max_steps:
@@ -49,6 +50,19 @@ def run_steps(
         step = f"Stopped after step {state.global_step} of {state.max_steps}"
         raise Interrupted(f"{step}. {way} with: {typed_command()}")
     return tuple(float(entry["loss"]) for entry in state.log_history if "loss" in entry), seconds
+
+
+def _train(trainer: "StudentTrainer", workplace: Workplace) -> None:
+    # transformers reads a checkpoint's pickles (optimizer, schedule, random numbers) by `weights_only`: tensors and
+    # numbers, and nothing that runs.
+    try:
+        trainer.train(resume_from_checkpoint=str(workplace.checkpoint) if workplace.checkpoint else None)
+    except pickle.UnpicklingError as error:
+        told = str(error).split(".")[0]
+        raise UserError(
+            f"The checkpoint {workplace.checkpoint} holds a pickle of more than tensors, so it is not used ({told}). "
+            f"Look at who could write there, delete {workplace.folder}, and run the same command: it begins anew."
+        ) from error
 
 
 class _Shown(TrainerCallback):  # type: ignore[misc,unused-ignore]

@@ -25,8 +25,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pipelines.documents import json_of, read_json
 from pipelines.errors import UserError
 from pipelines.files import as_umask, atomic_folder, file_hash, write_json
+from training.loading import check_no_code
 
 _HUB_MODEL = re.compile(r"(?P<repo>[\w][\w.-]*/[\w][\w.-]*)(@(?P<revision>[\w./-]+))?")
 NAME = "smollm2-135m-instruct"
@@ -36,7 +38,7 @@ GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 MODEL_CARD = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 _DOWNLOAD_LIMIT_S = 1800
-_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 _ELSEWISE = "Check the network, or use --student PATH with any local checkpoint."
 
@@ -115,6 +117,7 @@ def check_checkpoint(path: Path) -> None:
     """
     if not path.is_dir():
         raise UserError(f"Student '{path}' is not a folder. Give --student the folder of a saved checkpoint.")
+    check_no_code(path)
     missing = []
     if not (path / "config.json").is_file():
         missing.append("config.json")
@@ -136,19 +139,19 @@ def _incomplete(weights: Path) -> list[str]:
     """Which parts of the weights are absent or cut short (a broken download, a Git LFS pointer)."""
     if weights.suffix == ".json":
         try:
-            shards = sorted(set(json.loads(weights.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (ValueError, KeyError, TypeError, AttributeError):
+            shards = sorted(set(read_json(weights)["weight_map"].values()))
+            if any(Path(name).name != name or not name.endswith(".safetensors") for name in shards):
+                return [f"a {weights.name} that names safetensors of its own folder"]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return [f"a readable {weights.name}"]
         absent = [name for name in shards if not (weights.parent / name).is_file()]
         return absent or [part for name in shards for part in _incomplete(weights.parent / name)]
-    if weights.suffix != ".safetensors":
-        return []
     # Eight bytes of header length, the header, then as many bytes of tensors as the header's last offset says.
     size = weights.stat().st_size
     with weights.open("rb") as file:
         header = int.from_bytes(file.read(8), "little")
         try:
-            tensors = json.loads(file.read(header)) if header < size else {}
+            tensors = json_of(file.read(header), weights.name) if header < size else {}
             end = max(entry["data_offsets"][1] for name, entry in tensors.items() if name != "__metadata__")
         except (ValueError, KeyError, TypeError):
             return [f"the whole of {weights.name}"]
@@ -228,8 +231,11 @@ def _convert(gguf: Path, folder: Path) -> None:
             dtype=torch.bfloat16,
             quantization_config=GgufConfig(dequantize=True),
             local_files_only=True,
+            trust_remote_code=False,
         )
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(
+            gguf.parent, gguf_file=gguf.name, local_files_only=True, trust_remote_code=False
+        )
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     # save_pretrained leaves the weights readable by their owner alone, unlike every other file.
@@ -241,7 +247,7 @@ def _convert(gguf: Path, folder: Path) -> None:
 
 def weights_hash(checkpoint: Path) -> str:
     """sha256 of the one weights file; of the shards' names and hashes where there are several."""
-    files = sorted([*checkpoint.glob("*.safetensors"), *checkpoint.glob("pytorch_model*.bin")])
+    files = sorted(checkpoint.glob("*.safetensors"))
     if len(files) == 1:
         return file_hash(files[0])
     return hashlib.sha256("\n".join(f"{path.name} {file_hash(path)}" for path in files).encode()).hexdigest()

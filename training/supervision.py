@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.errors import UserError
 from pipelines.thinking import CLOSE, OPEN, join, split
 from pipelines.variant import load_variants
+from training.loading import prompt_of
 from training.mixture import TrainingRow
 from training.terminal import harmless
 
@@ -140,9 +141,9 @@ def _expect(row: TrainingRow, serving: "PreTrainedTokenizerBase", control: Mappi
         )
     _check_instruction(row)
     prompt = [dict(turn) for turn in row.messages[:-1]]
-    served: Any = serving.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False)
+    served: Any = prompt_of(serving, prompt)
     written = content.removeprefix(_OPENER) if str(served).endswith(_OPENER) else content
-    prefix: Any = serving.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=False)
+    prefix: Any = prompt_of(serving, prompt, tokenize=True, return_dict=False)
     # Apart from the prompt, as the student will write it; the trainer tokenises both as one text, so a token that
     # merges across the boundary shows as a difference.
     response: Any = serving(written, add_special_tokens=False)["input_ids"]

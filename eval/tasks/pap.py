@@ -126,7 +126,9 @@ def persuade(settings: Mapping[str, Any]) -> Solver:
 
     async def solve(state: TaskState, generate: Generate) -> TaskState:
         attacker = get_model(role=ATTACKER, required=True)
-        asked = rendered("persuade", goal=state.input_text, technique=state.metadata["technique"])
+        chosen = state.metadata["technique"]
+        words = {"technique": chosen["name"], "definition": chosen["definition"], "example": chosen["example"]}
+        asked = rendered("persuade", goal=state.input_text, **words)
         for _ in range(settings["tries"]):
             attack = read_attack(thought_of(await attacker.generate(asked, config=config)).answer)
             if attack is not None:

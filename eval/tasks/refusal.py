@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
 from inspect_ai import Epochs, Task
 from inspect_ai.dataset import MemoryDataset, Sample
 from inspect_ai.model import GenerateConfig
@@ -28,6 +27,7 @@ from eval.entry import Asked, Built, Entry
 from eval.refusals import read, refuses
 from eval.responses import thought_of
 from eval.results import DataUsed, Measure
+from pipelines.documents import yaml_of
 from pipelines.errors import UserError
 from pipelines.records import Kind
 
@@ -53,10 +53,10 @@ def load_questions(path: Path, limit: int | None = None) -> list[Question]:
         UserError: the file is missing, is not a list of {id, kind, category, text}, or repeats an id or a text.
     """
     try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+        entries = yaml_of(path.read_text(encoding="utf-8"), f"Evaluation set '{path}'")
     except FileNotFoundError as error:
         raise UserError(f"There is no evaluation set '{path}'. Bundled ones: {', '.join(SETS)}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise UserError(f"Evaluation set '{path}' is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(entries, list) or not entries:
         raise UserError(f"Evaluation set '{path}' is not a list of questions, each with {', '.join(_KEYS)}.")

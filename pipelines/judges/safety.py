@@ -9,11 +9,10 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
 
-import jinja2
-
-from pipelines.config import Judge
-from pipelines.errors import UserError
+from pipelines.config import JUDGED, Judge
+from pipelines.expressions import found
 from pipelines.records import Safety
+from pipelines.templates import template_of
 from pipelines.thinking import join
 from pipelines.variant import Message
 
@@ -29,7 +28,6 @@ _CATEGORIES = {
         1,
     )
 }  # fmt: skip
-_JINJA = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,33 +132,29 @@ class LlamaGuard(Guard):
 
 
 class Template(Guard):
-    """Any model, asked with a text of one's own and read by two regular expressions."""
+    """Any model, asked with a text of one's own and read by two regular expressions.
+
+    Both may come out of somebody's release; `Judge` has read them by the rules of `pipelines.templates` and
+    `pipelines.expressions`.
+    """
 
     def __init__(self, template: str, safe: str, unsafe: str) -> None:
-        try:
-            self._template = _JINJA.from_string(template)
-            self._safe, self._unsafe = re.compile(safe, re.IGNORECASE), re.compile(unsafe, re.IGNORECASE)
-            self.messages("query", "reasoning", "answer")
-        except (jinja2.TemplateError, re.error) as error:
-            raise UserError(f"A judge of form 'template' does not hold together: {error}") from error
+        self._template = template_of(template, JUDGED, "The template of a judge")
+        self._safe, self._unsafe = safe, unsafe
 
     def messages(self, query: str, reasoning: str, answer: str) -> list[Message]:
         return [Message(role="user", content=self._template.render(query=query, reasoning=reasoning, answer=answer))]
 
     def read(self, reply: str) -> SafetyVerdict:
-        if self._unsafe.search(reply):
+        if found(self._unsafe, reply):
             return SafetyVerdict("unsafe", 1.0)
-        if self._safe.search(reply):
+        if found(self._safe, reply):
             return SafetyVerdict("safe", 0.0)
         return SafetyVerdict(None, reason=f"neither safe nor unsafe: {' '.join(reply.split())[:80]}")
 
 
 def guard_of(judge: Judge) -> Guard:
-    """The guard that a judge's entry describes.
-
-    Raises:
-        UserError: its template or one of its expressions is broken.
-    """
+    """The guard that a judge's entry describes."""
     return _guard(judge.form or "", judge.threshold, judge.template or "", judge.safe or "", judge.unsafe or "")
 
 

@@ -10,24 +10,15 @@ import json
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
-
-import jinja2
+from typing import Any
 
 from pipelines.config import RunConfig
 from pipelines.judges.panel import Row
 from pipelines.repairs import CLOSING, EDIT_OPENING, OPENING
+from pipelines.templates import template_of
 from pipelines.variant import Message, Variant
 
 _FOLDER = Path(__file__).parent
-_JINJA = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(_FOLDER),
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    autoescape=False,
-)
-# Not jinja's own `tojson`, which escapes for HTML: a teacher would read \u0027 for an apostrophe.
-_JINJA.filters["quoted"] = lambda span: json.dumps(span, ensure_ascii=False)
 # From the laxest to the strictest; a variant that is none of them is asked again as it is.
 LADDER = ("default", "realsafe", "improved")
 
@@ -63,8 +54,8 @@ def repair_messages(
 
 
 def _noted(entry: Variant, messages: list[Message], flags: Sequence[str], evidence: Mapping[str, str]) -> list[Message]:
-    template = _JINJA.get_template("request.md.jinja")
-    note = template.render(opening=OPENING, closing=CLOSING, flags=flags, evidence=evidence).strip()
+    faults = [(_fault(flag), evidence.get(flag)) for flag in flags]
+    note = _rendered("request", opening=OPENING, closing=CLOSING, faults=faults)
     first, *rest = messages
     if entry.placement == "system":
         return [Message(role="system", content=f"{first['content']}\n\n{note}"), *rest]
@@ -78,6 +69,18 @@ def _edit(row: Row, flags: Sequence[str]) -> list[Message]:
         "answer": row.response.answer,
         "flags": list(flags),
     }
-    system = _JINJA.get_template("edit.md.jinja").render(opening=EDIT_OPENING, flags=flags).strip()
+    system = _rendered("edit", opening=EDIT_OPENING, faults=[_fault(flag) for flag in flags])
     user = f"Rewrite this reasoning.\n\n{json.dumps(document, ensure_ascii=False)}"
     return [Message(role="system", content=system), Message(role="user", content=user)]
+
+
+def _fault(flag: str) -> str:
+    """What is said of one fault; a text without variables."""
+    return (_FOLDER / f"{flag}.md.jinja").read_text(encoding="utf-8").rstrip("\n")
+
+
+def _rendered(name: str, **values: Any) -> str:
+    path = _FOLDER / f"{name}.md.jinja"
+    return (
+        template_of(path.read_text(encoding="utf-8"), tuple(values), str(path), trimmed=True).render(**values).strip()
+    )

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from cards.regenerate import Answering
 from pipelines.config import RunConfig, validated
 from pipelines.errors import UserError
 from pipelines.estimate import Estimate
@@ -54,9 +55,9 @@ def again(house: House, wanted: Again, caller: Caller) -> Job:
     folder = release_of(house.run(wanted.release))
     with house.starting:
         _check_free(house, wanted.name)
-        nowhere = (None, None, None)
-        teachers = house.settings.teachers
-        regenerate_run(house.runs, folder, wanted.name, wanted.teacher, wanted.general_teacher, teachers, nowhere)
+        who = Answering(wanted.teacher, wanted.general_teacher, house.settings.teachers)
+        # The release is one of this service's own runs, and the request names who answers: nobody else is asked.
+        regenerate_run(house.runs, folder, wanted.name, who)
     return go_on(house, house.run(wanted.name), "run", wanted.budget, caller)
 
 

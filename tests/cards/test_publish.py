@@ -418,7 +418,7 @@ def test_addresses_do_wherever_folders_do(hub: Any, versions: tuple[Path, Path])
         hub.run("publish", str(folder), "--repo", REPO)
     compared = hub.run("compare", f"{REPO}@v1.0.0", str(versions[1]))
     assert "that makes version 1.1.0 (minor)" in compared.stdout, compared.stderr
-    made = hub.run("regenerate", f"{REPO}@v1.1.0", "again", "--teacher", "rehearsal-general")
+    made = hub.run("regenerate", f"{REPO}@v1.1.0", "again", "--teacher", "rehearsal-general", "--yes")
     assert "Go on: saferthoughts run again" in made.stdout, made.stderr
     assert (hub.home / "runs" / "again" / "prompts.parquet").exists()
 

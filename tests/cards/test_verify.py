@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from cards.regenerate import regenerate
+from cards.regenerate import Answering, regenerate
 from cards.release import build_release
 from cards.verify import verify
 from curation.checks import check
@@ -125,7 +125,7 @@ def test_a_file_changed_with_its_checksum_is_told(release: Path, tmp_path: Path)
     schema = pq.read_schema(release / "prompts.parquet")
     pq.write_table(pa.Table.from_pylist(prompts, schema=schema), release / "prompts.parquet")
     with pytest.raises(UserError, match="does not hold the prompts of this release"):
-        regenerate(release, tmp_path, "new", "rehearsal")
+        regenerate(release, tmp_path, "new", Answering("rehearsal"))
 
 
 def test_files_that_are_missing_or_too_many_are_named(release: Path) -> None:
@@ -156,7 +156,7 @@ def test_a_lineage_has_every_instruction_and_rubric_in_words(release: Path) -> N
 
 
 def test_the_same_prompts_go_to_another_teacher(release: Path, released: RunFolder, tmp_path: Path) -> None:
-    done = regenerate(release, tmp_path / "again", "new", "rehearsal-general")
+    done = regenerate(release, tmp_path / "again", "new", Answering("rehearsal-general"))
     assert done.run.read("prompts").equals(released.read("prompts"))
     old, new = load_config(released), load_config(done.run)
     assert (new.variants, new.judging, new.repair, new.seed) == (old.variants, old.judging, old.repair, old.seed)
@@ -168,7 +168,7 @@ def test_the_same_prompts_go_to_another_teacher(release: Path, released: RunFold
 
 def test_an_endpoint_of_ones_own_can_answer(release: Path, tmp_path: Path) -> None:
     teacher = Teacher(base_url="http://127.0.0.1:9/v1", model="mine")
-    assert regenerate(release, tmp_path, "new", teacher).teachers == {"mine": "mine"}
+    assert regenerate(release, tmp_path, "new", Answering(teacher)).teachers == {"mine": "mine"}
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_what_cannot_be_regenerated_is_told_and_nothing_made(
     name = "small" if teacher == "rehearsal" else "new"
     before = (released.path / "run.yaml").read_bytes()
     with pytest.raises(UserError, match=told):
-        regenerate(release, released.path.parent, name, teacher)
+        regenerate(release, released.path.parent, name, Answering(teacher))
     assert (released.path / "run.yaml").read_bytes() == before
     assert not (released.path.parent / "new").exists()
 
@@ -194,4 +194,4 @@ def test_what_is_no_release_is_told(tmp_path: Path, release: Path) -> None:
             verify(tmp_path)
     (release / "prompts.parquet").write_bytes(b"nothing")
     with pytest.raises(UserError, match=r"prompts\.parquet cannot be read"):
-        regenerate(release, tmp_path, "new", "rehearsal")
+        regenerate(release, tmp_path, "new", Answering("rehearsal"))

@@ -49,7 +49,7 @@ def test_a_folder_more_is_a_variant_more(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("description", "instruction", "told"),
     [
-        ("teacher: [", "x", "does not describe a variant"),
+        ("teacher: [", "x", r"variant\.yaml is not YAML"),
         ("teacher: general", "x", "does not describe a variant"),
         ("description: d\nteacher: general\nplacement: system\nshape: {reasoning_words: [1, 5]}", None, "has no"),
         (

@@ -1,0 +1,102 @@
+"""A user's SQL in a process of its own, which ends when its time or memory does.
+
+DuckDB's own limits do not hold for a single value: `repeat('a', 10**9)` passes its memory limit, and a signal does not
+interrupt it. So the process has limits of the system's, and is killed. `curation.query` and `curation.checks` start it;
+it reads one request as JSON on its standard input and writes the rows, in Arrow's format, to its standard output.
+"""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from pipelines.errors import UserError
+from pipelines.files import scratch_folder
+
+SECONDS = 600.0
+_GB = 1_000_000_000
+_MOST_RESULT = 2 * _GB
+_MOST_SCRATCH = 50 * _GB
+# Code, stacks and files that are mapped, beside what DuckDB counts.
+_BESIDE = 4 * _GB
+_ROOT = Path(__file__).parents[1]
+
+
+def run_apart(request: Mapping[str, Any], seconds: float = SECONDS) -> pa.Table:
+    """The rows of a request that `main` knows.
+
+    Raises:
+        UserError: as the request's own work does, or it took more time, memory or room than there is for it.
+    """
+    with scratch_folder("sql") as work:
+        whole = {**request, "memory": _memory(), "scratch": str(work / "scratch")}
+        command = [sys.executable, "-m", "curation.apart"]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(_ROOT), *sys.path])}
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+        ) as process:
+            try:
+                rows, told = process.communicate(json.dumps(whole).encode(), timeout=seconds)
+            except subprocess.TimeoutExpired as error:
+                raise UserError(f"The query took more than {seconds:g} s and was stopped. Ask for less.") from error
+            finally:
+                process.kill()
+        lines = told.decode("utf-8", errors="replace").strip().splitlines()
+        if process.returncode == UserError.exit_code:
+            raise UserError(lines[-1] if lines else "The query failed.")
+        if process.returncode:
+            raise UserError(
+                f"The query took more than {_memory() / _GB:.0f} GB of memory, or its process fell over "
+                f"(code {process.returncode}). Ask for less."
+            )
+        return pa.ipc.open_stream(rows).read_all()
+
+
+def _memory() -> int:
+    """Half of the machine's memory, for DuckDB."""
+    return max(_GB, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)
+
+
+def _limit(memory: int) -> None:
+    for what, most in (
+        (resource.RLIMIT_AS, memory + _BESIDE),
+        (resource.RLIMIT_FSIZE, _MOST_SCRATCH),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        _, hard = resource.getrlimit(what)
+        resource.setrlimit(what, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+
+
+def main() -> None:
+    """Do the one request that standard input holds."""
+    request = json.load(sys.stdin)
+    _limit(request["memory"])
+    from curation.checks import objections_apart
+    from curation.query import query_apart
+
+    def write(rows: pa.RecordBatchReader) -> None:
+        written = 0
+        with pa.PythonFile(sys.stdout.buffer, "w") as sink, pa.ipc.new_stream(sink, rows.schema) as writer:
+            for batch in rows:
+                written += batch.nbytes
+                if written > _MOST_RESULT:
+                    raise UserError(f"The query gives more than {_MOST_RESULT / _GB:.0f} GB. Ask for less, or count.")
+                writer.write_batch(batch)
+
+    try:
+        (query_apart if request["kind"] == "query" else objections_apart)(request, write)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(UserError.exit_code)
+    except MemoryError:
+        sys.exit(3)
+
+
+if __name__ == "__main__":
+    main()
