@@ -277,7 +277,9 @@ def _wrong_in(manifest: dict[str, Any]) -> str:
             kinds = _KINDS.get(key)
             if kinds and not isinstance(value, kinds):
                 return f"`{key}` of stage `{stage}` is no {' or '.join(kind.__name__ for kind in kinds)}"
-            if key == "counts" and isinstance(value, dict) and not all(isinstance(one, int) for one in value.values()):
+            # A count is null where nobody looked.
+            numbers = isinstance(value, dict) and all(one is None or isinstance(one, int) for one in value.values())
+            if key == "counts" and isinstance(value, dict) and not numbers:
                 return f"`counts` of stage `{stage}` are no numbers"
     return ""
 

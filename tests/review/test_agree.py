@@ -228,6 +228,7 @@ def test_figures_of_other_votes_do_not_open_the_gate(checked: RunFolder) -> None
     reviewed(checked, [vote(row["response_id"], "a") for row in rows])
     agree(checked)
     apply(checked)
+    check(checked)
     gated(checked, reviewed=10)
     build_release(checked)
     reviewed(checked, [vote(row["response_id"], "a") for row in rows[:12]])

@@ -258,7 +258,7 @@ def test_a_dataset_of_other_questions_is_left_alone(server: Server, named: Named
     client = server.client()
     fields, questions = [rg.TextField(name="text")], [rg.LabelQuestion(name="other", labels=["a", "b"])]
     rg.Dataset(
-        name=run.name,
+        name=f"{run.name}-{run.id}",
         workspace="saferthoughts",
         settings=rg.Settings(fields=fields, questions=questions),
         client=client,
@@ -271,6 +271,6 @@ def test_a_dataset_of_other_questions_is_left_alone(server: Server, named: Named
 def test_a_dataset_that_was_made_by_half_is_made_again(server: Server, named: Named) -> None:
     run = named()
     workspace = server.ask("me/workspaces")["items"][0]["id"]
-    server.ask("datasets", body={"name": run.name, "workspace_id": workspace}, method="POST")
+    server.ask("datasets", body={"name": f"{run.name}-{run.id}", "workspace_id": workspace}, method="POST")
     assert push(run, server.client(), BLIND, 1).sent == 20
     assert len(server.records(run.name)) == 20
