@@ -33,7 +33,7 @@ def _named(model: Measured) -> Measured:
 
 
 def checkpoint_name(path: str) -> str:
-    """`demo/model` for /home/me/runs/demo/model, the model's own name for one in the Hub's cache."""
+    """`demo/model` for /data/runs/demo/model, the model's own name for one in the Hub's cache."""
     parts = PurePath(path).parts
     for part in parts:
         if found := _SNAPSHOT.fullmatch(part):
