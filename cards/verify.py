@@ -3,6 +3,7 @@
 Reads a release folder, in batches; writes nothing. Run it with `saferthoughts release verify FOLDER_OR_REPO`.
 """
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -42,6 +43,8 @@ def verify(folder: Path) -> Verified:
         UserError: it is no release folder.
     """
     found, refused = inspected(folder)
+    if not os.path.lexists(folder / "lineage.json"):
+        raise UserError(f"{folder} is no release folder: it has no lineage.json.")
     if refused:
         # Of a folder that is refused nothing is read.
         return Verified(len(found.files) + len(refused), tuple(refused))

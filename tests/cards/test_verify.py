@@ -188,10 +188,12 @@ def test_what_cannot_be_regenerated_is_told_and_nothing_made(
 def test_what_is_no_release_is_told(tmp_path: Path, release: Path) -> None:
     with pytest.raises(UserError, match="is no release folder"):
         verify(tmp_path)
+    other = tmp_path / "other"
+    other.mkdir()
     for text in ("[1]", "{}", '{"version": "one"}'):
-        (tmp_path / "lineage.json").write_text(text)
+        (other / "lineage.json").write_text(text)
         with pytest.raises(UserError, match=r"lineage\.json"):
-            verify(tmp_path)
+            verify(other)
     (release / "prompts.parquet").write_bytes(b"nothing")
     with pytest.raises(UserError, match=r"prompts\.parquet cannot be read"):
         regenerate(release, tmp_path, "new", Answering("rehearsal"))
