@@ -27,6 +27,7 @@ _CLONED = (
     "saferthoughts.py",
     "LICENSE",
     "constraints-argilla.txt",
+    "pyproject.toml",
 )
 
 
