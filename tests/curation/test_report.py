@@ -125,7 +125,7 @@ def test_hostile_rows_stay_text_in_a_browser(hostile_report: Path, tmp_path: Pat
         [browser, *flags, "--enable-logging=stderr", "--dump-dom", hostile_report.as_uri()],
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=500,
         check=True,
     )
     assert "<title>small: SaferThoughts report</title>" in done.stdout

@@ -164,9 +164,9 @@ def test_any_text_gets_a_verdict_within_the_constraints(kind: Kind, reasoning: s
 @pytest.mark.parametrize("unit", ["maybe i could ", "i understand ", "no ", "not harm ", '"', "a. ", "would "])
 def test_long_hostile_text_is_judged_in_time(unit: str) -> None:
     text = unit * (100_000 // len(unit))
-    started = time.monotonic()
+    started = time.process_time()
     judge_by_rules("harmful", text, text)
-    assert time.monotonic() - started < 10
+    assert time.process_time() - started < 10
 
 
 def _scores(name: str) -> dict[str, float]:
