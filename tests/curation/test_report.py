@@ -16,8 +16,8 @@ from curation.checks import check
 from curation.report import write_report
 from curation.views import open_views
 from pipelines.config import Teacher, load_config, save_config
-from pipelines.judge import judge
-from pipelines.records import Prompt, Response, from_table, to_table
+from pipelines.judge import judge, record_judging, write_verdicts
+from pipelines.records import LABELS, Judgement, Prompt, Response, Verdict, from_table, to_table
 from pipelines.repair import repair
 from pipelines.runs import RunFolder
 
@@ -150,3 +150,18 @@ def test_teachers_with_several_servers_are_named_by_all_of_them(judged: RunFolde
     card = html.unescape((judged.path / "release" / "README.md").read_text())
     assert ", ".join(urls) in card
     assert "None" not in card
+
+
+def test_run_of_which_no_verdict_could_be_read_has_a_report(judged: RunFolder) -> None:
+    unread = [
+        replace(row, **dict.fromkeys(LABELS), reason="empty reply")
+        for row in from_table(Verdict, judged.read("verdicts"))
+    ]
+    judgements = [
+        replace(row, **dict.fromkeys(LABELS), reason="empty reply")
+        for row in from_table(Judgement, judged.read("judgements"))
+    ]
+    write_verdicts(judged, judgements, unread)
+    record_judging(judged, load_config(judged), judgements, unread)
+    page = write_report(judged).read_text(encoding="utf-8")
+    assert "Each pattern in each variant" not in page
