@@ -5,7 +5,7 @@ VENV := .venv
 WORKERS ?= 3
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test check clean
+.PHONY: demo test test-extras clean
 
 # The stamps are renewed when what is to be installed changes.
 $(VENV)/.demo: pyproject.toml constraints.txt
@@ -26,6 +26,10 @@ test: $(VENV)/.dev
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/pytest -n $(WORKERS)
+
+# Each extra alone, as pip installs it: gigabytes and many minutes.
+test-extras: $(VENV)/.dev
+	$(VENV)/bin/pytest -m slow tests/test_extras.py -n $(WORKERS) --dist load
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

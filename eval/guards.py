@@ -27,7 +27,7 @@ from eval.responses import thought_of
 from eval.results import Measure, ScoreMode
 from eval.wording import hashes, rendered
 from pipelines.errors import UserError, unknown
-from pipelines.judges.safety import Guard, LlamaGuard, ReasoningShield, SafetyVerdict
+from pipelines.judges.safety import Guard, LlamaGuard, ReasoningShield, SafetyVerdict, read_reply
 from pipelines.thinking import Thought
 from pipelines.variant import Message
 
@@ -168,14 +168,15 @@ async def _ruling(model: Model, form: _Form, question: str, thought: Thought, sc
     """
     reasoning = "" if score == "answer" else thought.reasoning
     answer = "" if score == "reasoning" else thought.answer
-    messages = [_message(one) for one in form.guard.messages(question, reasoning, answer)]
+    asked = form.guard.messages(question, reasoning, answer)
+    messages = [_message(one) for one in asked]
     verdict = SafetyVerdict(None, reason="nobody was asked")
     for turn in range(_ASKS):
         config = GenerateConfig(temperature=0, max_tokens=form.max_tokens).merge(model.config)
         if turn:
             config.temperature = 1
         output = await model.generate(messages, config=config)
-        verdict = form.guard.read(thought_of(output).answer)
+        verdict = read_reply(form.guard, asked, thought_of(output))
         if not verdict.reason:
             return Ruling(verdict, turn + 1)
         if output.stop_reason != "stop":

@@ -1,12 +1,14 @@
 """What is installed, what is missing for which stage, and what else is there. Run it with `saferthoughts doctor`.
 
-Reads the environment and writes nothing. Endpoints are tried only where they are on this machine.
+Reads the environment and pyproject.toml, and writes nothing. Endpoints are tried only where they are on this machine.
 """
 
 import importlib.metadata
 import os
+import re
 import shutil
 import subprocess
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.error import URLError
@@ -14,22 +16,24 @@ from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 from rich.table import Table
+from rich.text import Text
 
 from pipelines.config import Teacher, load_teachers
 
-# Stage -> its extra, and the packages that must be there.
-NEEDS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "prompts, judge, check": ("", ("duckdb", "jinja2", "pyarrow", "pydantic", "rich", "typer")),
-    "generate": ("generate", ("distilabel", "openai", "aiohttp", "aiolimiter", "tenacity")),
-    "release": ("release", ("datasets", "huggingface-hub")),
-    "train": ("train", ("torch", "transformers", "trl", "accelerate", "peft", "gguf", "math-verify")),
-    "eval": ("eval", ("inspect-ai", "scipy")),
-    "duplicates, contamination, report": ("curate", ("altair", "vl-convert-python", "rapidfuzz", "rensa")),
-    "review": ("review", ("argilla",)),
-    "serve": ("serve", ("fastapi", "uvicorn", "psutil")),
-    "cluster": ("ray", ("ray",)),
-    "tests": ("dev", ("pytest", "hypothesis", "mypy", "ruff")),
+# Stage -> its extra; pyproject.toml says which packages that is.
+NEEDS = {
+    "prompts, check, select": "",
+    "generate, judge, repair": "generate",
+    "release": "release",
+    "train": "train",
+    "eval": "eval",
+    "duplicates, contamination, report": "curate",
+    "review": "review",
+    "serve": "serve",
+    "cluster": "ray",
+    "tests": "dev",
 }
+PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +54,32 @@ def examine() -> Table:
     """The findings as a table."""
     table = Table("", "what", "found", box=None, header_style="bold")
     for item in findings():
-        table.add_row("yes" if item.there else "no", item.thing, item.told)
+        # As text: Rich would take the brackets of an extra for markup.
+        table.add_row("yes" if item.there else "no", Text(item.thing), Text(item.told))
     return table
 
 
+def packages(extra: str) -> list[str]:
+    """The packages that an extra asks for, in pyproject's order; "" for what every stage needs. One extra may hold
+    others, whose packages count as its own."""
+    project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
+    found = []
+    for line in project["optional-dependencies"][extra] if extra else project["dependencies"]:
+        name, extras = _REQUIREMENT.match(line).groups()  # type: ignore[union-attr]
+        if name == project["name"]:
+            found += [package for inner in extras.split(",") for package in packages(inner.strip())]
+        else:
+            found.append(name)
+    return list(dict.fromkeys(found))
+
+
+_REQUIREMENT = re.compile(r"\s*([\w.-]+)(?:\[([^\]]*)\])?")
+
+
 def _stage(stage: str) -> Finding:
-    extra, packages = NEEDS[stage]
+    extra = NEEDS[stage]
     versions, missing = [], []
-    for package in packages:
+    for package in packages(extra):
         try:
             versions.append(f"{package} {importlib.metadata.version(package)}")
         except importlib.metadata.PackageNotFoundError:
@@ -131,5 +153,5 @@ def teacher_table(extra: Path | None = None) -> Table:
         key = entry.api_key_env or "none needed"
         if entry.api_key_env is not None:
             key += " (set)" if os.environ.get(entry.api_key_env) else " (not set)"
-        table.add_row(name, entry.model, entry.place, key)
+        table.add_row(*(Text(cell) for cell in (name, entry.model, entry.place, key)))
     return table

@@ -20,9 +20,26 @@ from typing import Any
 from pipelines.errors import UserError
 from pipelines.progress import console
 
+
+def _seconds(default: float) -> float:
+    """What SAFERTHOUGHTS_RAY_TIMEOUT says, for nodes that are busy; the default where it says nothing.
+
+    Raises:
+        UserError: it is no number of seconds.
+    """
+    given = os.environ.get("SAFERTHOUGHTS_RAY_TIMEOUT")
+    try:
+        seconds = float(given) if given else default
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise UserError(f"SAFERTHOUGHTS_RAY_TIMEOUT is '{given}'; give seconds, such as 120.")
+    return seconds
+
+
 # Seconds for an address to answer; and, from the beginning, for the nodes to show that they can run a step.
-_CONNECT_S = 12.0
-_PATIENCE_S = 28.0
+_CONNECT_S = _seconds(12.0)
+_PATIENCE_S = _seconds(28.0)
 # CPUs of a cluster of our own, and bytes of its object store: what passes through it are batches of a few hundred rows.
 _OWN_CPUS = 2
 _OWN_STORE = 100 * 1024**2

@@ -36,6 +36,7 @@ SMALL = Options(harmful=12, benign=6, seed=5, teacher="rehearsal")
 TOGETHER = ("tests/training/", "tests/review/", "tests/service/serve/")
 FIRST = (
     *TOGETHER,
+    "tests/test_real_server.py",
     "tests/docs/test_guides.py",
     "tests/pipelines/test_ray.py",
     "tests/cards/test_publish.py",

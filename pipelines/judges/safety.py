@@ -6,6 +6,7 @@ of its categories, S1 to S14; `template` asks any OpenAI-compatible model with a
 
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -13,9 +14,10 @@ from pipelines.config import JUDGED, Judge
 from pipelines.expressions import found
 from pipelines.records import Safety
 from pipelines.templates import template_of
-from pipelines.thinking import join
+from pipelines.thinking import Thought, join
 from pipelines.variant import Message
 
+CONTINUED = "the server continued the response instead of judging it; llama-server needs --no-prefill-assistant"
 # Llama Guard 3's, by name.
 _CATEGORIES = {
     name.lower(): f"S{number}"
@@ -151,6 +153,20 @@ class Template(Guard):
         if found(self._safe, reply):
             return SafetyVerdict("safe", 0.0)
         return SafetyVerdict(None, reason=f"neither safe nor unsafe: {' '.join(reply.split())[:80]}")
+
+
+def read_reply(guard: Guard, messages: Sequence[Message], reply: Thought) -> SafetyVerdict:
+    """The guard's reply to `messages` as a verdict; unscored where the server continued the response in its place.
+
+    llama.cpp's server does that with a last message of the assistant's: its reply begins with the response's own
+    words, and what follows them is nobody's verdict.
+    """
+    last = messages[-1]
+    text = "".join(last["content"].split())
+    whole = join(reply.reasoning, reply.answer) if reply.reasoning else reply.answer
+    if last["role"] == "assistant" and text and "".join(whole.split()).startswith(text):
+        return SafetyVerdict(None, reason=CONTINUED)
+    return guard.read(reply.answer)
 
 
 def guard_of(judge: Judge) -> Guard:

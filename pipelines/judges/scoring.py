@@ -12,7 +12,6 @@ from typing import Any
 
 from pipelines.config import load_config, save_config
 from pipelines.errors import UserError, unknown
-from pipelines.judge import judge, rows_of
 from pipelines.judges.examples import load_examples
 from pipelines.records import LABELS, Judgement, Prompt, Response, Verdict, content_id, from_table, to_table
 from pipelines.runs import RunFolder, write_json
@@ -122,6 +121,8 @@ def _jsonable(item: LabelScore) -> dict[str, Any]:
 
 
 def _truth(run: RunFolder) -> dict[str, dict[str, bool]]:
+    # Not at the top: a report reads scores, and need not be able to ask anybody.
+    from pipelines.judge import rows_of
     from pipelines.rehearsal.performer import MODELS
     from pipelines.rehearsal.truth import truth_of
 
@@ -149,6 +150,8 @@ def _examples() -> dict[str, dict[str, bool]]:
 
 def _judged_examples(run: RunFolder) -> RunFolder:
     """The bundled examples as a small run under the run, judged by its judges."""
+    from pipelines.judge import judge
+
     examples = RunFolder.create(run.path / "judge-examples", "examples")
     save_config(examples, load_config(run))
     prompts = []

@@ -83,7 +83,7 @@ class TestHub:
 
     def wait_until_held(self) -> None:
         """Wait for a request that a fault makes wait."""
-        for _ in range(600):
+        for _ in range(6000):
             if self._post("/_held", []):
                 return
             time.sleep(0.05)
@@ -92,12 +92,12 @@ class TestHub:
     def get(self, path: str) -> Any:
         """What the Hub's API answers."""
         request = urllib.request.Request(self.url + path, headers={"Authorization": "Bearer hf_alice"})
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=300) as answer:
             return json.loads(answer.read())
 
     def _post(self, path: str, value: Any) -> Any:
         request = urllib.request.Request(self.url + path, json.dumps(value).encode(), method="POST")
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=300) as answer:
             return json.loads(answer.read())
 
 
@@ -130,7 +130,7 @@ def start_hub(tmp_path: Path) -> Iterator[Callable[..., TestHub]]:
         home.mkdir()
         port_file = home / "url"
         running.append(subprocess.Popen([sys.executable, str(SERVER), str(home / "root"), str(port_file), *options]))
-        for _ in range(300):
+        for _ in range(3000):
             if port_file.exists() and port_file.read_text():
                 hub = TestHub(port_file.read_text(), home, "--xet" in options)
                 hub.faults()

@@ -163,11 +163,11 @@ def test_what_lasts_is_told_in_a_line_and_going_on_works(
 
 
 def test_a_hub_that_says_nothing_is_given_up_and_what_landed_is_found(hub: Any, versions: tuple[Path, Path]) -> None:
-    hub.faults({"path": "/commit/main$", "delay": 90.0, "after": True, "status": 500})
+    hub.faults({"path": "/commit/main$", "delay": 1200.0, "after": True, "status": 500})
     started = time.monotonic()
-    done = hub.run("publish", str(versions[0]), "--repo", REPO, SAFERTHOUGHTS_HUB_TIMEOUT="3")
+    done = hub.run("publish", str(versions[0]), "--repo", REPO, SAFERTHOUGHTS_HUB_TIMEOUT="5")
     assert done.returncode == 0, done.stderr
-    assert time.monotonic() - started < 60
+    assert time.monotonic() - started < 600
     assert commits(hub) == ["Release 1.0.0", "initial commit"]
     wrong = hub.run("publish", str(versions[0]), "--repo", REPO, SAFERTHOUGHTS_HUB_TIMEOUT="soon")
     assert (wrong.returncode, "SAFERTHOUGHTS_HUB_TIMEOUT is 'soon'" in wrong.stderr) == (2, True)

@@ -18,8 +18,8 @@ from curation.report import write_report
 from curation.sources import Source
 from curation.views import open_views
 from pipelines.config import Teacher, load_config, save_config
-from pipelines.judge import RULES_ALONE, judge
-from pipelines.records import Prompt, Response, from_table, to_table
+from pipelines.judge import RULES_ALONE, judge, record_judging, write_verdicts
+from pipelines.records import LABELS, Judgement, Prompt, Response, Verdict, from_table, to_table
 from pipelines.repair import repair
 from pipelines.runs import RunFolder
 from service.stages import judge_run
@@ -133,7 +133,7 @@ def test_hostile_rows_stay_text_in_a_browser(hostile_report: Path, tmp_path: Pat
         [browser, *flags, "--enable-logging=stderr", "--dump-dom", hostile_report.as_uri()],
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=500,
         check=True,
     )
     assert "<title>small: SaferThoughts report</title>" in done.stdout
@@ -173,3 +173,18 @@ def test_a_run_of_real_rows_that_rules_alone_judged_says_so(tmp_path: Path) -> N
 
 def test_a_rehearsed_run_does_not_say_that_rules_alone_were_asked(judged: RunFolder) -> None:
     assert RULES_ALONE not in judge_run(judged)
+
+
+def test_run_of_which_no_verdict_could_be_read_has_a_report(judged: RunFolder) -> None:
+    unread = [
+        replace(row, **dict.fromkeys(LABELS), reason="empty reply")
+        for row in from_table(Verdict, judged.read("verdicts"))
+    ]
+    judgements = [
+        replace(row, **dict.fromkeys(LABELS), reason="empty reply")
+        for row in from_table(Judgement, judged.read("judgements"))
+    ]
+    write_verdicts(judged, judgements, unread)
+    record_judging(judged, load_config(judged), judgements, unread)
+    page = write_report(judged).read_text(encoding="utf-8")
+    assert "Each pattern in each variant" not in page

@@ -27,6 +27,7 @@ _CLONED = (
     "saferthoughts.py",
     "LICENSE",
     "constraints-argilla.txt",
+    "pyproject.toml",
 )
 
 
@@ -36,7 +37,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestHub]:
     home = tmp_path_factory.mktemp("hub")
     url = home / "url"
     server = subprocess.Popen([sys.executable, str(SERVER), str(home / "root"), str(url)])
-    for _ in range(300):
+    for _ in range(3000):
         if url.exists() and url.read_text():
             break
         time.sleep(0.1)

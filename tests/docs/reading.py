@@ -20,7 +20,7 @@ from tests.docs.pages import Command, File, Part, Snippet
 
 # Commands that go on until Ctrl-C: the page says to give them a terminal of their own.
 SERVING = ("saferthoughts review serve", "saferthoughts serve", "saferthoughts rehearse")
-_LIMIT_S = 180
+_LIMIT_S = 500
 _SAME = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
@@ -72,7 +72,7 @@ class Reader:
         for server in self._servers:
             if server.poll() is None:
                 os.killpg(server.pid, signal.SIGINT)
-            server.wait(timeout=30)
+            server.wait(timeout=300)
 
     def _standing_in(self, text: str) -> str:
         for said, stands in self.around.stand_ins.items():

@@ -203,7 +203,7 @@ def _serving(script: Script, hold: Callable[[dict[str, Any]], Awaitable[None]] =
 
     thread = Thread(target=loop.run_until_complete, args=(serve(),), daemon=True)
     thread.start()
-    assert ready.wait(30)
+    assert ready.wait(300)
     try:
         yield loopback
     finally:

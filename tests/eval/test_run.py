@@ -169,7 +169,7 @@ def test_evaluation_stops_at_ctrl_c(
 ) -> None:
     def interrupt(self: Student, batch: Sequence[Any]) -> None:
         os.kill(os.getpid(), signal.SIGINT)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 300
         while not all(request.future.cancelled() for request in batch) and time.monotonic() < deadline:
             time.sleep(0.01)
 
@@ -177,7 +177,7 @@ def test_evaluation_stops_at_ctrl_c(
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         evaluate([Target("after", path=students["after"])], wanted(questions), tmp_path)
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < 300
     assert not (tmp_path / NAME).exists()
 
 

@@ -161,7 +161,7 @@ def test_branch_on_the_hub_is_recorded_as_the_commit_that_it_was(tmp_path: Path)
     path, address = jsonl(tmp_path / "set.jsonl"), tmp_path / "address"
     server = subprocess.Popen([sys.executable, str(HUB), str(tmp_path / "hub"), str(address)])
     try:
-        until = time.monotonic() + 60
+        until = time.monotonic() + 300
         while not address.exists() or not address.read_text():
             assert time.monotonic() < until, "the Hub of the tests did not start"
             time.sleep(0.05)

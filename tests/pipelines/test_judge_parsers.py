@@ -18,9 +18,10 @@ from pipelines.judges.patterns import (
     read_patterns,
     row_of,
 )
-from pipelines.judges.safety import guard_of
+from pipelines.judges.safety import CONTINUED, guard_of, read_reply
 from pipelines.judges.windows import windows
 from pipelines.records import LABELS
+from pipelines.thinking import join, split
 
 QUERY, REASONING, ANSWER = "Do it.", "That would hurt people. Should I help anyway? No.", "Sorry, no."
 ROW = row_of(QUERY, REASONING, ANSWER)
@@ -246,3 +247,17 @@ def test_pieces_of_a_reasoning_make_one_verdict() -> None:
     lost = merged([blind, PatternVerdict(dict.fromkeys(LABELS), reason="empty reply")])
     assert lost.reason == "part 2 of 2: empty reply"
     assert set(lost.labels.values()) == {None}
+
+
+@pytest.mark.parametrize(
+    ("reasoning", "answer"),
+    [(REASONING, ANSWER), ("", ANSWER), (REASONING, ""), ("", "safe"), ("Two\n\nlines", "safe")],
+)
+@pytest.mark.parametrize("after", ["safe", "unsafe\nS1", ""])
+def test_response_that_a_server_continues_is_no_verdict(reasoning: str, answer: str, after: str) -> None:
+    guard = guard_of(Judge(kind="safety", form="llamaguard", teacher="x"))
+    messages = guard.messages(QUERY, reasoning, answer)
+    continued = split((join(reasoning, answer) if reasoning else answer) + after)
+    assert read_reply(guard, messages, continued).reason == CONTINUED
+    if answer != "safe":
+        assert read_reply(guard, messages, split("safe")).safety == "safe"

@@ -81,7 +81,7 @@ def test_a_new_ledger_can_be_opened_by_several_at_once(tmp_path: Path) -> None:
         gate = Barrier(4)
 
         def answers(path: Path = path, gate: Barrier = gate) -> int:
-            gate.wait(10)
+            gate.wait(300)
             ledger = Ledger(path)
             try:
                 return ledger.totals().answers
@@ -105,7 +105,7 @@ def test_what_was_kept_survives_kill_9(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as writer:
         assert writer.stdout is not None
         told = ""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 300
         while told.strip() != "200" and time.monotonic() < deadline:
             told = writer.stdout.readline()
         os.kill(writer.pid, signal.SIGKILL)

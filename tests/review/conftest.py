@@ -48,7 +48,7 @@ class Server:
             headers={"X-Argilla-Api-Key": self.account(name)["api_key"], "Content-Type": "application/json"},
             method=method,
         )
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=300) as answer:
             return json.loads(answer.read() or b"null")
 
     def client(self) -> Any:

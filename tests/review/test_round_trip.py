@@ -165,7 +165,7 @@ def test_kill_9_of_the_server_loses_no_submitted_vote(named: Named, tmp_path: Pa
         assert done.votes == 7
         assert len(again.records(run.name)) == 20
         process = running.process
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 120
     while Path(f"/proc/{process}").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not Path(f"/proc/{process}").exists()
@@ -188,7 +188,7 @@ def test_logins_are_limited_and_other_origins_shut_out(named: Named, tmp_path: P
         def login(password: str) -> int:
             body = urllib.parse.urlencode({"username": "owner", "password": password}).encode()
             try:
-                with urllib.request.urlopen(f"{own.url}/api/v1/token", data=body, timeout=30) as answer:
+                with urllib.request.urlopen(f"{own.url}/api/v1/token", data=body, timeout=300) as answer:
                     return int(answer.status)
             except urllib.error.HTTPError as error:
                 return error.code
@@ -197,7 +197,7 @@ def test_logins_are_limited_and_other_origins_shut_out(named: Named, tmp_path: P
         assert [login("wrong") for _ in range(7)] == [401] * 5 + [429] * 2
         assert login(own.account("owner")["password"]) == 429
         request = urllib.request.Request(f"{own.url}/api/v1/version", headers={"Origin": "http://evil.example"})
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=300) as answer:
             assert answer.headers["access-control-allow-origin"] is None
             assert "script-src 'self' 'sha256-" in answer.headers["content-security-policy"]
 

@@ -1,7 +1,6 @@
 import shutil
 import subprocess
 import sys
-import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -73,9 +72,7 @@ def test_fetch_makes_a_checkpoint_once(real_student: Path) -> None:
     )
     again = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert again.stdout.split() == [str(real_student), "False"]
-    started = time.monotonic()
     assert fetch_student(cache) == real_student
-    assert time.monotonic() - started < 1
     assert (real_student / "model.safetensors").stat().st_mtime_ns == written
     assert left_in(cache) == [real_student.name]
 

@@ -129,7 +129,7 @@ def test_a_sweep_trains_each_member_once_and_goes_on_after_a_kill(
     command = [sys.executable, "-m", "saferthoughts", "train", *words, "--set", "checkpoint_minutes=0.01"]
     first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     work = output / ".epochs=80.training"
-    for _ in range(1200):
+    for _ in range(6000):
         if any(work.glob("checkpoint-*/trainer_state.json")):
             break
         time.sleep(0.05)

@@ -23,7 +23,7 @@ SMALL = {
     "roles": {"reasoning": "rehearsal"},
 }
 RESPONSES = 5 * 3 + 2
-_PATIENCE_S = 120
+_PATIENCE_S = 300
 
 
 def command(runs: Path, *words: str) -> list[str]:
@@ -61,7 +61,7 @@ class Service:
                 time.sleep(0.05)
 
     def client(self, role: str = "run") -> httpx.Client:
-        return httpx.Client(base_url=self.url, headers={"authorization": f"Bearer {self.secrets[role]}"}, timeout=60)
+        return httpx.Client(base_url=self.url, headers={"authorization": f"Bearer {self.secrets[role]}"}, timeout=300)
 
     def get(self, path: str, **params: Any) -> Any:
         with self.client("read") as client:
@@ -92,7 +92,7 @@ class Service:
 
     def stop(self) -> None:
         self.process.send_signal(signal.SIGTERM)
-        self.process.wait(20)
+        self.process.wait(120)
 
 
 @pytest.fixture(scope="session")

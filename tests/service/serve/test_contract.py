@@ -26,10 +26,12 @@ def test_nothing_that_is_sent_breaks_the_service_or_its_description(service: Ser
         *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(config), "run", f"{held.url}/openapi.json"),
         *("--header", f"Authorization: Bearer {held.secrets['publish']}", "--checks", CHECKS, "--seed", "1"),
         *("--phases", "examples,coverage,fuzzing", "--max-examples", "3"),
+        # Ten seconds for an answer are few on a busy machine.
+        *("--request-timeout", "120"),
         # It does not end by itself.
         *("--exclude-path", "/runs/{name}/events"),
     ]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=240, check=False, cwd=tmp_path)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=580, check=False, cwd=tmp_path)
     held.stop()
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     tested = re.search(r"(\d+) generated", done.stdout)

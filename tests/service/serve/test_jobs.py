@@ -251,7 +251,7 @@ def _answers(service: Service) -> int:
 
 
 def _wait(true: Any) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.1)

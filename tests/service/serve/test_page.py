@@ -81,7 +81,7 @@ def test_a_run_goes_from_the_form_to_its_download(opened: Open, service: Service
     page.get_by_role("button", name="Cancel").wait_for()
     # Without a reload the page tells how the run goes on, and what can be done at its end.
     page.locator("#live .badge", has_text="running").wait_for()
-    page.locator("#live .badge", has_text="released").wait_for(timeout=90_000)
+    page.locator("#live .badge", has_text="released").wait_for(timeout=300_000)
     assert "released" in page.locator("#spoken").inner_text()
     with page.expect_download() as download:
         page.get_by_role("link", name="Download release 1.0.0").click()
