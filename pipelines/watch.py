@@ -129,7 +129,7 @@ class Watch(threading.Thread):
     def _name_end(self, process: Any) -> None:
         # The pool looks after its processes as well: where it was first, the code is there a moment later.
         for _ in range(_LOOKS):
-            if process.exitcode is not None:
+            if process.exitcode is not None or self.control.ending is not None:
                 break
             time.sleep(0.02)
         number = -(process.exitcode or 0)
