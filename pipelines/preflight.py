@@ -8,8 +8,10 @@ rehearsal teacher is not asked.
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Literal
 
 from pipelines.config import RunConfig, Teacher, change_config
@@ -23,14 +25,13 @@ from pipelines.first_question import (
     reasoning_elsewhere,
 )
 from pipelines.judges.patterns import rubric
-from pipelines.ledger import Ledger, request_key
+from pipelines.ledger import PREFLIGHT, Ledger, request_key
 from pipelines.plan import plan, prompts_of, request_fields
 from pipelines.progress import console
 from pipelines.runs import RunFolder
 from pipelines.variant import variant
 
-# The stage that the ledger notes these requests under, and what sets them apart from all others.
-STAGE = "preflight"
+# What sets these requests apart from all others in the ledger.
 _SAMPLE = -1
 # Answers in the ledger are looked for among so many of a teacher's planned ones.
 _LOOKED_AT = 200
@@ -65,7 +66,7 @@ def check_teachers_answer(
     config: RunConfig,
     ledger: Ledger,
     names: Collection[str],
-    served: Mapping[str, Sequence[str]] | None = None,
+    endpoints: Mapping[str, Sequence[str]],
     no_reasoning: bool = False,
 ) -> RunConfig:
     """Ask each of a run's teachers its first question, where it has not answered under its settings before.
@@ -75,7 +76,7 @@ def check_teachers_answer(
         config: Its configuration.
         ledger: Its ledger.
         names: The teachers that will be asked.
-        served: Base URLs of those that were started for the run; without, only those with addresses are asked.
+        endpoints: Base URLs of each.
         no_reasoning: Go on with a teacher that shows no reasoning.
 
     Returns:
@@ -88,7 +89,7 @@ def check_teachers_answer(
     entries = []
     for name in names:
         teacher = config.teachers[name]
-        urls = tuple((served or {}).get(name, ())) if teacher.serve else teacher.urls
+        urls = teacher.urls or tuple(endpoints.get(name, ()))
         if teacher.embedded or not urls or _answered(run, config, ledger, name):
             continue
         wants = teacher.reasoning_style != "none" and not no_reasoning and name in _asked_to_reason(config)
@@ -96,8 +97,18 @@ def check_teachers_answer(
     return _checked(run, config, ledger, entries)
 
 
-def check_judges_answer(run: RunFolder, config: RunConfig, ledger: Ledger) -> RunConfig:
-    """The same for the judges of a run that are models; a judge with a server of ours is not asked."""
+def check_judges_answer(run: RunFolder, config: RunConfig, reuse: Sequence[Path] = ()) -> RunConfig:
+    """The same for the judges of a run that are models; one whose server is started for the run is not asked.
+
+    `reuse` are ledgers of other runs, whose answers are taken over.
+    """
+    with closing(Ledger(run.path / "ledger.sqlite")) as ledger:
+        for other in reuse:
+            ledger.borrow(other)
+        return _checked(run, config, ledger, _judges(config))
+
+
+def _judges(config: RunConfig) -> list[_Entry]:
     entries = []
     for judge_name in config.judging.judges:
         judge = config.judges[judge_name]
@@ -110,7 +121,7 @@ def check_judges_answer(run: RunFolder, config: RunConfig, ledger: Ledger) -> Ru
         shown = len(rubric("patterns")) if judge.kind == "patterns" else 0
         prompt = _tokens_of(shown + judge.window_chars)
         entries.append(_Entry("judge", judge_name, judge.teacher, entry, entry.urls, prompt))
-    return _checked(run, config, ledger, entries)
+    return entries
 
 
 def _asked_to_reason(config: RunConfig) -> set[str]:
@@ -142,7 +153,7 @@ def _answered(run: RunFolder, config: RunConfig, ledger: Ledger, name: str) -> b
 def _checked(run: RunFolder, config: RunConfig, ledger: Ledger, entries: Sequence[_Entry]) -> RunConfig:
     left = []
     for entry in entries:
-        ledger.use(STAGE, entry.key)
+        ledger.use(PREFLIGHT, entry.key)
         if not ledger.has(entry.key) and not ledger.adopt(entry.key):
             left.append(entry)
     if not left:
@@ -161,7 +172,7 @@ def _checked(run: RunFolder, config: RunConfig, ledger: Ledger, entries: Sequenc
             changed.append((entry, found.teacher))
         taken = _Entry(entry.role, entry.holder, entry.name, found.teacher, (found.url,), 0)
         ledger.put(taken.key, found.teacher.model, found.reply)
-        ledger.use(STAGE, taken.key)
+        ledger.use(PREFLIGHT, taken.key)
         _say(f"{entry.role} {entry.holder}: answers, {_shown(entry, found)}")
     if not changed:
         return config
