@@ -237,6 +237,11 @@ class Ledger:
             return True
         return False
 
+    def lends(self, stage: str, model: str) -> bool:
+        """Whether a borrowed ledger has answers of a model that a stage asked for."""
+        query = "SELECT 1 FROM {0}.answers JOIN {0}.used USING (key) WHERE stage = ? AND model = ? LIMIT 1"
+        return any(self._one(query.format(name), (stage, model)) is not None for name in self._lenders)
+
     def spent_by_model(self) -> list[Spent]:
         """Answers by model and origin, the largest first."""
         rows = self._all(

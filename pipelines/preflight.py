@@ -37,7 +37,7 @@ _SAMPLE = -1
 _LOOKED_AT = 200
 # Below what English takes, and room for what a chat template adds.
 _BYTES_PER_TOKEN = 3
-_TEMPLATE_TOKENS = 32
+_TEMPLATE_TOKENS = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,8 @@ def check_judges_answer(run: RunFolder, config: RunConfig, reuse: Sequence[Path]
     with closing(Ledger(run.path / "ledger.sqlite")) as ledger:
         for other in reuse:
             ledger.borrow(other)
-        return _checked(run, config, ledger, _judges(config))
+        entries = [entry for entry in _judges(config) if not ledger.lends("judge", entry.teacher.model)]
+        return _checked(run, config, ledger, entries)
 
 
 def _judges(config: RunConfig) -> list[_Entry]:

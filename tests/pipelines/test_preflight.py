@@ -48,7 +48,7 @@ def is_first(body: dict[str, Any]) -> bool:
 @pytest.mark.parametrize(
     ("answer", "models", "told"),
     [
-        (refused(404, "The model `m` does not exist"), [{"id": "m-1"}, {"id": "n"}], "Did you mean 'm-1'?"),
+        (refused(404, "The model `m` does not exist"), [{"id": "m-1"}, {"id": "n"}], "Unknown model at"),
         (refused(401, "bad key"), None, "set api_key_env, HTTP 401"),
         (PLAIN, None, "shows no reasoning"),
         (refused(400, "it is wrong somehow"), None, "does not answer: HTTP 400: it is wrong somehow"),
