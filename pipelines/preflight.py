@@ -85,15 +85,15 @@ def check_teachers_answer(
     Raises:
         UserError: a teacher does not answer, or shows no reasoning where a variant wants some.
     """
-    longest = _longest_prompts(run, config, names)
+    longest, reasoning = _planned_for(run, config, names)
     entries = []
     for name in names:
         teacher = config.teachers[name]
         urls = teacher.urls or tuple(endpoints.get(name, ()))
         if teacher.embedded or not urls or _answered(run, config, ledger, name):
             continue
-        wants = teacher.reasoning_style != "none" and not no_reasoning and name in _asked_to_reason(config)
-        entries.append(_Entry("teacher", name, name, teacher, urls, longest[name], wants))
+        wants = teacher.reasoning_style != "none" and not no_reasoning and name in reasoning
+        entries.append(_Entry("teacher", name, name, teacher, urls, _tokens_of(longest[name]), wants))
     return _checked(run, config, ledger, entries)
 
 
@@ -125,20 +125,17 @@ def _judges(config: RunConfig) -> list[_Entry]:
     return entries
 
 
-def _asked_to_reason(config: RunConfig) -> set[str]:
-    """Teachers whose own reasoning a variant takes; the other variants have it written out."""
-    names = {*config.variants, config.benign_variant}
-    found = {config.teacher_of(name) for name in names if variant(name).teacher == "reasoning"}
-    return {name for name in found if name is not None}
-
-
-def _longest_prompts(run: RunFolder, config: RunConfig, names: Collection[str]) -> dict[str, int]:
-    longest = dict.fromkeys(names, 0)
+def _planned_for(run: RunFolder, config: RunConfig, names: Collection[str]) -> tuple[dict[str, int], set[str]]:
+    """Bytes of the longest prompt of each teacher, and the teachers whose own reasoning a planned variant takes; other
+    variants have it written out."""
+    longest, reasoning = dict.fromkeys(names, 0), set[str]()
     for ask in plan(config, prompts_of(run)):
         if ask.teacher in longest:
             size = sum(len(message["content"].encode()) for message in ask.messages)
             longest[ask.teacher] = max(longest[ask.teacher], size)
-    return {name: _tokens_of(size) for name, size in longest.items()}
+            if variant(ask.variant).teacher == "reasoning":
+                reasoning.add(ask.teacher)
+    return longest, reasoning
 
 
 def _tokens_of(size: int) -> int:
