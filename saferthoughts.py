@@ -20,6 +20,7 @@ from pipelines.interrupts import asked, listen
 from pipelines.runner.outcomes import MAX_FAILED
 from service.curating import check, contamination, duplicates, select, sql
 from service.door import (
+    AllowNoReasoning,
     Attempts,
     BaseUrl,
     Benign,
@@ -143,6 +144,7 @@ def generate(
     ray_address: RayAddress = None,
     sets: Sets = None,
     teachers: TeacherFile = None,
+    allow_no_reasoning: AllowNoReasoning = False,
     yes: Yes = False,
 ) -> None:
     """Ask the teachers for every variant of every prompt; asks only for what is missing.
@@ -155,7 +157,7 @@ def generate(
     others = [open_run(other) for other in reuse or ()]
     run = changed_run(name, sets, teachers, yes)
     share = MAX_FAILED if max_failed is None else max_failed
-    say(generate_run(run, max_cost, max_tokens, others, Engine(engine, ray_address), share))
+    say(generate_run(run, max_cost, max_tokens, others, Engine(engine, ray_address), share, allow_no_reasoning))
 
 
 app.add_typer(judge_app, name="judge")
@@ -291,6 +293,7 @@ def run(
     max_tokens: MaxTokens = None,
     max_failed: MaxFailed = None,
     reuse: Reuse = None,
+    allow_no_reasoning: AllowNoReasoning = False,
 ) -> None:
     """All stages from prompts to release; goes on where an earlier call was stopped.
 
@@ -307,7 +310,10 @@ def run(
     ray = Engine(engine, ray_address)
     share = MAX_FAILED if max_failed is None else max_failed
     others = [open_run(other) for other in reuse or ()]
-    done = run_all(Settings.runs, name, options, until, say, ray, max_cost, max_tokens, consent(yes), share, others)
+    done = run_all(
+        Settings.runs, name, options, until, say, ray, max_cost, max_tokens, consent(yes), share, others,
+        allow_no_reasoning,
+    )  # fmt: skip
     say(f"report: {_report_of(done)}")
 
 

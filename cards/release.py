@@ -16,6 +16,7 @@ Reads a run's tables; writes, all at once or not at all,
 Run it with `saferthoughts release build RUN`; read it with `datasets.load_dataset("runs/RUN/release", "improved")`.
 """
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,11 +44,12 @@ from cards.validator import check_card
 from curation.charts import plot_files
 from curation.review.gate import check_gate
 from pipelines.config import Release, load_config, validated
-from pipelines.errors import UserError
+from pipelines.errors import Incomplete, UserError
 from pipelines.freshness import require_fresh
 from pipelines.progress import meter
 from pipelines.records import Prompt, arrow_schema, content_id
 from pipelines.runs import RunFolder, atomic_folder, file_hash, write_json, write_text
+from pipelines.variant import load_variants
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,7 @@ def build_release(
         shard_bytes: About how large a parquet file grows.
 
     Raises:
+        Incomplete: no text of a teacher is among the accepted rows.
         UserError: a table is missing, no row was accepted, people's review does not meet what the run requires, the
             version understates what differs from the release before, or the card is not one that the Hub takes.
     """
@@ -89,6 +92,7 @@ def build_release(
                 raise UserError(
                     f"{run.path} has no accepted rows to release. Look at the reasons: saferthoughts check {run.name}"
                 )
+            _check_not_fixed_alone(run, counts)
             written = _write_rows(db, temporary, run_id, counts, shard_bytes)
             lineage = lineage_of(run, db, config, run_id, {name: counts.get(name, 0) for name in configs_of(config)})
         _remove_scratch(temporary)
@@ -110,6 +114,15 @@ def build_release(
     counts = {name: part.rows for name, part in written.items() if name != "metadata"}
     run.record("release", rows=counts, checksums=file_hash(folder / "checksums.sha256"))
     return Released(folder, lineage["version"], counts)
+
+
+def _check_not_fixed_alone(run: RunFolder, counts: Mapping[str, int]) -> None:
+    asking_nobody = {name for name, entry in load_variants().items() if entry.teacher == "none"}
+    if set(counts) <= asking_nobody:
+        raise Incomplete(
+            f"A release of {run.path} would hold fixed texts only ({', '.join(counts)}), and nothing that a teacher "
+            f"wrote: none is built. Look at why the other rows are rejected: saferthoughts check {run.name}"
+        )
 
 
 def _write_rows(

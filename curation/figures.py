@@ -25,19 +25,9 @@ from pipelines.judges.scoring import read_scores
 from pipelines.records import PATTERNS
 from pipelines.runs import WRITTEN_BY, RunFolder
 from pipelines.statistics import wilson
+from pipelines.study import STUDY_LENGTHS
 from pipelines.variant import load_variants
 
-# Tokens of a response in the study's Table 4 (R1-Distill-Qwen tokenizer): mean and 90th percentile, of all 4,000 rows
-# and of the 1,000 safe ones that it trained on. Benign rows are the same in both.
-STUDY_LENGTHS: dict[str, tuple[float, float, float, float]] = {
-    "default": (774.1, 1354.0, 565.6, 837.0),
-    "realsafe": (421.8, 576.0, 434.8, 600.1),
-    "improved": (382.0, 525.0, 397.3, 563.2),
-    "short": (149.8, 215.0, 154.8, 211.0),
-    "template": (170.2, 253.0, 176.3, 251.0),
-    "nocot": (17.0, 17.0, 17.0, 17.0),
-    "benign": (1427.5, 1811.1, 1427.5, 1811.1),
-}
 RATES = ("any_pattern", *PATTERNS, "unsafe")
 _EXAMPLES = 3
 _SHOWN = 4000

@@ -23,7 +23,7 @@ from pipelines.ledger import Ledger
 from pipelines.plan import Ask
 from pipelines.progress import Meter, console, meter
 from pipelines.runs import RunFolder, atomic
-from pipelines.teachers import api_key, worth_repeating
+from pipelines.teachers import api_key, request_body, worth_repeating
 
 # The key of our mark in a batch's metadata.
 _MARK = "saferthoughts"
@@ -92,18 +92,16 @@ def run_batches(
     ):
         runner = _Runner(run, Origin(name, teacher.model, base_url), teacher, store, client, ledger, stopped, rules)
         try:
-            missing = (_line(ask) for ask in asks if ask.key and not ledger.has(ask.key))
+            missing = (_line(teacher, ask) for ask in asks if ask.key and not ledger.has(ask.key))
             store.write(runner.origin, missing, rules.max_requests, rules.max_bytes)
             return runner.follow()
         except (KeyboardInterrupt, _Stopped) as error:
             raise Interrupted(runner.how_to_go_on()) from error
 
 
-def _line(ask: Ask) -> Line:
+def _line(teacher: Teacher, ask: Ask) -> Line:
     """An ask as the body that the client sends for it."""
-    fields = json.loads(ask.sampling)
-    extra = fields.pop("extra_body", {})
-    return Line(ask.key, {"model": ask.model, "messages": list(ask.messages), **fields, **extra})
+    return Line(ask.key, request_body(teacher, ask.messages, json.loads(ask.sampling)))
 
 
 class _Stopped(Exception):

@@ -78,6 +78,9 @@ class Teacher(Part):
     transport: Literal["requests", "batch"] = Field(default="requests", description="batch: OpenAI's Batch API")
     api_key_env: str | None = Field(default=None, description="environment variable that holds the key")
     sampling: Sampling = Sampling()
+    limit_field: Literal["max_tokens", "max_completion_tokens"] = Field(
+        default="max_tokens", description="what the endpoint calls sampling.max_tokens"
+    )
     extra_body: dict[str, Any] = Field(default_factory=dict, description="further fields of the request, sent as is")
     reasoning_style: ReasoningStyle = Field(default="auto", description="where the server puts reasoning")
     in_flight: int = Field(default=32, ge=1, le=4096, description="most requests under way at once, at each server")

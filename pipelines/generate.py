@@ -23,6 +23,7 @@ from pipelines.ledger import Ledger
 from pipelines.limits import NO_CAPS, Caps
 from pipelines.open_endpoints import open_endpoints
 from pipelines.plan import plan, prompts_of
+from pipelines.preflight import check_teachers_answer
 from pipelines.progress import console
 from pipelines.records import Response, arrow_schema
 from pipelines.runner.outcomes import Ending
@@ -53,7 +54,13 @@ class Generated:
     reasons: tuple[str, ...]
 
 
-def generate(run: RunFolder, budget: Caps = NO_CAPS, reuse: tuple[Path, ...] = (), engine: Engine = LOCAL) -> Generated:
+def generate(
+    run: RunFolder,
+    budget: Caps = NO_CAPS,
+    reuse: tuple[Path, ...] = (),
+    engine: Engine = LOCAL,
+    no_reasoning: bool = False,
+) -> Generated:
     """Ask for every response of the run's plan that is not in its ledger, and write the tables.
 
     Args:
@@ -61,10 +68,11 @@ def generate(run: RunFolder, budget: Caps = NO_CAPS, reuse: tuple[Path, ...] = (
         budget: Caps; at a cap the call ends, and a call with a higher one goes on.
         reuse: Ledgers of other runs, whose answers to the same requests are taken over and cost nothing.
         engine: Where the pipeline runs; the rows are the same.
+        no_reasoning: Go on with a teacher that shows no reasoning where a variant wants some.
 
     Raises:
-        UserError: a key is missing, a teacher refuses every request, nothing is planned, no Ray cluster is there, or
-            nothing more can be kept.
+        UserError: a key is missing, a teacher does not answer its first question, shows no reasoning or refuses every
+            request, nothing is planned, no Ray cluster is there, or nothing more can be kept.
         Interrupted: it was stopped by a signal.
         Incomplete: the budget is spent.
     """
@@ -78,12 +86,17 @@ def generate(run: RunFolder, budget: Caps = NO_CAPS, reuse: tuple[Path, ...] = (
             ledger.borrow(other)
         aside = len(ledger.set_aside())
         found = survey(run, config, ledger)
-        before = ledger.totals()
         if found.planned == 0:
             raise UserError(f"{run.path} has nothing to generate: no prompts, or no variants. Look at its run.yaml.")
-        if found.missing:
-            console.print(found.told(), highlight=False, markup=False, soft_wrap=True)
-        ending = _run_batches(run, config, ledger, found) or _run(run, config, found, budget, engine)
+        with ExitStack() as servers:
+            endpoints = open_endpoints(run, config.teachers, found.asked, config.seed, servers)
+            config = check_teachers_answer(run, config, ledger, found.asked, endpoints, no_reasoning)
+            # By the settings that the teachers take, and their speed.
+            found = survey(run, config, ledger)
+            for line in found.lines() if found.missing else ():
+                console.print(line, soft_wrap=True)
+            before = ledger.totals()
+            ending = _run_batches(run, config, ledger, found) or _run(run, config, found, budget, engine, endpoints)
         totals = ledger.totals()
         raise_if_ended(ending, before, totals, budget, f"saferthoughts generate {run.name}")
         say_damaged(ledger, aside)
@@ -112,7 +125,14 @@ def _run_batches(run: RunFolder, config: RunConfig, ledger: Ledger, found: Estim
     return None
 
 
-def _run(run: RunFolder, config: RunConfig, found: Estimate, budget: Caps, engine: Engine) -> Ending | None:
+def _run(
+    run: RunFolder,
+    config: RunConfig,
+    found: Estimate,
+    budget: Caps,
+    engine: Engine,
+    endpoints: dict[str, list[str]],
+) -> Ending | None:
     """The pipeline itself; why it ended early, if it did."""
     with muted_imports():
         from pipelines.steps import AskTeachers, SplitReplies
@@ -125,7 +145,6 @@ def _run(run: RunFolder, config: RunConfig, found: Estimate, budget: Caps, engin
         _write_tables(run, parts)
 
     with ExitStack() as stack:
-        endpoints = open_endpoints(run, config.teachers, found.asked, config.seed, stack)
         # Absolute: workers of Ray's have a working directory of their own.
         folder = str(run.path.absolute())
         asked = {

@@ -7,6 +7,7 @@ models are asked through the run's ledger, so running it again asks only for wha
 
 from collections import Counter
 from collections.abc import Container, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,18 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.config import RunConfig, Teacher, load_config
+from pipelines.estimate import survey
 from pipelines.judges.panel import FIXED, Panel, Row, by_rules
 from pipelines.judges.patterns import rubric_hashes
 from pipelines.judges.tallies import tally
+from pipelines.ledger import Ledger
 from pipelines.limits import NO_CAPS, Caps
 from pipelines.plan import prompts_of
-from pipelines.progress import meter
+from pipelines.preflight import check_judges_answer
+from pipelines.progress import console, meter
 from pipelines.records import LABELS, Judgement, Response, Verdict, from_table, to_table
 from pipelines.runner.asker import Asker
-from pipelines.runner.session import StageWork, run_stage
+from pipelines.runner.session import StageWork, check_teachers, run_stage
 from pipelines.runs import RunFolder, file_hash
 from pipelines.variant import load_variants
 
@@ -75,6 +79,10 @@ def judge(run: RunFolder, caps: Caps = NO_CAPS, reuse: tuple[Path, ...] = ()) ->
     """
     config = load_config(run)
     responses = run.read("responses").num_rows
+    check_teachers(judge_teachers(config), caps)
+    if any(not row.unjudgeable for row in rows_of(run)):
+        config = check_judges_answer(run, config, reuse)
+        _print_estimate(run, config, reuse)
     panel = Panel(config)
     found: list[tuple[list[Judgement], Verdict]] = []
     if any(config.judges[name].kind != "rules" for name in config.judging.judges):
@@ -97,6 +105,17 @@ def judge(run: RunFolder, caps: Caps = NO_CAPS, reuse: tuple[Path, ...] = ()) ->
         raise RuntimeError(f"{responses} responses, but {len(verdicts)} verdicts")
     write_verdicts(run, judgements, verdicts)
     return record_judging(run, config, judgements, verdicts)
+
+
+def _print_estimate(run: RunFolder, config: RunConfig, reuse: tuple[Path, ...]) -> None:
+    if not judge_teachers(config) or not config.teachers:
+        return
+    with closing(Ledger(run.path / "ledger.sqlite")) as ledger:
+        for other in reuse:
+            ledger.borrow(other)
+        left = survey(run, config, ledger).judging
+    if left.requests >= 1:
+        console.print(f"judging: about {left.requests:,.0f} requests: {left.words()}", soft_wrap=True)
 
 
 def write_verdicts(run: RunFolder, judgements: list[Judgement], verdicts: list[Verdict]) -> None:

@@ -33,6 +33,10 @@ from pipelines.records import content_id
 _COLUMNS = "key, model, reply, input_tokens, output_tokens, cost, latency_s, created"
 
 
+# What first questions are noted under, which belong to no stage.
+PREFLIGHT = "preflight"
+
+
 def request_key(model: str, messages: Sequence[Any], sampling: dict[str, Any], sample: int) -> str:
     """The key of one request: 16 hex digits."""
     return content_id(model, messages, sampling, sample)
@@ -233,6 +237,11 @@ class Ledger:
             return True
         return False
 
+    def lends(self, stage: str, model: str) -> bool:
+        """Whether a borrowed ledger has answers of a model that a stage asked for."""
+        query = "SELECT 1 FROM {0}.answers JOIN {0}.used USING (key) WHERE stage = ? AND model = ? LIMIT 1"
+        return any(self._one(query.format(name), (stage, model)) is not None for name in self._lenders)
+
     def spent_by_model(self) -> list[Spent]:
         """Answers by model and origin, the largest first."""
         rows = self._all(
@@ -325,6 +334,25 @@ class Ledger:
         """The first error that would have met every request."""
         row = self._one("SELECT error FROM failures WHERE fatal ORDER BY created LIMIT 1")
         return None if row is None else str(row[0])
+
+    def means_of(self, stage: str) -> dict[str, tuple[int, float, float]]:
+        """By model, the answers to what a stage noted that it asks for: how many, mean tokens of input and output."""
+        rows = self._all(
+            "SELECT model, count(*), avg(input_tokens), avg(output_tokens) FROM answers JOIN used USING (key)"
+            " WHERE stage = ? GROUP BY model",
+            (stage,),
+        )
+        return {str(model): (int(count), float(read), float(written)) for model, count, read, written in rows}
+
+    def seconds_per_token(self) -> dict[str, float]:
+        """By model, how long its answers took for each token of output."""
+        rows = self._all("SELECT model, sum(latency_s), sum(output_tokens) FROM answers GROUP BY model")
+        return {str(model): seconds / tokens for model, seconds, tokens in rows if seconds and tokens}
+
+    def asked_for(self, stage: str) -> int:
+        """How many of the answers a stage noted that it asks for."""
+        row = self._one("SELECT count(*) FROM answers JOIN used USING (key) WHERE stage = ?", (stage,))
+        return int(row[0])
 
     def totals(self) -> Totals:
         """How many requests are answered, and the sums over those that this run paid for."""

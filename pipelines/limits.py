@@ -13,7 +13,7 @@ from pipelines.variant import Message
 from pipelines.waits import backoff
 
 # Characters of English text to a token, roughly; only limits and estimates use it, never what is reported.
-_CHARS_PER_TOKEN = 3.5
+CHARS_PER_TOKEN = 3.5
 # What an answer is taken to cost before the first one came back.
 _FIRST_OUTPUT_TOKENS = 1000.0
 # With nothing known of the cost of an answer, at most so many are under way against a budget.
@@ -60,7 +60,7 @@ class RateLimits:
             await self._requests.acquire()
         if self._tokens is None:
             return 0.0
-        taken = sum(len(message["content"]) for message in messages) / _CHARS_PER_TOKEN + self._output
+        taken = sum(len(message["content"]) for message in messages) / CHARS_PER_TOKEN + self._output
         await self._tokens.acquire(min(taken, self._tokens.max_rate))
         return taken
 

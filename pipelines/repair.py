@@ -7,24 +7,29 @@ another strategy takes the place of an earlier repair's attempts.
 """
 
 import json
+from collections import Counter
 from collections.abc import Container, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pipelines.config import RunConfig, load_config
 from pipelines.errors import UserError
+from pipelines.estimate import Known, repairs_of, survey
 from pipelines.freshness import require_fresh
 from pipelines.judge import by_variant, judge_teachers, record_judging, rows_of, write_verdicts
 from pipelines.judges.panel import Panel, Row, flags_of
-from pipelines.ledger import Reply
+from pipelines.ledger import Ledger, Reply
 from pipelines.limits import NO_CAPS, Caps
 from pipelines.plan import request_fields
+from pipelines.preflight import check_judges_answer, check_teachers_answer
+from pipelines.progress import console
 from pipelines.records import PATTERNS, Judgement, Repair, Response, Verdict, content_id, from_table, to_table
 from pipelines.repair_ledger import RepairLedger, account
 from pipelines.repairs.requests import repair_messages, template_hashes
 from pipelines.runner.asker import Asker
-from pipelines.runner.session import StageWork, run_stage
+from pipelines.runner.session import StageWork, check_teachers, run_stage
 from pipelines.runs import RunFolder, file_hash
 from pipelines.teachers import TeacherError
 from pipelines.thinking import split
@@ -77,6 +82,7 @@ def repair(run: RunFolder, caps: Caps = NO_CAPS, reuse: tuple[Path, ...] = ()) -
     asked = [(row, verdict) for row, verdict in flagged if not _in_vain(row, silent)]
     trees: list[list[_Attempt]] = []
     if asked and config.repair.attempts:
+        config = _before_asking(run, config, caps, reuse, [row for row, _ in asked])
         panel = Panel(config)
 
         async def repaired(item: tuple[Row, Verdict], asker: Asker) -> list[_Attempt]:
@@ -107,6 +113,24 @@ def repair(run: RunFolder, caps: Caps = NO_CAPS, reuse: tuple[Path, ...] = ()) -
     by_id = {item.response_id: item for item in verdicts}
     _record(run, config, result, by_variant(run, by_id, superseded))
     return result
+
+
+def _before_asking(
+    run: RunFolder, config: RunConfig, caps: Caps, reuse: tuple[Path, ...], rows: list[Row]
+) -> RunConfig:
+    """Have who was not asked before answer a first question, and say what repair will take."""
+    check_teachers({**config.teachers, **judge_teachers(config)}, caps)
+    with closing(Ledger(run.path / "ledger.sqlite")) as ledger:
+        for other in reuse:
+            ledger.borrow(other)
+        config = check_teachers_answer(run, config, ledger, {row.response.teacher for row in rows}, {}, True)
+        kinds = {(kind.teacher, kind.variant, kind.benign): kind for kind in survey(run, config, ledger).kinds}
+        found = Counter((row.response.teacher, row.response.variant, row.kind == "benign") for row in rows)
+        flagged = {kinds[name]: float(count) for name, count in found.items() if name in kinds}
+        load = repairs_of(config, Known.of(ledger), flagged)
+    config = check_judges_answer(run, config, reuse)
+    console.print(f"repair: about {load.requests:,.0f} requests, verdicts among them: {load.words()}", soft_wrap=True)
+    return config
 
 
 def _check_verdicts(run: RunFolder) -> None:

@@ -9,27 +9,23 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import openai
 from rich.table import Table
 from rich.text import Text
 
 from pipelines.config import Teacher
-from pipelines.errors import UserError, one_line, unknown
+from pipelines.errors import UserError
 from pipelines.finish_reasons import cut_short
+from pipelines.first_question import MESSAGES, FirstAnswer, ask_first, beginning, reasoning_elsewhere
 from pipelines.ledger import Reply
 from pipelines.options import Options, configured
 from pipelines.plan import request_fields
 from pipelines.serving import served
 from pipelines.teachers import TeacherClient, TeacherError, api_key
-from pipelines.thinking import Source, split
-from pipelines.variant import Message
+from pipelines.thinking import Source
 
-# Easy, and yet worth a thought.
-QUESTION = "A train leaves at 14:50 and arrives at 16:05. How many minutes does it take? Answer in one short sentence."
 _SCHEMA = {
     "type": "json_schema",
     "json_schema": {
@@ -45,9 +41,6 @@ _SCHEMA = {
 }
 # Whether a field is taken shows with the first token.
 _FEW_TOKENS = 16
-_SHOWN = 160
-_LISTED = 12
-_LIST_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +60,9 @@ class Probe:
     """What one server of a teacher answered. Tokens are its own counts, cost is in US dollars, latency in seconds.
 
     `reasoning` and `answer` are the beginnings, on one line, without anything a terminal would act on. `form` tells how
-    the reply came and what was odd about it. `hint` is what to change in the entry, "" where nothing is amiss.
+    the reply came and what was odd about it. `window` is most tokens of prompt and answer together, where it is told;
+    `changes` are settings that the server refuses and a run leaves out. `hint` is what to change in the entry, "" where
+    nothing is amiss.
     """
 
     name: str
@@ -83,6 +78,8 @@ class Probe:
     reasoning: str
     answer: str
     form: str
+    window: int | None
+    changes: tuple[str, ...]
     seed: Support
     json_schema: Support
     hint: str
@@ -136,19 +133,15 @@ async def ask_all(name: str, teacher: Teacher, urls: Sequence[str]) -> list[Prob
 
 
 async def _ask(name: str, teacher: Teacher, url: str) -> Probe:
+    found = await ask_first(name, teacher, url)
+    reply, thought, taken = found.reply, found.thought, found.teacher
     # An error is told at once here; `generate` is the one to be patient.
-    once = teacher.model_copy(update={"retries": 0})
+    once = taken.model_copy(update={"retries": 0})
     fields = request_fields(once, 0)
-    question: list[Message] = [{"role": "user", "content": QUESTION}]
     async with TeacherClient(name, once, [url]) as client:
-        try:
-            reply = await client.ask(question, fields)
-        except TeacherError as error:
-            raise await _refusal(name, teacher, url, error) from error
         few = {**fields, "max_tokens": min(_FEW_TOKENS, fields.get("max_tokens", _FEW_TOKENS))}
-        seed = Support(True) if "seed" in fields else await _supports(client, question, {**few, "seed": 1})
-        schema = await _supports(client, question, {**few, "response_format": _SCHEMA})
-    thought = split(reply.content, reply.reasoning_content, reply.reasoning, teacher.reasoning_style)
+        seed = Support(True) if "seed" in fields else await _supports(client, {**few, "seed": 1})
+        schema = await _supports(client, {**few, "response_format": _SCHEMA})
     return Probe(
         name=name,
         model=teacher.model,
@@ -160,82 +153,46 @@ async def _ask(name: str, teacher: Teacher, url: str) -> Probe:
         output_tokens=reply.output_tokens,
         cost=reply.cost,
         latency_s=reply.latency_s,
-        reasoning=_beginning(thought.reasoning),
-        answer=_beginning(thought.answer),
+        reasoning=beginning(thought.reasoning),
+        answer=beginning(thought.answer),
         form=_form(reply),
+        window=found.window,
+        changes=found.changes,
         seed=seed,
         json_schema=schema,
-        hint=_hint(teacher, thought.source, reply),
+        hint=_hint(found),
     )
 
 
-async def _supports(client: TeacherClient, question: Sequence[Message], fields: dict[str, Any]) -> Support:
+async def _supports(client: TeacherClient, fields: dict[str, Any]) -> Support:
     try:
-        await client.ask(question, fields)
+        await client.ask(MESSAGES, fields)
     except TeacherError as error:
-        return Support(False if error.refused else None, _beginning(str(error)))
+        return Support(False if error.refused else None, beginning(str(error)))
     return Support(True)
 
 
 def _form(reply: Reply) -> str:
     came = "in one piece" if reply.first_token_s is None else f"streamed, first token after {reply.first_token_s:.2f} s"
-    return f"{came}; {_beginning(reply.notes)}" if reply.notes else came
+    return f"{came}; {beginning(reply.notes)}" if reply.notes else came
 
 
-def _hint(teacher: Teacher, source: Source, reply: Reply) -> str:
+def _hint(found: FirstAnswer) -> str:
+    reply, teacher = found.reply, found.teacher
     if reply.finish_reason == "length":
         limit = teacher.sampling.max_tokens
         at = "its server's limit" if limit is None else f"max_tokens ({limit})"
         return f"The answer was cut off at {at}: raise sampling.max_tokens or the server's context length."
     if cut_short(reply.finish_reason):
         why = (
-            f"ended with the finish reason '{_beginning(reply.finish_reason)}'"
+            f"ended with the finish reason '{beginning(reply.finish_reason)}'"
             if reply.finish_reason
             else "says not why"
         )
         return f"The answer {why}: such answers count as cut short, and are rejected."
-    elsewhere = split(reply.content, reply.reasoning_content, reply.reasoning).source
-    if source == "none" and elsewhere != "none":
+    if elsewhere := reasoning_elsewhere(found):
         return f"Reasoning came as '{elsewhere}', which reasoning_style {teacher.reasoning_style} rules out: use auto."
     return ""
-
-
-async def _refusal(name: str, teacher: Teacher, url: str, error: TeacherError) -> UserError:
-    """Why there is no answer, and what to do about it."""
-    words = _beginning(str(error))
-    if error.unreachable:
-        return UserError(
-            f"No server answers at {url} for teacher '{name}' ({words}). Start it, or correct its base_url."
-        )
-    if error.status in (401, 407) or (error.status == 403 and not error.permanent):
-        key = f"the key in {teacher.api_key_env}" if teacher.api_key_env else "it without a key; set api_key_env"
-        return UserError(f"{url} refuses {key}, HTTP {error.status} ({words}).")
-    if error.status in (400, 404):
-        models = await _models(name, teacher, url)
-        if models and teacher.model not in models:
-            near = get_close_matches(teacher.model, models, n=_LISTED, cutoff=0.0)
-            part = "" if len(near) == len(models) else f" (the nearest {len(near)} of {len(models)} are shown)"
-            return unknown(f"model at {url}{part}", teacher.model, near)
-        if error.status == 404 and not models:
-            return UserError(
-                f"{url} has neither chat completions nor a list of models ({words}). Most servers want a base_url that "
-                "ends in /v1."
-            )
-    return UserError(f"Teacher '{name}' at {url} does not answer: {words}.")
-
-
-async def _models(name: str, teacher: Teacher, url: str) -> list[str]:
-    """The models that a server lists, none where it does not."""
-    async with openai.AsyncOpenAI(base_url=url, api_key=api_key(name, teacher), max_retries=0) as client:
-        try:
-            return [_beginning(str(model.id)) async for model in client.models.list(timeout=_LIST_TIMEOUT_S)]
-        except (openai.OpenAIError, AttributeError, TypeError):  # an error, or something that is no list of models
-            return []
-
-
-def _beginning(text: str) -> str:
-    """The beginning of a hostile text: one line, and codes in place of what does not print."""
-    return one_line(text, _SHOWN)
 
 
 def probe_table(probes: Sequence[Probe]) -> Table:
@@ -254,11 +211,14 @@ def probe_table(probes: Sequence[Probe]) -> Table:
         ("tokens", [f"{one.input_tokens} in ({one.cached_tokens} cached), {one.output_tokens} out" for one in probes]),
         ("latency", [f"{one.latency_s:.2f} s" for one in probes]),
         ("price", ["no price in its entry" if one.cost is None else f"${one.cost:.6f}" for one in probes]),
+        ("window", ["not told" if one.window is None else f"{one.window} tokens" for one in probes]),
         ("seed", [str(one.seed) for one in probes]),
         ("json_schema", [str(one.json_schema) for one in probes]),
         ("thought", [one.reasoning or "-" for one in probes]),
         ("answer", [one.answer or "-" for one in probes]),
     ]
+    if any(one.changes for one in probes):
+        rows.append(("changed", ["; ".join(one.changes) or "-" for one in probes]))
     if any(one.hint for one in probes):
         rows.append(("to change", [one.hint or "-" for one in probes]))
     for label, cells in rows:

@@ -187,8 +187,7 @@ class TeacherClient:
         return self._remote and may_be_long and not self._refuses_streams
 
     def _request(self, messages: Sequence[Message], fields: dict[str, Any], streamed: bool) -> dict[str, Any]:
-        sent = {name: value for name, value in fields.items() if name != "extra_body"}
-        request = {"model": self.teacher.model, "messages": list(messages), **sent, **(fields.get("extra_body") or {})}
+        request = request_body(self.teacher, messages, fields)
         if streamed:
             request["stream"] = True
             if not self._refuses_usage:
@@ -231,6 +230,16 @@ class TeacherClient:
             status=failure.status,
             unreachable=isinstance(failure, ConnectionFailed) and failure.unreachable,
         )
+
+
+def request_body(teacher: Teacher, messages: Sequence[Message], fields: dict[str, Any]) -> dict[str, Any]:
+    """A request as it goes over the wire: `extra_body` spread out, and the limit under the endpoint's own name."""
+    sent = {
+        teacher.limit_field if name == "max_tokens" else name: value
+        for name, value in fields.items()
+        if name != "extra_body"
+    }
+    return {"model": teacher.model, "messages": list(messages), **sent, **(fields.get("extra_body") or {})}
 
 
 def passing(error: BaseException) -> bool:

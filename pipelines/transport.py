@@ -71,10 +71,16 @@ class Transport:
         async with self._answer("POST", path, json.dumps(document).encode()) as incoming:
             yield incoming
 
+    @asynccontextmanager
+    async def get(self, path: str) -> AsyncIterator[Incoming]:
+        """Ask for a page; as `post`."""
+        async with self._answer("GET", path, None) as incoming:
+            yield incoming
+
     async def alive(self, path: str) -> bool:
         """Whether anything at all is answered to a GET."""
         try:
-            async with self._answer("GET", path, None):
+            async with self.get(path):
                 return True
         except ConnectionFailed:
             return False

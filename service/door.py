@@ -214,6 +214,9 @@ MaxFailed = Annotated[
         parser=share_of, metavar="SHARE", help="Go on where at most this share is refused for good, as 5% or 0.05."
     ),
 ]
+AllowNoReasoning = Annotated[
+    bool, typer.Option("--allow-no-reasoning", help="Go on with a teacher that shows no reasoning.")
+]
 EngineName = Annotated[str, typer.Option("--engine", help="local, or ray: on a cluster.")]
 ReleaseName = Annotated[
     str, typer.Argument(help="A release folder, or ORG/NAME@VERSION on the Hub.", metavar="RELEASE")

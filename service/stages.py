@@ -65,8 +65,10 @@ def generate_run(
     reuse: Iterable[RunFolder] = (),
     engine: Engine = LOCAL,
     max_failed: float = MAX_FAILED,
+    no_reasoning: bool = False,
 ) -> str:
-    """Ask the teachers, within a budget, taking over what other runs have of it.
+    """Ask the teachers, within a budget, taking over what other runs have of it; with `no_reasoning` those as well that
+    show none.
 
     Raises:
         Incomplete: rows failed that may be asked again, more than `max_failed` of the planned ones are refused for
@@ -77,7 +79,7 @@ def generate_run(
     from pipelines.limits import Caps
 
     _require_teacher(run)
-    done = generate(run, Caps(max_cost, max_tokens), _ledgers(reuse), engine)
+    done = generate(run, Caps(max_cost, max_tokens), _ledgers(reuse), engine, no_reasoning)
     cost = f", ${done.cost:.2f} so far" if done.cost else ""
     said = f"{done.kept} of {done.planned} responses, {done.asked} asked for now{cost}"
     again = f"saferthoughts generate {run.name}"
@@ -285,6 +287,18 @@ def run_stage(stage: str, run: RunFolder) -> str:
     return STAGES[stage](run)
 
 
+def _check_all(run: RunFolder, until: str, max_cost: float | None, max_tokens: int | None) -> None:
+    """Refuse before the first stage what would stop a later one: a judge without its key, or without prices to cap."""
+    from pipelines.judge import judge_teachers
+    from pipelines.limits import Caps
+    from pipelines.runner.session import check_teachers
+
+    config = load_config(run)
+    teachers = {} if is_imported(run) else config.teachers
+    judges = {} if until == "generate" else judge_teachers(config)
+    check_teachers({**teachers, **judges}, Caps(max_cost, max_tokens))
+
+
 def run_all(
     runs: Path,
     name: str,
@@ -297,6 +311,7 @@ def run_all(
     consent: Consent = refuse,
     max_failed: float = MAX_FAILED,
     reuse: Sequence[RunFolder] = (),
+    no_reasoning: bool = False,
 ) -> RunFolder:
     """Start the run where it is new or options are given, then every stage up to `until`, within a budget.
 
@@ -311,11 +326,12 @@ def run_all(
         tell(f"prompts: {begun.said}")
     else:
         run = RunFolder.open(runs, name)
+    _check_all(run, until, max_cost, max_tokens)
     for stage in STAGES:
         if stage in ("generate", "repair") and is_imported(run):
             said = "nobody to ask, the responses were imported"
         elif stage == "generate":
-            said = generate_run(run, max_cost, max_tokens, reuse, engine, max_failed)
+            said = generate_run(run, max_cost, max_tokens, reuse, engine, max_failed, no_reasoning)
         elif stage == "judge":
             said = judge_run(run, max_cost=max_cost, max_tokens=max_tokens, reuse=reuse)
         elif stage == "repair":

@@ -14,7 +14,7 @@ from typing import Generic
 from pipelines.command_line import typed_command
 from pipelines.config import Teacher
 from pipelines.errors import Incomplete, Interrupted, UserError
-from pipelines.ledger import Ledger, Totals
+from pipelines.ledger import PREFLIGHT, Ledger, Totals
 from pipelines.limits import Budget, Caps
 from pipelines.open_endpoints import open_endpoints
 from pipelines.progress import Meter, console, meter
@@ -62,7 +62,8 @@ async def asking(
             ledger.borrow(other)
         spent = ledger.totals()
         tokens = spent.input_tokens + spent.output_tokens
-        budget = Budget(max_cost, max_tokens, spent.cost, tokens, spent.answers)
+        # First questions are paid for, and too short to go by.
+        budget = Budget(max_cost, max_tokens, spent.cost, tokens, spent.answers - ledger.asked_for(PREFLIGHT))
         async with AsyncExitStack() as stack:
             clients = {
                 name: await stack.enter_async_context(TeacherClient(name, teacher, endpoints[name]))

@@ -1,11 +1,11 @@
 """Requests for runs turned into what the command line does: a new run, an estimate, a release's recipe again."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from cards.regenerate import Answering
 from pipelines.config import RunConfig, validated
 from pipelines.errors import UserError
-from pipelines.estimate import Estimate
 from pipelines.prompt_sets import draw, load_pool
 from pipelines.resolving import resolve
 from pipelines.runs import RunFolder
@@ -84,7 +84,32 @@ def release_of(run: RunFolder) -> Any:
     return folder
 
 
-def estimate(house: House, wanted: Wanted) -> Estimate:
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """Responses planned and to be asked for, and tokens and US dollars for those where `sampled` answers tell.
+
+    `asked` names the teachers, `unpriced` those among them whose answers have no known cost.
+    """
+
+    planned: int
+    missing: int
+    sampled: int
+    tokens: float | None
+    cost: float | None
+    asked: tuple[str, ...] = ()
+    unpriced: tuple[str, ...] = ()
+
+    def told(self) -> str:
+        """One line for a page."""
+        asked = f"{self.missing} of {self.planned} responses are to be asked for"
+        if self.tokens is None:
+            return f"{asked}; how many tokens that takes is not known before each variant has an answer"
+        cost = "" if self.cost is None else f" and ${self.cost:.2f}"
+        without = f" (no price for {', '.join(self.unpriced)})" if self.unpriced else ""
+        return f"{asked}: about {self.tokens:,.0f} tokens{cost}{without}, by the mean of {self.sampled} answers"
+
+
+def estimate(house: House, wanted: Wanted) -> Forecast:
     """What a run like this would ask for, and take by the answers that other runs here have of the same models.
 
     Raises:
@@ -122,7 +147,7 @@ def estimate(house: House, wanted: Wanted) -> Estimate:
     unpriced = tuple(sorted(name for name in asked if config.teachers[name].price is None))
     if len(unpriced) == len(asked):
         cost = None
-    return Estimate(planned, missing, sampled, tokens, cost, tuple(sorted(asked)), unpriced)
+    return Forecast(planned, missing, sampled, tokens, cost, tuple(sorted(asked)), unpriced)
 
 
 def _means(house: House, models: set[str]) -> dict[tuple[str, str], tuple[int, float, float]]:

@@ -9,16 +9,23 @@ from typing import Any
 
 import pytest
 
+from pipelines.first_question import MESSAGES
+
 # What a script gives for a request's body: the content of a reply, or an HTTP status to refuse it with.
 Script = Callable[[dict[str, Any]], str | int]
 
 
+_FIRST = "<think>From 14:50 to 16:05.</think>75 minutes."
+
+
 class Endpoint:
-    """Where a scripted endpoint is, and every request that it got."""
+    """Where a scripted endpoint is, and every request that it got; a run's first question is answered and not among
+    them."""
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.requests: list[dict[str, Any]] = []
+        self.answers_first = True
 
 
 @contextmanager
@@ -28,8 +35,10 @@ def _serving(script: Script) -> Iterator[Endpoint]:
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            endpoint.requests.append(body)
-            said = script(body)
+            first = body["messages"] == list(MESSAGES)
+            if not first:
+                endpoint.requests.append(body)
+            said = _FIRST if first and endpoint.answers_first else script(body)
             status = said if isinstance(said, int) else 200
             usage = {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12}
             message = {"role": "assistant", "content": said}

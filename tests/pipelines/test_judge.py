@@ -173,8 +173,9 @@ def test_a_judge_that_cannot_be_reached_leaves_rows_unscored_and_is_asked_again(
 def test_a_wrong_key_stops_before_money_is_spent(new_run: Callable[..., RunFolder], scripted: Any) -> None:
     rows = [response(response_id=f"r{number}") for number in range(50)]
     with scripted(lambda body: 401) as own:
+        own.answers_first = False
         run = run_of(new_run, own.url, rows)
-        with pytest.raises(UserError, match="every request would fail"):
+        with pytest.raises(UserError, match="refuses it without a key"):
             judge(run)
     assert not run.table_path("verdicts").exists()
 

@@ -106,7 +106,7 @@ def test_a_run_stops_at_its_cap_and_goes_on_with_a_higher_one(new_run: Callable[
         assert not run.table_path("responses").exists()
         done = generate(run, Caps(max_cost=10.0))
     assert (done.kept, done.failed) == (80, 0)
-    assert done.asked == 68 - spent.answers
+    assert done.asked == 68 - (spent.answers - 1), "the first question is no row"
     assert done.cost > spent.cost
 
 
@@ -138,7 +138,7 @@ def test_two_servers_share_the_work_and_one_that_is_down_is_left_out(
         done = generate(run)
         asked = [stats(url)["requests"] for url in (one, two)]
     assert (done.kept, done.failed) == (80, 0)
-    assert sum(asked) == 68
+    assert sum(asked) == 68 + 1, "and a first question"
     assert min(asked) >= 20
 
 

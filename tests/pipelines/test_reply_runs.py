@@ -26,7 +26,8 @@ def at(url: str, *sets: str) -> dict[str, Any]:
 
 def answered(run: RunFolder) -> list[dict[str, Any]]:
     ledger = Ledger(run.path / "ledger.sqlite")
-    rows = list(ledger.rows())
+    used = ledger.used_keys()  # the first question's
+    rows = [row for row in ledger.rows() if row["key"] not in used]
     ledger.close()
     return rows
 
