@@ -6,7 +6,6 @@ from typing import Any
 
 from cards.regenerate import Answering
 from pipelines.config import RunConfig, load_judges, validated
-from pipelines.errors import UserError
 from pipelines.estimate import Estimate
 from pipelines.prompt_sets import draw, load_pool
 from pipelines.resolving import resolve

@@ -6,10 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.errors import UserError
+from pipelines.errors import UserError, visible
 from service.serve.guard import _name_in
 from service.serve.layout import COLUMNS
-from pipelines.errors import visible
 from service.serve.rendering import marked, render
 from service.serve.rows import OPERATORS, filter_of
 
@@ -36,7 +35,7 @@ def test_shown_text_hides_and_turns_nothing(text: str) -> None:
 
 @given(st.text())
 def test_a_page_holds_no_markup_of_a_text(text: str) -> None:
-    page = render("estimate", told=f"<b>{text}</b>", wrong=False)
+    page = render("estimate", told=f"<b>{text}</b>", wrong=False, warnings=[])
     assert page.count("<") == 2
     assert page.startswith("<p>&lt;b&gt;")
 
