@@ -60,7 +60,7 @@ def zipped(folder: Path, name: str) -> Iterator[bytes]:
     stack = ExitStack()
     with stack:
         files: list[tuple[str, IO[bytes]]] = [
-            (path.relative_to(folder).as_posix(), stack.enter_context(path.open("rb", opener=_no_link)))
+            (path.relative_to(folder).as_posix(), stack.enter_context(open(path, "rb", opener=_no_link)))
             for path in sorted(plain(folder).rglob("*"))
             if plain(path).is_file()
         ]
