@@ -60,7 +60,7 @@ def zipped(folder: Path, name: str) -> Iterator[bytes]:
     stack = ExitStack()
     with stack:
         files: list[tuple[str, IO[bytes]]] = [
-            (path.relative_to(folder).as_posix(), stack.enter_context(open(path, "rb", opener=_no_link)))
+            (path.relative_to(folder).as_posix(), stack.enter_context(os.fdopen(_no_link(path), "rb")))
             for path in sorted(plain(folder).rglob("*"))
             if plain(path).is_file()
         ]
@@ -68,8 +68,9 @@ def zipped(folder: Path, name: str) -> Iterator[bytes]:
     return _pieces(files, name, kept)
 
 
-def _no_link(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW)
+def _no_link(path: Path) -> int:
+    """An open file; what became a link since it was looked at is an error."""
+    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
 
 
 def _pieces(files: list[tuple[str, IO[bytes]]], name: str, stack: ExitStack) -> Iterator[bytes]:

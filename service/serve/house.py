@@ -115,7 +115,7 @@ class House:
         """Whether a run is sound, but for a configuration that has yet to be written."""
         try:
             return not (RunFolder.open(self.runs, name).path / "run.yaml").exists()
-        except UserError:
+        except (UserError, OSError):
             return False
 
     def states(self) -> list[RunState]:

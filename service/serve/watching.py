@@ -47,9 +47,8 @@ class Looking:
 
     def names(self) -> list[str]:
         """Every run, the one that was begun last first."""
-        paths = sorted(self._runs.glob("*/manifest.json"), key=lambda path: path.parent.name)
-        paths = [path for path in paths if is_run(self._runs, path.parent.name)]
-        return [path.parent.name for path in sorted(paths, key=lambda path: -_begun(path))]
+        names = sorted(path.name for path in self._runs.glob("*") if is_run(self._runs, path.name))
+        return sorted(names, key=lambda name: -_begun(self._runs / name / "manifest.json"))
 
     def look(self, name: str) -> RunState:
         """Where a run of this name stands; whatever is wrong with its files, they are shown as broken, with the reason.
