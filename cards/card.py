@@ -9,6 +9,7 @@ from typing import Any
 import jinja2
 import yaml
 
+from pipelines.errors import visible, visible_value
 from pipelines.judge import RULES_ALONE
 from pipelines.records import PATTERNS
 
@@ -38,6 +39,7 @@ _ENVIRONMENT = jinja2.Environment(
     lstrip_blocks=True,
     keep_trailing_newline=True,
     autoescape=False,  # the output is markdown; what comes from a prompt file goes through `cell`
+    finalize=visible_value,
 )
 _ENVIRONMENT.filters["cell"] = cell
 # Upper bounds of the Hub's size categories.
@@ -81,7 +83,7 @@ def front_matter(lineage: dict[str, Any]) -> dict[str, Any]:
     """What the Hub reads of the card."""
     rows = {name: count for name, count in lineage["rows"].items() if count}
     gating = lineage["gating"]
-    front: dict[str, Any] = {"pretty_name": " ".join(lineage["title"].split()), "license": lineage["license"]}
+    front: dict[str, Any] = {"pretty_name": visible(" ".join(lineage["title"].split())), "license": lineage["license"]}
     if lineage["license"] == "other":
         front |= {"license_name": "see-license-file", "license_link": "LICENSE"}
     front |= {
@@ -91,8 +93,10 @@ def front_matter(lineage: dict[str, Any]) -> dict[str, Any]:
         "tags": ["safety", "reasoning", "distillation", *(["rehearsal"] if lineage["rehearsal"] else [])],
     }
     if gating:
-        front["extra_gated_prompt"] = _lines(gating["text"])
-        front["extra_gated_fields"] = {" ".join(label.split()): kind for label, kind in gating["fields"].items()}
+        front["extra_gated_prompt"] = visible(_lines(gating["text"]))
+        front["extra_gated_fields"] = {
+            visible(" ".join(label.split())): kind for label, kind in gating["fields"].items()
+        }
     front["configs"] = [
         {
             "config_name": config,

@@ -12,7 +12,7 @@ import jinja2
 import yaml
 
 from pipelines.documents import read_json
-from pipelines.errors import UserError
+from pipelines.errors import UserError, visible_value
 from pipelines.runs import write_text
 
 RECORD = "training.json"
@@ -25,6 +25,7 @@ _ENVIRONMENT = jinja2.Environment(
     lstrip_blocks=True,
     keep_trailing_newline=True,
     autoescape=False,  # markdown; its values come from our own records
+    finalize=visible_value,
 )
 
 

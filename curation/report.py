@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from curation.charts import charts_of
 from curation.figures import RATES, figures_of
+from pipelines.errors import visible_value
 from pipelines.runs import RunFolder, write_json, write_text
 
 _FOLDER = Path(__file__).parent
@@ -23,6 +24,7 @@ _ENVIRONMENT = jinja2.Environment(
     trim_blocks=True,
     lstrip_blocks=True,
     autoescape=True,  # prompts and responses are hostile text
+    finalize=visible_value,
 )
 # Filters the example rows; the page allows this one script, by its hash.
 _SCRIPT = """
@@ -57,8 +59,7 @@ def write_report(run: RunFolder) -> Path:
     )
     path = run.path / "report.html"
     write_json(run.path / "report.json", figures)
-    # Half of a surrogate pair can stand in a row of a foreign table, and in no file.
-    write_text(path, page.encode("utf-8", "replace").decode())
+    write_text(path, page)
     return path
 
 

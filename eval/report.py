@@ -33,7 +33,7 @@ from eval.report_figures import COLUMNS, OVER_REFUSAL, REASONING, SAFETY, Report
 from eval.report_sections import report_of
 from eval.results import NAME, read_results
 from eval.study import NOTE
-from pipelines.errors import UserError
+from pipelines.errors import UserError, visible_value
 from pipelines.runs import atomic_folder, write_json, write_text
 
 _KINDS = {
@@ -128,6 +128,7 @@ def _environment(autoescape: bool) -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
         autoescape=autoescape,
+        finalize=visible_value,
     )
     words = (
         report_words.measured,

@@ -19,18 +19,20 @@ library is there: a program that wants numpy fails. Tests are in tests/eval/test
 Reads and writes nothing that lasts. `available()` says why programs cannot be run here; `await run(program, stdin)`.
 """
 
+import ctypes
 import itertools
 import json
 import os
 import platform
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -48,6 +50,8 @@ _STACK = 256 << 20
 _FILES = 32
 _STDERR_TAIL = 2_000
 _SIGXCPU = 128 + 24
+# From linux/prctl.h.
+_SET_CHILD_SUBREAPER = 36
 
 Status = Literal["ended", "failed", "timeout", "output_limit"]
 
@@ -97,11 +101,11 @@ def run(program: str, stdin: str, limits: Limits) -> Outcome:
         process = subprocess.Popen(
             _command(*passed, limits), stdin=given, stdout=out, stderr=err, pass_fds=passed, env={}
         )
-        with _reaped(process):
+        with _reaped(process, status):
             in_time = _ends(process, limits.wall)
         seconds = time.monotonic() - started
         told = _content(status)
-        exit_code = _exit_code(told)
+        exit_code = _exit_code(told) if in_time else None
         said = _content(err)[-_STDERR_TAIL:].decode(errors="replace")
         if exit_code is None and (in_time or b"child-pid" not in told):
             reason = " ".join(said.split()) or f"no reason given in {seconds:.0f} s"
@@ -166,7 +170,8 @@ def _command(program: int, calls: int, status: int, limits: Limits) -> list[str]
         *["--die-with-parent", "--new-session", "--hostname", "sandbox", "--clearenv", "--setenv", "PATH", "/usr/bin"],
         *["--ro-bind", "/usr", "/usr", "--symlink", "usr/lib", "/lib", "--symlink", "usr/lib64", "/lib64"],
         *_interpreter_mount(),
-        *["--dev-bind", "/dev/null", "/dev/null"],
+        # bubblewrap 0.8 makes the folder for a single device with mode 0700, which only root could enter.
+        *["--perms", "0755", "--dir", "/dev", "--dev-bind", "/dev/null", "/dev/null"],
         *["--perms", "0444", "--ro-bind-data", str(program), "/program.py"],
         *["--remount-ro", "/", "--chdir", "/"],
         *["--seccomp", str(calls), "--json-status-fd", str(status), "--"],
@@ -197,13 +202,34 @@ def _interpreter_mount() -> Sequence[str]:
 
 
 @contextmanager
-def _reaped(process: subprocess.Popen[bytes]) -> Iterator[None]:
+def _reaped(process: subprocess.Popen[bytes], status: IO[bytes]) -> Iterator[None]:
     """Kill and collect what still runs at the end. bwrap's death kills its process 1, and that everything inside."""
+    _adopt_orphans()
     try:
         yield
     finally:
         process.kill()
         process.wait()
+        for entry in _told(_content(status)):
+            if "child-pid" in entry:
+                _collect(entry["child-pid"])
+
+
+@cache
+def _adopt_orphans() -> None:
+    """Have what our children leave behind fall to us, for as long as this process lives.
+
+    bwrap ends without collecting its process 1, which the machine's own process 1 would have to do; in many containers
+    that collects nothing, and every program would leave a zombie. Where the kernel refuses, that is how it stays.
+    """
+    ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def _collect(number: int) -> None:
+    with suppress(ChildProcessError, ProcessLookupError):  # collected already, or none of ours
+        if os.waitpid(number, os.WNOHANG) == (0, 0):
+            os.kill(number, signal.SIGKILL)
+            os.waitpid(number, 0)
 
 
 def _ends(process: subprocess.Popen[bytes], seconds: float) -> bool:
@@ -219,9 +245,15 @@ def _ends(process: subprocess.Popen[bytes], seconds: float) -> bool:
 
 def _exit_code(status: bytes) -> int | None:
     """The program's own exit code, which bwrap writes only where it could start one."""
-    entries = [json.loads(line) for line in status.decode().splitlines() if line.strip()]
-    codes = [int(entry["exit-code"]) for entry in entries if "exit-code" in entry]
+    codes = [entry["exit-code"] for entry in _told(status) if "exit-code" in entry]
     return codes[0] if codes else None
+
+
+def _told(status: bytes) -> list[dict[str, int]]:
+    """What bwrap wrote so far, an object a line; the last line may be half of one."""
+    return [
+        json.loads(line) for line in status.decode().splitlines(keepends=True) if line.endswith("\n") and line.strip()
+    ]
 
 
 def _status(in_time: bool, exit_code: int | None, full: bool) -> Status:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import unicodedata
 from collections.abc import Iterable
 from difflib import get_close_matches
 from urllib.parse import quote
@@ -81,5 +82,26 @@ def one_line(text: str, longest: int = 300) -> str:
     return shown if len(shown) <= longest else f"{shown[: longest - 3].rstrip()}..."
 
 
+def visible(text: str) -> str:
+    """A text of others with what cannot be seen written out, such as [U+202E]: it might turn or hide what is around it.
+
+    Control characters and signs that reorder, join or hide text, halves of surrogate pairs, and signs of private
+    alphabets. Line ends and tabs stay. For pages, reports and cards; what comes back can always be encoded.
+    """
+    text = text.replace("\r\n", "\n")
+    for sign in set(text):
+        if sign not in "\n\t" and (sign in _BLANK or unicodedata.category(sign) in _UNSEEN):
+            text = text.replace(sign, f"[U+{ord(sign):04X}]")
+    return text
+
+
+def visible_value(value: object) -> object:
+    """`visible` for the `finalize` of a jinja environment: whatever a template writes passes it, but markup of ours."""
+    return visible(value) if type(value) is str else value
+
+
+# Controls, formats, surrogates, private use, and the two separators that end a line; signs that look like nothing.
+_UNSEEN = ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
+_BLANK = "\u034f\u115f\u1160\u3164\uffa0"
 _SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)$")
 _SHORTEST_SECRET = 8

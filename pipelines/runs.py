@@ -43,7 +43,7 @@ __all__ = [
 # Raised when a table or the manifest changes its meaning: an older folder is then refused, not misread.
 FORMAT = 2
 VERSION = "0.1.0"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 # Which stage writes a file, for the message when it is missing.
 WRITTEN_BY = {
@@ -78,7 +78,7 @@ class RunFolder:
         Raises:
             UserError: a name that is not a plain folder name, or a folder of another version.
         """
-        if not _NAME.fullmatch(name):
+        if not RUN_NAME.fullmatch(name):
             raise UserError(
                 f"Run name '{name}' cannot be a folder: use letters, digits, '.', '_' and '-', at most 64, "
                 "beginning with a letter or digit."
@@ -103,10 +103,10 @@ class RunFolder:
             UserError: no such run (the choices are listed), or a folder of another version.
         """
         run = cls(runs / name)
-        if not _NAME.fullmatch(name) or not (run.path / "manifest.json").exists():
+        if not RUN_NAME.fullmatch(name) or not (run.path / "manifest.json").exists():
             if runs.exists() and not runs.is_dir():
                 raise UserError(f"--runs {runs} is a file and not a folder of runs. Name the folder.")
-            if _NAME.fullmatch(name) and run.path.is_dir():
+            if RUN_NAME.fullmatch(name) and run.path.is_dir():
                 raise run.no_manifest("is not there")
             found = sorted(path.parent.name for path in runs.glob("*/manifest.json"))
             if not found:

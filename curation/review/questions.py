@@ -5,10 +5,10 @@ markup or HTML is escaped, and marks that reorder text are made visible.
 """
 
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipelines.errors import visible
 from pipelines.records import PATTERNS
 
 FIELDS = ("prompt", "reasoning", "answer")
@@ -87,19 +87,11 @@ def settings(min_votes: int, assisted: bool) -> Any:
 
 def shown(text: str) -> str:
     """A text so that Argilla's Markdown shows it as it is, and nothing in it acts."""
-    visible = "".join(_visible(mark) for mark in text)
-    escaped = visible.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    escaped = visible(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     escaped = _MARKUP.sub(r"\\\1", escaped)
     # Indented lines would become code, and single line ends would vanish.
     escaped = _LINE.sub(lambda match: "\u00a0" * len(match.group(1)), escaped)
     return escaped.replace("\n", "  \n") or "(empty)"
-
-
-def _visible(mark: str) -> str:
-    if mark in "\n\t":
-        return mark
-    # Cc and Cf: control characters, and those that reorder or hide text.
-    return f"[U+{ord(mark):04X}]" if unicodedata.category(mark) in ("Cc", "Cf", "Cs", "Co") else mark
 
 
 def record(row: Mapping[str, Any], assist: bool) -> Any:

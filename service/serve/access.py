@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.requests import ClientDisconnect
 
 from service.serve.house import House
 from service.serve.problems import Problem
@@ -117,6 +118,8 @@ async def form_of(request: Request) -> dict[str, list[str]]:
         return parse_qs(text, keep_blank_values=True, max_num_fields=_MOST_FIELDS)
     except ValueError as error:
         raise Problem(400, f"This is no form: {error}") from error
+    except ClientDisconnect as error:
+        raise Problem(400, "The form did not arrive as a whole.") from error
 
 
 def check_origin(request: Request) -> None:

@@ -3,19 +3,19 @@
 Functions without `async` run in threads, since what they do reads files.
 """
 
+import re
 import subprocess
 import sys
-from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Path, Query
 from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
 
-from pipelines.errors import UserError
+from pipelines.errors import UserError, one_line
 from pipelines.runs import VERSION, RunFolder
 from service.serve import shapes, starting, teachers
-from service.serve.access import HouseOf, needs
-from service.serve.downloads import zipped
+from service.serve.access import HouseOf, check_role, needs
+from service.serve.downloads import plain, zipped
 from service.serve.house import House
 from service.serve.jobs import by_name, log_tail
 from service.serve.problems import MEDIA_TYPE, Problem, ProblemDocument, title_of
@@ -23,6 +23,7 @@ from service.serve.rows import filter_of
 from service.serve.tokens import Caller
 
 MOST_FILTERS = 20
+VERSION_NUMBER = re.compile(shapes.VERSION_PATTERN)
 _REPORT_TIMEOUT_S = 300
 Reader: Any = Annotated[Caller, needs("read")]
 Runner: Any = Annotated[Caller, needs("run")]
@@ -61,7 +62,13 @@ def regenerate(wanted: shapes.Again, caller: Runner, house: HouseOf) -> shapes.R
 def estimate(wanted: shapes.Wanted, caller: Reader, house: HouseOf) -> shapes.EstimateState:
     """What a run like this would ask and take, by the answers of earlier runs here."""
     found = starting.estimate(house, wanted)
-    return shapes.EstimateState(requests=found.missing, tokens=found.tokens, cost=found.cost, told=found.told())
+    return shapes.EstimateState(
+        requests=found.missing,
+        tokens=found.tokens,
+        cost=found.cost,
+        told=found.told(),
+        warnings=starting.warnings(house, wanted),
+    )
 
 
 @router.get("/runs", tags=["runs"])
@@ -153,6 +160,19 @@ def publish(name: str, wanted: shapes.PublishWanted, caller: Publisher, house: H
     return house.state(name)
 
 
+@router.post("/runs/{name}/jobs/{number}/repeat", status_code=202, tags=["runs"])
+def repeat(name: str, number: Annotated[int, Path(ge=0, lt=2**63)], caller: Runner, house: HouseOf) -> shapes.RunState:
+    """Do a release, a review or a publication that is over once more, with what it was asked with."""
+    run = house.run(name)
+    job = house.queue.job(run.name, number)
+    if job is None or not job.side:
+        raise Problem(404, f"{name} has no release, review or publication of the number {number}.")
+    if job.action == "publish":
+        check_role(caller, "publish")
+    house.put(run, job.action, job.arguments, caller.name)
+    return house.state(name)
+
+
 @router.get("/runs/{name}/rows", tags=["rows"])
 def rows(
     name: str,
@@ -192,12 +212,12 @@ def report(name: str, caller: Reader, house: HouseOf, format: str = Query("html"
     from curation.report import POLICY
 
     run = house.run(name)
-    page = run.path / "report.html"
+    page = plain(run.path / "report.html")
     with house.reporting:
         if not page.exists() or page.stat().st_mtime < (run.path / "manifest.json").stat().st_mtime:
             _make_report(run)
     if format == "json":
-        return FileResponse(run.path / "report.json", media_type="application/json")
+        return FileResponse(plain(run.path / "report.json"), media_type="application/json")
     # Shown as if it came from nowhere: whatever stands in it reaches neither the session nor the service.
     policy = f"sandbox allow-scripts; {POLICY}; frame-ancestors 'self'"
     return FileResponse(page, media_type="text/html", headers={"content-security-policy": policy})
@@ -222,8 +242,10 @@ def log(name: str, caller: Reader, house: HouseOf) -> Response:
 def release_zip(name: str, caller: Reader, house: HouseOf) -> Response:
     """The release as one file."""
     run = house.run(name)
-    folder: Path = starting.release_of(run)
-    version = house.state(name).version
+    folder = starting.release_of(run)
+    version = house.state(name).version or ""
+    if VERSION_NUMBER.fullmatch(version) is None:
+        raise Problem(409, f"The release of {name} names no version such as 1.0.0, but '{one_line(version, 80)}'.")
     file = f"{name}-{version}"
     return StreamingResponse(
         zipped(folder, file),

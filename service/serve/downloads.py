@@ -4,11 +4,14 @@ Reads runs/RUN/release. Every file is opened before the first byte is sent, so t
 which takes the folder's place, does not mix with this one.
 """
 
+import os
 import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
+
+from service.serve.problems import Problem
 
 _PIECE = 256 * 1024
 # Zip's earliest: the same release gives the same bytes.
@@ -35,20 +38,39 @@ class _Sink:
         return b"".join(pieces)
 
 
+def plain(path: Path) -> Path:
+    """A path that may be sent as it is: a link could lead to any file of this machine.
+
+    Raises:
+        Problem: 409, it is a link.
+    """
+    if path.is_symlink():
+        raise Problem(409, f"{path.parent.name}/{path.name} is a link, and is not followed. Put the file itself there.")
+    return path
+
+
 def zipped(folder: Path, name: str) -> Iterator[bytes]:
     """The pieces of a zip file with a folder of this name in it. Files are opened at the call, and read as it goes on.
 
     Nothing is compressed: parquet is already.
+
+    Raises:
+        Problem: 409, the folder or something in it is a link.
     """
     stack = ExitStack()
     with stack:
         files: list[tuple[str, IO[bytes]]] = [
-            (path.relative_to(folder).as_posix(), stack.enter_context(path.open("rb")))
-            for path in sorted(folder.rglob("*"))
-            if path.is_file()
+            (path.relative_to(folder).as_posix(), stack.enter_context(os.fdopen(_no_link(path), "rb")))
+            for path in sorted(plain(folder).rglob("*"))
+            if plain(path).is_file()
         ]
         kept = stack.pop_all()
     return _pieces(files, name, kept)
+
+
+def _no_link(path: Path) -> int:
+    """An open file; what became a link since it was looked at is an error."""
+    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
 
 
 def _pieces(files: list[tuple[str, IO[bytes]]], name: str, stack: ExitStack) -> Iterator[bytes]:

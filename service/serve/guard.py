@@ -19,6 +19,8 @@ from service.serve.house import ServeSettings
 from service.serve.problems import Problem, ProblemResponse
 
 LARGEST_BODY = 256 * 1024
+# Of all bodies that are being read.
+_MOST_HELD = 32 * 1024 * 1024
 _BURST = 4
 # Callers that are remembered; the one that was quiet for longest is forgotten first.
 _MOST_CALLERS = 10_000
@@ -90,6 +92,7 @@ class Guard:
     def __init__(self, app: ASGIApp, settings: ServeSettings) -> None:
         self._app, self._names = app, settings.names
         self._buckets = Buckets(settings.rate_per_s, _BURST * settings.rate_per_s)
+        self._held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or answer it."""
@@ -115,13 +118,20 @@ class Guard:
         async def receive_some() -> Message:
             nonlocal seen
             message = await receive()
-            seen += len(message.get("body", b""))
+            came = len(message.get("body", b""))
+            seen += came
+            self._held += came
+            # Of the kind that FastAPI lets through while it reads a body.
             if seen > LARGEST_BODY:
-                # Of the kind that FastAPI lets through while it reads a body.
                 raise HTTPException(413, _too_large().detail)
+            if came and self._held > _MOST_HELD:
+                raise HTTPException(503, "Too many requests are being read. Send this one again.", {"retry-after": "1"})
             return message
 
-        await self._app(scope, receive_some, send_with_headers)
+        try:
+            await self._app(scope, receive_some, send_with_headers)
+        finally:
+            self._held -= seen
 
     def _problem(self, scope: Scope) -> Problem | None:
         headers = Headers(scope=scope)
@@ -129,7 +139,7 @@ class Guard:
         if name not in self._names:
             return Problem(421, f"This service is not called '{name[:200]}'. Its names are set by --hostname.")
         length = headers.get("content-length", "0")
-        if not length.isdigit() or int(length) > LARGEST_BODY:
+        if not re.fullmatch("[0-9]{1,18}", length) or int(length) > LARGEST_BODY:
             return _too_large()
         wait_s = self._buckets.wait_s(_who(scope, headers))
         return too_many(wait_s) if wait_s else None

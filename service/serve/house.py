@@ -3,13 +3,14 @@
 import ipaddress
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipelines.config import Teacher, load_teachers
-from pipelines.errors import UserError, unknown
+from pipelines.errors import UserError, one_line, unknown
 from pipelines.prompt_files import READERS
-from pipelines.runs import RunFolder
+from pipelines.runs import RUN_NAME, RunFolder
 from service.serve.jobs import Supervisor
 from service.serve.problems import Problem
 from service.serve.queue import Job, Queue
@@ -17,9 +18,10 @@ from service.serve.rows import RowIndexes
 from service.serve.shapes import RunState
 from service.serve.store import Store
 from service.serve.tokens import Tokens
-from service.serve.watching import Looking, Watch
+from service.serve.watching import Looking, Watch, is_run
 
 BUNDLED = "bundled"
+_LONGEST_NAME = 80
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
@@ -90,28 +92,38 @@ class House:
         try:
             run = RunFolder.open(self.runs, name)
         except UserError as error:
-            there = (self.runs / name / "manifest.json").exists()
-            raise Problem(409 if there else 404, str(error)) from error
+            # A name may be longer than a file's can be.
+            if RUN_NAME.fullmatch(name) is None:
+                raise Problem(404, f"There is no run '{one_line(name, _LONGEST_NAME)}'.") from error
+            raise Problem(409 if is_run(self.runs, name) else 404, str(error)) from error
         if not (run.path / "run.yaml").exists():
             raise Problem(409, f"{run.path} has no run.yaml yet. Run first: saferthoughts prompts {run.name}")
         return run
 
     def state(self, name: str) -> RunState:
-        """Where a run stands.
+        """Where a run stands; one whose files are broken too.
 
         Raises:
             Problem: 404 or 409, as `run` has it.
         """
-        return self.looking.at(self.run(name))
+        state = self.looking.look(name) if is_run(self.runs, name) else None
+        if state is None or (state.state == "broken" and self._being_made(name)):
+            self.run(name)
+        return state or self.looking.look(name)
+
+    def _being_made(self, name: str) -> bool:
+        """Whether a run is sound, but for a configuration that has yet to be written."""
+        try:
+            return not (RunFolder.open(self.runs, name).path / "run.yaml").exists()
+        except (UserError, OSError):
+            return False
 
     def states(self) -> list[RunState]:
-        """Every run that can be read, the one that was begun last first."""
+        """Every run, the one that was begun last first; those that cannot be read are shown as broken."""
         found = []
         for name in self.looking.names():
-            try:
+            with suppress(UserError, Problem):  # being made at this moment, or gone
                 found.append(self.state(name))
-            except (UserError, Problem):
-                continue  # of another version, or being made at this moment; the page of that run tells
         return found
 
     def put(self, run: RunFolder, action: str, arguments: Sequence[str], asked_by: str) -> Job:
@@ -165,6 +177,6 @@ def opened(settings: ServeSettings, environment: dict[str, str]) -> House:
         queue=queue,
         supervisor=Supervisor(settings.runs, queue, settings.most_jobs, environment),
         looking=looking,
-        watch=Watch(lambda name: looking.at(RunFolder.open(settings.runs, name))),
+        watch=Watch(looking.look),
         rows=RowIndexes(),
     )

@@ -20,6 +20,7 @@ import psutil
 
 from pipelines.progress import FILE_VARIABLE
 from pipelines.runs import RunFolder
+from pipelines.system_errors import system_line
 from service.serve.queue import Job, Queue
 
 LOG_FILE, PROGRESS_FILE = "service.log", ".progress.json"
@@ -92,23 +93,31 @@ class Supervisor:
 
     def _round(self) -> None:
         for job in self._queue.in_state("running", "cancelling"):
-            child = self._children.get(job.id)
-            if child is None or child.ended():
+            try:
+                self._look_at(job)
+            except Exception:  # noqa: BLE001 - one job that cannot be settled must not hold the others up
+                traceback.print_exc()
                 self._children.pop(job.id, None)
-                self._settle(job, child)
-            elif job.state == "cancelling":
-                self._press(child)
+                told = "The service could not tell what came of it; its own log says why."
+                self._queue.end(job, "failed", None, told, "service")
         free = self._most - len(self._children)
         for job in self._queue.in_state("queued")[: max(free, 0)]:
             if self._queue.begin(job):
                 self._begin(job)
 
+    def _look_at(self, job: Job) -> None:
+        child = self._children.get(job.id)
+        if child is None or child.ended():
+            self._settle(job, self._children.pop(job.id, None))
+        elif job.state == "cancelling":
+            self._press(child)
+
     def _begin(self, job: Job) -> None:
         folder = self._runs / job.run
         command = [sys.executable, "-m", "saferthoughts", "--runs", str(self._runs), *job.arguments]
         environment = {**self._environment, FILE_VARIABLE: str(folder / PROGRESS_FILE), "PYTHONUNBUFFERED": "1"}
-        (folder / PROGRESS_FILE).unlink(missing_ok=True)
         try:
+            (folder / PROGRESS_FILE).unlink(missing_ok=True)
             with (folder / LOG_FILE).open("ab") as log:
                 again = "" if job.attempts == 0 else f", attempt {job.attempts + 1}"
                 log.write(f"-- saferthoughts {' '.join(job.arguments)} (job {job.id}{again})\n".encode())
@@ -122,7 +131,8 @@ class Supervisor:
                     start_new_session=True,
                 )
         except OSError as error:
-            self._queue.end(job, "failed", None, f"It could not be started: {error}")
+            told = f"It could not be started: {system_line(error) or error}"
+            self._queue.end(job, "failed", None, told, "service")
             return
         process = psutil.Process(own.pid)
         self._children[job.id] = _Child(process, own)
@@ -138,12 +148,12 @@ class Supervisor:
             self._queue.end(job, "done", code, message)
         elif code is not None and code > 0:
             state = {1: "incomplete", 130: "cancelled"}.get(code, "failed")
-            self._queue.end(job, state, code, message)  # type: ignore[arg-type]
+            self._queue.end(job, state, code, message, "run")  # type: ignore[arg-type]
         elif job.attempts < MOST_ATTEMPTS:
             self._queue.put_back(job)
         else:
             told = f"by signal {-code}" if code else "with the service"
-            self._queue.end(job, "failed", code, f"It died {job.attempts} times, the last time {told}.")
+            self._queue.end(job, "failed", code, f"It died {job.attempts} times, the last time {told}.", "job")
 
     def _finished(self, job: Job) -> bool:
         """Whether the run's manifest says that the job's last stage ended after the job began."""
@@ -196,7 +206,7 @@ def _seconds(moment: str) -> float:
 def log_tail(folder: Path) -> str:
     """The end of a run's log, "" where it has none."""
     path = folder / LOG_FILE
-    if not path.exists():
+    if path.is_symlink() or not path.is_file():
         return ""
     with path.open("rb") as file:
         file.seek(max(path.stat().st_size - _LOG_TAIL, 0))

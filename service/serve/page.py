@@ -5,6 +5,7 @@ GET / runs, /ui/new a form, /ui/runs/RUN one of them with /live, /rows, /rows/PR
 script as well.
 """
 
+import re
 from secrets import compare_digest
 from typing import Annotated, Any
 from urllib.parse import quote, urlencode
@@ -14,6 +15,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from pipelines.errors import UserError
 from pipelines.records import PATTERNS
+from pipelines.runs import RunFolder
 from service.serve import api, problems, starting, teachers
 from service.serve.access import (
     HouseOf,
@@ -32,6 +34,7 @@ from service.serve.tokens import Caller, Unknown
 from service.serve.watching import spoken
 
 PER_PAGE = 25
+_NUMBER = re.compile(r"[0-9]{1,18}")
 router = APIRouter(include_in_schema=False)
 
 
@@ -177,12 +180,11 @@ def run_actions(name: str, caller: Viewer, house: HouseOf) -> Response:
 
 
 def _run(house: House, name: str) -> dict[str, Any]:
-    run = house.run(name)
-    state = house.looking.at(run)
+    state = house.state(name)
     return {
         "run": state,
         "spoken": spoken(state),
-        "has_rows": run.table_path("responses").exists(),
+        "has_rows": RunFolder(house.runs / name).table_path("responses").exists(),
         "teachers": list(house.known_teachers()),
         "argilla": _argilla(house),
     }
@@ -198,6 +200,7 @@ def _argilla(house: House) -> str | None:
 @router.post("/ui/runs/{name}/{action}")
 def act(name: str, action: str, caller: Viewer, house: HouseOf, form: Posted) -> Response:
     """A button of a run's page: what the API does, for whom the API would do it."""
+    # What is repeated asks for the role of its kind as well.
     check_role(caller, "publish" if action == "publish" else "run")
     if action == "cancel":
         api.cancel(name, caller, house)
@@ -209,6 +212,9 @@ def act(name: str, action: str, caller: Viewer, house: HouseOf, form: Posted) ->
         api.review(name, caller, house)
     elif action == "publish":
         api.publish(name, publish_in(form), caller, house)
+    elif action == "repeat":
+        number = form.text("job")
+        api.repeat(name, int(number) if _NUMBER.fullmatch(number) else 0, caller, house)
     elif action == "regenerate":
         wanted = again_in(form, name)
         starting.again(house, wanted, caller)
@@ -240,10 +246,11 @@ def start_run(caller: Viewer, house: HouseOf, form: Posted) -> Response:
 def estimate(caller: Viewer, house: HouseOf, form: Posted) -> Response:
     """What the run of a form would take."""
     try:
-        found = starting.estimate(house, new_run_in(form, named=False).config)
+        config = new_run_in(form, named=False).config
+        found, warnings = starting.estimate(house, config), starting.warnings(house, config)
     except UserError as error:
-        return _page("estimate", caller, told=str(error), wrong=True)
-    return _page("estimate", caller, told=found.told(), wrong=False)
+        return _page("estimate", caller, told=str(error), wrong=True, warnings=[])
+    return _page("estimate", caller, told=found.told(), wrong=False, warnings=warnings)
 
 
 def _choices(house: House) -> dict[str, Any]:
@@ -254,7 +261,7 @@ def _choices(house: House) -> dict[str, Any]:
         "sets": list(house.prompt_sets()),
         "variants": {name: entry.description for name, entry in load_variants().items()},
         "teachers": teachers.listed(house),
-        "judges": list(load_judges()),
+        "judges": {name: starting.LOOKS_FOR[entry.kind] for name, entry in load_judges().items()},
         "default": RunConfig(),
     }
 

@@ -11,18 +11,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from pipelines.errors import visible
 from service.serve.problems import Problem
 from service.serve.store import Store
 
 State = Literal["queued", "running", "cancelling", "done", "incomplete", "failed", "cancelled"]
 STATES: tuple[State, ...] = get_args(State)
 OPEN: tuple[State, ...] = ("queued", "running", "cancelling")
+# What a run itself is made by; every other action is beside it, and its failure is not the run's.
+OWN = ("run", "resume")
+Fault = Literal["", "run", "job", "service"]
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
     """One job. Times are seconds since 1970; `process` and `process_started` together name its process, since numbers
-    of processes are used again. `attempts` counts how often it was started, `message` is its last word."""
+    of processes are used again. `attempts` counts how often it was started, `message` is its last word. `fault` says
+    of a job that failed what did: "run", its command said so; "job", its process died; "service", it could not be
+    started or watched."""
 
     id: int
     run: str
@@ -38,11 +44,17 @@ class Job:
     attempts: int
     exit_code: int | None
     message: str
+    fault: Fault
 
     @property
     def open(self) -> bool:
         """Whether it waits or is under way."""
         return self.state in OPEN
+
+    @property
+    def side(self) -> bool:
+        """Whether it is beside the run's own work."""
+        return self.action not in OWN
 
 
 def _job(row: dict[str, Any]) -> Job:
@@ -79,10 +91,15 @@ class Queue:
         row = self._store.one("SELECT * FROM jobs WHERE run = ? ORDER BY id DESC LIMIT 1", run)
         return None if row is None else _job(row)
 
-    def latest_of_all(self) -> dict[str, Job]:
-        """The newest job of every run."""
-        rows = self._store.all("SELECT * FROM jobs WHERE id IN (SELECT max(id) FROM jobs GROUP BY run)")
-        return {row["run"]: _job(row) for row in rows}
+    def latest_of_each(self, run: str) -> list[Job]:
+        """The newest job of every action of a run, the newest first."""
+        query = "SELECT * FROM jobs WHERE id IN (SELECT max(id) FROM jobs WHERE run = ? GROUP BY action)"
+        return [_job(row) for row in self._store.all(f"{query} ORDER BY id DESC", run)]
+
+    def job(self, run: str, number: int) -> Job | None:
+        """A job of a run by its number."""
+        row = self._store.one("SELECT * FROM jobs WHERE run = ? AND id = ?", run, number)
+        return None if row is None else _job(row)
 
     def in_state(self, *states: State) -> list[Job]:
         """Every job in one of these states, the oldest first."""
@@ -126,9 +143,10 @@ class Queue:
             )
             self._store.change("UPDATE jobs SET state = 'cancelling' WHERE id = ? AND state = 'running'", job.id)
 
-    def end(self, job: Job, state: State, exit_code: int | None, message: str) -> None:
+    def end(self, job: Job, state: State, exit_code: int | None, message: str, fault: Fault = "") -> None:
         """A job is over."""
         self._store.change(
-            "UPDATE jobs SET state = ?, exit_code = ?, message = ?, finished = ?, process = NULL WHERE id = ?",
-            *(state, exit_code, message, time.time(), job.id),
+            "UPDATE jobs SET state = ?, exit_code = ?, message = ?, fault = ?, finished = ?, process = NULL "
+            "WHERE id = ?",
+            *(state, exit_code, visible(message), fault, time.time(), job.id),
         )

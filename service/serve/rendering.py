@@ -10,16 +10,17 @@ from typing import Any
 
 import jinja2
 
+from pipelines.errors import visible_value
+
 _ENVIRONMENT = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent / "pages"),
     undefined=jinja2.StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
     autoescape=True,
+    finalize=visible_value,
 )
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86_400
-# Signs that turn the direction of what follows, or cannot be seen.
-_UNSEEN = {*range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x206A), 0xFEFF}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +49,6 @@ def marked(text: str, evidence: list[tuple[str, str]]) -> list[Piece]:
     return pieces
 
 
-def shown(text: str) -> str:
-    """A hostile text with what cannot be seen written out: it might turn the words around it."""
-    return (
-        "".join(f"[U+{ord(sign):04X}]" if ord(sign) in _UNSEEN else sign for sign in text)
-        .encode("utf-8", "replace")
-        .decode()
-    )
-
-
 def duration(seconds: float | None) -> str:
     """Seconds in words of the right size."""
     if seconds is None:
@@ -83,7 +75,7 @@ def words(label: str) -> str:
     return label.replace("_", " ")
 
 
-_ENVIRONMENT.filters.update(shown=shown, duration=duration, ago=ago, money=money, words=words)
+_ENVIRONMENT.filters.update(duration=duration, ago=ago, money=money, words=words)
 
 
 def render(template: str, /, **values: Any) -> str:

@@ -1,5 +1,6 @@
 """The service in the foreground: what it refuses to start with, its lock, its socket, and uvicorn."""
 
+import asyncio.constants
 import os
 import socket
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from filelock import FileLock, Timeout
 from pipelines.config import load_teachers
 from pipelines.errors import UserError
 from service.serve.app import guarded
+from service.serve.connections import HEADERS_S, limits
 from service.serve.house import ServeSettings, opened
 from service.serve.store import home_of
 
@@ -55,6 +57,8 @@ def _serve(
             "first: saferthoughts serve token add NAME --role read"
         )
     scheme = "https" if certfile else "http"
+    # uvicorn has no setting for it, and asyncio's minute would let connections without a handshake pile up.
+    asyncio.constants.SSL_HANDSHAKE_TIMEOUT = HEADERS_S
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     address = f"{scheme}://{host}:{settings.port}"
     server = uvicorn.Server(
@@ -69,6 +73,7 @@ def _serve(
             ssl_keyfile=keyfile,
             timeout_graceful_shutdown=_GOODBYE_S,
             backlog=_BACKLOG,
+            **limits(),
         )
     )
     say(f"SaferThoughts serves {settings.runs} at {address}. Ctrl-C stops it; runs that are under way go on.")

@@ -2,16 +2,18 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 
 from pipelines.config import Judging, Part, Prompts, Release, Repairing, Roles
+from pipelines.errors import visible
 from service.serve.queue import State
 
 RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="a folder's name")]
 RepoName = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}$", examples=["me/safe"])
 ]
-Version = Annotated[str, Field(pattern=r"^\d{1,9}\.\d{1,9}\.\d{1,9}$", examples=["1.0.0"])]
+VERSION_PATTERN = r"^[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}$"
+Version = Annotated[str, Field(pattern=VERSION_PATTERN, examples=["1.0.0"])]
 
 
 class Budget(Part):
@@ -79,8 +81,12 @@ class PublishWanted(Part):
     dry_run: bool = False
 
 
+Words = Annotated[str, AfterValidator(visible)]
+"""A text of a run or a model as it is shown: what cannot be seen is written out."""
+
+
 class JobState(BaseModel):
-    """The newest job of a run. Times are seconds since 1970."""
+    """One job of a run. Times are seconds since 1970."""
 
     id: int
     action: str
@@ -92,20 +98,25 @@ class JobState(BaseModel):
     attempts: int
     exit_code: int | None
     waiting_before: int | None = Field(description="jobs that come first, while it waits")
-    message: str
+    message: Words
+    side: bool = Field(description="whether it is beside the run's own work: a release, a review, a publication")
+    fault: Literal["", "run", "job", "service"] = Field(
+        description="what is at fault where it failed: the run, as its message says; the job, whose process died; the "
+        "service, which could not start or watch it"
+    )
 
 
 class Progress(BaseModel):
     """Where the stage that is under way stands. Rates are units a second, times seconds, cost US dollars."""
 
-    stage: str
+    stage: Words
     done: int
     total: int | None
-    unit: str
+    unit: Words
     rate: float
     cost: float
     left_s: float | None
-    words: str
+    words: Words
 
 
 class Step(BaseModel):
@@ -120,22 +131,24 @@ class RunState(BaseModel):
     """A run: what it has so far, what is under way, what it took."""
 
     name: str
-    state: Literal["new", "queued", "running", "cancelling", "stopped", "failed", "incomplete", "released"]
-    created: str
-    stage: str = Field(description="the stage under way, or the last one that ended")
+    state: Literal["new", "queued", "running", "cancelling", "stopped", "failed", "incomplete", "released", "broken"]
+    problem: Words = Field(description="what is wrong with the run itself, in a line; empty where nothing is")
+    created: Words
+    stage: Words = Field(description="the stage under way, or the last one that ended")
     progress: Progress | None
     funnel: list[Step]
-    stages: dict[str, str] = Field(description="when each stage last ended")
-    variants: list[str]
-    teachers: list[str]
+    stages: dict[Words, Words] = Field(description="when each stage last ended")
+    variants: list[Words]
+    teachers: list[Words]
     rehearsal: bool = Field(description="whether the rehearsal teacher, which is no model, answers or judges")
     answers: int
     failures: int = Field(description="requests of the last call that finally failed")
     input_tokens: int
     output_tokens: int
     cost: float | None = Field(description="US dollars, of answers whose price is known; null where none is")
-    version: str | None = Field(description="of the release, where there is one")
-    job: JobState | None
+    version: Words | None = Field(description="of the release, where there is one")
+    job: JobState | None = Field(description="the newest one")
+    side_jobs: list[JobState] = Field(description="the last one of each kind that is over; they change no state")
 
 
 class TeacherTest(BaseModel):
@@ -164,6 +177,7 @@ class EstimateState(BaseModel):
     tokens: float | None
     cost: float | None
     told: str
+    warnings: list[str] = Field(description="what such a run would lack, such as a judge of safety")
 
 
 class RowsPage(BaseModel):

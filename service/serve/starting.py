@@ -1,14 +1,16 @@
 """Requests for runs turned into what the command line does: a new run, an estimate, a release's recipe again."""
 
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from cards.regenerate import Answering
-from pipelines.config import RunConfig, validated
-from pipelines.errors import UserError
+from pipelines.config import RunConfig, load_judges, validated
 from pipelines.prompt_sets import draw, load_pool
 from pipelines.resolving import resolve
 from pipelines.runs import RunFolder
+from service.serve.downloads import plain
 from service.serve.house import House
 from service.serve.jobs import by_name
 from service.serve.problems import Problem
@@ -72,13 +74,13 @@ def _check_free(house: House, name: str) -> None:
         raise Problem(409, f"There is a run '{name}' under {house.runs.name}/ already. Give the new one another name.")
 
 
-def release_of(run: RunFolder) -> Any:
+def release_of(run: RunFolder) -> Path:
     """The folder of a run's release.
 
     Raises:
         Problem: 409, there is none yet.
     """
-    folder = run.path / "release"
+    folder = plain(run.path / "release")
     if not (folder / "lineage.json").exists():
         raise Problem(409, f"{run.name} has no release yet. Build one: saferthoughts release build {run.name}")
     return folder
@@ -107,6 +109,32 @@ class Forecast:
         cost = "" if self.cost is None else f" and ${self.cost:.2f}"
         without = f" (no price for {', '.join(self.unpriced)})" if self.unpriced else ""
         return f"{asked}: about {self.tokens:,.0f} tokens{cost}{without}, by the mean of {self.sampled} answers"
+
+
+LOOKS_FOR = {
+    "rules": "the five patterns and refusals, by rules, without asking anybody; not whether a response is unsafe",
+    "patterns": "the five patterns, and over-refusal of benign prompts",
+    "safety": "whether a response is unsafe as a whole",
+}
+"""What a judge of each kind looks for."""
+
+
+def warnings(house: House, wanted: Wanted) -> list[str]:
+    """What a run like this would lack.
+
+    Raises:
+        UserError: what starting it would say.
+    """
+    config = configured(house, wanted)
+    known = load_judges() | config.judges
+    kinds = {known[name].kind for name in config.judging.judges if name in known}
+    if "safety" in kinds:
+        return []
+    safety = ", ".join(name for name, entry in known.items() if entry.kind == "safety")
+    return [
+        "Nobody looks for unsafe responses: none of these judges judges safety, so rows that are unsafe as a whole are "
+        f"kept, and the release cannot say how many they are. Judges of safety: {safety}."
+    ]
 
 
 def estimate(house: House, wanted: Wanted) -> Forecast:
@@ -154,17 +182,17 @@ def _means(house: House, models: set[str]) -> dict[tuple[str, str], tuple[int, f
     """By model and variant: how many answers of other runs were looked at, and their mean tokens in and out."""
     import duckdb
 
-    paths = [str(path) for path in house.runs.glob("*/responses.parquet")]
-    if not paths:
-        return {}
-    try:
-        with duckdb.connect(config={"threads": 1, "memory_limit": "256MB"}) as db:
-            found = db.execute(
-                "SELECT model, variant, count(*), avg(input_tokens), avg(output_tokens) "
-                "FROM read_parquet($paths, union_by_name = true) "
-                "WHERE attempt = 0 AND model IN (SELECT unnest($models)) GROUP BY ALL",
-                {"paths": paths, "models": sorted(models)},
-            ).fetchall()
-    except duckdb.Error as error:
-        raise UserError(f"The answers of earlier runs cannot be read: {' '.join(str(error).split())[:300]}") from error
-    return {(row[0], row[1]): (int(row[2]), float(row[3]), float(row[4])) for row in found}
+    sums: dict[tuple[str, str], tuple[int, int, int]] = {}
+    with duckdb.connect(config={"threads": 1, "memory_limit": "256MB"}) as db:
+        for path in house.runs.glob("*/responses.parquet"):
+            # A run whose table is broken is shown as that; an estimate goes by the others.
+            with suppress(duckdb.Error):
+                found = db.execute(
+                    "SELECT model, variant, count(*), sum(input_tokens), sum(output_tokens) FROM read_parquet($path) "
+                    "WHERE attempt = 0 AND model IN (SELECT unnest($models)) GROUP BY ALL",
+                    {"path": str(path), "models": sorted(models)},
+                ).fetchall()
+                for model, variant, *counted in found:
+                    rows, given, taken = sums.get((model, variant), (0, 0, 0))
+                    sums[model, variant] = (rows + counted[0], given + int(counted[1]), taken + int(counted[2]))
+    return {key: (rows, given / rows, taken / rows) for key, (rows, given, taken) in sums.items()}

@@ -26,7 +26,7 @@ CREATE TABLE IF NOT EXISTS jobs(
   id INTEGER PRIMARY KEY AUTOINCREMENT, run TEXT NOT NULL, action TEXT NOT NULL, arguments TEXT NOT NULL,
   asked_by TEXT NOT NULL, state TEXT NOT NULL, created REAL NOT NULL, started REAL, finished REAL,
   process INTEGER, process_started REAL, attempts INTEGER NOT NULL DEFAULT 0, exit_code INTEGER,
-  message TEXT NOT NULL DEFAULT ''
+  message TEXT NOT NULL DEFAULT '', fault TEXT NOT NULL DEFAULT ''
 );
 -- At most one job of a run is waiting or under way.
 CREATE UNIQUE INDEX IF NOT EXISTS open_job ON jobs(run) WHERE state IN ('queued', 'running', 'cancelling');
@@ -57,6 +57,9 @@ class Store:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._db.executescript(_TABLES)
+            # A file of before has no such column.
+            if "fault" not in {row["name"] for row in self._db.execute("PRAGMA table_info(jobs)")}:
+                self._db.execute("ALTER TABLE jobs ADD COLUMN fault TEXT NOT NULL DEFAULT ''")
 
     def all(self, query: str, *values: Any) -> list[dict[str, Any]]:
         """Every row of a query."""

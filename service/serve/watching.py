@@ -5,8 +5,10 @@ Reads only; the ledger is summed again when its files have changed. `Watch` look
 
 import asyncio
 import json
+import os
 import time
-from collections.abc import AsyncIterator, Callable
+import traceback
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from pipelines.config import load_config
-from pipelines.errors import UserError
+from pipelines.errors import one_line, refusal_of
 from pipelines.ledger import Ledger, Totals
-from pipelines.runs import RunFolder
+from pipelines.runs import RUN_NAME, RunFolder
 from service.serve.jobs import PROGRESS_FILE
 from service.serve.problems import Problem
 from service.serve.queue import OPEN, Job, Queue
@@ -26,6 +28,8 @@ _NOTHING = Totals(0, 0, 0, 0, 0.0)
 # The bar that a stage fills.
 _BAR_OF = {"generate": "responses", "judge": "judged, repairs too", "release": "released"}
 _OVER = {"incomplete": "incomplete", "failed": "failed", "cancelled": "stopped"}
+# Letters of the line that says why a run is broken.
+_LONGEST_REASON = 500
 _LOOK_EVERY_S = 0.5
 _KEEP_ALIVE_S = 15.0
 # A listener comes again after this, and so has its token looked at again.
@@ -39,29 +43,48 @@ class Looking:
     def __init__(self, runs: Path, queue: Queue) -> None:
         self._runs, self._queue = runs, queue
         self._kept: dict[tuple[str, str], tuple[object, Any]] = {}
+        self._reported: set[tuple[str, str]] = set()
 
     def names(self) -> list[str]:
         """Every run, the one that was begun last first."""
-        paths = sorted(self._runs.glob("*/manifest.json"), key=lambda path: path.parent.name)
-        return [path.parent.name for path in sorted(paths, key=lambda path: -_begun(path))]
+        names = sorted(path.name for path in self._runs.glob("*") if is_run(self._runs, path.name))
+        return sorted(names, key=lambda name: -_begun(self._runs / name / "manifest.json"))
 
-    def at(self, run: RunFolder) -> RunState:
-        """Where a run stands now.
+    def look(self, name: str) -> RunState:
+        """Where a run of this name stands; whatever is wrong with its files, they are shown as broken, with the reason.
 
         Raises:
-            UserError: its manifest or configuration cannot be read.
+            UserError: there is no such run.
         """
+        try:
+            return self.at(RunFolder.open(self._runs, name))
+        except Exception as error:
+            if not is_run(self._runs, name):
+                raise
+            told = refusal_of(error)
+            if told is None and (name, repr(error)) not in self._reported:
+                self._reported.add((name, repr(error)))
+                traceback.print_exc()
+            reason = told or f"Its files cannot be read ({type(error).__name__}: {error})."
+            return _broken(name, one_line(reason, _LONGEST_REASON), self._queue.latest(name), self._shape)
+
+    def at(self, run: RunFolder) -> RunState:
+        """Where a run stands now. Raises whatever its files bring about; `look` does not."""
         manifest = self._unless_changed("manifest", run.path / "manifest.json", run.manifest)
         config = self._unless_changed("config", run.path / "run.yaml", lambda: load_config(run))
         totals = self._totals(run)
-        job = self._queue.latest(run.name)
+        jobs = self._queue.latest_of_each(run.name)
+        job = jobs[0] if jobs else None
+        own = next((each for each in jobs if not each.side), None)
         stages: dict[str, Any] = manifest["stages"]
         version = self._version(run)
+        state = _state(jobs, own, version)
         progress = _progress(run) if job is not None and job.state in ("running", "cancelling") else None
         entries = (*config.teachers.values(), *config.judge_teachers.values())
         return RunState(
             name=run.name,
-            state=_state(job, version),  # type: ignore[arg-type]
+            state=state,  # type: ignore[arg-type]
+            problem=own.message if own is not None and state in _OVER.values() else "",
             created=manifest["created"],
             stage=progress.stage if progress else (next(reversed(stages)) if stages else ""),
             progress=progress,
@@ -76,7 +99,8 @@ class Looking:
             output_tokens=totals.output_tokens,
             cost=totals.cost if totals.cost or any(entry.price for entry in entries) else None,
             version=version,
-            job=None if job is None else self._told(job),
+            job=None if job is None else self._shape(job),
+            side_jobs=[self._shape(each) for each in jobs if each.side and not each.open],
         )
 
     def _unless_changed(self, what: str, path: Path, read: Callable[[], Any]) -> Any:
@@ -110,19 +134,33 @@ class Looking:
         def read() -> str:
             return str(json.loads(path.read_text(encoding="utf-8"))["version"])
 
-        with suppress(OSError, ValueError, KeyError):
+        with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
             return str(self._kept_for(str(run.path), "version", _mark(path), read))
         return None
 
-    def _told(self, job: Job) -> JobState:
+    def _shape(self, job: Job) -> JobState:
         return JobState(
             **{name: getattr(job, name) for name in JobState.model_fields if name != "waiting_before"},
             waiting_before=self._queue.place(job) if job.state == "queued" else None,
         )
 
 
+def is_run(runs: Path, name: str) -> bool:
+    """Whether there is a run of this name, in whatever state; a name that no folder can have is none."""
+    return RUN_NAME.fullmatch(name) is not None and os.path.lexists(runs / name / "manifest.json")
+
+
+def _broken(name: str, reason: str, job: Job | None, shape: Callable[[Job], JobState]) -> RunState:
+    """What is shown of a run whose files cannot be read."""
+    return RunState(
+        name=name, state="broken", problem=reason, created="", stage="", progress=None, funnel=[], stages={},
+        variants=[], teachers=[], rehearsal=False, answers=0, failures=0, input_tokens=0, output_tokens=0, cost=None,
+        version=None, job=None if job is None else shape(job), side_jobs=[],
+    )  # fmt: skip
+
+
 def _begun(path: Path) -> float:
-    with suppress(OSError, ValueError, KeyError):
+    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError):
         from datetime import datetime
 
         return datetime.fromisoformat(json.loads(path.read_text(encoding="utf-8"))["created"]).timestamp()
@@ -138,17 +176,26 @@ def _mark(path: Path) -> tuple[int, int] | None:
 
 
 def _progress(run: RunFolder) -> Progress | None:
-    with suppress(OSError, ValueError, ValidationError):
+    with suppress(OSError, ValueError, ValidationError, RecursionError):
         return Progress.model_validate(json.loads((run.path / PROGRESS_FILE).read_text(encoding="utf-8")))
     return None
 
 
-def _state(job: Job | None, version: str | None) -> str:
-    if job is not None and job.open:
-        return job.state
-    if job is not None and job.state in _OVER:
-        return _OVER[job.state]
-    return "released" if version else ("new" if job is None else "stopped")
+def _state(jobs: Sequence[Job], own: Job | None, version: str | None) -> str:
+    """By the job under way, else by the run's own last one: what is beside it failed for itself.
+
+    Args:
+        jobs: The last job of each action, the newest first.
+        own: The last one that made the run itself.
+        version: Of the release, where there is one.
+    """
+    if jobs and jobs[0].open:
+        return jobs[0].state
+    released = version and any(each.action == "release" and each.state == "done" for each in jobs)
+    if own is not None and own.state in _OVER and not released:
+        # A process that died, or was never started, says nothing about the run.
+        return "stopped" if own.fault in ("job", "service") else _OVER[own.state]
+    return "released" if version else ("new" if own is None else "stopped")
 
 
 def _funnel(stages: dict[str, Any]) -> list[Step]:
@@ -207,8 +254,11 @@ class Watch:
     async def _tell(self, name: str) -> None:
         try:
             state = await asyncio.to_thread(self._look, name)
-        except (UserError, Problem):
-            return  # being written, or moved away; the next look may find it
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with one run, others have listeners too
+            # Being written, or moved away: the next look may find it.
+            if refusal_of(error) is None and not isinstance(error, Problem):
+                traceback.print_exc()
+            return
         if state != self._last.get(name):
             self._last[name] = state
             for queue in self._listeners.get(name, ()):
@@ -265,6 +315,8 @@ def spoken(state: RunState) -> str:
     if state.progress is not None:
         tenths = f", {10 * (10 * state.progress.done // state.progress.total)} %" if state.progress.total else ""
         told = f"{state.progress.stage}{tenths}"
+    elif state.problem:
+        told = f"{state.state}. {state.problem}"
     elif state.job is not None and state.job.state not in OPEN and state.job.message:
         told = f"{state.state}. {state.job.message}"
     return told

@@ -98,6 +98,78 @@ def test_ordinary_means_are_there(limits: Limits) -> None:
     assert (outcome.stdout, outcome.stderr) == ("[50000] slept\n", "")
 
 
+PROGRAM_OF_NULL = """
+import os, subprocess
+with open(os.devnull) as null:
+    assert null.read() == ""
+with open("/dev/null", "w") as null:
+    null.write("gone")
+print(subprocess.run(["/usr/bin/true"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL).returncode)
+"""
+
+
+def test_the_null_device_can_be_read_and_written(limits: Limits) -> None:
+    outcome = attack(PROGRAM_OF_NULL, limits)
+    assert (outcome.status, outcome.stdout, outcome.stderr) == ("ended", "0\n", "")
+
+
+def test_orphans_inside_are_collected(limits: Limits) -> None:
+    """Grandchildren whose parents are gone fall to the sandbox's process 1: were they zombies, no fork were left."""
+    outcome = attack(
+        """
+        import os, time
+        for _ in range(20):
+            while True:
+                try:
+                    child = os.fork()
+                    break
+                except OSError:
+                    time.sleep(0.01)
+            if child == 0:
+                while True:
+                    try:
+                        os.fork()
+                        break
+                    except OSError:
+                        time.sleep(0.01)
+                os._exit(0)
+            os.waitpid(child, 0)
+        print("twenty times")
+        """,
+        replace(limits, cpu=10),
+    )
+    assert (outcome.status, outcome.stdout) == ("ended", "twenty times\n")
+
+
+@pytest.mark.parametrize("program", ["print(1)", "import time; time.sleep(99)", "import os; os.kill(os.getppid(), 9)"])
+def test_no_zombie_is_left_outside(limits: Limits, program: str) -> None:
+    """Neither for us to collect nor for the machine's process 1, which in many containers collects nothing."""
+    code = f"""
+import os
+from eval.sandbox import Limits, run
+for _ in range(2):
+    print(run({program!r}, "", {replace(limits, wall=3)!r}).status)
+try:
+    print("left", os.waitpid(-1, os.WNOHANG))
+except ChildProcessError:
+    print("nothing is left")
+"""
+    # Another process that takes in orphans, so that none can fall to the machine's.
+    outer = f"""
+import ctypes, os, subprocess, sys
+assert ctypes.CDLL(None).prctl(36, 1, 0, 0, 0) == 0  # PR_SET_CHILD_SUBREAPER
+subprocess.run([sys.executable, "-c", {code!r}], check=True)
+try:
+    print("left outside", os.waitpid(-1, os.WNOHANG))
+except ChildProcessError:
+    print("nothing is left outside")
+"""
+    done = subprocess.run(
+        [sys.executable, "-u", "-c", outer], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.stdout.splitlines()[2:] == ["nothing is left", "nothing is left outside"], done.stdout + done.stderr
+
+
 def test_crash_is_told_with_its_exit_code_and_last_words(limits: Limits) -> None:
     outcome = attack("1 / 0", limits)
     assert (outcome.status, outcome.exit_code) == ("failed", 1)
@@ -216,7 +288,6 @@ def test_output_flood_ends_at_the_limit(limits: Limits, stream: str) -> None:
     outcome = attack(f"import sys\nwhile True: sys.{stream}.write('x' * 65536)", limits)
     assert outcome.status == "output_limit"
     assert len(outcome.stdout) <= limits.output
-    assert outcome.seconds < limits.wall
 
 
 def test_network_cannot_be_reached(limits: Limits) -> None:
@@ -422,7 +493,6 @@ def test_daemonised_child_ends_with_its_program(limits: Limits) -> None:
             if os.fork() == 0:
                 time.sleep(600)
             os._exit(0)
-        time.sleep(0.2)
         print("gone")
         """,
         limits,
@@ -451,7 +521,7 @@ def test_sandbox_holds_for_a_user_who_is_not_root(tmp_path: Path) -> None:
         shutil.copy(ROOT / "eval" / f"{name}.py", tmp_path / "eval")
     code = (
         "from eval.sandbox import available, Limits, run; assert not available(), available();"
-        "print(run('import os; print(os.getuid())', '', Limits()).stdout)"
+        f"print(run('import os; print(os.getuid())' + {PROGRAM_OF_NULL!r}, '', Limits()).stdout)"
     )
     command = ["setpriv", "--reuid=1234", "--regid=1234", "--clear-groups", python, "-c", code]
     # tmp_path is for root's eyes only.
@@ -463,7 +533,7 @@ def test_sandbox_holds_for_a_user_who_is_not_root(tmp_path: Path) -> None:
         shutil.rmtree(shared)
     if "SyntaxError" in done.stderr or "ImportError" in done.stderr:
         pytest.skip(f"{python} is too old for this code")
-    assert (done.stdout.strip(), done.stderr) == ("65534", "")
+    assert (done.stdout.split(), done.stderr) == (["65534", "0"], "")
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.errors import UserError
+from pipelines.errors import UserError, visible
 from service.serve.guard import _name_in
 from service.serve.layout import COLUMNS
-from service.serve.rendering import marked, render, shown
+from service.serve.rendering import marked, render
 from service.serve.rows import OPERATORS, filter_of
 
 WORDS = st.text(alphabet="ab <&\u202e\u00e9", max_size=30)
@@ -26,15 +26,16 @@ def test_marked_pieces_are_the_text(text: str, evidence: list[tuple[str, str]]) 
 
 @given(st.text())
 def test_shown_text_hides_and_turns_nothing(text: str) -> None:
-    told = shown(text)
+    told = visible(text)
     told.encode("utf-8")
+    assert visible(told) == told
     assert not set(told) & set("\u202a\u202b\u202d\u202e\u2066\u2067\u200b\u200f\ufeff")
-    assert shown("plain, with \n and \u00e9") == "plain, with \n and \u00e9"
+    assert visible("plain, with \n and \u00e9") == "plain, with \n and \u00e9"
 
 
 @given(st.text())
 def test_a_page_holds_no_markup_of_a_text(text: str) -> None:
-    page = render("estimate", told=f"<b>{text}</b>", wrong=False)
+    page = render("estimate", told=f"<b>{text}</b>", wrong=False, warnings=[])
     assert page.count("<") == 2
     assert page.startswith("<p>&lt;b&gt;")
 
