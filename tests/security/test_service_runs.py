@@ -147,7 +147,9 @@ def test_a_truncated_table_is_told_and_spoils_no_estimate(beset: Service) -> Non
         shutil.rmtree(run)
 
 
-@pytest.mark.parametrize("name", ["a" * 65, "a" * 300, "a" * 5000, "a%00b", "%ED%A0%80", "%2e%2e", ".serve", "a%0D%0Ab"])
+@pytest.mark.parametrize(
+    "name", ["a" * 65, "a" * 300, "a" * 5000, "a%00b", "%ED%A0%80", "%2e%2e", ".serve", "a%0D%0Ab"]
+)
 def test_a_name_that_no_run_can_have_is_not_found(beset: Service, name: str) -> None:
     with beset.client("read") as client:
         for path in ("", "/rows", "/log", "/report", "/release.zip", "/events"):
