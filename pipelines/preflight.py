@@ -58,7 +58,12 @@ class _Entry:
     @property
     def key(self) -> str:
         """The ledger's key of its first question."""
-        return request_key(self.teacher.model, MESSAGES, request_fields(self.teacher, 0), _SAMPLE)
+        return first_key(self.teacher)
+
+
+def first_key(teacher: Teacher) -> str:
+    """The ledger's key of the first question to an entry, as it is asked in its role."""
+    return request_key(teacher.model, MESSAGES, request_fields(teacher, 0), _SAMPLE)
 
 
 def check_teachers_answer(

@@ -24,6 +24,7 @@ from pipelines.rehearsal.faults import RehearsalSettings
 from pipelines.rehearsal.server import rehearsing
 from pipelines.repair import repair
 from pipelines.runs import RunFolder
+from tests.pipelines.first_answers import answer_first
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="signals process groups")
 
@@ -41,6 +42,7 @@ def redirected(run: RunFolder, url: str) -> None:
         for kind in ("teachers", "judge_teachers")
     }
     save_config(run, config.model_copy(update=kinds))
+    answer_first(run)
 
 
 def prepared(run: RunFolder, stage: str) -> list[Path]:
@@ -123,6 +125,19 @@ def test_a_signal_ends_a_stage_and_names_the_command_that_goes_on(
     assert text.splitlines()[-1].endswith(f"kept in the ledger; go on with: {again}")
     assert not [table for table in tables if table.exists()]
     assert [path.name for path in judged.path.iterdir() if path.is_dir()] == []
+
+
+def test_a_signal_ends_a_first_question(judged: RunFolder) -> None:
+    prepared(judged, "generate")
+    with rehearsing(RehearsalSettings(delay=3600)) as url:
+        redirected(judged, url)
+        (judged.path / "ledger.sqlite").unlink()
+        with started(judged, "generate", url) as process:
+            process.terminate()
+            text = told_by(process)
+    assert process.returncode == 130, text
+    assert "Traceback" not in text
+    assert "Go on with: saferthoughts" in text.splitlines()[-1]
 
 
 def test_timeout_ends_a_run_that_it_started(judged: RunFolder) -> None:

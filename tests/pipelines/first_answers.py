@@ -1,0 +1,21 @@
+"""First questions as answered before, for tests of what follows them."""
+
+from pipelines.config import load_config
+from pipelines.ledger import PREFLIGHT, Ledger, Reply
+from pipelines.preflight import first_key
+from pipelines.runs import RunFolder
+
+
+def answer_first(run: RunFolder) -> None:
+    """Put an answer of each teacher and judge of a run into its ledger."""
+    config = load_config(run)
+    entries = list(config.teachers.values())
+    for judge in config.judges.values():
+        if judge.teacher is not None:
+            entries.append(config.judge_teachers[judge.teacher].model_copy(update={"sampling": judge.sampling}))
+    ledger = Ledger(run.path / "ledger.sqlite")
+    for entry in entries:
+        reply = Reply("75 minutes.", None, "From 14:50 to 16:05.", "stop", 27, 30, None, 0.1)
+        ledger.put(first_key(entry), entry.model, reply)
+        ledger.use(PREFLIGHT, first_key(entry))
+    ledger.close()
