@@ -10,8 +10,10 @@ import os
 import signal
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+
+from pipelines.interrupts import unhurried
 
 _REFUSED = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 # SQLite tells these by words.
@@ -41,6 +43,7 @@ class Watch(logging.Handler):
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
         self.found = ""
+        self.stack = ExitStack()
 
     def emit(self, record: logging.LogRecord) -> None:
         error = record.exc_info[1] if record.exc_info else None
@@ -50,6 +53,8 @@ class Watch(logging.Handler):
         """End the work if something was refused."""
         if found and not self.found:
             self.found = found
+            # Nobody asked to stop: what is under way may take its time to be kept, and the exit code is another.
+            self.stack.enter_context(unhurried())
             signal.raise_signal(signal.SIGINT)
 
     def sample_failed(self, message: str) -> None:
@@ -69,7 +74,8 @@ def watching() -> Iterator[Watch]:
     logging.raiseExceptions = False
     logging.getLogger().addHandler(handler)
     try:
-        yield handler
+        with handler.stack:
+            yield handler
     finally:
         logging.getLogger().removeHandler(handler)
         logging.raiseExceptions = loud
