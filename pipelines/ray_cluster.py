@@ -40,6 +40,8 @@ def _seconds(default: float) -> float:
 # Seconds for an address to answer; and, from the beginning, for the nodes to show that they can run a step.
 _CONNECT_S = _seconds(12.0)
 _PATIENCE_S = _seconds(28.0)
+# Seconds of those that a CPU may take to come free once this machine's node runs things at all.
+_CPU_S = _PATIENCE_S
 # CPUs of a cluster of our own, and bytes of its object store: what passes through it are batches of a few hundred rows.
 _OWN_CPUS = 2
 _OWN_STORE = 100 * 1024**2
@@ -183,7 +185,7 @@ def _look_over(folder: Path, deadline: float) -> Nodes:
     problems |= {node["NodeID"]: "has no CPU for Ray" for node in alive if node["Resources"].get("CPU", 0) < 1}
     workers = [probe.node for probe in able if probe.cpus]
     for node in names.keys() - set(workers) - problems.keys():
-        problems[node] = f"gave no CPU within {_PATIENCE_S:g} s"
+        problems[node] = f"gave no CPU within {_CPU_S:g} s"
     said = "; ".join(f"{names[node]} {problem}" for node, problem in sorted(problems.items()))
     if not workers:
         raise UserError(f"No node of the Ray cluster can run a step: {said}. Put that right and run again; {_HELP}.")
@@ -212,6 +214,8 @@ def _settle(refs: dict[Any, _Probe], problems: dict[str, str], deadline: float) 
             if told.startswith("distilabel "):
                 able.append(probe)
                 versions[probe] = told
+                if probe is home:
+                    deadline = min(deadline, time.monotonic() + _CPU_S)
             else:
                 problems[probe.node] = told
         if home in able and any(probe.cpus and probe.node != home.node for probe in able):

@@ -54,7 +54,7 @@ class Taker:
         return "taken"
 taker = Taker.options(num_cpus=1).remote()
 print(ray.get(taker.told.remote()), flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 
 
@@ -92,7 +92,7 @@ def node_of(cluster: Any, cpus: int = 1, **options: Any) -> Iterator[Any]:
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a cluster that is busy with other tests take its time; commands too, which have it from the environment."""
-    for name in ("_PATIENCE_S", "_CONNECT_S"):
+    for name in ("_PATIENCE_S", "_CONNECT_S", "_CPU_S"):
         monkeypatch.setattr(f"pipelines.ray_cluster.{name}", 300.0)
     monkeypatch.setenv("SAFERTHOUGHTS_RAY_TIMEOUT", "300")
 
@@ -206,7 +206,7 @@ def test_too_few_cpus_are_told(cluster: Any, tmp_path: Path) -> None:
 def test_a_worker_whose_cpus_are_all_taken_is_told(
     cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipelines.ray_cluster._PATIENCE_S", 10.0)
+    monkeypatch.setattr("pipelines.ray_cluster._CPU_S", 3.0)
     words = [sys.executable, "-c", TAKER, cluster.address]
     with node_of(cluster), subprocess.Popen(words, stdout=-1, stderr=-3, text=True) as other:
         assert other.stdout is not None
