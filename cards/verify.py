@@ -23,7 +23,7 @@ from cards.shards import ContentHash, read_shards, shards_of
 from cards.validator import faults_of
 from pipelines.documents import parquet_batches, read_json
 from pipelines.errors import UserError
-from pipelines.records import Prompt, arrow_schema, content_id
+from pipelines.records import PATTERNS, Prompt, arrow_schema, content_id
 from pipelines.runs import file_hash
 from pipelines.thinking import join_columns
 
@@ -133,8 +133,9 @@ class Checks:
             if count:
                 self._config(name, count, released)
         listed: set[bytes] = set()
-        read = self._read("metadata", METADATA, listed, lambda rows: 0)
+        read = self._read("metadata", METADATA, listed, _unscored)
         if read is not None:
+            self._objections(read)
             same = read.content == self.lineage["content"].get("metadata")
             self._hold(same, "metadata has other content than lineage.json says")
             self._hold(listed == released, "metadata has other ids than the configurations")
@@ -152,12 +153,29 @@ class Checks:
         self._hold(same, f"{name} has other content than lineage.json says")
         told = f"{name}: in {read.torn} rows messages, query, reasoning and answer do not fit together"
         self._hold(not read.torn, told)
+        unsafe = read.unsafe if "unsafe" in self._checks() else 0
+        self._hold(
+            not unsafe, f"{name} holds {unsafe} rows whose own verdict says unsafe, and the card does not say why"
+        )
+        flagged = read.flagged if "pattern_flagged" in self._checks() else 0
+        self._hold(
+            not flagged, f"{name} holds {flagged} rows whose own verdict has a pattern, and the card does not say why"
+        )
+
+    def _objections(self, metadata: "_Read") -> None:
+        unscored = metadata.torn if "unscored" in self._checks() else 0
+        self._hold(not unscored, f"{unscored} rows have no verdict that could be read, and the card does not say why")
+
+    def _checks(self) -> set[str]:
+        """The checks that a row had to pass; the card names those that were left out."""
+        left_out = set() if self.lineage["config"]["checks"]["flagged"] else {"pattern_flagged"}
+        return set(self.lineage["queries"]) - left_out
 
     def _read(self, name: str, schema: pa.Schema, ids: set[bytes], torn: Callable[[pa.Table], int]) -> "_Read | None":
         """Read one configuration through, adding its ids to `ids`."""
         if not self._hold(bool(shards_of(self.folder, name)), f"data/{name} has no parquet files"):
             return None
-        content, rows, broken = ContentHash(), 0, 0
+        content, rows, broken, unsafe, flagged = ContentHash(), 0, 0, 0, 0
         try:
             for batch in read_shards(self.folder, name):
                 if batch.schema.names != schema.names:
@@ -168,12 +186,14 @@ class Checks:
                 rows += batch.num_rows
                 ids.update(str(one).encode() for one in batch["id"].to_pylist())
                 if schema is PUBLIC:
+                    unsafe += pc.sum(pc.cast(pc.equal(batch["safety_verdict"], "unsafe"), pa.int64())).as_py() or 0
+                    flagged += _flagged(batch)
                     for found in batch.group_by(_SOURCE).aggregate([([], "count_all")]).to_pylist():
                         self._sources[found["source"], found["source_license"]] += found["count_all"]
         except (OSError, ValueError, pa.ArrowException) as error:
             self._hold(False, f"data/{name} cannot be read: {error}")
             return None
-        return _Read(rows, content.hexdigest(), broken)
+        return _Read(rows, content.hexdigest(), broken, unsafe, flagged)
 
     def prompts(self) -> None:
         """prompts.parquet holds the prompts of the lineage."""
@@ -256,11 +276,29 @@ def prompts_fit(prompts: pa.Table, lineage: dict[str, Any]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """What one configuration holds: rows, their hash, and how many of them are not of a piece."""
+    """What one configuration holds: rows, their hash, and how many of them are not of a piece (of metadata: unscored),
+    are unsafe or carry a pattern by their own verdict."""
 
     rows: int
     content: str
     torn: int
+    unsafe: int
+    flagged: int
+
+
+def _unscored(metadata: pa.Table) -> int:
+    """How many rows have a reason for being unscored; a text of the run's own needs no verdict."""
+    reasons = pc.fill_null(metadata["unscored_reason"], "")
+    ours = pc.equal(metadata["reasoning_source"], "fixed")
+    return int(pc.sum(pc.cast(pc.and_(pc.not_equal(reasons, ""), pc.invert(ours)), pa.int64())).as_py() or 0)
+
+
+def _flagged(rows: pa.Table) -> int:
+    """How many rows carry a pattern by their own verdict."""
+    found = pa.chunked_array([pa.array([False] * rows.num_rows)])
+    for pattern in PATTERNS:
+        found = pc.or_(found, pc.fill_null(rows[pattern], False))
+    return int(pc.sum(pc.cast(found, pa.int64())).as_py() or 0)
 
 
 def _torn(rows: pa.Table) -> int:
