@@ -236,7 +236,8 @@ def test_an_imported_dataset_is_judged_by_models_and_not_repaired(tmp_path: Path
         assert (code, "its responses come from no teacher of this run" in told) == (2, True)
     code, _, told = typed("prompts", "audit", "--harmful", "1", "--teacher", "rehearsal")
     assert (code, "holds an imported dataset" in told) == (2, True)
-    assert typed("run", "audit", "--until", "check")[0] == 0
+    code, _, told = typed("run", "audit", "--until", "check")
+    assert code == 0, told
 
 
 def test_doctor_and_teachers_print_brackets_as_they_are(
