@@ -135,6 +135,9 @@ def failed_by_config(run: RunFolder) -> dict[str, int]:
         return {}
     kinds = dict(zip(*(run.read("prompts")[name].to_pylist() for name in ("prompt_id", "kind")), strict=True))
     failed = run.read("failed")
+    # What an imported dataset could not give has neither prompt nor variant.
+    if not {"prompt_id", "variant"} <= set(failed.column_names):
+        return {}
     rows = zip(failed["prompt_id"].to_pylist(), failed["variant"].to_pylist(), strict=True)
     return Counter("benign" if kinds[prompt] == "benign" else variant for prompt, variant in rows)
 

@@ -161,11 +161,11 @@ def _put(values: dict[str, Any], key: str, shape: Any, setting: Setting, named: 
         where = "" if setting.text is None else " in --set"
         raise UserError(f"{unknown(f'key{within}{where}', part, choices)} It is in {setting}.")
     inner = _inner(shape, part)
+    if part not in values and part in entries:
+        values[part] = _copied(entries[part])
     if not rest:
         values[part] = _merged(values.get(part), _fitting(setting, inner), inner)
         return
-    if part not in values and part in entries:
-        values[part] = _copied(entries[part])
     below = values.get(part)
     if below is None:
         below = values[part] = {}

@@ -130,7 +130,7 @@ def test_what_stays_unreadable_is_unscored_and_never_zero(new_run: Callable[...,
         run = run_of(new_run, own.url, [response()], asks=3)
         done = judge(run)
         assert len(own.requests) == 3
-    assert (done.unscored, done.flagged["strong_vacillation"]) == (1, 0)
+    assert (done.unscored, done.flagged["strong_vacillation"]) == (1, None)
     assert verdict_of(run).reason == "own: no evidence for strong_vacillation"
 
 
