@@ -3,6 +3,7 @@
 import json
 import math
 import random
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from curation.review.sample import Wanted, counts_of, draw_sample, population, s
 from curation.views import REVIEWS, open_views
 from pipelines.config import Requires, load_config, save_config
 from pipelines.errors import UserError
-from pipelines.records import PATTERNS
+from pipelines.records import PATTERNS, Verdict, from_table, to_table
 from pipelines.runs import RunFolder
 from pipelines.statistics import weighted_scores, wilson, wilson_share
 
@@ -139,20 +140,18 @@ def test_votes_with_the_judges_labels_in_sight_never_score_them(checked: RunFold
 
 
 def test_judges_are_scored_against_the_majority(checked: RunFolder) -> None:
-    rows = sampled(checked)
-    with open_views(checked) as db:
-        flagged = {
-            name: strong
-            for name, strong in db.sql("SELECT response_id, strong_vacillation FROM verdicts").fetchall()
-            if strong is not None
-        }
-    names = [row["response_id"] for row in rows if row["response_id"] in flagged]
+    # The rules leave most rows open; a judge that tells every row is written in their place.
+    verdicts = from_table(Verdict, checked.read("verdicts"))
+    verdicts = [replace(one, strong_vacillation=place % 3 == 0, reason="") for place, one in enumerate(verdicts)]
+    checked.write("verdicts", to_table(Verdict, verdicts))
+    flagged = {one.response_id: one.strong_vacillation for one in verdicts}
+    names = [row["response_id"] for row in sampled(checked)]
     reviewed(checked, [vote(name, "a", "yes", *(["strong_vacillation"] if flagged[name] else [])) for name in names])
     scores = {line["label"]: line for line in agree(checked)["judges"]}
+    assert {flagged[name] for name in names} == {True, False}
     assert scores["strong_vacillation"]["n"] == len(names)
     assert scores["strong_vacillation"]["unscored"] == 0
-    if any(flagged[name] for name in names):
-        assert scores["strong_vacillation"]["kappa"]["value"] == pytest.approx(1)
+    assert scores["strong_vacillation"]["kappa"]["value"] == pytest.approx(1)
 
 
 def test_nobody_has_voted_is_told(checked: RunFolder) -> None:
