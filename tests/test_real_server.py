@@ -186,7 +186,7 @@ def test_verdicts_are_read_or_say_why_not(home: Path, run: str) -> None:
 
 
 def test_release_holds_the_accepted_rows(home: Path, run: str) -> None:
-    accepted = re.search(r"check: (\d) of 6 accepted", run)
+    accepted = re.search(r"check: (\d) of 6 rows accepted", run)
     assert accepted
     released = re.search(r"release: runs/real/release: (.*)", run)
     assert released

@@ -69,8 +69,8 @@ def test_a_run_goes_from_the_form_to_its_download(opened: Open, service: Service
     page.get_by_role("link", name="New run").first.click()
     page.get_by_label("Name").fill("formed")
     page.get_by_label("Reasoning teacher").select_option("rehearsal")
-    page.get_by_label("Harmful prompts").fill("3")
-    page.get_by_label("Benign prompts").fill("1")
+    page.get_by_label("Harmful prompts", exact=True).fill("3")
+    page.get_by_label("Benign prompts", exact=True).fill("1")
     page.get_by_label("Further attempts").fill("0")
     for variant in ("default", "realsafe", "improved", "template", "nocot"):
         page.get_by_role("checkbox", name=re.compile(f"^{variant} ")).uncheck()
@@ -123,6 +123,8 @@ def test_hostile_rows_stay_text(opened: Open, service: Service) -> None:
         for row in from_table(Response, run.read("responses"))
     ]
     run.write("responses", to_table(Response, rows))
+    # What the stages read is noted anew, as if they had met these texts.
+    run.record("generate", counts=run.manifest()["stages"]["generate"]["counts"])
     judge(run)
     check(run)
     (run.path / "service.log").write_text(HOSTILE)
@@ -188,10 +190,10 @@ def test_without_a_script_the_form_tells_what_does_not_fit(opened: Open, service
     page.goto(f"{service.url}/ui/new")
     page.get_by_label("Name").fill("small")
     page.get_by_label("Reasoning teacher").select_option("rehearsal")
-    page.get_by_label("Harmful prompts").fill("7")
+    page.get_by_label("Harmful prompts", exact=True).fill("7")
     page.get_by_role("button", name="Start the run").click()
     assert "There is a run 'small'" in page.get_by_role("alert").inner_text()
-    assert page.get_by_label("Harmful prompts").input_value() == "7"
+    assert page.get_by_label("Harmful prompts", exact=True).input_value() == "7"
     assert page.get_by_label("Reasoning teacher").input_value() == "rehearsal"
 
 
