@@ -57,7 +57,7 @@ def watched(kind: Any, watch: Watch) -> Any:
             watch.control.end(Ending("broken", f"A step of the pipeline failed: {reason}"))
 
         def _run_load_queue_loop(self) -> None:
-            # The queue goes with its process; who reads the output's queue raises that, and nobody waits for this thread.
+            # The queue goes with its process. Who reads the output queue raises that; nobody waits for this thread.
             with suppress(OSError, EOFError):
                 super()._run_load_queue_loop()
 
