@@ -56,6 +56,11 @@ def watched(kind: Any, watch: Watch) -> Any:
             reason = " ".join(f"{type(cause).__name__}: {cause}".split())[:300]
             watch.control.end(Ending("broken", f"A step of the pipeline failed: {reason}"))
 
+        def _run_load_queue_loop(self) -> None:
+            # The queue goes with its process. Who reads the output queue raises that; nobody waits for this thread.
+            with suppress(OSError, EOFError):
+                super()._run_load_queue_loop()
+
         def _set_steps_not_loaded_exception(self) -> None:
             if self._exception is None:
                 super()._set_steps_not_loaded_exception()
