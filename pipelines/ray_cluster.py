@@ -21,7 +21,7 @@ from pipelines.errors import UserError
 from pipelines.progress import console
 
 
-def _seconds(default: float) -> float:
+def seconds_for(default: float) -> float:
     """What SAFERTHOUGHTS_RAY_TIMEOUT says, for nodes that are busy; the default where it says nothing.
 
     Raises:
@@ -38,8 +38,8 @@ def _seconds(default: float) -> float:
 
 
 # Seconds for an address to answer; and, from the beginning, for the nodes to show that they can run a step.
-_CONNECT_S = _seconds(12.0)
-_PATIENCE_S = _seconds(28.0)
+_CONNECT_S = seconds_for(12.0)
+_PATIENCE_S = seconds_for(28.0)
 # Seconds of those that a CPU may take to come free once this machine's node runs things at all.
 _CPU_S = _PATIENCE_S
 # CPUs of a cluster of our own, and bytes of its object store: what passes through it are batches of a few hundred rows.

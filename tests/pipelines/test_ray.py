@@ -96,6 +96,7 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a cluster that is busy with other tests take its time; commands too, which have it from the environment."""
     for name in ("_PATIENCE_S", "_CONNECT_S", "_CPU_S"):
         monkeypatch.setattr(f"pipelines.ray_cluster.{name}", 300.0)
+    monkeypatch.setattr("pipelines.ray_engine._LOAD_S", 300.0)
     monkeypatch.setenv("SAFERTHOUGHTS_RAY_TIMEOUT", "300")
 
 
