@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable
@@ -23,7 +24,6 @@ from training.sft import TrainResult, build_trainer, cpu_threads, is_trained, tr
 def trained(release: Path, tiny_student: Path, tmp_path: Path) -> Callable[..., TrainResult]:
     """Train the tiny student on the small release."""
 
-import math
     def run(output: str = "model", **recipe: Any) -> TrainResult:
         settings = {"epochs": 2, "learning_rate": 1e-2, "batch_size": 4, "gradient_checkpointing": False, **recipe}
         mixture = {"improved": 10, "benign": 6}
