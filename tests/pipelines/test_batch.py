@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -252,6 +253,7 @@ def test_files_keep_to_the_bounds_and_a_key_is_submitted_once(begin: Callable[..
         asks = list(asks_of(run)) * 2
         assert submit(run, url, replace(QUICK, max_requests=8), asks=asks) == BatchOutcome(4, 30, 0)
         assert counts(url) == {"uploads": 4, "begun": 4, "lines": 30, "repeats": 0}
+        shutil.rmtree(run.path)
         small = begin(url, sampling={"seed": 5})
         size = max(len(ask.messages[0]["content"]) for ask in asks_of(small)) * 2 + 2000
         done = submit(small, url, replace(QUICK, max_bytes=size))
@@ -359,10 +361,9 @@ def aside() -> Iterator[str]:
 
 def test_an_unknown_model_is_told_once_before_anything_is_paid(begin: Callable[..., RunFolder]) -> None:
     with rehearsing() as url:
-        run = begin(url)
-        asks = [replace(ask, model="nobody") for ask in asks_of(run)]
+        run = begin(url, model="nobody")
         with pytest.raises(UserError, match=r"refused batch batch_\d+: model_not_found: The model 'nobody' does not"):
-            submit(run, url, asks=asks)
+            submit(run, url)
         assert counts(url)["lines"] == 0
 
 

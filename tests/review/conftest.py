@@ -58,7 +58,8 @@ class Server:
     def records(self, dataset: str, name: str = "owner") -> list[dict[str, Any]]:
         # A dataset's name holds the run's id: RUN-1a2b3c4d, RUN-1a2b3c4d-overlap.
         items = self.ask("me/datasets", name)["items"]
-        (found,) = [item for item in items if re.sub(r"-[0-9a-f]{8}(?=-|$)", "", item["name"]) == dataset]
+        names = {item["name"]: re.sub(r"-[0-9a-f]{8}(?=-|$)", "", item["name"]) for item in items}
+        (found,) = [item for item in items if dataset in (item["name"], names[item["name"]])]
         return list(self.ask(f"datasets/{found['id']}/records?limit=1000&include=responses", "owner")["items"])
 
     def vote(self, record: dict[str, Any], name: str, safe: str = "yes", patterns: tuple[str, ...] = ("none",)) -> None:
