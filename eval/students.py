@@ -37,6 +37,7 @@ from inspect_ai.tool import ToolChoice, ToolInfo
 from eval.responses import message_of
 from pipelines.errors import UserError
 from pipelines.thinking import OPEN, split
+from training.arithmetic import serving_dtype
 from training.decoding import ReplyDecoder
 from training.loading import load_model, load_tokenizer, prompt_of
 from training.quiet import quiet
@@ -118,7 +119,7 @@ class Student:
         try:
             with quiet():
                 self._tokenizer: Any = load_tokenizer(path)
-                model: Any = load_model(path, dtype=torch.bfloat16)
+                model: Any = load_model(path, dtype=serving_dtype())
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             reason = str(error).strip().partition("\n")[0]
             raise UserError(f"The checkpoint '{path}' cannot be loaded: {reason}. Train or fetch it again.") from error

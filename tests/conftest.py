@@ -82,6 +82,13 @@ def judged(judged_once: Path, tmp_path: Path) -> RunFolder:
     return RunFolder.open(tmp_path / "runs", "small")
 
 
+@pytest.fixture(autouse=True)
+def tables_by_hand(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let tests change a run's tables by hand; tests/curation/test_freshness.py has what stages say to that."""
+    if "test_freshness" not in request.node.nodeid:
+        monkeypatch.setattr("pipelines.freshness.stale", lambda run, *tables: [])
+
+
 @pytest.fixture
 def new_run(tmp_path: Path) -> Callable[..., RunFolder]:
     """Start a run with the given options: by the rehearsal teacher where they name none, an endpoint called "flags"."""

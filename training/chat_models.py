@@ -12,6 +12,7 @@ from pipelines.config import Teacher
 from pipelines.errors import UserError
 from pipelines.teachers import api_key
 from pipelines.thinking import OPEN
+from training.arithmetic import serving_dtype
 from training.chat import Part, Splitter, parted
 from training.decoding import ReplyDecoder
 from training.loading import load_model, load_tokenizer, prompt_of
@@ -44,7 +45,7 @@ class Checkpoint:
         try:
             with quiet():
                 self._tokenizer: Any = load_tokenizer(folder)
-                loaded: Any = load_model(folder, dtype=torch.bfloat16)
+                loaded: Any = load_model(folder, dtype=serving_dtype())
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             reason = str(error).strip().partition("\n")[0]
             raise UserError(f"The checkpoint '{folder}' cannot be loaded: {reason}.") from error

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipelines.errors import UserError
+from training.arithmetic import bf16_pays
 from training.recipe import Recipe
 from training.supervision import SupervisionProof
 
@@ -72,7 +73,7 @@ def plan_of(
     tokens = proof.tokens * recipe.epochs
     # The model itself may still wait on the CPU for FSDP or DeepSpeed to lay it out.
     device = str(trainer.args.device.type)
-    peak = peak_flops(device, recipe.bf16)
+    peak = peak_flops(device, recipe.bf16 and bf16_pays())
     longest = recipe.max_length if recipe.packing else proof.longest
     plan = Plan(
         parameters=parameters,

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from cards.model_card import RECORD
 from pipelines.errors import UserError
 from pipelines.files import atomic_folder, recover, scratch_folder
+from training.arithmetic import bf16_pays
 from training.blend import blended
 from training.checkpoints import Workplace, check_disk, fingerprint_of, is_main, processes, workplace_of
 from training.decoding import ReplyDecoder
@@ -290,7 +291,7 @@ def build_trainer(
         max_length=recipe.max_length,
         packing=recipe.packing,
         assistant_only_loss=True,
-        bf16=recipe.bf16,
+        bf16=recipe.bf16 and bf16_pays(),
         gradient_checkpointing=recipe.gradient_checkpointing,
         seed=recipe.seed,
         ddp_backend="gloo" if processes() > 1 and not on_gpu else None,

@@ -113,7 +113,8 @@ def test_rates_before_and_after_repair_are_those_of_the_verdicts(judged: RunFold
             "JOIN prompts USING (prompt_id) WHERE variant = 'default' AND kind = 'harmful' "
             "AND (lack_of_safety_awareness OR overthinking OR inconsistency)"
         ).fetchall()
-    assert [(row["before"]["count"], row["after"]["count"])] == counted
+    # The rules say nothing of most rows; where they speak of none there is no count.
+    assert [(row["before"]["count"] or 0, row["after"]["count"] or 0)] == counted
     # The run is judged by rules, which do not tell every pattern of every row: a number found, and no share.
     assert (row["before"]["low"], row["before"]["rate"], row["before"]["high"]) == (None, None, None)
     assert f"at least {row['before']['count']}" in (judged.path / "report.html").read_text()
