@@ -10,7 +10,7 @@ import jinja2
 import yaml
 
 from pipelines.errors import visible, visible_value
-from pipelines.judge import RULES_ALONE
+from pipelines.judges.alone import RULES_ALONE
 from pipelines.records import PATTERNS
 
 _FOLDER = Path(__file__).parent

@@ -20,7 +20,7 @@ from curation.views import open_views
 from pipelines.config import load_config
 from pipelines.errors import UserError
 from pipelines.freshness import stale
-from pipelines.judge import RULES_ALONE, rules_alone
+from pipelines.judges.alone import RULES_ALONE, rules_alone
 from pipelines.judges.scoring import read_scores
 from pipelines.records import PATTERNS
 from pipelines.runs import WRITTEN_BY, RunFolder

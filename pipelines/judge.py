@@ -30,19 +30,8 @@ from pipelines.runner.session import StageWork, check_teachers, run_stage
 from pipelines.runs import RunFolder, file_hash
 from pipelines.variant import load_variants
 
+
 # One sentence for the terminal, the card and the report of a run that no model judged.
-RULES_ALONE = (
-    "Judged by rules alone: they find a part of the patterns, and nobody looked for unsafe text. "
-    "Name models with --judge, e.g. --judge o3 --judge reasoningshield."
-)
-
-
-def rules_alone(config: RunConfig) -> bool:
-    """Whether a run with real teachers, or with rows from elsewhere, has no model among its judges."""
-    rehearsed = any(teacher.embedded for teacher in config.teachers.values())
-    return not rehearsed and all(config.judges[name].kind == "rules" for name in config.judging.judges)
-
-
 @dataclass(frozen=True, slots=True)
 class Judged:
     """How many responses were judged and by whom, how many are unscored on patterns or safety, how many carry each

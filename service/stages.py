@@ -119,7 +119,8 @@ def judge_run(
         Incomplete: the budget is spent; what came back is kept.
     """
     from pipelines.config import load_config
-    from pipelines.judge import RULES_ALONE, judge, rules_alone
+    from pipelines.judge import judge
+    from pipelines.judges.alone import RULES_ALONE, rules_alone
     from pipelines.limits import Caps
 
     done = judge(run, Caps(max_cost, max_tokens), _ledgers(reuse))

@@ -20,7 +20,7 @@ from cards.validator import faults_of, front_matter_of
 from cards.verify import verify
 from curation.checks import check
 from pipelines.config import Release, load_config, save_config, validated
-from pipelines.errors import UserError
+from pipelines.errors import UserError, visible
 from pipelines.runs import RunFolder
 
 LINEAGE = Path(__file__).parent / "lineage.json"
@@ -155,8 +155,8 @@ def test_hostile_words_stay_words(words: str) -> None:
     card = dataset_card(hostile(words))
     assert faults_of(card) == []
     front = front_matter_of(card)
-    title = " ".join(words.split())
-    assert (front["pretty_name"], front["extra_gated_prompt"]) == (title, "\n".join(words.splitlines()))
+    title = visible(" ".join(words.split()))
+    assert (front["pretty_name"], front["extra_gated_prompt"]) == (title, visible("\n".join(words.splitlines())))
     assert front["extra_gated_fields"] == {title: "text"}
     # The Hub's own client reads the same.
     theirs: Any = DatasetCard(card, ignore_metadata_errors=False).data

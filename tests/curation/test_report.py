@@ -18,7 +18,8 @@ from curation.report import write_report
 from curation.sources import Source
 from curation.views import open_views
 from pipelines.config import Teacher, load_config, save_config
-from pipelines.judge import RULES_ALONE, judge, record_judging, write_verdicts
+from pipelines.judge import judge, record_judging, write_verdicts
+from pipelines.judges.alone import RULES_ALONE
 from pipelines.records import LABELS, Judgement, Prompt, Response, Verdict, from_table, to_table
 from pipelines.repair import repair
 from pipelines.runs import RunFolder
