@@ -7,7 +7,6 @@ minutes (`SAFERTHOUGHTS_HUB_TIMEOUT` seconds) counts as a connection that was lo
 """
 
 import hashlib
-import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ from huggingface_hub.utils._http import default_client_factory
 from cards.release_folder import name_fault, shown
 from pipelines.errors import UserError, unknown, without_secrets
 from pipelines.progress import console
-from pipelines.waits import asked_wait
+from pipelines.waits import asked_wait, seconds_from
 
 Done = TypeVar("Done")
 _ADDRESS = re.compile(r"(?P<repo>[\w][\w.-]*/[\w][\w.-]*)(@(?P<revision>[\w][\w./-]*))?")
@@ -168,19 +167,8 @@ class Hub:
 def _client() -> httpx2.Client:
     """huggingface_hub's own client, but not one that waits for ever."""
     client = default_client_factory()
-    client.timeout = httpx2.Timeout(_silence())
+    client.timeout = httpx2.Timeout(seconds_from("SAFERTHOUGHTS_HUB_TIMEOUT", _SILENCE_S))
     return client
-
-
-def _silence() -> float:
-    given = os.environ.get("SAFERTHOUGHTS_HUB_TIMEOUT")
-    try:
-        seconds = float(given) if given else _SILENCE_S
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < float("inf"):
-        raise UserError(f"SAFERTHOUGHTS_HUB_TIMEOUT is '{given}'; give seconds, such as 120.")
-    return seconds
 
 
 def _version_key(tag: str) -> tuple[Any, ...]:

@@ -19,27 +19,12 @@ from typing import Any
 
 from pipelines.errors import UserError
 from pipelines.progress import console
+from pipelines.waits import seconds_from
 
-
-def seconds_for(default: float) -> float:
-    """What SAFERTHOUGHTS_RAY_TIMEOUT says, for nodes that are busy; the default where it says nothing.
-
-    Raises:
-        UserError: it is no number of seconds.
-    """
-    given = os.environ.get("SAFERTHOUGHTS_RAY_TIMEOUT")
-    try:
-        seconds = float(given) if given else default
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < float("inf"):
-        raise UserError(f"SAFERTHOUGHTS_RAY_TIMEOUT is '{given}'; give seconds, such as 120.")
-    return seconds
-
-
+TIMEOUT = "SAFERTHOUGHTS_RAY_TIMEOUT"
 # Seconds for an address to answer; and, from the beginning, for the nodes to show that they can run a step.
-_CONNECT_S = seconds_for(12.0)
-_PATIENCE_S = seconds_for(28.0)
+_CONNECT_S = seconds_from(TIMEOUT, 12.0)
+_PATIENCE_S = seconds_from(TIMEOUT, 28.0)
 # Seconds of those that a CPU may take to come free once this machine's node runs things at all.
 _CPU_S = _PATIENCE_S
 # CPUs of a cluster of our own, and bytes of its object store: what passes through it are batches of a few hundred rows.

@@ -32,15 +32,16 @@ from distilabel.utils.logging import setup_logging
 
 from pipelines.errors import UserError
 from pipelines.ledger import Ledger, Reply
-from pipelines.ray_cluster import Nodes, on_node, seconds_for
+from pipelines.ray_cluster import TIMEOUT, Nodes, on_node
 from pipelines.steps import AskTeachers, SplitReplies
+from pipelines.waits import seconds_from
 from pipelines.watched_pipeline import give_up
 
 if TYPE_CHECKING:
     from distilabel.typing import GeneratorStepOutput, StepOutput
 
 # Seconds for the steps to start. Their nodes have just shown that they can; this is for what happens in between.
-_LOAD_S = seconds_for(120.0)
+_LOAD_S = seconds_from(TIMEOUT, 120.0)
 
 
 class CarryReplies(AskTeachers):

@@ -4,12 +4,15 @@ Reads the headers of an answer; writes nothing. The client of teachers, evaluati
 """
 
 import math
+import os
 import random
 import re
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+
+from pipelines.errors import UserError
 
 # Whatever a server asks for, no wait is longer: an attempt finds out sooner whether it has changed its mind.
 LONGEST_S = 60.0
@@ -88,3 +91,19 @@ def _reset(text: str | None) -> float | None:
         return _until_date(text)
     parts = [(_number(amount), _PARTS[unit]) for unit, amount in found.groupdict().items() if amount]
     return sum(amount * size for amount, size in parts if amount is not None)
+
+
+def seconds_from(variable: str, default: float) -> float:
+    """What an environment variable says, in seconds; the default where it says nothing.
+
+    Raises:
+        UserError: it is no number of seconds.
+    """
+    given = os.environ.get(variable)
+    try:
+        seconds = float(given) if given else default
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < math.inf:
+        raise UserError(f"{variable} is '{given}'; give seconds, such as 120.")
+    return seconds
