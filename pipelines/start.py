@@ -39,8 +39,11 @@ def start_or_change(runs: Path, name: str, options: Options, consent: Consent = 
     Raises:
         UserError: options that do not fit, a source that cannot be read, no consent to what a change would lose.
     """
-    if not (runs / name / "run.yaml").exists():
+    folder = RunFolder(runs / name)
+    if not (folder.path / "run.yaml").exists():
         return start(runs, name, configured(options), consent)
+    if not (folder.path / "manifest.json").exists():  # it was deleted, as the error about it says
+        return start(runs, name, configured(options, load_config(folder)), consent)
     run = RunFolder.open(runs, name)
     imported, before = is_imported(run), load_config(run)
     after = configured(options, before, asks=not imported)
@@ -69,7 +72,7 @@ def start(runs: Path, name: str, config: RunConfig, consent: Consent = refuse) -
     before, present = (load_config(folder), list(prompts_of(folder))) if has_some else (None, [])
     drawn = drawn_or_grown(pool, config, before, present)
     if before is not None:
-        agree(folder, before, config, drawn, consent)
+        agree(RunFolder.create(runs, name), before, config, drawn, consent)
     run = RunFolder.create(runs, name)
     kept = len({prompt.prompt_id for prompt in drawn} & {prompt.prompt_id for prompt in present})
     save_config(run, config)

