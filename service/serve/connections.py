@@ -21,7 +21,7 @@ HEADERS_S, BODY_S = 10.0, 30.0
 # Seconds in which a client may take nothing of an answer that waits for it.
 TAKING_S = 60.0
 # Connections whose request is not complete.
-MOST_WAITING = 512
+MOST_WAITING = 1024
 # All connections, listeners' among them: uvicorn answers 503 beyond.
 MOST = 4096
 # Bytes of a request's first line and headers.

@@ -19,7 +19,9 @@ from service.serve.store import home_of
 
 # Listeners are told that it is over; whoever does not hang up by then is cut off.
 _GOODBYE_S = 2
-_BACKLOG = 2048
+# asyncio takes in so many new connections before it reads from any: with more than connections.MOST_WAITING a request
+# that is already there would be cut off unread.
+_BACKLOG = 128
 
 
 def run(settings: ServeSettings, certfile: Path | None, keyfile: Path | None, say: Callable[[str], None]) -> None:

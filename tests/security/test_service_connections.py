@@ -36,9 +36,9 @@ def crowded(tmp_path: Path) -> Iterator[Service]:
     running.stop()
 
 
-def test_two_thousand_half_open_requests_keep_nobody_out(crowded: Service) -> None:
+def test_three_thousand_half_open_requests_keep_nobody_out(crowded: Service) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    count = min(2000, hard - 500)
+    count = min(3000, hard - 500)
     if count < 2 * connections.MOST_WAITING:
         pytest.skip("this process may not hold that many sockets")
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, count + 400), hard))
