@@ -2,12 +2,11 @@
 
 DuckDB's own limits do not hold for a single value: `repeat('a', 10**9)` passes its memory limit, and a signal does not
 interrupt it. So the process has limits of the system's, and is killed. `curation.query` and `curation.checks` start it;
-it reads one request as JSON on its standard input and writes the rows, in Arrow's format, to its standard output.
+`curation/apart_process.py` is what runs in it.
 """
 
 import json
 import os
-import resource
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -21,10 +20,6 @@ from pipelines.files import scratch_folder
 
 SECONDS = 600.0
 _GB = 1_000_000_000
-_MOST_RESULT = 2 * _GB
-_MOST_SCRATCH = 50 * _GB
-# Code, stacks and files that are mapped, beside what DuckDB counts.
-_BESIDE = 4 * _GB
 _ROOT = Path(__file__).parents[1]
 
 
@@ -36,7 +31,7 @@ def run_apart(request: Mapping[str, Any], seconds: float = SECONDS) -> pa.Table:
     """
     with scratch_folder("sql") as work:
         whole = {**request, "memory": _memory(), "scratch": str(work / "scratch")}
-        command = [sys.executable, "-m", "curation.apart"]
+        command = [sys.executable, "-m", "curation.apart_process"]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(_ROOT), *sys.path])}
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
@@ -61,42 +56,3 @@ def run_apart(request: Mapping[str, Any], seconds: float = SECONDS) -> pa.Table:
 def _memory() -> int:
     """Half of the machine's memory, for DuckDB."""
     return max(_GB, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)
-
-
-def _limit(memory: int) -> None:
-    for what, most in (
-        (resource.RLIMIT_AS, memory + _BESIDE),
-        (resource.RLIMIT_FSIZE, _MOST_SCRATCH),
-        (resource.RLIMIT_CORE, 0),
-    ):
-        _, hard = resource.getrlimit(what)
-        resource.setrlimit(what, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
-
-
-def main() -> None:
-    """Do the one request that standard input holds."""
-    request = json.load(sys.stdin)
-    _limit(request["memory"])
-    from curation.checks import objections_apart
-    from curation.query import query_apart
-
-    def write(rows: pa.RecordBatchReader) -> None:
-        written = 0
-        with pa.PythonFile(sys.stdout.buffer, "w") as sink, pa.ipc.new_stream(sink, rows.schema) as writer:
-            for batch in rows:
-                written += batch.nbytes
-                if written > _MOST_RESULT:
-                    raise UserError(f"The query gives more than {_MOST_RESULT / _GB:.0f} GB. Ask for less, or count.")
-                writer.write_batch(batch)
-
-    try:
-        (query_apart if request["kind"] == "query" else objections_apart)(request, write)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        sys.exit(UserError.exit_code)
-    except MemoryError:
-        sys.exit(3)
-
-
-if __name__ == "__main__":
-    main()

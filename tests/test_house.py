@@ -2,6 +2,8 @@
 
 import ast
 import re
+from collections.abc import Mapping
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,34 @@ def test_areas_import_downwards_only(path: Path) -> None:
     here = AREAS.index(path.relative_to(ROOT).parts[0].removesuffix(".py"))
     reached = [name for name in imported(path) if name.split(".")[0] in AREAS]
     assert [name for name in reached if AREAS.index(name.split(".")[0]) > here] == []
+
+
+def edges(path: Path, modules: Mapping[str, Path]) -> set[str]:
+    """The modules of ours that one imports: at its top or inside a function, but not for type checkers alone."""
+    found: set[str] = set()
+
+    def walk(node: ast.AST) -> None:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
+                continue
+            if isinstance(child, ast.Import):
+                found.update(name.name for name in child.names)
+            elif isinstance(child, ast.ImportFrom):
+                whole = [f"{child.module}.{name.name}" for name in child.names]
+                found.update(name if name in modules else child.module or "" for name in whole)
+            walk(child)
+
+    walk(ast.parse(path.read_text(encoding="utf-8")))
+    return found & modules.keys()
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    modules = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in SOURCES
+    }
+    graph = {name: edges(path, modules) - {name} for name, path in modules.items()}
+    assert len(graph) == len(SOURCES)
+    TopologicalSorter(graph).prepare()  # a CycleError names the circle
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))

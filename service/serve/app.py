@@ -10,7 +10,6 @@ from pathlib import Path
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.staticfiles import StaticFiles
@@ -19,6 +18,7 @@ from pipelines.errors import UserError
 from pipelines.runs import VERSION
 from service.serve import api, page
 from service.serve.access import caller_of
+from service.serve.description import description_of
 from service.serve.guard import Guard, Refusals
 from service.serve.house import House
 from service.serve.problems import Problem
@@ -67,9 +67,3 @@ def application(house: House) -> FastAPI:
 def guarded(house: House) -> Guard:
     """The same behind its guard, as it is served."""
     return Guard(application(house), house.settings)
-
-
-def description_of(app: FastAPI) -> dict[str, object]:
-    """The API as OpenAPI has it; the page's own paths are no part of it."""
-    found: dict[str, object] = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
-    return found

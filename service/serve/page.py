@@ -25,6 +25,7 @@ from service.serve.access import (
     session_of,
     set_cookie,
 )
+from service.serve.description import description_of
 from service.serve.forms import Form, again_in, budget_in, new_run_in, publish_in
 from service.serve.house import House
 from service.serve.problems import Problem, problem_of
@@ -363,6 +364,4 @@ def test_teacher(name: str, caller: Viewer, house: HouseOf, form: Posted) -> Res
 @router.get("/docs")
 def docs(caller: Viewer, request: Request) -> Response:
     """The API in words, from its own description."""
-    from service.serve.app import description_of
-
     return _page("docs", caller, api=description_of(request.app))
