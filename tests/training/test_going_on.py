@@ -51,12 +51,12 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def test_killed_and_run_again_it_ends_where_it_would_have(release: Path, tiny_student: Path, tmp_path: Path) -> None:
-    settings = {**SETTINGS, "epochs": 30}
+    settings = {**SETTINGS, "epochs": 12}
     whole = train(Recipe.model_validate(settings), release, tmp_path / "whole", tiny_student)
     first = start(settings, release, tmp_path / "model", tiny_student)
     work = tmp_path / ".model.training"
     for _ in range(6000):
-        if any(int(path.parent.name.partition("-")[2]) >= 20 for path in work.glob("checkpoint-*/trainer_state.json")):
+        if any(int(path.parent.name.partition("-")[2]) >= 6 for path in work.glob("checkpoint-*/trainer_state.json")):
             break
         time.sleep(0.05)
     os.kill(first.pid, signal.SIGKILL)
@@ -66,7 +66,7 @@ def test_killed_and_run_again_it_ends_where_it_would_have(release: Path, tiny_st
     told, errors = second.communicate(timeout=900)
     assert second.returncode == 0, errors
     step = int(told.partition("going on from step ")[2].split()[0])
-    assert step >= 20
+    assert step >= 6
     facts = json.loads((tmp_path / "model" / "training.json").read_text())
     assert facts["resumed_from"] == step
     assert facts["loss"] == pytest.approx(whole.losses, rel=1e-4, abs=1e-4)
@@ -78,7 +78,7 @@ def test_killed_and_run_again_it_ends_where_it_would_have(release: Path, tiny_st
 
 def test_ctrl_c_ends_the_step_and_keeps_it(release: Path, tiny_student: Path, tmp_path: Path) -> None:
     # Long enough to be stopped, and without a checkpoint by the clock.
-    settings = {**SETTINGS, "epochs": 30, "checkpoint_minutes": 60}
+    settings = {**SETTINGS, "epochs": 12, "checkpoint_minutes": 60}
     first = start(settings, release, tmp_path / "model", tiny_student)
     assert first.stdout is not None
     assert "estimated" in first.stdout.readline() + first.stdout.readline()
@@ -91,7 +91,7 @@ def test_ctrl_c_ends_the_step_and_keeps_it(release: Path, tiny_student: Path, tm
     assert (work / f"checkpoint-{stopped}" / "trainer_state.json").is_file()
     told: list[str] = []
     done = train(Recipe.model_validate(settings), release, tmp_path / "model", tiny_student, told.append)
-    assert (done.resumed_from, len(done.losses)) == (stopped, 240)
+    assert (done.resumed_from, len(done.losses)) == (stopped, 96)
     assert f"going on from step {stopped}" in told
 
 
