@@ -57,11 +57,12 @@ class FirstAnswer:
 
 
 class NoAnswer(UserError):
-    """A first question without an answer; `passing` where the same question may be answered a little later."""
+    """A first question without an answer; `passing` where the same question may be answered a little later, `absent`
+    where nothing answers at the address."""
 
-    def __init__(self, message: str, passing: bool) -> None:
+    def __init__(self, message: str, passing: bool, absent: bool = False) -> None:
         super().__init__(message)
-        self.passing = passing
+        self.passing, self.absent = passing, absent
 
 
 async def ask_first(name: str, teacher: Teacher, url: str, prompt_tokens: int = QUESTION_TOKENS) -> FirstAnswer:
@@ -130,6 +131,7 @@ def _unreachable(name: str, url: str, words: str) -> NoAnswer:
     return NoAnswer(
         f"No server answers at {url} for teacher '{name}' ({beginning(words)}). Start it, or correct its base_url.",
         passing=False,
+        absent=True,
     )
 
 

@@ -2,8 +2,9 @@
 
 Reads run.yaml, the prompts and the ledger; writes the answer to the ledger, so that nobody is asked twice, and to
 run.yaml what a server does not take (a lower max_tokens, no temperature): it is the sampling of every answer that
-follows. Nothing is asked, and nothing changed, where the ledger holds answers under the same settings. The embedded
-rehearsal teacher is not asked.
+follows. Of several servers each is asked, at the same time: the run goes on without those that are not there, which
+the requests that follow look for, and stops at one that answers and refuses. Nothing is asked, and nothing changed,
+where the ledger holds answers under the same settings. The embedded rehearsal teacher is not asked.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pipelines.config import RunConfig, Teacher, change_config
 from pipelines.errors import UserError
@@ -55,15 +56,14 @@ class _Entry:
     prompt_tokens: int
     wants_reasoning: bool = False
 
-    @property
-    def key(self) -> str:
-        """The ledger's key of its first question."""
-        return first_key(self.teacher)
+    def keys(self, teacher: Teacher) -> dict[str, str]:
+        """The ledger's keys of its first questions, by URL, where it is asked as `teacher`."""
+        return {url: first_key(teacher, server) for server, url in enumerate(self.urls)}
 
 
-def first_key(teacher: Teacher) -> str:
-    """The ledger's key of the first question to an entry, as it is asked in its role."""
-    return request_key(teacher.model, MESSAGES, request_fields(teacher, 0), _SAMPLE)
+def first_key(teacher: Teacher, server: int = 0) -> str:
+    """The ledger's key of the first question to one server of an entry, counted from 0, as it is asked in its role."""
+    return request_key(teacher.model, MESSAGES, request_fields(teacher, 0), _SAMPLE - server)
 
 
 def check_teachers_answer(
@@ -154,61 +154,105 @@ def _answered(run: RunFolder, config: RunConfig, ledger: Ledger, name: str) -> b
 
 
 def _checked(run: RunFolder, config: RunConfig, ledger: Ledger, entries: Sequence[_Entry]) -> RunConfig:
-    left = []
+    left: list[tuple[_Entry, list[str]]] = []
     for entry in entries:
-        ledger.use(PREFLIGHT, entry.key)
-        if not ledger.has(entry.key) and not ledger.adopt(entry.key):
-            left.append(entry)
+        missing = []
+        for url, key in entry.keys(entry.teacher).items():
+            ledger.use(PREFLIGHT, key)
+            if not ledger.has(key) and not ledger.adopt(key):
+                missing.append(url)
+        if missing:
+            left.append((entry, missing))
     if not left:
         return config
-    for entry in left:
-        _say(f"{entry.role} {entry.holder}: one question first, to {entry.teacher.model} at {', '.join(entry.urls)}")
+    for entry, urls in left:
+        each = " each" if len(urls) > 1 else ""
+        _say(f"{entry.role} {entry.holder}: one question first, to {entry.teacher.model} at {', '.join(urls)}{each}")
     changed: list[tuple[_Entry, Teacher]] = []
-    for entry, found in zip(left, asyncio.run(_ask_all(left)), strict=True):
-        if isinstance(found, NoAnswer):
-            # The requests that follow are patient.
-            _say(f"{entry.role} {entry.holder}: {found} The run goes on, and asks again.")
-            continue
-        for line in found.changes:
-            _say(f"{entry.role} {entry.holder}: {line}; kept in run.yaml")
-        if found.teacher != entry.teacher:
-            changed.append((entry, found.teacher))
-        taken = _Entry(entry.role, entry.holder, entry.name, found.teacher, (found.url,), 0)
-        ledger.put(taken.key, found.teacher.model, found.reply)
-        ledger.use(PREFLIGHT, taken.key)
-        _say(f"{entry.role} {entry.holder}: answers, {_shown(entry, found)}")
+    for (entry, _), found in zip(left, asyncio.run(_ask_all(left)), strict=True):
+        if (taken := _noted(ledger, entry, found)) != entry.teacher:
+            changed.append((entry, taken))
     if not changed:
         return config
     return change_config(run, lambda now: _with(now, changed))
 
 
-async def _ask_all(entries: Sequence[_Entry]) -> list[FirstAnswer | NoAnswer]:
-    """What each entry answers, a `NoAnswer` only where asking later may help.
+def _noted(ledger: Ledger, entry: _Entry, found: Sequence[FirstAnswer | NoAnswer]) -> Teacher:
+    """The entry as all of its servers take it, with their answers kept and what they are told of."""
+    answers = [one for one in found if isinstance(one, FirstAnswer)]
+    taken = _as_all_take_it(entry.teacher, [answer.teacher for answer in answers])
+    for line in dict.fromkeys(line for answer in answers for line in answer.changes):
+        _say(f"{entry.role} {entry.holder}: {line}; kept in run.yaml")
+    keys = entry.keys(taken)
+    for answer in answers:
+        ledger.put(keys[answer.url], taken.model, answer.reply)
+        ledger.use(PREFLIGHT, keys[answer.url])
+        where = f" at {answer.url}" if len(entry.urls) > 1 else ""
+        _say(f"{entry.role} {entry.holder}: answers{where}, {_shown(entry, answer)}")
+    for one in found:
+        if isinstance(one, NoAnswer):
+            # The requests that follow are patient, and look for a server that is down until it is back.
+            how = "with the others, and asks this one once it is back" if answers else "and asks again"
+            _say(f"{entry.role} {entry.holder}: {one} The run goes on {how}.")
+    return taken
+
+
+def _as_all_take_it(teacher: Teacher, taken: Sequence[Teacher]) -> Teacher:
+    """One entry for all servers: the lowest of their limits, and without what any of them refuses."""
+    joint = teacher
+    for one in taken:
+        sampling: dict[str, Any] = {
+            name: None
+            for name in ("temperature", "top_p", "seed")
+            if getattr(one.sampling, name) != getattr(teacher.sampling, name)
+        }
+        limits = [entry.sampling.max_tokens for entry in (joint, one) if entry.sampling.max_tokens is not None]
+        sampling["max_tokens"] = min(limits, default=None)
+        update: dict[str, Any] = {"sampling": joint.sampling.model_copy(update=sampling)}
+        if one.limit_field != teacher.limit_field:
+            update["limit_field"] = one.limit_field
+        joint = joint.model_copy(update=update)
+    return joint
+
+
+async def _ask_all(entries: Sequence[tuple[_Entry, Sequence[str]]]) -> list[list[FirstAnswer | NoAnswer]]:
+    """What the servers of each entry answer, all asked at once.
 
     Raises:
         UserError: the first that cannot be asked, in the order of entries.
     """
-    found = await asyncio.gather(*(_ask(entry) for entry in entries), return_exceptions=True)
+    groups = [asyncio.gather(*(_ask(entry, url) for url in urls), return_exceptions=True) for entry, urls in entries]
+    found = await asyncio.gather(*groups)
+    return [_usable(entry, urls, answers) for (entry, urls), answers in zip(entries, found, strict=True)]
+
+
+def _usable(
+    entry: _Entry, urls: Sequence[str], found: Sequence[FirstAnswer | BaseException]
+) -> list[FirstAnswer | NoAnswer]:
+    """The answers of an entry's servers, a `NoAnswer` only where the run goes on all the same.
+
+    Raises:
+        UserError: one that is there cannot be asked, or none is there.
+    """
+    # A server that answered in an earlier call is not asked anew.
+    others = [url for url in entry.urls if url not in urls]
+    others += [one.url for one in found if isinstance(one, FirstAnswer)]
+    usable: list[FirstAnswer | NoAnswer] = []
     for one in found:
-        if isinstance(one, BaseException) and not (isinstance(one, NoAnswer) and one.passing):
+        if isinstance(one, FirstAnswer) or (isinstance(one, NoAnswer) and (one.passing or (one.absent and others))):
+            usable.append(one)
+        elif isinstance(one, UserError) and others:
+            raise UserError(f"{one} The others answer ({', '.join(others)}): mend this one, or take it out of base_urls.")
+        elif isinstance(one, BaseException):
             raise one
-    return [one for one in found if isinstance(one, FirstAnswer | NoAnswer)]
+    return usable
 
 
-async def _ask(entry: _Entry) -> FirstAnswer:
-    """The answer of the first of an entry's servers that is there."""
-    failure: NoAnswer | None = None
-    for url in entry.urls:
-        try:
-            found = await ask_first(entry.name, entry.teacher, url, entry.prompt_tokens)
-        except NoAnswer as error:
-            failure = failure or error
-            continue
-        if entry.wants_reasoning and found.shows_no_reasoning:
-            raise UserError(_no_reasoning(entry, found))
-        return found
-    assert failure is not None
-    raise failure
+async def _ask(entry: _Entry, url: str) -> FirstAnswer:
+    found = await ask_first(entry.name, entry.teacher, url, entry.prompt_tokens)
+    if entry.wants_reasoning and found.shows_no_reasoning:
+        raise UserError(_no_reasoning(entry, found))
+    return found
 
 
 def _no_reasoning(entry: _Entry, found: FirstAnswer) -> str:
