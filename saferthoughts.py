@@ -173,6 +173,7 @@ def repair(
     yes: Yes = False,
     max_cost: MaxCost = None,
     max_tokens: MaxTokens = None,
+    max_failed: MaxFailed = None,
     reuse: Reuse = None,
 ) -> None:
     """Ask the teachers again for flagged rows, telling them what was wrong; the best attempt is kept.
@@ -183,7 +184,7 @@ def repair(
 
     others = [open_run(other) for other in reuse or ()]
     run = changed_run(name, sets, teachers, yes, repair__strategy=strategy, repair__attempts=attempts)
-    say(repair_run(run, max_cost, max_tokens, others))
+    say(repair_run(run, max_cost, max_tokens, others, MAX_FAILED if max_failed is None else max_failed))
 
 
 for command in (check, sql, duplicates, contamination, select):

@@ -73,7 +73,7 @@ def lineage_of(
             "judge": stages["judge"]["counts"],
             "check": stages["check"]["counts"],
         },
-        "failures": stages["generate"].get("failures", {"permanent": 0, "reasons": []}),
+        "failures": _failures(stages["generate"]),
         "reasons": stages["check"]["reasons"],
         "selection": _selection(run, stages.get("select")),
         "people": _people(run),
@@ -125,9 +125,15 @@ def _judging(run: RunFolder, config: RunConfig, stage: dict[str, Any]) -> dict[s
     return {
         "judges": judges,
         **{key: stage[key] for key in ("vote", "cost_usd", "disagreement")},
+        "failures": _failures(stage),
         "rubrics": {name: {"text": rubric(name), "sha256": digest} for name, digest in stage["rubrics"].items()},
         "scores": read_scores(run),
     }
+
+
+def _failures(stage: dict[str, Any]) -> dict[str, Any]:
+    """Rows whose requests failed; older runs do not count those of judges."""
+    return dict(stage.get("failures", {"permanent": 0, "reasons": []}))
 
 
 def _repair(stage: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -193,6 +193,7 @@ def _judging(run: RunFolder, vote: str, stages: dict[str, Any]) -> dict[str, Any
         "vote": vote,
         "responses": stage["counts"]["responses"],
         "unscored": stage["counts"]["unscored"],
+        "failures": stage.get("failures"),
         "disagreement": stage["disagreement"],
         "scores": read_scores(run),
     }

@@ -6,7 +6,6 @@ Reads run.yaml and prompts.parquet; writes ledger.sqlite, responses.parquet and 
 
 import os
 import shutil
-from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from pipelines.config import RunConfig, load_config
 from pipelines.engine import LOCAL, Engine, muted_imports, run_pipeline
 from pipelines.errors import UserError
 from pipelines.estimate import Estimate, survey
+from pipelines.failures import Failure, Failures, count
 from pipelines.ledger import Ledger
 from pipelines.limits import NO_CAPS, Caps
 from pipelines.open_endpoints import open_endpoints
@@ -34,24 +34,20 @@ BATCH = 200
 _SQL = {"string": "VARCHAR", "int64": "BIGINT", "double": "DOUBLE", "bool": "BOOLEAN"}
 
 
-# So many different reasons of failures are listed in the manifest.
-_REASONS = 10
-
-
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """What a call of `generate` did: planned = kept + failed; `asked` requests were new.
-
-    `permanent` of the failed were refused for good. `reasons` has the texts of failures, the most frequent first.
-    """
+    """What a call of `generate` did: planned = kept + failed; `asked` requests were new."""
 
     planned: int
     kept: int
-    failed: int
-    permanent: int
+    failures: Failures
     asked: int
     cost: float
-    reasons: tuple[str, ...]
+
+    @property
+    def failed(self) -> int:
+        """Rows that failed."""
+        return self.failures.rows
 
 
 def generate(
@@ -160,8 +156,8 @@ def _run(
             ask >> split
 
         if engine.name == "ray":
-            return _run_on_ray(run, config, engine, asked, keep, found.missing)
-        hear = stack.enter_context(shown_answers("generate", found.missing))
+            return _run_on_ray(run, config, engine, asked, keep, found)
+        hear = stack.enter_context(shown_answers("generate", found.missing, found.generation))
         return run_pipeline(run.path, "generate", add_steps, keep, hear)
 
 
@@ -171,7 +167,7 @@ def _run_on_ray(
     engine: Engine,
     asked: dict[str, Any],
     keep: Callable[[Path, list[Path]], None],
-    missing: int,
+    found: Estimate,
 ) -> Ending | None:
     from pipelines.ray_cluster import connected
 
@@ -186,7 +182,7 @@ def _run_on_ray(
             ray_engine.add_steps({**asked, "link": link}, text, BATCH)
 
         # Not before: what is told of the cluster would fall into the progress display.
-        with shown_answers("generate", missing) as hear:
+        with shown_answers("generate", found.missing, found.generation) as hear:
             return run_pipeline(run.path, "generate", add_steps, keep, hear, pipeline_class=kind)
 
 
@@ -214,15 +210,14 @@ def _finish(run: RunFolder, planned: int, asked: int, cost: float) -> Generated:
     failed = run.read("failed")
     if kept + failed.num_rows != planned:
         raise RuntimeError(f"{planned} responses were planned, {kept} kept and {failed.num_rows} failed")
-    permanent = sum(failed["permanent"].to_pylist())
-    reasons = Counter(failed["error"].to_pylist()).most_common(_REASONS)
-    result = Generated(planned, kept, failed.num_rows, permanent, asked, cost, tuple(str(text) for text, _ in reasons))
+    failures = count(Failure(str(row["error"]), row["permanent"]) for row in failed.to_pylist())
+    result = Generated(planned, kept, failures, asked, cost)
     run.record(
         "generate",
         inputs={"prompts.parquet": file_hash(run.table_path("prompts"))},
         outputs={name: file_hash(run.path / name) for name in ("responses.parquet", "failed.parquet")},
         counts={"planned": planned, "kept": kept, "failed": failed.num_rows, "asked": asked},
-        failures={"permanent": permanent, "reasons": [{"text": text, "rows": rows} for text, rows in reasons]},
+        failures=failures.record(),
         cost_usd=cost,
     )
     return result

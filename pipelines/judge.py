@@ -6,7 +6,7 @@ models are asked through the run's ledger, so running it again asks only for wha
 """
 
 from collections import Counter
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,9 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.config import RunConfig, Teacher, load_config
-from pipelines.estimate import survey
+from pipelines.estimate import Load, survey
+from pipelines.failures import NONE as NO_FAILURES
+from pipelines.failures import Failure, Failures, count, read_reason, worst
 from pipelines.judges.panel import FIXED, Panel, Row, by_rules
 from pipelines.judges.patterns import rubric_hashes
 from pipelines.judges.tallies import tally
@@ -36,7 +38,8 @@ from pipelines.variant import load_variants
 class Judged:
     """How many responses were judged and by whom, how many are unscored on patterns or safety, how many carry each
     label and how many are unsafe (None where no judge looked for it), and the US dollars of all judgements. Fixed
-    texts, which are not judged, are `fixed` and not among the unscored."""
+    texts, which are not judged, are `fixed` and not among the unscored; rows of which a judge could not be asked are,
+    and `failures` counts them."""
 
     responses: int
     judges: tuple[str, ...]
@@ -45,6 +48,7 @@ class Judged:
     flagged: dict[str, int | None]
     unsafe: int | None
     cost: float
+    failures: Failures = NO_FAILURES
 
 
 def judge_teachers(config: RunConfig) -> dict[str, Teacher]:
@@ -69,9 +73,10 @@ def judge(run: RunFolder, caps: Caps = NO_CAPS, reuse: tuple[Path, ...] = ()) ->
     config = load_config(run)
     responses = run.read("responses").num_rows
     check_teachers(judge_teachers(config), caps)
+    expected = Load()
     if any(not row.unjudgeable for row in rows_of(run)):
         config = check_judges_answer(run, config, reuse)
-        _print_estimate(run, config, reuse)
+        expected = _estimated(run, config, reuse)
     panel = Panel(config)
     found: list[tuple[list[Judgement], Verdict]] = []
     if any(config.judges[name].kind != "rules" for name in config.judging.judges):
@@ -80,7 +85,7 @@ def judge(run: RunFolder, caps: Caps = NO_CAPS, reuse: tuple[Path, ...] = ()) ->
             judgements = await panel.judge(row, asker)
             return judgements, panel.verdict(row, judgements)
 
-        stage = StageWork("judge", rows_of(run), responses, judged, judge_teachers(config))
+        stage = StageWork("judge", rows_of(run), responses, judged, judge_teachers(config), expected)
         found = run_stage(run, stage, config.seed, caps, reuse)
     else:
         with meter("judge", responses, "responses") as shown:
@@ -96,15 +101,17 @@ def judge(run: RunFolder, caps: Caps = NO_CAPS, reuse: tuple[Path, ...] = ()) ->
     return record_judging(run, config, judgements, verdicts)
 
 
-def _print_estimate(run: RunFolder, config: RunConfig, reuse: tuple[Path, ...]) -> None:
+def _estimated(run: RunFolder, config: RunConfig, reuse: tuple[Path, ...]) -> Load:
+    """What is left of judging, which is printed."""
     if not judge_teachers(config) or not config.teachers:
-        return
+        return Load()
     with closing(Ledger(run.path / "ledger.sqlite")) as ledger:
         for other in reuse:
             ledger.borrow(other)
         left = survey(run, config, ledger).judging
     if left.requests >= 1:
         console.print(f"judging: about {left.requests:,.0f} requests: {left.words()}", soft_wrap=True)
+    return left
 
 
 def write_verdicts(run: RunFolder, judgements: list[Judgement], verdicts: list[Verdict]) -> None:
@@ -133,6 +140,14 @@ def unscored(verdict: Verdict) -> bool:
     return bool(verdict.reason or verdict.safety_reason) and not _fixed(verdict)
 
 
+def failures_of(judgements: Iterable[Judgement]) -> Failures:
+    """The rows of which a judge could not be asked."""
+    by_row: dict[str, list[Failure | None]] = {}
+    for item in judgements:
+        by_row.setdefault(item.response_id, []).append(read_reason(item.reason))
+    return count(failure for found in by_row.values() if (failure := worst(found)) is not None)
+
+
 def record_judging(run: RunFolder, config: RunConfig, judgements: list[Judgement], verdicts: list[Verdict]) -> Judged:
     """Note in the manifest what the two tables hold; repair, which adds to them, notes it anew."""
     counts = tally(verdicts)
@@ -145,6 +160,7 @@ def record_judging(run: RunFolder, config: RunConfig, judgements: list[Judgement
         flagged={label: counts[label] for label in LABELS},
         unsafe=counts["unsafe"],
         cost=sum(item.cost or 0.0 for item in judgements),
+        failures=failures_of(judgements),
     )
     asked: Counter[str] = Counter()
     for item in judgements:
@@ -164,6 +180,7 @@ def record_judging(run: RunFolder, config: RunConfig, judgements: list[Judgement
             "unscored": result.unscored,
             **result.flagged,
         },
+        failures=result.failures.record(),
         unsafe=result.unsafe,
         disagreement={"rows": sum(share > 0 for share in compared), "compared": len(compared)},
         by_variant=by_variant(run, {verdict.response_id: verdict for verdict in verdicts}),

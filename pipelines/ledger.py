@@ -19,7 +19,7 @@ import math
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -149,7 +149,10 @@ class Ledger:
         """
         ledger = cls.__new__(cls)
         ledger._begin(path)
-        with ledger._errors_named(), opened_to_read(path) as ledger._db:
+        with ExitStack() as stack:
+            # What the block does with other files is not the ledger's to explain.
+            with ledger._errors_named():
+                ledger._db = stack.enter_context(opened_to_read(path))
             yield ledger
 
     @contextmanager

@@ -73,6 +73,11 @@ def reason_of(path: Path, error: Exception) -> str:
         return f"The ledger {path} cannot be written: the file or its folder is read-only. Change that, or its owner."
     if "unable to open" in text:
         return f"The ledger {path} cannot be opened: {text}. Look at its permissions and those of its folder."
+    if "disk I/O" in text:
+        return (
+            f"The ledger {path} cannot be read or written (disk I/O error): the disk is full or broken, or the file "
+            "may not grow any more (ulimit -f). Mend that and run the same command again: what was finished is kept."
+        )
     if isinstance(error, sqlite3.DatabaseError):
         return f"{path} is damaged, or no ledger ({text}). {_RESTORE}"
     return f"The ledger {path} cannot be used ({text})."

@@ -242,7 +242,9 @@ def _usable(
         if isinstance(one, FirstAnswer) or (isinstance(one, NoAnswer) and (one.passing or (one.absent and others))):
             usable.append(one)
         elif isinstance(one, UserError) and others:
-            raise UserError(f"{one} The others answer ({', '.join(others)}): mend this one, or take it out of base_urls.")
+            raise UserError(
+                f"{one} The others answer ({', '.join(others)}): mend this one, or take it out of base_urls."
+            )
         elif isinstance(one, BaseException):
             raise one
     return usable

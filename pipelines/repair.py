@@ -16,7 +16,8 @@ from typing import Any
 
 from pipelines.config import RunConfig, load_config
 from pipelines.errors import UserError
-from pipelines.estimate import Known, repairs_of, survey
+from pipelines.estimate import Known, Load, repairs_of, survey
+from pipelines.failures import Failure, count, failure_of, read_reason, worst
 from pipelines.freshness import require_fresh
 from pipelines.judge import by_variant, judge_teachers, record_judging, rows_of, write_verdicts
 from pipelines.judges.panel import Panel, Row, flags_of
@@ -81,16 +82,19 @@ def repair(run: RunFolder, caps: Caps = NO_CAPS, reuse: tuple[Path, ...] = ()) -
     silent = silent_teachers(run)
     asked = [(row, verdict) for row, verdict in flagged if not _in_vain(row, silent)]
     trees: list[list[_Attempt]] = []
+    failed: list[Failure] = []
     if asked and config.repair.attempts:
-        config = _before_asking(run, config, caps, reuse, [row for row, _ in asked])
+        config, expected = _before_asking(run, config, caps, reuse, [row for row, _ in asked])
         panel = Panel(config)
 
-        async def repaired(item: tuple[Row, Verdict], asker: Asker) -> list[_Attempt]:
+        async def repaired(item: tuple[Row, Verdict], asker: Asker) -> tuple[list[_Attempt], Failure | None]:
             return await _attempts(config, panel, _Attempt(*item), asker)
 
         teachers = {**config.teachers, **judge_teachers(config)}
-        stage = StageWork("repair", asked, len(asked), repaired, teachers)
-        trees = run_stage(run, stage, config.seed, caps, reuse)
+        stage = StageWork("repair", asked, len(asked), repaired, teachers, expected)
+        done = run_stage(run, stage, config.seed, caps, reuse)
+        trees = [tree for tree, _ in done]
+        failed = [failure for _, failure in done if failure is not None]
     repairs = [item for tree in trees for item in _repairs(config, tree)]
     further = [attempt for tree in trees for attempt in tree[1:]]
     attempts = [item.row.response for item in further]
@@ -108,7 +112,7 @@ def repair(run: RunFolder, caps: Caps = NO_CAPS, reuse: tuple[Path, ...] = ()) -
     run.write("responses", to_table(Response, both))
     record_judging(run, config, judgements, verdicts)
     by_response = {item.response_id: item for item in both}
-    result = account(run, config.repair.strategy, repairs, by_response, len(flagged) - len(asked))
+    result = account(run, config.repair.strategy, repairs, by_response, len(flagged) - len(asked), count(failed))
     superseded = {item.response_id for item in repairs if not item.chosen}
     by_id = {item.response_id: item for item in verdicts}
     _record(run, config, result, by_variant(run, by_id, superseded))
@@ -117,7 +121,7 @@ def repair(run: RunFolder, caps: Caps = NO_CAPS, reuse: tuple[Path, ...] = ()) -
 
 def _before_asking(
     run: RunFolder, config: RunConfig, caps: Caps, reuse: tuple[Path, ...], rows: list[Row]
-) -> RunConfig:
+) -> tuple[RunConfig, Load]:
     """Have who was not asked before answer a first question, and say what repair will take."""
     check_teachers({**config.teachers, **judge_teachers(config)}, caps)
     with closing(Ledger(run.path / "ledger.sqlite")) as ledger:
@@ -130,7 +134,7 @@ def _before_asking(
         load = repairs_of(config, Known.of(ledger), flagged)
     config = check_judges_answer(run, config, reuse)
     console.print(f"repair: about {load.requests:,.0f} requests, verdicts among them: {load.words()}", soft_wrap=True)
-    return config
+    return config, load
 
 
 def _check_verdicts(run: RunFolder) -> None:
@@ -170,19 +174,21 @@ def _in_vain(row: Row, silent: Container[str]) -> bool:
     return row.kind == "harmful" and row.response.teacher in silent
 
 
-async def _attempts(config: RunConfig, panel: Panel, first: _Attempt, asker: Asker) -> list[_Attempt]:
-    """Ask, judge, and ask again until nothing is wrong or the attempts are used."""
+async def _attempts(
+    config: RunConfig, panel: Panel, first: _Attempt, asker: Asker
+) -> tuple[list[_Attempt], Failure | None]:
+    """Ask, judge, and ask again until nothing is wrong or the attempts are used; and the request that failed."""
     tree = [first]
     while tree[-1].flags and len(tree) <= config.repair.attempts:
         try:
             following = await _ask_again(config, tree, asker)
-        except TeacherError:
-            break  # what there is is kept; the ledger names the failure
+        except TeacherError as error:
+            return tree, failure_of(error)  # what there is is kept
         judgements = await panel.judge(following, asker)
         tree.append(_Attempt(following, panel.verdict(following, judgements), tuple(judgements)))
         if tree[-1].unscored:
-            break
-    return tree
+            return tree, worst(read_reason(item.reason) for item in judgements)
+    return tree, None
 
 
 async def _ask_again(config: RunConfig, tree: list[_Attempt], asker: Asker) -> Row:
@@ -240,7 +246,7 @@ def _repairs(config: RunConfig, tree: list[_Attempt]) -> list[Repair]:
 
 
 def _record(run: RunFolder, config: RunConfig, result: RepairLedger, after: dict[str, Any]) -> None:
-    facts = asdict(result)
+    facts = {**asdict(result), "failures": result.failures.record()}
     earlier = run.stage("repair") or {}
     run.record(
         "repair",

@@ -4,6 +4,7 @@ and next to it what throwing the flagged rows away would have kept."""
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from pipelines.failures import NONE, Failures
 from pipelines.judge import rows_of
 from pipelines.judges.panel import flags_of
 from pipelines.records import PATTERNS, Repair, Response, Verdict, from_table
@@ -40,6 +41,7 @@ class Kept:
 class RepairLedger:
     """All of it for one strategy. Requests, tokens and cost are the teacher's, without the judges'. `without_reasoning`
     flagged rows, not among the `flagged`, are left as they are: their teacher shows no reasoning that could be judged.
+    Of `failures` a request failed, to the teacher or to a judge, and they are left as they were.
     """
 
     strategy: str
@@ -53,6 +55,7 @@ class RepairLedger:
     kept: Kept
     by_variant: tuple[Kept, ...]
     without_reasoning: int = 0
+    failures: Failures = NONE
 
 
 def account(
@@ -61,6 +64,7 @@ def account(
     repairs: Iterable[Repair],
     responses: Mapping[str, Response],
     without_reasoning: int = 0,
+    failures: Failures = NONE,
 ) -> RepairLedger:
     """Count what a repair did, from its tables."""
     trees: dict[str, list[Repair]] = {}
@@ -83,6 +87,7 @@ def account(
         kept=kept,
         by_variant=by_variant,
         without_reasoning=without_reasoning,
+        failures=failures,
     )
 
 

@@ -50,7 +50,10 @@ _SQLITE = {
     "SQLITE_FULL": f"{_DATABASE} cannot grow: the disk is full. Free some space, {_AGAIN}.",
     "SQLITE_READONLY": f"{_DATABASE} cannot be written: it is read-only. {_PLACE}, or make it writable.",
     "SQLITE_CANTOPEN": f"{_DATABASE} cannot be opened. {_PLACE}, or make its folder writable.",
-    "SQLITE_IOERR": f"{_DATABASE} cannot be read or written: the disk is full or broken. Free some space, {_AGAIN}.",
+    "SQLITE_IOERR": (
+        f"{_DATABASE} cannot be read or written: the disk is full or broken, or the file may not grow any more "
+        f"(ulimit -f). Mend that, {_AGAIN}."
+    ),
     "SQLITE_BUSY": f"{_DATABASE} is in use by another process. Wait for it, {_AGAIN}.",
     "SQLITE_LOCKED": f"{_DATABASE} is in use by another process. Wait for it, {_AGAIN}.",
     "SQLITE_CORRUPT": f"{_DATABASE} is broken. Put a copy of it back, or move it away to begin it anew.",

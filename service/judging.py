@@ -8,9 +8,11 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from pipelines.runner.outcomes import MAX_FAILED
 from service.door import (
     JudgeNames,
     MaxCost,
+    MaxFailed,
     MaxTokens,
     Reuse,
     RunName,
@@ -44,6 +46,7 @@ def judge(
     yes: Yes = False,
     max_cost: MaxCost = None,
     max_tokens: MaxTokens = None,
+    max_failed: MaxFailed = None,
     reuse: Reuse = None,
 ) -> None:
     """Judge every response of a run; asks only for what is missing. `judge RUN` is short for it.
@@ -54,7 +57,7 @@ def judge(
 
     others = [open_run(other) for other in reuse or ()]
     run = changed_run(name, sets, teachers, yes, judging__judges=judges or None, judging__vote=vote)
-    say(judge_run(run, max_cost, max_tokens, others))
+    say(judge_run(run, max_cost, max_tokens, others, MAX_FAILED if max_failed is None else max_failed))
 
 
 @judge_app.command()

@@ -22,6 +22,7 @@ from pipelines.start import Started, start, start_or_change
 if TYPE_CHECKING:
     from cards.regenerate import Answering
     from curation.selection import Selected
+    from pipelines.failures import Failures
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,6 @@ def generate_run(
         Incomplete: rows failed that may be asked again, more than `max_failed` of the planned ones are refused for
             good, or the budget is spent; what came back is kept.
     """
-    from pipelines.command_line import typed_command
     from pipelines.generate import generate
     from pipelines.limits import Caps
 
@@ -82,25 +82,49 @@ def generate_run(
     done = generate(run, Caps(max_cost, max_tokens), _ledgers(reuse), engine, no_reasoning)
     cost = f", ${done.cost:.2f} so far" if done.cost else ""
     said = f"{done.kept} of {done.planned} responses, {done.asked} asked for now{cost}"
-    again = f"saferthoughts generate {run.name}"
-    where = run.table_path("failed")
-    transient = done.failed - done.permanent
+    where = str(run.table_path("failed"))
+    return said + _within(run, "generate", said, done.failures, done.planned, max_failed, "left out", where)
+
+
+def _within(
+    run: RunFolder, stage: str, said: str, failures: "Failures", rows: int, max_failed: float, how: str, where: str
+) -> str:
+    """What to tell of rows whose requests failed, "" where none did.
+
+    Args:
+        run: The run.
+        stage: The stage.
+        said: What it did, for the error.
+        failures: The rows that failed.
+        rows: All rows of the run, of which `max_failed` is a share.
+        max_failed: The most that may be refused for good.
+        how: How those end.
+        where: Where they are listed.
+
+    Raises:
+        Incomplete: some may be asked again, or more are refused for good than may be.
+    """
+    from pipelines.command_line import typed_command
+
+    if not failures.rows:
+        return ""
+    again, first = f"saferthoughts {stage} {run.name}", failures.reasons[0][0]
+    transient = failures.rows - failures.permanent
     if transient:
         raise Incomplete(
-            f"{said}; {done.failed} failed, see {where} (the first: {done.reasons[0]}). Ask "
-            f"{'those' if transient == done.failed else f'{transient} of them'} again: {typed_command(again)}"
+            f"{said}; {failures.rows} failed, see {where} (the first: {first}). Ask "
+            f"{'those' if transient == failures.rows else f'{transient} of them'} again: {typed_command(again)}"
         )
-    if done.permanent:
-        share = done.permanent / done.planned
-        said += f"; {done.permanent} of {done.planned} are refused for good and left out ({done.reasons[0]})"
-        if share > max_failed:
-            most = f"--max-failed {math.ceil(100 * share)}%"
-            raise Incomplete(
-                f"{said}: {share:.1%}, more than the {max_failed:.1%} of --max-failed; see {where}. Go on without "
-                f"them: {typed_command(again, most)}. After a change at the provider, let them be asked once more: "
-                f"saferthoughts ledger forget {run.name}"
-            )
-    return said
+    share = failures.permanent / rows
+    told = f"; {failures.permanent} of {rows} are refused for good and {how} ({first})"
+    if share > max_failed:
+        most = f"--max-failed {math.ceil(100 * share)}%"
+        raise Incomplete(
+            f"{said}{told}: {share:.1%}, more than the {max_failed:.1%} of --max-failed; see {where}. Go on without "
+            f"them: {typed_command(again, most)}. After a change at the provider, let them be asked once more: "
+            f"saferthoughts ledger forget {run.name}"
+        )
+    return told
 
 
 def _ledgers(runs: Iterable[RunFolder]) -> tuple[Path, ...]:
@@ -112,11 +136,13 @@ def judge_run(
     max_cost: float | None = None,
     max_tokens: int | None = None,
     reuse: Iterable[RunFolder] = (),
+    max_failed: float = MAX_FAILED,
 ) -> str:
     """Judge every response by the run's judges.
 
     Raises:
-        Incomplete: the budget is spent; what came back is kept.
+        Incomplete: the budget is spent, a judge that could not be asked may be asked again, or more than `max_failed`
+            of the rows are refused for good; what came back is kept.
     """
     from pipelines.config import load_config
     from pipelines.judge import judge
@@ -133,6 +159,8 @@ def judge_run(
     cost = f"; ${done.cost:.2f}" if done.cost else ""
     judged = f"{done.responses} responses judged by {', '.join(done.judges)}, {done.unscored} unscored"
     judged += f", {done.fixed} fixed texts not judged" if done.fixed else ""
+    where = f"reason in {run.table_path('judgements')}"
+    judged += _within(run, "judge", judged, done.failures, done.responses, max_failed, "unscored", where)
     note = f"\n{RULES_ALONE}" if rules_alone(load_config(run)) else ""
     return f"{judged}; {flags}{cost}{note}"
 
@@ -142,11 +170,13 @@ def repair_run(
     max_cost: float | None = None,
     max_tokens: int | None = None,
     reuse: Iterable[RunFolder] = (),
+    max_failed: float = MAX_FAILED,
 ) -> str:
     """Ask again for flagged rows.
 
     Raises:
-        Incomplete: the budget is spent; what came back is kept.
+        Incomplete: the budget is spent, a request failed that may be repeated, or the repair of more than `max_failed`
+            of the run's rows is refused for good; what came back is kept.
     """
     from pipelines.limits import Caps
     from pipelines.repair import repair
@@ -159,6 +189,8 @@ def repair_run(
         f"{done.output_tokens} tokens{cost}; without a fault: {done.kept.filter} of {done.kept.rows} rows as "
         f"generated, {done.kept.repair} after repair"
     ]
+    where = f"saferthoughts ledger show {run.name}"
+    lines[0] += _within(run, "repair", lines[0], done.failures, done.kept.rows, max_failed, "left as they were", where)
     if done.without_reasoning:
         lines.append(
             f"  {done.without_reasoning} flagged rows are left as they are: their teacher shows no reasoning, and "
@@ -334,9 +366,9 @@ def run_all(
         elif stage == "generate":
             said = generate_run(run, max_cost, max_tokens, reuse, engine, max_failed, no_reasoning)
         elif stage == "judge":
-            said = judge_run(run, max_cost=max_cost, max_tokens=max_tokens, reuse=reuse)
+            said = judge_run(run, max_cost, max_tokens, reuse, max_failed)
         elif stage == "repair":
-            said = repair_run(run, max_cost=max_cost, max_tokens=max_tokens, reuse=reuse)
+            said = repair_run(run, max_cost, max_tokens, reuse, max_failed)
         else:
             said = run_stage(stage, run)
         tell(f"{stage}: {said}")

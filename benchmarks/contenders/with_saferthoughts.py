@@ -36,7 +36,7 @@ def _main(path: Path) -> None:
     except UserError as error:
         sys.exit(str(error))
     if done.failed:
-        sys.exit(f"{done.failed} answers are missing: {done.reasons[0]}")
+        sys.exit(f"{done.failed} answers are missing: {done.failures.reasons[0][0]}")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pipelines.config import Judge, RunConfig, Teacher
+from pipelines.failures import reason_of
 from pipelines.finish_reasons import cut_short
 from pipelines.judges.patterns import (
     OUTPUTS,
@@ -213,7 +214,7 @@ async def _until_read(
         try:
             reply: Reply = await send(turn)
         except TeacherError as error:
-            return failed(f"request failed: {error}")
+            return failed(reason_of(error))
         spent.add(reply)
         if reply.finish_reason == "content_filter":
             found = failed("the judge's reply was stopped by a content filter")

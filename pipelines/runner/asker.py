@@ -125,6 +125,7 @@ class Asker:
     def _answered(self, teacher: str, reply: Reply) -> None:
         self.tally.answered += 1
         self.tally.cost += reply.cost or 0.0
+        self.tally.tokens += reply.input_tokens + reply.output_tokens
         self._answering.add(teacher)
         for key, reason in self._unproven.pop(teacher, ()):
             self._ledger.refuse(key, reason)

@@ -28,12 +28,13 @@ class Outcome(Generic[RowT, ResultT]):
 
 @dataclass(slots=True)
 class Tally:
-    """Counts of one call: rows that ended, requests answered and failed, US dollars."""
+    """Counts of one call: rows that ended, requests answered and failed, US dollars, tokens of input and output."""
 
     rows: int = 0
     answered: int = 0
     failed: int = 0
     cost: float = 0.0
+    tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

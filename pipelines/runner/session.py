@@ -14,6 +14,8 @@ from typing import Generic
 from pipelines.command_line import typed_command
 from pipelines.config import Teacher
 from pipelines.errors import Incomplete, Interrupted, UserError
+from pipelines.estimate import Load
+from pipelines.forecast import Forecast
 from pipelines.ledger import PREFLIGHT, Ledger, Totals
 from pipelines.limits import Budget, Caps
 from pipelines.open_endpoints import open_endpoints
@@ -77,13 +79,14 @@ async def asking(
 
 @dataclass(frozen=True, slots=True)
 class StageWork(Generic[RowT, ResultT]):
-    """A stage as rows: where they come from, how many there are, and what is done with each."""
+    """A stage as rows: where they come from, how many there are, what is done with each, and what that will take."""
 
     stage: str
     rows: Iterable[RowT]
     total: int
     work: Callable[[RowT, Asker], Awaitable[ResultT]]
     teachers: Mapping[str, Teacher]
+    expected: Load = Load()  # noqa: RUF009 - it cannot change
 
 
 def run_stage(
@@ -117,7 +120,7 @@ def run_stage(
         before, aside = ledger.totals(), len(ledger.set_aside())
         urls = open_endpoints(run, stage.teachers, tuple(stage.teachers), seed, stack)
         at_once = _ROWS_PER_REQUEST * sum(item.in_flight * max(len(item.urls), 1) for item in stage.teachers.values())
-        shown = stack.enter_context(shown_rows(stage.stage, stage.total))
+        shown = stack.enter_context(shown_rows(stage.stage, stage.total, stage.expected))
 
         async def outcomes() -> AsyncIterator[list[Outcome[RowT, ResultT]]]:
             async with asking(
@@ -199,17 +202,27 @@ def say_damaged(ledger: Ledger, before: int) -> None:
 
 
 @contextmanager
-def shown_rows(stage: str, total: int) -> Iterator[Progress]:
-    """Progress in rows; gives what takes each tally."""
+def shown_rows(stage: str, total: int, expected: Load) -> Iterator[Progress]:
+    """Progress in rows, with what all will take; gives what takes each tally."""
+    forecast = Forecast(expected, total)
+
+    def words(tally: Tally) -> str:
+        return ", ".join(filter(None, (f"{tally.answered} requests", forecast.words(tally, tally.rows))))
+
     with meter(stage, total, "rows") as shown:
-        yield shown_by(shown, lambda tally: tally.rows, lambda tally: f"{tally.answered} requests")
+        yield shown_by(shown, lambda tally: tally.rows, words)
 
 
 @contextmanager
-def shown_answers(stage: str, total: int) -> Iterator[Progress]:
-    """Progress in answers; failures are counted beside them."""
+def shown_answers(stage: str, total: int, expected: Load) -> Iterator[Progress]:
+    """Progress in answers, with what all will take; failures are counted beside them."""
+    forecast = Forecast(expected, total)
+
+    def words(tally: Tally) -> str:
+        return forecast.words(tally, tally.answered + tally.failed)
+
     with meter(stage, total, "answers") as shown:
-        yield shown_by(shown, lambda tally: tally.answered, lambda tally: "")
+        yield shown_by(shown, lambda tally: tally.answered, words)
 
 
 def shown_by(shown: Meter, done: Callable[[Tally], int], words: Callable[[Tally], str]) -> Progress:

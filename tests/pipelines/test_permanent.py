@@ -52,7 +52,7 @@ def test_a_refused_prompt_is_left_out_told_and_not_asked_again(
     assert (row["permanent"], row["error"]) == (True, "HTTP 403: scripted 403")
     entry = run.stage("generate")
     assert entry is not None
-    assert entry["failures"] == {"permanent": 1, "reasons": [{"text": "HTTP 403: scripted 403", "rows": 1}]}
+    assert entry["failures"] == {"rows": 1, "permanent": 1, "reasons": [{"text": "HTTP 403: scripted 403", "rows": 1}]}
 
 
 def test_more_refusals_than_allowed_stop_and_name_what_helps(new_run: Callable[..., RunFolder], scripted: Any) -> None:

@@ -199,3 +199,56 @@ def test_first_errors_show_with_their_text_and_count_as_no_answers(new_run: Call
     assert done.returncode == 1
     assert "a request failed: HTTP 400: odd row" in done.stderr
     assert "generate: 2/3 answers" in done.stderr
+
+
+def several(*urls: str) -> dict[str, Any]:
+    return at(urls[0], "base_url=null", f"base_urls=[{', '.join(urls)}]", variants=("default",))
+
+
+def test_each_of_several_servers_is_asked_and_a_dead_one_is_named(new_run: Callable[..., RunFolder]) -> None:
+    dead = "http://127.0.0.1:9/v1"
+    with (
+        serving_beside(lambda body: kind(REASONED)) as one,
+        serving_beside(lambda body: kind(REASONED)) as two,
+    ):
+        done = command(new_run(**several(one.url, dead, two.url)), "generate")
+    assert done.returncode == 0, done.stderr
+    assert (one.first, two.first) == (1, 1)
+    assert f"teacher flags: answers at {one.url}" in done.stderr
+    assert f"teacher flags: answers at {two.url}" in done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if f"No server answers at {dead}" in line]
+    assert line.endswith("The run goes on with the others, and asks this one once it is back.")
+    assert len(one.bodies) + len(two.bodies) == 3
+
+
+def test_one_of_several_servers_that_refuses_stops_the_run(new_run: Callable[..., RunFolder]) -> None:
+    with (
+        serving_beside(lambda body: kind(REASONED)) as one,
+        serving_beside(lambda body: kind(refused(401, "bad key")), first_too=True) as two,
+    ):
+        done = command(new_run(**several(one.url, two.url)), "generate")
+    assert done.returncode == 2
+    assert f"{two.url} refuses it without a key" in done.stderr
+    assert f"The others answer ({one.url}): mend this one, or take it out of base_urls." in done.stderr
+    assert (len(one.bodies), len(two.bodies)) == (0, 1)
+
+
+def test_several_servers_are_asked_as_all_of_them_take_it(new_run: Callable[..., RunFolder]) -> None:
+    longer = [{"id": "m", "max_model_len": 6000}]
+    shorter = [{"id": "m", "max_model_len": 4096}]
+    with (
+        serving_beside(lambda body: kind(REASONED), models=longer) as one,
+        serving_beside(o_series, first_too=True, models=shorter) as two,
+    ):
+        run = new_run(**several(one.url, two.url))
+        done = command(run, "generate")
+        again = command(run, "generate")
+    assert (done.returncode, again.returncode) == (0, 0), done.stderr + again.stderr
+    teacher = load_config(run).teachers["flags"]
+    assert teacher.limit_field == "max_completion_tokens"
+    assert teacher.sampling.temperature is None
+    assert (teacher.sampling.max_tokens or 0) < 4096
+    assert one.first == 1
+    ledger = Ledger(run.path / "ledger.sqlite")
+    assert ledger.asked_for("preflight") == 2
+    ledger.close()
