@@ -1,8 +1,8 @@
 """A user's SQL in a process of its own, which ends when its time or memory does.
 
 DuckDB's own limits do not hold for a single value: `repeat('a', 10**9)` passes its memory limit, and a signal does not
-interrupt it. So the process has limits of the system's, and is killed. `curation.query` and `curation.checks` start it;
-`curation/apart_process.py` is what runs in it.
+interrupt it. So the process has limits of the system's, and is killed; and it ends with the process that started it.
+`curation.query` and `curation.checks` start it; `curation/apart_process.py` is what runs in it.
 """
 
 import json
@@ -30,7 +30,7 @@ def run_apart(request: Mapping[str, Any], seconds: float = SECONDS) -> pa.Table:
         UserError: as the request's own work does, or it took more time, memory or room than there is for it.
     """
     with scratch_folder("sql") as work:
-        whole = {**request, "memory": _memory(), "scratch": str(work / "scratch")}
+        whole = {**request, "memory": _memory(), "parent": os.getpid(), "scratch": str(work / "scratch")}
         command = [sys.executable, "-m", "curation.apart_process"]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(_ROOT), *sys.path])}
         with subprocess.Popen(

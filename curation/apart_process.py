@@ -12,6 +12,7 @@ import pyarrow as pa
 from curation.checks import objections_apart
 from curation.query import query_apart
 from pipelines.errors import UserError
+from pipelines.interrupts import end_with
 
 _GB = 1_000_000_000
 _MOST_RESULT = 2 * _GB
@@ -43,6 +44,7 @@ def _write(rows: pa.RecordBatchReader) -> None:
 def main() -> None:
     """Do the one request that standard input holds."""
     request = json.load(sys.stdin)
+    end_with(request["parent"])
     _limit(request["memory"])
     try:
         (query_apart if request["kind"] == "query" else objections_apart)(request, _write)

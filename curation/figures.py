@@ -183,7 +183,8 @@ def _share(counts: dict[str, Any], label: str) -> dict[str, Any]:
 
 def _kept(stage: dict[str, Any]) -> dict[str, Any]:
     apart = ("finished", "version", "outputs", "templates", "after")
-    return {key: value for key, value in stage.items() if key not in apart}
+    # Older runs do not count what a request failed for.
+    return {"failures": None, **{key: value for key, value in stage.items() if key not in apart}}
 
 
 def _judging(run: RunFolder, vote: str, stages: dict[str, Any]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from pipelines.errors import UserError, unknown
+from pipelines.interrupts import end_with
 from pipelines.runner.link import listening
 from pipelines.runner.outcomes import Control, Ending
 from pipelines.runner.stop import signals_end
@@ -70,13 +71,7 @@ def _follow_leader() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def watch() -> None:
-        while os.getppid() == leader:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    end_with(leader)
 
 
 os.register_at_fork(after_in_child=_follow_leader)

@@ -23,7 +23,7 @@ from urllib.error import URLError
 from urllib.request import ProxyHandler, build_opener
 
 from pipelines.config import Teacher
-from pipelines.errors import UserError
+from pipelines.errors import Interrupted, UserError
 from pipelines.progress import console
 from pipelines.vllm_command import HOST, ServeCommand, port_of, serve_command
 
@@ -37,7 +37,7 @@ _LAST_LINES = 5
 
 
 def run_server(command: ServeCommand, say: Callable[[str], None]) -> int:
-    """Serve in the foreground until the server ends or a signal ends it; its exit code.
+    """Serve in the foreground until the server ends, with its exit code, or until a signal stops it, with 130.
 
     SIGINT, SIGTERM and SIGHUP are passed on. Its output goes to ours; `say` is called once it answers.
 
@@ -49,7 +49,11 @@ def run_server(command: ServeCommand, say: Callable[[str], None]) -> int:
     server = _start(command, None)
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
+    stopped = False
+
     def pass_on(number: int, frame: FrameType | None) -> None:
+        nonlocal stopped
+        stopped = True
         server.send_signal(number)
 
     kept = {number: signal.signal(number, pass_on) for number in numbers}
@@ -58,7 +62,9 @@ def run_server(command: ServeCommand, say: Callable[[str], None]) -> int:
             say(f"not answering yet, {seconds:.0f} s")
         if server.poll() is None:
             say(f"answers at {command.base_url} after {time.monotonic() - started:.0f} s; Ctrl-C ends it")
-        return server.wait()
+        code = server.wait()
+        # Servers end in many ways when they are asked to.
+        return Interrupted.exit_code if stopped else code
     finally:
         for number, handler in kept.items():
             signal.signal(number, handler)

@@ -161,6 +161,17 @@ def test_servers_are_stopped(
     command.stopped(number, group=True)
 
 
+def test_a_query_ends_with_its_command_even_by_kill_9(
+    judged: RunFolder, tmp_path: Path, started: Callable[..., Command]
+) -> None:
+    command = started("--runs", str(judged.path.parent), "sql", judged.name, ENDLESS, cwd=tmp_path)
+    command.computing(4)
+    (query,) = psutil.Process(command.process.pid).children(recursive=True)
+    command.process.kill()
+    command.process.communicate(timeout=_S)
+    query.wait(timeout=_S)
+
+
 def test_killed_release_build_leaves_nothing_once_it_is_called_again(
     judged: RunFolder, tmp_path: Path, started: Callable[..., Command]
 ) -> None:
