@@ -143,8 +143,9 @@ class RunFolder:
         """The error of a manifest that cannot be used, with the commands that make it anew from what else is there."""
         config = self.path / "run.yaml"
         keeping = f" --config {shlex.quote(str(config))}" if config.exists() else ""
+        path = self.path / "manifest.json"
         return UserError(
-            f"{self.path / 'manifest.json'} {what}. Delete it and make it anew: saferthoughts prompts "
+            f"{path} {what}. {'Delete it and make' if path.exists() else 'Make'} it anew: saferthoughts prompts "
             f"{self.name}{keeping}, then saferthoughts run {self.name}. Answers are kept in the ledger, and are not "
             "asked for again."
         )

@@ -125,6 +125,18 @@ def test_limit_on_the_size_of_files_is_one_line(run: RunFolder, tmp_path: Path, 
     assert not list(runs.rglob("*.tmp"))
 
 
+@pytest.mark.parametrize(("name", "words"), [("ledger prune", "ledger.sqlite"), ("ledger export", "answers.jsonl")])
+def test_limit_on_the_size_of_files_is_not_taken_for_a_damaged_ledger(
+    run: RunFolder, tmp_path: Path, name: str, words: str
+) -> None:
+    runs = tmp_path / "runs"
+    shutil.copytree(run.path.parent, runs)
+    done = typed(COMMANDS[name], runs, "ulimit -f 1;")
+    assert_one_line(done, words, "ulimit -f")
+    assert "damaged" not in done.stderr
+    assert typed(COMMANDS[name], runs).returncode == 0
+
+
 @pytest.mark.parametrize("name", ["prompts", "ledger show", "serve"])
 def test_a_file_in_the_place_of_runs_is_one_line(tmp_path: Path, name: str) -> None:
     file = tmp_path / "a-file"
@@ -215,7 +227,7 @@ def test_manifest_is_made_anew_as_its_error_says(run: RunFolder, tmp_path: Path)
     (runs / "small" / "manifest.json").write_text("{")
     assert_one_line(typed(["report", "small"], runs), "manifest.json is not a run's manifest", "Delete it")
     (runs / "small" / "manifest.json").unlink()
-    assert_one_line(typed(["report", "small"], runs), "manifest.json is not there")
+    assert_one_line(typed(["report", "small"], runs), "manifest.json is not there. Make it anew: ")
     config = str(runs / "small" / "run.yaml")
     assert typed(["prompts", "small", "--config", config], runs).returncode == 0
     done = typed(["run", "small", "--until", "check"], runs)
