@@ -20,6 +20,7 @@ from curation.sources import Source, read_source
 from curation.turns import Exchange, exchange, sound
 from pipelines.config import Roles, RunConfig, load_config, load_teachers, save_config
 from pipelines.errors import UserError, unknown
+from pipelines.finish_reasons import STOP
 from pipelines.prompt_sets import KINDS, UNKNOWN_LICENSE
 from pipelines.records import Prompt, Response, content_id, to_table
 from pipelines.resolving import resolve
@@ -155,7 +156,8 @@ def _read(
         source=str(row.get("source") or where),
         source_license=str(row.get("source_license") or UNKNOWN_LICENSE),
     )
-    fixed = not reasoning and load_variants()[name].fixed_answer is not None
+    # The text that this tool writes, and no other: an empty thought alone proves nothing.
+    fixed = not reasoning and bool(answer) and answer == load_variants()[name].fixed_answer
     response = Response(
         response_id=content_id(prompt.prompt_id, name, reasoning, answer),
         prompt_id=prompt.prompt_id,
@@ -169,7 +171,7 @@ def _read(
         reasoning=reasoning,
         answer=answer,
         reasoning_source="fixed" if fixed else found,
-        finish_reason=str(row.get("finish_reason") or "unknown"),
+        finish_reason=STOP if fixed else str(row.get("finish_reason") or "unknown"),
         input_tokens=0,
         output_tokens=0,
         latency_s=0.0,
@@ -212,7 +214,12 @@ def _written(
     used = {item.variant for item in responses.values()}
     # Read again, a dataset keeps its run's judges and thresholds.
     config = load_config(run) if (run.path / "run.yaml").exists() else RunConfig(benign_variant="default")
+    release = config.release
+    if any(prompt.source_license == UNKNOWN_LICENSE for prompt in prompts.values()):
+        # No licence of ours is put on rows of others; whoever builds a release states one.
+        release = release.model_copy(update={"license": UNKNOWN_LICENSE, "license_text": None})
     changes = {
+        "release": release,
         "variants": tuple(name for name in load_variants() if name in used),
         "roles": Roles(reasoning=TEACHER, general=TEACHER),
     }
@@ -226,7 +233,7 @@ def _written(
     pool = {
         "name": source.hub,
         "source": source.hub,
-        "license": "see the source",
+        "license": "; ".join(sorted({prompt.source_license for prompt in prompts.values()})),
         "sha256": content_id(sorted(prompts)),
         "behaviours": len({item.behaviour_id for item in prompts.values()}),
         "templates": len({item.template_id for item in prompts.values()} - {""}),

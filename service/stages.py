@@ -133,6 +133,8 @@ def judge_run(
     cost = f"; ${done.cost:.2f}" if done.cost else ""
     judged = f"{done.responses} responses judged by {', '.join(done.judges)}, {done.unscored} unscored"
     judged += f", {done.fixed} fixed texts not judged" if done.fixed else ""
+    if done.without_reasoning:
+        judged += f", {done.without_reasoning} without reasoning: patterns not applicable"
     note = f"\n{RULES_ALONE}" if rules_alone(load_config(run)) else ""
     return f"{judged}; {flags}{cost}{note}"
 
@@ -239,11 +241,16 @@ def select_run(
     return select(run)
 
 
-def release_run(run: RunFolder, since: Path | None = None, version: str | None = None) -> str:
-    """Build the release, as the version that follows an earlier one where that is given."""
+def release_run(
+    run: RunFolder, since: Path | None = None, version: str | None = None, license_id: str | None = None
+) -> str:
+    """Build the release, as the version that follows an earlier one where that is given, under a licence that then is
+    the run's."""
     from cards.release import build_release
 
-    done = build_release(run, since, version)
+    if license_id is not None:
+        change(run, Options(also={"release.license": license_id}), lambda change: None)
+    done = build_release(run, since, version, license=license_id)
     rows = ", ".join(f"{name} {count}" for name, count in done.rows.items())
     return f"{done.folder}: {rows}"
 
