@@ -22,6 +22,7 @@ from pipelines.errors import UserError
 from pipelines.freshness import stale
 from pipelines.judges.alone import RULES_ALONE, rules_alone
 from pipelines.judges.scoring import read_scores
+from pipelines.mildness import severity, severity_sql
 from pipelines.records import PATTERNS
 from pipelines.runs import WRITTEN_BY, RunFolder
 from pipelines.statistics import wilson
@@ -232,14 +233,17 @@ def lengths_of(db: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
 
 
 def _examples(db: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
-    """The first rows of each check and reason, long texts cut with a note of how long they are."""
+    """A few rows of each check and reason, mild ones first, long texts cut with a note of how long they are."""
     return _rows(
         db,
         f"""
         SELECT check_name, reason, value, responses.response_id, responses.variant, prompts.kind,
             {", ".join(_cut(column) for column in ("text", "reasoning", "answer"))}
         FROM (
-            SELECT *, row_number() OVER (PARTITION BY check_name, reason ORDER BY response_id) AS place FROM rejected
+            SELECT rejected.*, row_number() OVER (
+                PARTITION BY check_name, reason ORDER BY {severity_sql("category", "kind")}, response_id
+            ) AS place
+            FROM rejected JOIN responses USING (response_id) JOIN prompts USING (prompt_id)
         )
         JOIN responses USING (response_id)
         JOIN prompts USING (prompt_id)
@@ -339,10 +343,15 @@ def _stances(rate: dict[str, Any], kind: str, answers: list[dict[str, Any]]) -> 
     }
 
 
+def _severity(answer: dict[str, Any]) -> int:
+    """Benign sets first; results of earlier versions do not tell a question's topic."""
+    return severity(answer.get("topic", ""), answer["category"].rpartition(" ")[2])
+
+
 def _replies(answers: list[dict[str, Any]], labels: list[str]) -> list[dict[str, Any]]:
-    """The first few prompts of each set and kind, with every model's reply."""
+    """A few prompts of each set and kind, mild ones first, with every model's reply."""
     replies: dict[tuple[str, str, str], dict[str, Any]] = {}
-    for answer in answers:
+    for answer in sorted(answers, key=_severity):
         key = (answer["category"], answer["id"], answer["question"])
         replies.setdefault(key, {})[answer["model"]] = answer | {"refused": answer["detail"].get("refused")}
     shown: dict[str, int] = {}
