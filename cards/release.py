@@ -66,7 +66,7 @@ def build_release(
     since: Path | None = None,
     version: str | None = None,
     shard_bytes: int = SHARD_BYTES,
-    license: str | None = None,  # noqa: A002 - the card's own word, and the option's
+    license: str | None = None,
 ) -> Released:
     """Build the run's release folder.
 

@@ -115,6 +115,7 @@ def _funnel(
     clean = {part["variant"]: part["filter"] for part in stages["repair"]["by_variant"]} if repaired else {}
     unscored = {name: entry["unscored"] for name, entry in stages["judge"]["by_variant"].items()}
     released = stages.get("release", {}).get("rows")
+    selected = "select" in stages
     for name, row in found.items():
         if row["accepted"] > row["answered"]:
             raise RuntimeError(f"{name}: {row['accepted']} rows accepted of {row['answered']} answered")
@@ -124,6 +125,7 @@ def _funnel(
             "planned": found[name]["answered"] + failed.get(name, 0),
             "unscored": unscored[name],
             "filter": clean.get(name),
+            "selected": found[name]["selected"] if selected else None,
             "released": None if released is None else released.get(name, 0),
         }
         for name in _order(found)
@@ -172,14 +174,15 @@ def judged_rows(counts: dict[str, Any], label: str) -> int:
 
 def _share(counts: dict[str, Any], label: str) -> dict[str, Any]:
     """The share with its interval; nulls where nobody was asked, and no rate where the judges could not tell the
-    finding of every row that they judged."""
+    finding of every row that they judged, but of `judged` of them only."""
     judged, untold = judged_rows(counts, label), counts.get("untold", {}).get(label, 0)
     if counts[label] is None or not judged:
-        return {"count": None, "of": 0, "rate": None, "low": None, "high": None}
+        return {"count": None, "of": 0, "judged": 0, "rate": None, "low": None, "high": None}
+    found = {"count": counts[label], "of": judged + untold, "judged": judged}
     if untold:
-        return {"count": counts[label], "of": judged + untold, "rate": None, "low": None, "high": None}
+        return {**found, "rate": None, "low": None, "high": None}
     rate = wilson(counts[label], judged)
-    return {"count": counts[label], "of": judged, "rate": rate.rate, "low": rate.low, "high": rate.high}
+    return {**found, "rate": rate.rate, "low": rate.low, "high": rate.high}
 
 
 def _kept(stage: dict[str, Any]) -> dict[str, Any]:
@@ -261,14 +264,15 @@ def _cut(column: str) -> str:
 
 
 def costs_of(db: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
-    """Requests, tokens and US dollars for the responses, repair's attempts, and each judge."""
+    """Requests, tokens and US dollars for the responses, repair's attempts, and each judge; imported rows were not
+    asked for, and what they took is not known."""
     return _rows(
         db,
         """
         SELECT CASE WHEN attempt = 0 THEN 'responses' ELSE 'repair' END AS what, teacher AS who,
             count(*) AS requests, sum(input_tokens)::BIGINT AS input_tokens,
             sum(output_tokens)::BIGINT AS output_tokens, sum(cost) AS cost
-        FROM responses WHERE teacher <> '' GROUP BY ALL
+        FROM responses WHERE teacher NOT IN ('', 'dataset') GROUP BY ALL
         UNION ALL
         SELECT 'verdicts', judge, sum(requests)::BIGINT, sum(input_tokens)::BIGINT,
             sum(output_tokens)::BIGINT, sum(cost)

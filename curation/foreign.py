@@ -76,7 +76,7 @@ def import_dataset(
         for row in rows:
             number += 1
             try:
-                prompt, response = _read(row, columns, part or variant, kind, source.hub)
+                prompt, response = _read(row, columns, part or variant, kind, _public_name(source))
             except ValueError as error:
                 refused.append({"row": number, "error": str(error)})
                 continue
@@ -90,6 +90,12 @@ def import_dataset(
     if number != len(responses) + len(refused):
         raise RuntimeError(f"{number} rows were read, {len(responses)} kept and {len(refused)} refused")
     return _written(runs, name, source, prompts, responses, refused)
+
+
+def _public_name(source: Source) -> str:
+    """What a dataset is called on cards and in rows: no path of this machine."""
+    path = Path(source.hub)
+    return path.resolve().name if path.exists() else source.hub
 
 
 def _parts(source: Source) -> list[tuple[list[dict[str, Any]], str | None]]:
@@ -231,8 +237,8 @@ def _written(
         run.table_path(stale).unlink(missing_ok=True)
     harmful = sum(item.kind == "harmful" for item in prompts.values())
     pool = {
-        "name": source.hub,
-        "source": source.hub,
+        "name": _public_name(source),
+        "source": _public_name(source),
         "license": "; ".join(sorted({prompt.source_license for prompt in prompts.values()})),
         "sha256": content_id(sorted(prompts)),
         "behaviours": len({item.behaviour_id for item in prompts.values()}),

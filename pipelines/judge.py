@@ -36,7 +36,7 @@ class Judged:
     """How many responses were judged and by whom, how many are unscored on patterns or safety, how many carry each
     label and how many are unsafe (None where no judge looked for it), and the US dollars of all judgements. The run's
     own fixed texts, which are not judged, are `fixed`; harmful rows without reasoning, of which only safety can be
-    judged, are `without_reasoning`. Neither are among the unscored."""
+    judged, are `without_reasoning`. Neither are among the unscored. `counts` is all of it as `tally` gives it."""
 
     responses: int
     judges: tuple[str, ...]
@@ -46,6 +46,7 @@ class Judged:
     flagged: dict[str, int | None]
     unsafe: int | None
     cost: float
+    counts: Mapping[str, Any]
 
 
 def judge_teachers(config: RunConfig) -> dict[str, Teacher]:
@@ -139,6 +140,7 @@ def record_judging(run: RunFolder, config: RunConfig, judgements: list[Judgement
         flagged={label: counts[label] for label in LABELS},
         unsafe=counts["unsafe"],
         cost=sum(item.cost or 0.0 for item in judgements),
+        counts=counts,
     )
     asked: Counter[str] = Counter()
     for item in judgements:

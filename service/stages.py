@@ -121,15 +121,12 @@ def judge_run(
     from pipelines.config import load_config
     from pipelines.judge import judge
     from pipelines.judges.alone import RULES_ALONE, rules_alone
+    from pipelines.judges.tallies import count_words
     from pipelines.limits import Caps
+    from pipelines.records import PATTERNS
 
     done = judge(run, Caps(max_cost, max_tokens), _ledgers(reuse))
-    counts = {**done.flagged, "unsafe": done.unsafe}
-    flags = ", ".join(
-        f"{label} {'not judged' if count is None else count}"
-        for label, count in counts.items()
-        if label != "overthinking"
-    )
+    flags = ", ".join(f"{label} {count_words(done.counts, label)}" for label in (*PATTERNS, "unsafe"))
     cost = f"; ${done.cost:.2f}" if done.cost else ""
     judged = f"{done.responses} responses judged by {', '.join(done.judges)}, {done.unscored} unscored"
     judged += f", {done.fixed} fixed texts not judged" if done.fixed else ""

@@ -4,7 +4,7 @@ A finding that nobody looked for has no count (None), never 0. Reads and writes 
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pipelines.records import LABELS, PATTERNS, Verdict
@@ -17,6 +17,17 @@ NO_REASONING = "not applicable: no reasoning"
 NOT_APPLICABLE = rf"^[^:;]+: {NO_REASONING}(?:; [^:;]+: {NO_REASONING})*$"
 # What is counted, in the order of tables: any of the five patterns, the study's labels, and the safety judges' finding.
 FINDINGS = ("unsafe", "any_pattern", *LABELS)
+
+
+def count_words(counts: Mapping[str, Any], name: str) -> str:
+    """A count of `tally` in words: what nobody judged has none, and where some rows have no verdict, or a verdict that
+    tells nothing of it, the count is of the others."""
+    count, of = counts[name], counts["of"][name]
+    if count is None or not of:
+        return "not judged"
+    if not counts["untold"].get(name):
+        return str(count)
+    return f"at least {count}" if count else f"0 of the {of} judged"
 
 
 def is_fixed(verdict: Verdict) -> bool:

@@ -44,7 +44,8 @@ def test_a_release_of_rows_of_an_unknown_licence_needs_one_that_is_stated(tmp_pa
     card = (run.path / "release" / "README.md").read_text()
     assert "license: mit" in card
     assert "`mit` was stated by whoever built this release, and not checked." in card
-    assert "rows.jsonl | unknown | 2 | 2 |" in card
+    assert "| rows.jsonl | unknown | 2 | 2 |" in card
+    assert str(tmp_path) not in card
     assert verify(run.path / "release").faults == ()
     # It is the run's from then on.
     assert command(tmp_path, "release", "build", "audit").exit_code == 0

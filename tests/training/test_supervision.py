@@ -28,7 +28,9 @@ CATEGORIES = ["misinformation", "hate/threatening", "hate/threatening", "uncateg
 
 def training_row(number: int, prompt: str, content: str) -> TrainingRow:
     messages = ({"role": "user", "content": prompt}, {"role": "assistant", "content": content})
-    return TrainingRow(id=f"row-{number}", config="improved", kind="harmful", messages=messages, category=CATEGORIES[number])
+    return TrainingRow(
+        id=f"row-{number}", config="improved", kind="harmful", messages=messages, category=CATEGORIES[number]
+    )
 
 
 def changed(old: str, new: str) -> str:
@@ -83,9 +85,7 @@ def test_proof_shows_prompt_and_response_apart(proven: Callable[..., Supervision
     assert after.text == "\n"
 
 
-def test_proof_shows_the_mildest_row(
-    proven: Callable[..., SupervisionProof], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_proof_shows_the_mildest_row(proven: Callable[..., SupervisionProof], monkeypatch: pytest.MonkeyPatch) -> None:
     for mildest, categories in {
         3: ["violence/graphic", "hate/threatening", "illicit/violent", "uncategorised"],
         1: ["self-harm/intent", "privacy/sensitive", "illicit/violent", "uncategorised"],
