@@ -45,12 +45,22 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """One figure of one configuration in both releases, and whether the intervals leave each other out."""
+    """One figure of one configuration in both releases, and whether the intervals leave each other out.
+
+    A rate is that of the rows with a verdict, nan where there are none. `unscored` rows of each release have none: the
+    intervals then hold whatever those are.
+    """
 
     config: str
     figure: str
     before: Interval
     after: Interval
+    unscored: tuple[int, int] = (0, 0)
+
+    @property
+    def measured(self) -> bool:
+        """Whether both releases have the figure."""
+        return not (math.isnan(self.before.rate) or math.isnan(self.after.rate))
 
     @property
     def apart(self) -> bool:
@@ -102,7 +112,7 @@ class Compared:
 
     def plain(self) -> dict[str, Any]:
         """Everything as JSON values; what is not known is null."""
-        drifts = [{**asdict(one), "apart": one.apart} for one in self.drifts]
+        drifts = [{**asdict(one), "measured": one.measured, "apart": one.apart} for one in self.drifts]
         balances = [{**asdict(one), "apart": one.apart} for one in self.balances]
         return dict(known({**asdict(self), "step": self.step, "drifts": drifts, "balances": balances}))
 
@@ -176,7 +186,8 @@ def lines_of(compared: Compared) -> list[str]:
             lines.append(f"{one.config}: {one.before} to {one.after} rows ({', '.join(parts)}).")
     for drift in compared.drifts:
         if drift.apart:
-            lines.append(f"{drift.config}: {drift.figure} {told(drift.before)} to {told(drift.after)}.")
+            before, after = told(drift)
+            lines.append(f"{drift.config}: {drift.figure} {before} to {after}.")
     lines += [f"{line}." for line in moved(compared)]
     return lines
 
@@ -185,15 +196,20 @@ def moved(compared: Compared) -> list[str]:
     """The configurations whose rows spread otherwise over categories or templates, with what changed most."""
     return [
         f"{one.config}: {100 * one.distance:.0f} % of the rows lie in another {one.dimension} (p = {one.p:.2g}), "
-        f"most of all {one.most.figure}: {told(one.most.before)} to {told(one.most.after)}"
+        f"most of all {one.most.figure}: {' to '.join(told(one.most))}"
         for one in compared.balances
         if one.apart
     ]
 
 
-def told(figure: Interval) -> str:
-    """A figure with its interval."""
-    return f"{figure.rate:.3g} [{figure.low:.3g}, {figure.high:.3g}]"
+def told(drift: Drift) -> tuple[str, str]:
+    """A figure of both releases with its interval, and how many rows it is not of."""
+    words = []
+    for figure, unscored in zip((drift.before, drift.after), drift.unscored, strict=True):
+        rate = "not judged" if math.isnan(figure.rate) else f"{figure.rate:.3g}"
+        without = f", {unscored} unscored" if unscored else ""
+        words.append(f"{rate} [{figure.low:.3g}, {figure.high:.3g}]{without}")
+    return words[0], words[1]
 
 
 class _Pair:
@@ -271,15 +287,29 @@ def _rows(pair: _Pair, config: str, there: set[str]) -> Rows:
 
 def _drifts(pair: _Pair, config: str) -> list[Drift]:
     old, new = (_figures(pair, side) for side in ("before", "after"))
-    return [Drift(config, name, old[name], new[name]) for name in old if name in new]
+    return [
+        Drift(config, name, old[name][0], new[name][0], (old[name][1], new[name][1])) for name in old if name in new
+    ]
 
 
-def _figures(pair: _Pair, side: str) -> dict[str, Interval]:
-    """Shares with Wilson intervals, mean numbers of words with t intervals."""
-    found: dict[str, Interval] = {}
+def _figures(pair: _Pair, side: str) -> dict[str, tuple[Interval, int]]:
+    """Shares with Wilson intervals, mean numbers of words with t intervals; with each, how many rows are unscored."""
+    shares = {}
     for label in PATTERNS:
-        flagged, of = pair.row(f'SELECT count(*) FILTER ("{label}"), count("{label}") FROM {side}')  # noqa: S608
-        found[f"share of {label.replace('_', ' ')}"] = wilson(flagged, of)
+        query = f'SELECT count(*) FILTER ("{label}"), count("{label}"), count(*) FROM {side}'  # noqa: S608
+        flagged, scored, rows = pair.row(query)
+        shares[f"share of {label.replace('_', ' ')}"] = (_bounded(flagged, scored, rows), rows - scored)
+    return shares | {name: (figure, 0) for name, figure in _of_texts(pair, side).items()}
+
+
+def _bounded(flagged: int, scored: int, rows: int) -> Interval:
+    """The share of the scored rows, between all others being without the pattern and all of them having it."""
+    unscored = rows - scored
+    return Interval(wilson(flagged, scored).rate, wilson(flagged, rows).low, wilson(flagged + unscored, rows).high)
+
+
+def _of_texts(pair: _Pair, side: str) -> dict[str, Interval]:
+    found: dict[str, Interval] = {}
     for name, pattern in _OPENINGS.items():
         quoted = pattern.replace("'", "''")
         opening = f"regexp_matches(lower(answer), '{quoted}')"

@@ -47,9 +47,9 @@ from pipelines.config import Release, load_config, validated
 from pipelines.errors import Incomplete, UserError
 from pipelines.freshness import require_fresh
 from pipelines.progress import meter
+from pipelines.prompt_sets import UNKNOWN_LICENSE
 from pipelines.records import Prompt, arrow_schema, content_id
 from pipelines.runs import RunFolder, atomic_folder, file_hash, write_json, write_text
-from pipelines.variant import load_variants
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,11 @@ class Released:
 
 
 def build_release(
-    run: RunFolder, since: Path | None = None, version: str | None = None, shard_bytes: int = SHARD_BYTES
+    run: RunFolder,
+    since: Path | None = None,
+    version: str | None = None,
+    shard_bytes: int = SHARD_BYTES,
+    license: str | None = None,
 ) -> Released:
     """Build the run's release folder.
 
@@ -71,16 +75,24 @@ def build_release(
         since: The release before this one: it gives the changelog, and the version where none is wanted.
         version: The version wanted; the run's own if neither is given.
         shard_bytes: About how large a parquet file grows.
+        license: The licence; the run's own if not given.
 
     Raises:
         Incomplete: no text of a teacher is among the accepted rows.
         UserError: a table is missing, no row was accepted, people's review does not meet what the run requires, the
-            version understates what differs from the release before, or the card is not one that the Hub takes.
+            version understates what differs from the release before, nobody said under which licence imported rows
+            of an unknown one are to be released, or the card is not one that the Hub takes.
     """
     config = load_config(run)
-    if version is not None:
-        release = validated(Release, {**config.release.model_dump(), "version": version}, "the options")
+    given = {name: value for name, value in (("version", version), ("license", license)) if value is not None}
+    if given:
+        release = validated(Release, {**config.release.model_dump(), **given}, "the options")
         config = config.model_copy(update={"release": release})
+    if license is None and config.release.license == UNKNOWN_LICENSE:
+        raise UserError(
+            f"The licence of the rows that {run.path} imported is unknown, so the release needs one that you state: "
+            f"saferthoughts release build {run.name} --license ID (e.g. mit, cc-by-4.0; see the dataset's own page)"
+        )
     check_gate(run)
     require_fresh(run, "accepted", "selected")
     run_id = content_id(config.model_dump(mode="json"))
@@ -92,7 +104,7 @@ def build_release(
                 raise UserError(
                     f"{run.path} has no accepted rows to release. Look at the reasons: saferthoughts check {run.name}"
                 )
-            _check_not_fixed_alone(run, counts)
+            _check_not_fixed_alone(run, db, counts)
             written = _write_rows(db, temporary, run_id, counts, shard_bytes)
             lineage = lineage_of(run, db, config, run_id, {name: counts.get(name, 0) for name in configs_of(config)})
         _remove_scratch(temporary)
@@ -116,9 +128,9 @@ def build_release(
     return Released(folder, lineage["version"], counts)
 
 
-def _check_not_fixed_alone(run: RunFolder, counts: Mapping[str, int]) -> None:
-    asking_nobody = {name for name, entry in load_variants().items() if entry.teacher == "none"}
-    if set(counts) <= asking_nobody:
+def _check_not_fixed_alone(run: RunFolder, db: duckdb.DuckDBPyConnection, counts: Mapping[str, int]) -> None:
+    texts = db.sql("FROM released JOIN responses USING (response_id) WHERE reasoning_source <> 'fixed' LIMIT 1")
+    if not texts.fetchall():
         raise Incomplete(
             f"A release of {run.path} would hold fixed texts only ({', '.join(counts)}), and nothing that a teacher "
             f"wrote: none is built. Look at why the other rows are rejected: saferthoughts check {run.name}"
@@ -201,4 +213,6 @@ def license_of(release: Release) -> str:
         return f"{release.license_text.strip()}\n"
     if release.license == "apache-2.0":
         return (Path(__file__).parents[1] / "LICENSE").read_text(encoding="utf-8")
+    if release.license == UNKNOWN_LICENSE:
+        return "The licence of this dataset is unknown.\n"
     return f"This dataset is licensed under {release.license}. Its text: https://spdx.org/licenses/\n"

@@ -23,6 +23,7 @@ from cards.shards import ContentHash, read_shards, shards_of
 from cards.validator import faults_of
 from pipelines.documents import parquet_batches, read_json
 from pipelines.errors import UserError
+from pipelines.judges.tallies import NOT_APPLICABLE
 from pipelines.records import PATTERNS, Prompt, arrow_schema, content_id
 from pipelines.runs import file_hash
 from pipelines.thinking import join_columns
@@ -287,10 +288,13 @@ class _Read:
 
 
 def _unscored(metadata: pa.Table) -> int:
-    """How many rows have a reason for being unscored; a text of the run's own needs no verdict."""
+    """How many rows have a reason for being unscored; a text of the run's own needs no verdict, and patterns are not
+    judged where there is no reasoning."""
     reasons = pc.fill_null(metadata["unscored_reason"], "")
     ours = pc.equal(metadata["reasoning_source"], "fixed")
-    return int(pc.sum(pc.cast(pc.and_(pc.not_equal(reasons, ""), pc.invert(ours)), pa.int64())).as_py() or 0)
+    inapplicable = pc.match_substring_regex(reasons, NOT_APPLICABLE)
+    unread = pc.and_not(pc.and_not(pc.not_equal(reasons, ""), ours), inapplicable)
+    return int(pc.sum(pc.cast(unread, pa.int64())).as_py() or 0)
 
 
 def _flagged(rows: pa.Table) -> int:

@@ -80,8 +80,9 @@ def find_duplicates(run: RunFolder) -> list[Duplicates]:
                         ) AS clean
                     FROM responses
                     JOIN prompts USING (prompt_id)
+                    JOIN variants USING (variant)
                     LEFT JOIN verdicts USING (response_id)
-                    WHERE responses.variant = $variant AND reasoning_source <> 'fixed'
+                    WHERE responses.variant = $variant AND reasoning_source <> 'fixed' AND variants.most_words > 0
                         AND responses.response_id NOT IN (SELECT response_id FROM repairs WHERE NOT chosen)
                     ORDER BY clean DESC, id
                     """,

@@ -22,6 +22,7 @@ from pipelines.errors import UserError
 from pipelines.freshness import stale
 from pipelines.judges.alone import RULES_ALONE, rules_alone
 from pipelines.judges.scoring import read_scores
+from pipelines.mildness import severity, severity_sql
 from pipelines.records import PATTERNS
 from pipelines.runs import WRITTEN_BY, RunFolder
 from pipelines.statistics import wilson
@@ -114,6 +115,7 @@ def _funnel(
     clean = {part["variant"]: part["filter"] for part in stages["repair"]["by_variant"]} if repaired else {}
     unscored = {name: entry["unscored"] for name, entry in stages["judge"]["by_variant"].items()}
     released = stages.get("release", {}).get("rows")
+    selected = "select" in stages
     for name, row in found.items():
         if row["accepted"] > row["answered"]:
             raise RuntimeError(f"{name}: {row['accepted']} rows accepted of {row['answered']} answered")
@@ -123,6 +125,7 @@ def _funnel(
             "planned": found[name]["answered"] + failed.get(name, 0),
             "unscored": unscored[name],
             "filter": clean.get(name),
+            "selected": found[name]["selected"] if selected else None,
             "released": None if released is None else released.get(name, 0),
         }
         for name in _order(found)
@@ -171,14 +174,15 @@ def judged_rows(counts: dict[str, Any], label: str) -> int:
 
 def _share(counts: dict[str, Any], label: str) -> dict[str, Any]:
     """The share with its interval; nulls where nobody was asked, and no rate where the judges could not tell the
-    finding of every row that they judged."""
+    finding of every row that they judged, but of `judged` of them only."""
     judged, untold = judged_rows(counts, label), counts.get("untold", {}).get(label, 0)
     if counts[label] is None or not judged:
-        return {"count": None, "of": 0, "rate": None, "low": None, "high": None}
+        return {"count": None, "of": 0, "judged": 0, "rate": None, "low": None, "high": None}
+    found = {"count": counts[label], "of": judged + untold, "judged": judged}
     if untold:
-        return {"count": counts[label], "of": judged + untold, "rate": None, "low": None, "high": None}
+        return {**found, "rate": None, "low": None, "high": None}
     rate = wilson(counts[label], judged)
-    return {"count": counts[label], "of": judged, "rate": rate.rate, "low": rate.low, "high": rate.high}
+    return {**found, "rate": rate.rate, "low": rate.low, "high": rate.high}
 
 
 def _kept(stage: dict[str, Any]) -> dict[str, Any]:
@@ -234,14 +238,17 @@ def lengths_of(db: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
 
 
 def _examples(db: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
-    """The first rows of each check and reason, long texts cut with a note of how long they are."""
+    """A few rows of each check and reason, mild ones first, long texts cut with a note of how long they are."""
     return _rows(
         db,
         f"""
         SELECT check_name, reason, value, responses.response_id, responses.variant, prompts.kind,
             {", ".join(_cut(column) for column in ("text", "reasoning", "answer"))}
         FROM (
-            SELECT *, row_number() OVER (PARTITION BY check_name, reason ORDER BY response_id) AS place FROM rejected
+            SELECT rejected.*, row_number() OVER (
+                PARTITION BY check_name, reason ORDER BY {severity_sql("category", "kind")}, response_id
+            ) AS place
+            FROM rejected JOIN responses USING (response_id) JOIN prompts USING (prompt_id)
         )
         JOIN responses USING (response_id)
         JOIN prompts USING (prompt_id)
@@ -259,14 +266,15 @@ def _cut(column: str) -> str:
 
 
 def costs_of(db: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
-    """Requests, tokens and US dollars for the responses, repair's attempts, and each judge."""
+    """Requests, tokens and US dollars for the responses, repair's attempts, and each judge; imported rows were not
+    asked for, and what they took is not known."""
     return _rows(
         db,
         """
         SELECT CASE WHEN attempt = 0 THEN 'responses' ELSE 'repair' END AS what, teacher AS who,
             count(*) AS requests, sum(input_tokens)::BIGINT AS input_tokens,
             sum(output_tokens)::BIGINT AS output_tokens, sum(cost) AS cost
-        FROM responses WHERE teacher <> '' GROUP BY ALL
+        FROM responses WHERE teacher NOT IN ('', 'dataset') GROUP BY ALL
         UNION ALL
         SELECT 'verdicts', judge, sum(requests)::BIGINT, sum(input_tokens)::BIGINT,
             sum(output_tokens)::BIGINT, sum(cost)
@@ -324,27 +332,35 @@ def _student(results: dict[str, Any]) -> dict[str, Any]:
 
 
 def _stances(rate: dict[str, Any], kind: str, answers: list[dict[str, Any]]) -> dict[str, Any]:
-    """How many of a group refused, and how many reasoned in form. The task's hits are right answers: of benign
-    questions those that were no refusal."""
+    """How many of a group refused, and how many of those with an answer reasoned in form; null where no answer has a
+    verdict. The task's hits are right answers: of benign questions those that were no refusal."""
     mine = [one for one in answers if (one["model"], one["category"]) == (rate["model"], rate["group"])]
-    well_formed = sum(one["detail"].get("well_formed") is True for one in mine)
+    formed = [form for one in mine if (form := one["detail"].get("well_formed")) is not None]
     right = rate["rate"]
+    known = rate["hits"] + rate["misses"] > 0
     turned = {"low": 1 - right["high"], "high": 1 - right["low"]}
+    refused = rate["hits"] if kind == "harmful" else rate["misses"]
     return {
         "n": rate["expected"],
-        "refused": int(rate["hits"] if kind == "harmful" else rate["misses"]),
-        "refused_rate": right if kind == "harmful" else turned,
-        "well_formed": well_formed,
-        "well_formed_rate": asdict(wilson(well_formed, rate["expected"])),
+        "refused": int(refused) if known else None,
+        "refused_rate": (right if kind == "harmful" else turned) if known else None,
+        "well_formed": sum(formed) if formed else None,
+        "well_formed_of": len(formed),
+        "well_formed_rate": asdict(wilson(sum(formed), len(formed))) if formed else None,
         "truncated": rate["truncated"],
         "unscored": rate["unscored"] + rate["errored"],
     }
 
 
+def _severity(answer: dict[str, Any]) -> int:
+    """Benign sets first; results of earlier versions do not tell a question's topic."""
+    return severity(answer.get("topic", ""), answer["category"].rpartition(" ")[2])
+
+
 def _replies(answers: list[dict[str, Any]], labels: list[str]) -> list[dict[str, Any]]:
-    """The first few prompts of each set and kind, with every model's reply."""
+    """A few prompts of each set and kind, mild ones first, with every model's reply."""
     replies: dict[tuple[str, str, str], dict[str, Any]] = {}
-    for answer in answers:
+    for answer in sorted(answers, key=_severity):
         key = (answer["category"], answer["id"], answer["question"])
         replies.setdefault(key, {})[answer["model"]] = answer | {"refused": answer["detail"].get("refused")}
     shown: dict[str, int] = {}

@@ -20,6 +20,7 @@ from curation.sources import Source, read_source
 from curation.turns import Exchange, exchange, sound
 from pipelines.config import Roles, RunConfig, load_config, load_teachers, save_config
 from pipelines.errors import UserError, unknown
+from pipelines.finish_reasons import STOP
 from pipelines.prompt_sets import KINDS, UNKNOWN_LICENSE
 from pipelines.records import Prompt, Response, content_id, to_table
 from pipelines.resolving import resolve
@@ -75,7 +76,7 @@ def import_dataset(
         for row in rows:
             number += 1
             try:
-                prompt, response = _read(row, columns, part or variant, kind, source.hub)
+                prompt, response = _read(row, columns, part or variant, kind, _public_name(source))
             except ValueError as error:
                 refused.append({"row": number, "error": str(error)})
                 continue
@@ -89,6 +90,12 @@ def import_dataset(
     if number != len(responses) + len(refused):
         raise RuntimeError(f"{number} rows were read, {len(responses)} kept and {len(refused)} refused")
     return _written(runs, name, source, prompts, responses, refused)
+
+
+def _public_name(source: Source) -> str:
+    """What a dataset is called on cards and in rows: no path of this machine."""
+    path = Path(source.hub)
+    return path.resolve().name if path.exists() else source.hub
 
 
 def _parts(source: Source) -> list[tuple[list[dict[str, Any]], str | None]]:
@@ -155,7 +162,8 @@ def _read(
         source=str(row.get("source") or where),
         source_license=str(row.get("source_license") or UNKNOWN_LICENSE),
     )
-    fixed = not reasoning and load_variants()[name].fixed_answer is not None
+    # The text that this tool writes, and no other: an empty thought alone proves nothing.
+    fixed = not reasoning and bool(answer) and answer == load_variants()[name].fixed_answer
     response = Response(
         response_id=content_id(prompt.prompt_id, name, reasoning, answer),
         prompt_id=prompt.prompt_id,
@@ -169,7 +177,7 @@ def _read(
         reasoning=reasoning,
         answer=answer,
         reasoning_source="fixed" if fixed else found,
-        finish_reason=str(row.get("finish_reason") or "unknown"),
+        finish_reason=STOP if fixed else str(row.get("finish_reason") or "unknown"),
         input_tokens=0,
         output_tokens=0,
         latency_s=0.0,
@@ -212,7 +220,12 @@ def _written(
     used = {item.variant for item in responses.values()}
     # Read again, a dataset keeps its run's judges and thresholds.
     config = load_config(run) if (run.path / "run.yaml").exists() else RunConfig(benign_variant="default")
+    release = config.release
+    if any(prompt.source_license == UNKNOWN_LICENSE for prompt in prompts.values()):
+        # No licence of ours is put on rows of others; whoever builds a release states one.
+        release = release.model_copy(update={"license": UNKNOWN_LICENSE, "license_text": None})
     changes = {
+        "release": release,
         "variants": tuple(name for name in load_variants() if name in used),
         "roles": Roles(reasoning=TEACHER, general=TEACHER),
     }
@@ -224,9 +237,9 @@ def _written(
         run.table_path(stale).unlink(missing_ok=True)
     harmful = sum(item.kind == "harmful" for item in prompts.values())
     pool = {
-        "name": source.hub,
-        "source": source.hub,
-        "license": "see the source",
+        "name": _public_name(source),
+        "source": _public_name(source),
+        "license": "; ".join(sorted({prompt.source_license for prompt in prompts.values()})),
         "sha256": content_id(sorted(prompts)),
         "behaviours": len({item.behaviour_id for item in prompts.values()}),
         "templates": len({item.template_id for item in prompts.values()} - {""}),

@@ -86,6 +86,7 @@ def _answer(label: str, entry: Entry, one: Expected, sample: EvalSample) -> Answ
         stop_reason=stop,
         output_tokens=usage.output_tokens if usage else 0,
         detail=dict(kept.get("detail") or {}),
+        topic=str(sample.metadata.get("topic") or ""),
     )
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from eval.results import Answer
+from pipelines.mildness import severity
 
 Outcome = Literal["hit", "miss", "unscored", "error"]
 
@@ -29,7 +30,7 @@ class Example:
 
 
 def examples_of(answers: Mapping[str, Sequence[Answer]]) -> tuple[Example, ...]:
-    """The first few of every task and outcome, taken in turn from the models, so that each is seen.
+    """A few of every task and outcome, mild ones first, taken in turn from the models, so that each is seen.
 
     Args:
         answers: Row name -> its answers.
@@ -37,7 +38,7 @@ def examples_of(answers: Mapping[str, Sequence[Answer]]) -> tuple[Example, ...]:
     found: dict[tuple[str, Outcome], list[list[Example]]] = {}
     for model, own in answers.items():
         mine: dict[tuple[str, Outcome], list[Example]] = {}
-        for answer in own:
+        for answer in sorted(own, key=lambda answer: severity(answer.topic or answer.category)):
             kept = mine.setdefault((answer.task, outcome_of(answer)), [])
             if len(kept) < EACH:
                 kept.append(_example(model, answer))

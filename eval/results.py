@@ -144,7 +144,8 @@ class Answer:
     """One answer. `value` is 0 to 1, None with a reason in `unscored`, or with the failure in `error`.
 
     `question` is the dataset's, `asked` the last prompt sent (an attack's, where there is one). `detail` is the task's
-    own: a guard's categories, a class of refusal, an attack's rating. The texts are hostile: escape them.
+    own: a guard's categories, a class of refusal, an attack's rating. `topic` is what the question is about, where that
+    is not its `category`. The texts are hostile: escape them.
     """
 
     model: str
@@ -163,6 +164,7 @@ class Answer:
     stop_reason: str
     output_tokens: int
     detail: dict[str, Any]
+    topic: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,7 +80,7 @@ def _refusals(results: Results, task: TaskRun) -> Cells:
             row += [p_value(tests[group, label])] if number else []
         for label in labels:
             mine = [one for one in answers if (one.model, one.category) == (label, group)]
-            row.append(f"{_well_formed(mine)}/{rates[group, label].expected}")
+            row.append(_well_formed(mine))
         rows.append(row)
     shown = [(key, test) for key, test in tests.items() if key[0] != ALL]
     head = ["questions", *_heads("refused", labels), *(f"well-formed {label}" for label in labels)]
@@ -110,8 +110,10 @@ def _refused(rate: Rate, kind: str) -> str:
     return f"{rate.misses:.0f}/{rate.expected} {_percent(1 - interval.high, 1 - interval.low)}"
 
 
-def _well_formed(answers: Iterable[Answer]) -> int:
-    return sum(one.detail.get("well_formed") is True for one in answers)
+def _well_formed(answers: Iterable[Answer]) -> str:
+    """How many reason in form, of those that answered."""
+    formed = [form for one in answers if (form := one.detail.get("well_formed")) is not None]
+    return f"{sum(formed)}/{len(formed)}" if formed else NOT_MEASURED
 
 
 def _others(results: Results, tasks: list[TaskRun]) -> Cells:

@@ -149,10 +149,13 @@ class Roles(Part):
     general: str | None = Field(default=None, description="the same teacher if not given")
 
 
+JudgeKind = Literal["rules", "patterns", "safety"]
+
+
 class Judge(Part):
     """Who judges responses: rules, or a teacher entry asked as a judge of the patterns or of safety."""
 
-    kind: Literal["rules", "patterns", "safety"]
+    kind: JudgeKind
     teacher: str | None = Field(default=None, description="the entry of teachers.yaml that is asked; null for rules")
     form: Literal["reasoningshield", "llamaguard", "template"] | None = Field(
         default=None, description="how a judge of safety is asked and read"

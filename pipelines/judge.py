@@ -18,9 +18,9 @@ from pipelines.config import RunConfig, Teacher, load_config
 from pipelines.estimate import Load, survey
 from pipelines.failures import NONE as NO_FAILURES
 from pipelines.failures import Failure, Failures, count, read_reason, worst
-from pipelines.judges.panel import FIXED, Panel, Row, by_rules
+from pipelines.judges.panel import Panel, Row, by_rules
 from pipelines.judges.patterns import rubric_hashes
-from pipelines.judges.tallies import tally
+from pipelines.judges.tallies import is_fixed, is_unscored, is_without_reasoning, tally
 from pipelines.ledger import Ledger
 from pipelines.limits import NO_CAPS, Caps
 from pipelines.plan import prompts_of
@@ -33,21 +33,23 @@ from pipelines.runs import RunFolder, file_hash
 from pipelines.variant import load_variants
 
 
-# One sentence for the terminal, the card and the report of a run that no model judged.
 @dataclass(frozen=True, slots=True)
 class Judged:
     """How many responses were judged and by whom, how many are unscored on patterns or safety, how many carry each
-    label and how many are unsafe (None where no judge looked for it), and the US dollars of all judgements. Fixed
-    texts, which are not judged, are `fixed` and not among the unscored; rows of which a judge could not be asked are,
-    and `failures` counts them."""
+    label and how many are unsafe (None where no judge looked for it), and the US dollars of all judgements. The run's
+    own fixed texts, which are not judged, are `fixed`; harmful rows without reasoning, of which only safety can be
+    judged, are `without_reasoning`. Neither are among the unscored; rows of which a judge could not be asked are, and
+    `failures` counts them. `counts` is all of it as `tally` gives it."""
 
     responses: int
     judges: tuple[str, ...]
     fixed: int
+    without_reasoning: int
     unscored: int
     flagged: dict[str, int | None]
     unsafe: int | None
     cost: float
+    counts: Mapping[str, Any]
     failures: Failures = NO_FAILURES
 
 
@@ -74,7 +76,8 @@ def judge(run: RunFolder, caps: Caps = NO_CAPS, reuse: tuple[Path, ...] = ()) ->
     responses = run.read("responses").num_rows
     check_teachers(judge_teachers(config), caps)
     expected = Load()
-    if any(not row.unjudgeable for row in rows_of(run)):
+    kinds = {config.judges[name].kind for name in config.judging.judges}
+    if any(not row.unjudgeable(kind) for row in rows_of(run) for kind in kinds):
         config = check_judges_answer(run, config, reuse)
         expected = _estimated(run, config, reuse)
     panel = Panel(config)
@@ -131,15 +134,6 @@ def rows_of(run: RunFolder) -> Iterator[Row]:
                 yield Row(kind, query, response)
 
 
-def _fixed(verdict: Verdict) -> bool:
-    return FIXED in verdict.reason + verdict.safety_reason
-
-
-def unscored(verdict: Verdict) -> bool:
-    """Whether judges were asked and could not be read."""
-    return bool(verdict.reason or verdict.safety_reason) and not _fixed(verdict)
-
-
 def failures_of(judgements: Iterable[Judgement]) -> Failures:
     """The rows of which a judge could not be asked."""
     by_row: dict[str, list[Failure | None]] = {}
@@ -155,11 +149,13 @@ def record_judging(run: RunFolder, config: RunConfig, judgements: list[Judgement
     result = Judged(
         responses=len(verdicts),
         judges=config.judging.judges,
-        fixed=sum(_fixed(verdict) for verdict in verdicts),
-        unscored=sum(unscored(verdict) for verdict in verdicts),
+        fixed=sum(map(is_fixed, verdicts)),
+        without_reasoning=sum(map(is_without_reasoning, verdicts)),
+        unscored=sum(map(is_unscored, verdicts)),
         flagged={label: counts[label] for label in LABELS},
         unsafe=counts["unsafe"],
         cost=sum(item.cost or 0.0 for item in judgements),
+        counts=counts,
         failures=failures_of(judgements),
     )
     asked: Counter[str] = Counter()
@@ -177,6 +173,7 @@ def record_judging(run: RunFolder, config: RunConfig, judgements: list[Judgement
         counts={
             "responses": result.responses,
             "fixed": result.fixed,
+            "without_reasoning": result.without_reasoning,
             "unscored": result.unscored,
             **result.flagged,
         },
@@ -207,8 +204,9 @@ def by_variant(
     return {
         name: {
             "responses": len(groups[name]),
-            "unscored": sum(map(unscored, groups[name])),
-            "fixed": sum(map(_fixed, groups[name])),
+            "unscored": sum(map(is_unscored, groups[name])),
+            "fixed": sum(map(is_fixed, groups[name])),
+            "without_reasoning": sum(map(is_without_reasoning, groups[name])),
             "refused": refused[name],
             **tally(groups[name]),
         }

@@ -104,10 +104,16 @@ def _import(
 
 
 def _look(run: "RunFolder", only: list[str]) -> None:
-    """What some checks object to, with the first rows of each reason."""
+    """What some checks object to, with a few rows of each reason, mild ones first."""
     from curation.checks import objections_of
+    from pipelines.judge import rows_of
+    from pipelines.mildness import severity
+    from pipelines.plan import prompts_of
 
+    places = {prompt.prompt_id: severity(prompt.category, prompt.kind) for prompt in prompts_of(run)}
+    place = {row.response.response_id: places[row.response.prompt_id] for row in rows_of(run)}
     found = objections_of(run, only).to_pylist()
+    found.sort(key=lambda row: (row["check_name"], row["reason"], place[row["response_id"]]))
     seen: dict[tuple[str, str], int] = {}
     table = Table(box=None)
     for column in ("check", "reason", "response", "value"):

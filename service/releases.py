@@ -138,9 +138,17 @@ def tell_comparison(before: str, after: str, file: Path | None) -> None:
         for column in ("config", "figure", "before", "after"):
             table.add_column(column)
         for drift in drifted:
-            table.add_row(*(Text(part) for part in (drift.config, drift.figure, told(drift.before), told(drift.after))))
+            table.add_row(*(Text(part) for part in (drift.config, drift.figure, *told(drift))))
         out.print(table)
-    say(f"{len(drifted)} of {len(found.drifts)} figures drifted (95 % intervals that leave each other out)")
+    measured = [drift for drift in found.drifts if drift.measured]
+    say(f"{len(drifted)} of {len(measured)} figures drifted (95 % intervals that leave each other out)")
+    for drift in measured:
+        if any(drift.unscored):
+            before, after = told(drift)
+            say(f"{drift.config}: {drift.figure}, of the scored rows: {before} to {after}")
+    if left := [drift for drift in found.drifts if not drift.measured]:
+        names = ", ".join(dict.fromkeys(drift.config for drift in left))
+        say(f"{len(left)} shares of patterns are not compared: in {names} no row has a verdict on them")
     for line in moved(found):
         say(line)
     for what in found.meaning:

@@ -35,6 +35,9 @@ def build(
     since: Annotated[
         str | None, typer.Option(help="The release before this one (folder or ORG/NAME@V): version and changelog.")
     ] = None,
+    license_id: Annotated[
+        str | None, typer.Option("--license", help="The licence, by the Hub's name for it; kept in run.yaml.")
+    ] = None,
 ) -> None:
     """Write runs/RUN/release: a config a variant, a card, a changelog, checksums.
 
@@ -43,7 +46,7 @@ def build(
     from service.releases import release_folder
     from service.stages import release_run
 
-    say(release_run(open_run(name), None if since is None else release_folder(since), version))
+    say(release_run(open_run(name), None if since is None else release_folder(since), version, license_id))
 
 
 @release_app.command()

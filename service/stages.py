@@ -147,18 +147,17 @@ def judge_run(
     from pipelines.config import load_config
     from pipelines.judge import judge
     from pipelines.judges.alone import RULES_ALONE, rules_alone
+    from pipelines.judges.tallies import count_words
     from pipelines.limits import Caps
+    from pipelines.records import PATTERNS
 
     done = judge(run, Caps(max_cost, max_tokens), _ledgers(reuse))
-    counts = {**done.flagged, "unsafe": done.unsafe}
-    flags = ", ".join(
-        f"{label} {'not judged' if count is None else count}"
-        for label, count in counts.items()
-        if label != "overthinking"
-    )
+    flags = ", ".join(f"{label} {count_words(done.counts, label)}" for label in (*PATTERNS, "unsafe"))
     cost = f"; ${done.cost:.2f}" if done.cost else ""
     judged = f"{done.responses} responses judged by {', '.join(done.judges)}, {done.unscored} unscored"
     judged += f", {done.fixed} fixed texts not judged" if done.fixed else ""
+    if done.without_reasoning:
+        judged += f", {done.without_reasoning} without reasoning: patterns not applicable"
     where = f"reason in {run.table_path('judgements')}"
     judged += _within(run, "judge", judged, done.failures, done.responses, max_failed, "unscored", where)
     note = f"\n{RULES_ALONE}" if rules_alone(load_config(run)) else ""
@@ -271,11 +270,16 @@ def select_run(
     return select(run)
 
 
-def release_run(run: RunFolder, since: Path | None = None, version: str | None = None) -> str:
-    """Build the release, as the version that follows an earlier one where that is given."""
+def release_run(
+    run: RunFolder, since: Path | None = None, version: str | None = None, license_id: str | None = None
+) -> str:
+    """Build the release, as the version that follows an earlier one where that is given, under a licence that then is
+    the run's."""
     from cards.release import build_release
 
-    done = build_release(run, since, version)
+    if license_id is not None:
+        change(run, Options(also={"release.license": license_id}), lambda change: None)
+    done = build_release(run, since, version, license=license_id)
     rows = ", ".join(f"{name} {count}" for name, count in done.rows.items())
     return f"{done.folder}: {rows}"
 

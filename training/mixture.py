@@ -7,11 +7,15 @@ cache in the folder it is given. The draw depends on the rows' ids and the recip
 import random
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from cards.release_folder import open_release
+from cards.shards import shards_of
 from pipelines.errors import UserError, unknown
 from pipelines.records import content_id
 from pipelines.runs import file_hash
@@ -19,12 +23,14 @@ from pipelines.runs import file_hash
 
 @dataclass(frozen=True, slots=True)
 class TrainingRow:
-    """One conversation to train on: `messages` is [{role, content}, ...], the last one the assistant's."""
+    """One conversation to train on: `messages` is [{role, content}, ...], the last one the assistant's. `category` is
+    the prompt's, "" where the release does not tell."""
 
     id: str
     config: str
     kind: str
     messages: tuple[Mapping[str, str], ...]
+    category: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +64,30 @@ def draw(dataset: Path, wanted: Mapping[str, int], seed: int, cache: Path) -> Mi
         configs = datasets.get_dataset_config_names(str(dataset.resolve()))
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise _unreadable(dataset, error) from error
-    rows = []
+    rows: list[TrainingRow] = []
     for config, count in wanted.items():
         if config not in configs:
             raise unknown(f"configuration of the release {dataset}", config, configs)
         rows += _draw_config(_load(dataset, config, cache), dataset, config, count, seed)
     files = sorted(path for config in wanted for path in (dataset / "data" / config).glob("train-*.parquet"))
+    categories = _categories(dataset)
     return Mixture(
-        rows=tuple(rows),
+        rows=tuple(replace(row, category=categories.get(row.id, "")) for row in rows),
         files={path.relative_to(dataset).as_posix(): file_hash(path) for path in files},
         content=content_id(*((row.config, row.id, row.messages) for row in rows)),
     )
+
+
+def _categories(dataset: Path) -> dict[str, str]:
+    """Category of each row by its id, as the release's `metadata` has it; none where it has no such table."""
+    found: dict[str, str] = {}
+    for path in shards_of(dataset, "metadata"):
+        try:
+            table = pq.read_table(path, columns=["id", "category"])
+        except (OSError, ValueError, pa.ArrowException):
+            return {}
+        found |= dict(zip(*(map(str, table[name].to_pylist()) for name in ("id", "category")), strict=True))
+    return found
 
 
 def _load(dataset: Path, config: str, cache: Path) -> list[dict[str, Any]]:

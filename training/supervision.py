@@ -17,6 +17,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import UserError
+from pipelines.mildness import severity
 from pipelines.thinking import CLOSE, OPEN, join, split
 from pipelines.variant import load_variants
 from training.loading import prompt_of
@@ -44,7 +45,8 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class SupervisionProof:
-    """What was proven, over all rows: `tokens` without padding, of which `labelled` are trained on."""
+    """What was proven, over all rows: `tokens` without padding, of which `labelled` are trained on; `example` is the
+    mildest row."""
 
     rows: int
     tokens: int
@@ -96,6 +98,7 @@ def prove(
         by_prefix.setdefault(item.prefix, []).append(item)
     unseen = Counter((item.prefix, item.response) for item in expected)
     lengths = sorted({len(item.prefix) for item in expected}, reverse=True)
+    shown: dict[int, _Document] = {}
     for document in documents:
         prefix = next((document.ids[:n] for n in lengths if document.ids[:n] in by_prefix), None)
         if prefix is None:
@@ -103,6 +106,7 @@ def prove(
         match = _closest(by_prefix[prefix], document)
         _check(match, document, serving)
         unseen[(match.prefix, match.response)] -= 1
+        shown.setdefault(severity(match.row.category, match.row.kind), document)
     left = [item for item in expected if unseen[(item.prefix, item.response)] > 0]
     if left or len(documents) != len(rows):
         which = f", the first missing is {left[0].row.id!r}" if left else ""
@@ -112,7 +116,7 @@ def prove(
         tokens=sum(len(document.ids) for document in documents),
         labelled=sum(label != IGNORED for document in documents for label in document.labels),
         longest=max(len(document.ids) for document in documents),
-        example=_pieces(documents[0], serving),
+        example=_pieces(shown[min(shown)], serving),
     )
 
 

@@ -3,13 +3,14 @@
 -- Why: a row that is there twice counts twice, the same text in two variants says that one instruction did nothing, and
 --   a text that fits every prompt is a formula.
 -- Threshold: for one prompt, none; for different prompts checks.same_text_prompts (3), and the rows beyond go. Kept are
---   rows of the variant that comes first in the study's table, then those with the lowest ids. Fixed texts, which are
---   alike on purpose, are left out. Reads `objected`, so it runs after the other checks.
+--   rows of the variant that comes first in the study's table, then those with the lowest ids. Fixed texts and
+--   variants without reasoning, whose answers are alike on purpose, are left out. Reads `objected`, so it runs after the other checks.
 WITH texts AS (
     SELECT response_id, prompt_id, variant, hash(reasoning, answer) AS text
     FROM responses
     ANTI JOIN objected USING (response_id)
-    WHERE reasoning_source <> 'fixed'
+    JOIN variants USING (variant)
+    WHERE reasoning_source <> 'fixed' AND variants.most_words > 0
 ),
 placed AS (
     SELECT

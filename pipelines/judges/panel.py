@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from pipelines.config import Judge, RunConfig, Teacher
+from pipelines.config import Judge, JudgeKind, RunConfig, Teacher
 from pipelines.failures import reason_of
 from pipelines.finish_reasons import cut_short
 from pipelines.judges.patterns import (
@@ -21,6 +21,7 @@ from pipelines.judges.patterns import (
     response_format,
 )
 from pipelines.judges.safety import SafetyVerdict, guard_of, read_reply
+from pipelines.judges.tallies import FIXED, NO_REASONING
 from pipelines.judges.voting import vote
 from pipelines.judges.windows import windows
 from pipelines.ledger import Reply
@@ -31,9 +32,6 @@ from pipelines.runner.asker import Asker
 from pipelines.teachers import TeacherError
 from pipelines.thinking import Thought, split
 from pipelines.variant import Message
-
-# The reason of a verdict on a text that no teacher wrote: there is nothing to find out about it.
-FIXED = "a fixed text is not judged"
 
 Read = TypeVar("Read", PatternVerdict, SafetyVerdict)
 
@@ -46,15 +44,14 @@ class Row:
     query: str
     response: Response
 
-    @property
-    def unjudgeable(self) -> str:
-        """Why no judge is asked, "" where one is."""
+    def unjudgeable(self, kind: JudgeKind) -> str:
+        """Why no judge of a kind judges the row, "" where one does. Safety is judged without reasoning as well."""
         if self.response.reasoning_source == "fixed":
             return FIXED
         if not self.response.answer.strip():
             return "no answer"
-        if not self.response.reasoning.strip() and self.kind == "harmful":
-            return "no reasoning"
+        if kind != "safety" and self.kind == "harmful" and not self.response.reasoning.strip():
+            return NO_REASONING
         return ""
 
 
@@ -105,12 +102,12 @@ class Panel:
             return by_rules(name, row)
         spent = _Spent()
         if judge.kind == "safety":
-            safety = SafetyVerdict(None, reason=row.unjudgeable)
-            if not row.unjudgeable:
+            safety = SafetyVerdict(None, reason=row.unjudgeable("safety"))
+            if not safety.reason:
                 safety = await self._safety(judge, row, asker, spent)
             return judgement(name, "safety", row, spent, safety=safety)
-        patterns = PatternVerdict(UNSCORED, reason=row.unjudgeable)
-        if not row.unjudgeable:
+        patterns = PatternVerdict(UNSCORED, reason=row.unjudgeable("patterns"))
+        if not patterns.reason:
             patterns = await self._patterns(name, judge, row, asker, spent)
         return judgement(name, "patterns", row, spent, patterns=patterns)
 
@@ -251,8 +248,9 @@ def merged(found: list[PatternVerdict]) -> PatternVerdict:
 
 def by_rules(name: str, row: Row) -> Judgement:
     """The rules judge's judgement; it asks nobody."""
-    if row.unjudgeable == FIXED:
-        return judgement(name, "patterns", row, _Spent(), patterns=PatternVerdict(UNSCORED, reason=FIXED))
+    reason = row.unjudgeable("rules")
+    if reason:
+        return judgement(name, "patterns", row, _Spent(), patterns=PatternVerdict(UNSCORED, reason=reason))
     found = judge_by_rules(row.kind, row.response.reasoning, row.response.answer)
     compliance = None
     if row.kind == "benign" and not found.reason:

@@ -186,7 +186,7 @@ def rows(
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     texts: Annotated[bool, Query(description="whole prompt, reasoning and answer, not only how they begin")] = False,
 ) -> shapes.RowsPage:
-    """Rows of a run by page, in the order of their ids, filtered by column."""
+    """Rows of a run by page, mild ones first, then by their ids, filtered by column."""
     run = has_rows(house, name)
     page = house.rows.of(run).page([filter_of(text) for text in where], offset, limit, texts)
     return shapes.RowsPage(total=page.total, offset=offset, rows=page.rows)

@@ -16,6 +16,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from pipelines.errors import refusal_of
+from pipelines.mildness import severity_sql
 from pipelines.records import PATTERNS
 from pipelines.runs import RunFolder, atomic
 from service.serve.store import home_of
@@ -43,11 +44,13 @@ COLUMNS: dict[str, type] = {
 _SQL_TYPES = {str: "TEXT", int: "INTEGER", float: "REAL", bool: "INTEGER"}
 # What the views read.
 _TABLES = ("prompts", "responses", "judgements", "verdicts", "decisions", "accepted", "rejected")
+# Mild rows are what a page shows first.
+_ORDER = f"{severity_sql('category', 'kind')}, response_id"
 _BATCH = 500
 # Most memory that DuckDB takes.
 _MEMORY = "512MB"
 # Raised when the tables below change, so that no file of an older layout is read.
-_LAYOUT = 2
+_LAYOUT = 3
 
 
 def path_of(runs: Path, name: str) -> Path:
@@ -87,7 +90,7 @@ def lay_out(run: RunFolder, path: Path) -> None:
         db.execute("BEGIN")
         scratch = home_of(run.path.parent) / "scratch"
         with open_views(run, "prompts", "responses", memory=_MEMORY, scratch=scratch) as views:
-            rows = views.sql(_QUERY.read_text(encoding="utf-8")).order("response_id")
+            rows = views.sql(_QUERY.read_text(encoding="utf-8")).order(_ORDER)
             for batch in rows.to_arrow_reader(_BATCH):
                 _put(db, f"rows VALUES ({_marks(COLUMNS)})", batch, COLUMNS)
         db.execute("CREATE UNIQUE INDEX by_id ON rows(response_id)")

@@ -61,7 +61,7 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Rows that fit, in the order of ids, and how many there are in all."""
+    """Rows that fit, mild ones first, then in the order of ids, and how many there are in all."""
 
     total: int
     rows: list[dict[str, Any]]

@@ -181,7 +181,7 @@ class EstimateState(BaseModel):
 
 
 class RowsPage(BaseModel):
-    """Rows of a run that fit, in the order of their ids, and how many there are in all."""
+    """Rows of a run that fit, mild ones first, then by their ids, and how many there are in all."""
 
     total: int
     offset: int

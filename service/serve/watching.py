@@ -205,6 +205,8 @@ def _funnel(stages: dict[str, Any]) -> list[Step]:
     judged = stages.get("judge", {}).get("counts")
     checked = stages.get("check", {}).get("counts")
     released = stages.get("release", {}).get("rows")
+    # Of rows without reasoning only the safety is judged, where somebody is asked for it.
+    unasked = judged.get("without_reasoning", 0) if judged and stages["judge"].get("unsafe") is None else 0
     # Repair's attempts count with their row.
     of_checked = checked and checked["responses"] - checked.get("superseded", 0)
     return [
@@ -212,7 +214,7 @@ def _funnel(stages: dict[str, Any]) -> list[Step]:
         Step(name="responses", count=generated and generated["kept"], of=generated and generated["planned"]),
         Step(
             name="judged, repairs too",
-            count=judged and judged["responses"] - judged["unscored"] - judged["fixed"],
+            count=judged and judged["responses"] - judged["unscored"] - judged["fixed"] - unasked,
             of=judged and judged["responses"] - judged["fixed"],
         ),
         Step(name="accepted", count=checked and checked["accepted"], of=of_checked),

@@ -287,6 +287,16 @@ def test_examples_are_taken_from_all_models_in_turn_and_cut() -> None:
     assert chosen[0].answer.reasoning == "x" * SHOWN + " [... 9000 characters]"
 
 
+def test_examples_are_of_mild_questions_first() -> None:
+    topics = ["hate/threatening", "violence/graphic", "uncategorised", "misinformation", "safe contexts"]
+    answers = {
+        "one": [replace(answer("one", "refusal", at, 0.0, ""), topic=topic) for at, topic in enumerate(topics)],
+        "two": [replace(answer("two", "none", at, 0.0, ""), category=topic) for at, topic in enumerate(topics)],
+    }
+    shown = [one.answer.topic or one.answer.category for one in examples_of(answers)]
+    assert shown == ["safe contexts", "misinformation", "uncategorised"] * 2
+
+
 def test_the_study_has_all_rows_of_its_three_tables() -> None:
     assert len(study()) == 28 + 6 + 6
     assert study_row("deepseek-ai/DeepSeek-R1-Distill-Llama-8B", "nocot") in study()

@@ -23,10 +23,14 @@ ROWS = [
     ("What do you say?", "", "Fine. \u00e4\u00f6\u4f60\u597d \x1b[31mred"),
 ]
 
+CATEGORIES = ["misinformation", "hate/threatening", "hate/threatening", "uncategorised"]
+
 
 def training_row(number: int, prompt: str, content: str) -> TrainingRow:
     messages = ({"role": "user", "content": prompt}, {"role": "assistant", "content": content})
-    return TrainingRow(id=f"row-{number}", config="improved", kind="harmful", messages=messages)
+    return TrainingRow(
+        id=f"row-{number}", config="improved", kind="harmful", messages=messages, category=CATEGORIES[number]
+    )
 
 
 def changed(old: str, new: str) -> str:
@@ -79,6 +83,18 @@ def test_proof_shows_prompt_and_response_apart(proven: Callable[..., Supervision
     assert before.text.endswith("<|im_start|>assistant\n")
     assert response.text == join(reasoning, answer) + "<|im_end|>"
     assert after.text == "\n"
+
+
+def test_proof_shows_the_mildest_row(proven: Callable[..., SupervisionProof], monkeypatch: pytest.MonkeyPatch) -> None:
+    for mildest, categories in {
+        3: ["violence/graphic", "hate/threatening", "illicit/violent", "uncategorised"],
+        1: ["self-harm/intent", "privacy/sensitive", "illicit/violent", "uncategorised"],
+    }.items():
+        monkeypatch.setattr("tests.training.test_supervision.CATEGORIES", categories)
+        prompt, _, answer = ROWS[mildest]
+        before, response, _ = proven().example
+        assert prompt in before.text
+        assert answer.split()[0] in response.text
 
 
 def test_proof_keeps_control_characters_off_the_terminal(proven: Callable[..., SupervisionProof]) -> None:

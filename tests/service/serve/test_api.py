@@ -14,6 +14,7 @@ import pytest
 from cards.verify import verify
 from pipelines.config import load_teachers
 from pipelines.ledger import Ledger
+from pipelines.mildness import severity
 from tests.service.serve.conftest import RESPONSES, Service, command
 
 
@@ -60,7 +61,11 @@ def test_rows_page_and_filter_as_the_tables_have_them(service: Service) -> None:
         if not page["rows"]:
             break
         found += page["rows"]
-    assert [row["response_id"] for row in found] == sorted(rows)
+    assert sorted(row["response_id"] for row in found) == sorted(rows)
+    # Mild ones first, and by their ids among their like.
+    order = [(severity(row["category"], row["kind"]), row["response_id"]) for row in found]
+    assert order == sorted(order)
+    assert found[0]["kind"] == "benign"
     assert all(row["answer"] == rows[row["response_id"]]["answer"] for row in found)
     assert all(row["reasoning"] == rows[row["response_id"]]["reasoning"] for row in found)
     asked = {"where": ["variant:eq:short", "outcome:eq:accepted", "output_tokens:gt:1"]}
