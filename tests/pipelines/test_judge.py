@@ -196,7 +196,7 @@ def test_long_reasoning_is_judged_in_pieces_and_none_of_it_is_skipped(
 
 @pytest.mark.parametrize(
     ("row", "reason"),
-    [(response(reasoning=""), "no reasoning"), (response(answer=" "), "no answer")],
+    [(response(reasoning=""), "not applicable: no reasoning"), (response(answer=" "), "no answer")],
 )
 def test_half_a_response_is_unscored_without_asking(
     new_run: Callable[..., RunFolder], scripted: Any, row: Response, reason: str
