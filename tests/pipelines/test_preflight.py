@@ -219,6 +219,9 @@ def test_each_of_several_servers_is_asked_and_a_dead_one_is_named(new_run: Calla
     (line,) = [line for line in done.stderr.splitlines() if f"No server answers at {dead}" in line]
     assert line.endswith("The run goes on with the others, and asks this one once it is back.")
     assert len(one.bodies) + len(two.bodies) == 3
+    # Each answer is counted as 7 and 5 tokens.
+    assert "generate: 3/3 answers" in done.stderr
+    assert ", 36 tokens in all, done" in done.stderr
 
 
 def test_one_of_several_servers_that_refuses_stops_the_run(new_run: Callable[..., RunFolder]) -> None:
