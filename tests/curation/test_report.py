@@ -87,7 +87,7 @@ def test_the_funnel_and_report_json_show_what_the_tables_hold(judged: RunFolder)
     done = check(judged)
     page = write_report(judged).read_text()
     figures = json.loads((judged.path / "report.json").read_text())
-    names = ["default", "realsafe", "improved", "short", "template", "nocot", "benign"]
+    names = ["direct", "realsafe", "improved", "short", "template", "nocot", "benign"]
     assert [row["config"] for row in figures["funnel"]] == names
     assert sum(row["answered"] + row["attempts"] for row in figures["funnel"]) == done.responses
     assert sum(row["answered"] for row in figures["funnel"]) == done.rows
@@ -106,12 +106,12 @@ def test_rates_before_and_after_repair_are_those_of_the_verdicts(judged: RunFold
     check(judged)
     write_report(judged)
     figures = json.loads((judged.path / "report.json").read_text())
-    (row,) = [r for r in figures["patterns"] if (r["config"], r["label"]) == ("default", "any_pattern")]
+    (row,) = [r for r in figures["patterns"] if (r["config"], r["label"]) == ("direct", "any_pattern")]
     with open_views(judged) as db:
         counted = db.sql(
             "SELECT count(*) FILTER (attempt = 0), count(*) FILTER (response_id NOT IN "
             "(SELECT response_id FROM repairs WHERE NOT chosen)) FROM responses JOIN verdicts USING (response_id) "
-            "JOIN prompts USING (prompt_id) WHERE variant = 'default' AND kind = 'harmful' "
+            "JOIN prompts USING (prompt_id) WHERE variant = 'direct' AND kind = 'harmful' "
             "AND (lack_of_safety_awareness OR overthinking OR inconsistency)"
         ).fetchall()
     # The rules say nothing of most rows; where they speak of none there is no count.
