@@ -13,8 +13,8 @@ from typing import Any, Literal
 import duckdb
 from scipy.stats import t  # type: ignore[import-untyped]
 
-from cards.shards import shards_of
 from cards.release_folder import lineage_now
+from cards.shards import shards_of
 from cards.verify import shaped_like_ours
 from curation.figures import known
 from pipelines.errors import UserError

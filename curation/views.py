@@ -10,8 +10,8 @@ selected
     left to the check `human`)
 judged          the verdicts as the judges gave them
 settings        the run's `checks`, a column each
-variants        variant, pattern_checked, least_words, most_words, refusal_begins: whether its harmful rows are rejected for
-                a pattern, and the shape that it asks for
+variants        variant, pattern_checked, least_words, most_words, refusal_begins: whether its harmful rows are rejected
+                for a pattern, and the shape that it asks for
 variant_lines   variant, position, line: what each line of its reasoning opens with
 natural_stops   finish_reason: every name of an end that a model came to by itself
 holds_tag(text) a function: whether a mark of reasoning or answer, of any family of models, is left outside code

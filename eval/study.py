@@ -31,7 +31,8 @@ QUESTIONS: Mapping[str, int] = {
     "xstest": 150,
 }
 NOTE = (
-    f"The study is {CITATION}. `direct` is its default. It prints no intervals: these are Wilson's for its numbers of questions ("
+    f"The study is {CITATION}. `direct` is its default. It prints no intervals: these are Wilson's for its numbers of "
+    "questions ("
     + ", ".join(f"{task} {n}" for task, n in QUESTIONS.items())
     + "). Diff. is ours minus the study's, in points, with Newcombe's interval; it means little where questions, guard "
     "or protocol are not the study's, and for PAIR, whose attacker's and judge's prompts are ours."

@@ -1,7 +1,8 @@
 """The rows every stage passes on: frozen dataclasses, their arrow schemas, their content-hash ids.
 
 Ids say what a row *is*, so a rerun, another order or another machine gives the same ids:
-prompt_id = hash(behaviour, template); response_id = hash(prompt_id, variant, teacher, sampling, sample, attempt), the variant by the name that it had first.
+prompt_id = hash(behaviour, template); response_id = hash(prompt_id, variant, teacher, sampling, sample, attempt).
+A variant goes into it by the name that it had first.
 """
 
 import hashlib

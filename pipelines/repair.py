@@ -160,8 +160,8 @@ def flagged_rows(run: RunFolder, config: RunConfig) -> Iterator[tuple[Row, Verdi
 
 
 def _repaired(config: RunConfig, row: Row) -> bool:
-    """Whether the row's variant is repaired. Benign rows always are, but where variants are named: they are no baseline,
-    and what is wrong with one is that it refuses."""
+    """Whether the row's variant is repaired. A benign row is no baseline, and its one fault is that it refuses: it is
+    repaired, unless the run names other variants."""
     if row.kind == "benign" and not config.repair.variants:
         return True
     return config.repairs(row.response.variant)

@@ -1,8 +1,9 @@
 """Figures of the study that estimates and reports go by. Reads and writes nothing."""
 
-# The study calls `direct` its default. Tokens of a response in the study's Table 4 (R1-Distill-Qwen tokenizer): mean and 90th percentile, of all 4,000 rows
+# Tokens of a response in the study's Table 4 (R1-Distill-Qwen tokenizer): mean and 90th percentile, of all 4,000 rows
 # and of the 1,000 safe ones that it trained on. Benign rows are the same in both.
 STUDY_LENGTHS: dict[str, tuple[float, float, float, float]] = {
+    # What the study calls its default.
     "direct": (774.1, 1354.0, 565.6, 837.0),
     "realsafe": (421.8, 576.0, 434.8, 600.1),
     "improved": (382.0, 525.0, 397.3, 563.2),
