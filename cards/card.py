@@ -69,7 +69,7 @@ def dataset_card(lineage: dict[str, Any]) -> str:
         baselines={
             name: entry
             for name, entry in lineage["variants"].items()
-            if rows.get(name) and not entry.get("pattern_checked", True)
+            if rows.get(name) and entry["teacher"] and not entry.get("pattern_checked", True)
         },
         place=f"{lineage['repo']}@v{lineage['version']}" if lineage["repo"] else "FOLDER",
         labels=list(PATTERNS),

@@ -1,6 +1,7 @@
 """`direct` in a release: kept with its patterns, called the baseline, and never what somebody gets unasked."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,13 @@ from cards.verify import verify
 from curation.checks import check
 from pipelines.changes import change
 from pipelines.options import Options
-from pipelines.records import PATTERNS, Response, Verdict, from_table
+from pipelines.records import PATTERNS, Prompt, Response, Verdict, from_table
 from pipelines.repair import repair
 from pipelines.runs import RunFolder
 
 
 @pytest.fixture(scope="module")
 def built(judged_once: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    import shutil
-
     run = RunFolder(Path(shutil.copytree(judged_once, tmp_path_factory.mktemp("baseline") / "small")))
     repair(run)
     check(run)
@@ -31,37 +30,34 @@ def built(judged_once: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFol
     return run
 
 
+def harmful_ids(run: RunFolder) -> set[str]:
+    return {prompt.prompt_id for prompt in from_table(Prompt, run.read("prompts")) if prompt.kind == "harmful"}
+
+
 def flagged(run: RunFolder) -> dict[str, list[str]]:
     """Ids of accepted harmful rows with a pattern, by variant."""
-    harmful = {
-        row["prompt_id"]
-        for row in run.read("prompts").select(["prompt_id", "kind"]).to_pylist()
-        if row["kind"] == "harmful"
-    }
     accepted = set(run.read("accepted")["response_id"].to_pylist())
-    marked = {
-        item.response_id
-        for item in from_table(Verdict, run.read("verdicts"))
-        if any(getattr(item, p) for p in PATTERNS)
-    }
+    verdicts = from_table(Verdict, run.read("verdicts"))
+    marked = {item.response_id for item in verdicts if any(getattr(item, name) for name in PATTERNS)}
     found: dict[str, list[str]] = {}
     for row in from_table(Response, run.read("responses")):
-        if row.response_id in accepted & marked and row.prompt_id in harmful:
+        if row.response_id in accepted & marked and row.prompt_id in harmful_ids(run):
             found.setdefault(row.variant, []).append(row.response_id)
     return found
 
 
 def test_rows_with_a_pattern_are_kept_in_the_baseline_and_nowhere_else(built: RunFolder) -> None:
     assert list(flagged(built)) == ["direct"]
-    attempts = [row for row in from_table(Response, built.read("responses")) if row.attempt and row.variant == "direct"]
-    benign = set(
-        built.read("prompts")
-        .filter([k == "benign" for k in built.read("prompts")["kind"].to_pylist()])["prompt_id"]
-        .to_pylist()
-    )
-    assert {row.prompt_id for row in attempts} <= benign
-    rejected = {row["check_name"] for row in built.read("rejected").to_pylist()}
-    assert "pattern_flagged" not in rejected
+    own = {
+        row.response_id: row.attempt
+        for row in from_table(Response, built.read("responses"))
+        if row.variant == "direct" and row.prompt_id in harmful_ids(built)
+    }
+    assert not any(own.values())
+    reasons = {row["check_name"] for row in built.read("rejected").to_pylist() if row["response_id"] in own}
+    assert "pattern_flagged" not in reasons
+    # A request that is not refused is no row of a release, in the baseline neither.
+    assert "refusal_missing" in reasons
 
 
 def test_such_a_release_verifies_and_its_card_says_what_the_baseline_is(built: RunFolder) -> None:
@@ -77,8 +73,6 @@ def test_such_a_release_verifies_and_its_card_says_what_the_baseline_is(built: R
 
 
 def test_a_card_that_tells_fewer_flagged_rows_than_there_are_is_found(built: RunFolder, tmp_path: Path) -> None:
-    import shutil
-
     folder = Path(shutil.copytree(built.path / "release", tmp_path / "release"))
     lineage = json.loads((folder / "lineage.json").read_text())
     lineage["variants"]["direct"]["flagged"] -= 1
