@@ -118,7 +118,9 @@ def test_rates_before_and_after_repair_are_those_of_the_verdicts(judged: RunFold
     assert [(row["before"]["count"] or 0, row["after"]["count"] or 0)] == counted
     # The run is judged by rules, which do not tell every pattern of every row: a number found, and no share.
     assert (row["before"]["low"], row["before"]["rate"], row["before"]["high"]) == (None, None, None)
-    assert f"at least {row['before']['count']}" in (judged.path / "report.html").read_text()
+    page = (judged.path / "report.html").read_text()
+    assert f"at least {row['before']['count']}" in page
+    assert page.count("is the baseline") == page.count("<code>direct</code> is the baseline") == 1
 
 
 def test_a_rehearsal_is_called_that(judged: RunFolder) -> None:
