@@ -16,7 +16,7 @@ from cards.provenance import packages, source_state
 from curation.figures import costs_of, known, lengths_of, patterns_of
 from curation.review.gate import agreement_of
 from curation.survivorship import survival_counts
-from pipelines.changes import is_imported
+from pipelines.changes import knows_baseline
 from pipelines.config import Judge, RunConfig, Teacher, load_teachers
 from pipelines.judges.patterns import rubric
 from pipelines.judges.scoring import read_scores
@@ -38,7 +38,7 @@ def lineage_of(
     """
     stages = run.manifest()["stages"]
     pool = stages["prompts"]["pool"]
-    imported, flagged = is_imported(run), _flagged(db)
+    baseline, flagged = knows_baseline(run), _flagged(db)
     return {
         "version": config.release.version,
         "title": config.release.title,
@@ -63,7 +63,7 @@ def lineage_of(
                 "teacher": config.teacher_of(name),
                 "description": config.variant(name).description,
                 "repaired": config.repairs(name),
-                "pattern_checked": config.checks_patterns(name, imported),
+                "pattern_checked": config.checks_patterns(name, baseline),
                 "flagged": flagged.get(name, 0),
                 "instruction": config.variant(name).instruction,
                 "instruction_sha256": config.variant(name).instruction_hash(),

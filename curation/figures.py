@@ -17,7 +17,7 @@ import duckdb
 from curation.review.gate import agreement_of
 from curation.survivorship import survivorship
 from curation.views import open_views
-from pipelines.changes import is_imported
+from pipelines.changes import knows_baseline
 from pipelines.config import RunConfig, load_config
 from pipelines.errors import UserError
 from pipelines.freshness import stale
@@ -82,11 +82,11 @@ def figures_of(run: RunFolder) -> dict[str, Any]:
 
 def _baselines(run: RunFolder, config: RunConfig) -> list[dict[str, Any]]:
     """Variants that a teacher answers and whose rows are kept with the patterns that they carry."""
-    imported = is_imported(run)
+    baseline = knows_baseline(run)
     return [
         {"variant": name, "repaired": config.repairs(name)}
         for name in config.variants
-        if config.teacher_of(name) and not config.checks_patterns(name, imported)
+        if config.teacher_of(name) and not config.checks_patterns(name, baseline)
     ]
 
 

@@ -102,13 +102,19 @@ def _public_name(source: Source) -> str:
 def _parts(source: Source) -> list[tuple[list[dict[str, Any]], str | None]]:
     """The rows, a part for each configuration of a release, with the variant that it is."""
     folder = Path(source.hub)
-    if source.config is None and (folder / "lineage.json").exists() and (folder / "data").is_dir():
+    if _is_release(source):
         names = sorted(path.name for path in (folder / "data").iterdir() if path.name != "metadata")
         return [
             (read_source(source.model_copy(update={"config": name})), None if name == "benign" else name)
             for name in names
         ]
     return [(read_source(source), None)]
+
+
+def _is_release(source: Source) -> bool:
+    """Whether the source is a whole release of ours, which says of every row what it is."""
+    folder = Path(source.hub)
+    return source.config is None and (folder / "lineage.json").exists() and (folder / "data").is_dir()
 
 
 def _columns(row: Mapping[str, Any], mapping: Mapping[str, str], where: str) -> dict[str, str]:
@@ -247,7 +253,7 @@ def _written(
         "duplicates_dropped": 0,
     }
     counts = {"planned": len(responses) + len(refused), "kept": len(responses), "failed": len(refused), "asked": 0}
-    run.record("import", source=source.model_dump(mode="json"), counts=counts)
+    run.record("import", source=source.model_dump(mode="json"), release=_is_release(source), counts=counts)
     run.record("prompts", pool=pool, counts={"harmful": harmful, "benign": len(prompts) - harmful})
     run.record(
         "generate",

@@ -30,7 +30,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curation.languages import register
-from pipelines.changes import is_imported
+from pipelines.changes import knows_baseline
 from pipelines.config import Checks, load_config
 from pipelines.errors import UserError
 from pipelines.finish_reasons import NATURAL
@@ -187,12 +187,12 @@ def _opened(
     config = config.model_copy(update={"checks": settings or config.checks})
     parts = config.checks.model_dump(exclude={"only", "folder", "variants"})
     db.register("settings", pa.Table.from_pylist([parts]))
-    imported = is_imported(run)
+    baseline = knows_baseline(run)
     shapes = {name: entry.shape for name, entry in load_variants().items()}
     rows = [
         {
             "variant": name,
-            "pattern_checked": config.checks_patterns(name, imported),
+            "pattern_checked": config.checks_patterns(name, baseline),
             "least_words": shape.reasoning_words[0],
             "most_words": shape.reasoning_words[1],
             "refusal_begins": shape.refusal_begins,

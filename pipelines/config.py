@@ -347,12 +347,12 @@ class RunConfig(NamingVariants):
         """Whether flagged answers of a variant to harmful prompts are asked for again."""
         return name in self.repair.variants if self.repair.variants else variant(name).repaired
 
-    def checks_patterns(self, name: str, imported: bool = False) -> bool:
+    def checks_patterns(self, name: str, baseline: bool = True) -> bool:
         """Whether answers of a variant to harmful prompts are rejected for a pattern, where any are (`checks.flagged`).
-        Rows of an imported dataset are nobody's baseline, so all of them are."""
+        Where there is no `baseline`, as among rows of others, those of all variants are."""
         if self.checks.variants:
             return name in self.checks.variants
-        return imported or variant(name).pattern_checked
+        return not baseline or variant(name).pattern_checked
 
     def teacher_of(self, variant_name: str) -> str | None:
         """The name of the teacher that answers a variant, None for a variant that asks nobody.
