@@ -202,7 +202,7 @@ def test_first_errors_show_with_their_text_and_count_as_no_answers(new_run: Call
 
 
 def several(*urls: str) -> dict[str, Any]:
-    return at(urls[0], "base_url=null", f"base_urls=[{', '.join(urls)}]", variants=("default",))
+    return at(urls[0], "base_url=null", f"base_urls=[{', '.join(urls)}]", variants=("direct",))
 
 
 def test_each_of_several_servers_is_asked_and_a_dead_one_is_named(new_run: Callable[..., RunFolder]) -> None:
