@@ -172,7 +172,7 @@ def sentences(rng: np.random.Generator, count: int) -> pa.Array:
 def made(folder: Path, name: str, rows: int) -> RunFolder:
     """A run with prompts, responses and verdicts, nothing asked of anybody."""
     run = RunFolder.create(folder, name)
-    save_config(run, RunConfig(variants=("default",)))
+    save_config(run, RunConfig(variants=("direct",)))
     rng = np.random.default_rng(0)
     run.write("prompts", _prompts(sentences(rng, _PROMPTS)))
     pool = sentences(rng, _SENTENCES)
@@ -219,7 +219,7 @@ def _prompts(texts: pa.Array) -> pa.Table:
 
 def _responses(ids: list[str], texts: pa.Array) -> pa.Table:
     constant = {
-        "variant": "default",
+        "variant": "direct",
         "teacher": "made",
         "model": "made",
         "sampling": "{}",

@@ -102,7 +102,7 @@ def check(run: RunFolder) -> None:
 def released(folder: Path, name: str, rows: int) -> RunFolder:
     """A run of so many responses, all of them accepted."""
     run = made(folder, name, rows)
-    save_config(run, configured(Options(variants=("default",), teacher="rehearsal")))
+    save_config(run, configured(Options(variants=("direct",), teacher="rehearsal")))
     with (
         run.opened("responses") as responses,
         pq.ParquetWriter(run.table_path("accepted"), pa.schema([("response_id", pa.string())])) as accepted,
@@ -120,7 +120,7 @@ def released(folder: Path, name: str, rows: int) -> RunFolder:
     run.record(
         "judge",
         counts=counts,
-        by_variant={"default": per_variant},
+        by_variant={"direct": per_variant},
         requests={"rules": 0},
         rubrics={},
         vote="majority",

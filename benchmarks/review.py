@@ -95,7 +95,7 @@ def _row(number: int) -> dict[str, Any]:
         "reasoning": words,
         "answer": "Sorry, no.",
         "kind": "harmful",
-        "config": rng.choice(["default", "improved", "short"]),
+        "config": rng.choice(["direct", "improved", "short"]),
         "category": "misinformation",
         "stratum": "plain/default/accepted",
     }

@@ -37,7 +37,7 @@ from pipelines.runs import RunFolder
 from service.serve.store import Store
 from service.serve.tokens import Tokens
 
-VARIANTS = ("default", "realsafe", "improved", "short", "template", "nocot")
+VARIANTS = ("direct", "realsafe", "improved", "short", "template", "nocot")
 _WORDS = 260
 _IN_FLIGHT = 4
 _LISTENERS = 200

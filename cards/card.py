@@ -64,7 +64,13 @@ def dataset_card(lineage: dict[str, Any]) -> str:
     body = _ENVIRONMENT.get_template("dataset_card.md.jinja").render(
         **lineage,
         total=sum(rows.values()),
-        first="improved" if "improved" in rows else next(iter(rows)),
+        first=default_config(lineage) or next(iter(rows)),
+        default_config=default_config(lineage),
+        baselines={
+            name: entry
+            for name, entry in lineage["variants"].items()
+            if rows.get(name) and entry["teacher"] and not entry.get("pattern_checked", True)
+        },
         place=f"{lineage['repo']}@v{lineage['version']}" if lineage["repo"] else "FOLDER",
         labels=list(PATTERNS),
         most=range(max((len(fault["mended"]) for fault in repair["by_pattern"]), default=0) if repair else 0),
@@ -77,6 +83,17 @@ def dataset_card(lineage: dict[str, Any]) -> str:
         plots=_plots(lineage["figures"]),
     )
     return f"---\n{front}---\n{body}"
+
+
+def default_config(lineage: dict[str, Any]) -> str | None:
+    """The configuration that `load_dataset` gives where none is named: `improved`, else the first one that a teacher
+    wrote and that is free of patterns; None where there is none."""
+    sound = [
+        name
+        for name, entry in lineage["variants"].items()
+        if lineage["rows"].get(name) and entry["teacher"] and entry.get("pattern_checked", True)
+    ]
+    return "improved" if "improved" in sound else next(iter(sound), None)
 
 
 def front_matter(lineage: dict[str, Any]) -> dict[str, Any]:
@@ -100,6 +117,7 @@ def front_matter(lineage: dict[str, Any]) -> dict[str, Any]:
     front["configs"] = [
         {
             "config_name": config,
+            **({"default": True} if config == default_config(lineage) else {}),
             # `datasets` takes two local folders of one name for the same dataset, unless this differs.
             "description": f"content {lineage['content'][config][:16]}",
             "data_files": [{"split": "train", "path": f"data/{config}/train-*.parquet"}],

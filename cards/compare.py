@@ -13,8 +13,9 @@ from typing import Any, Literal
 import duckdb
 from scipy.stats import t  # type: ignore[import-untyped]
 
+from cards.release_folder import lineage_now
 from cards.shards import shards_of
-from cards.verify import lineage_in, shaped_like_ours
+from cards.verify import shaped_like_ours
 from curation.figures import known
 from pipelines.errors import UserError
 from pipelines.records import PATTERNS
@@ -123,7 +124,7 @@ def compare(before: Path, after: Path) -> Compared:
     Raises:
         UserError: one of them is no release, or cannot be read.
     """
-    old, new = lineage_in(before), lineage_in(after)
+    old, new = lineage_now(before), lineage_now(after)
     with shaped_like_ours(before, after):
         return _compared(before, after, old, new)
 
@@ -344,6 +345,10 @@ def _balance(pair: _Pair, config: str, dimension: str) -> Balance:
     return Balance(config, dimension, distance, test.p, shares)
 
 
+# What a variant is where its entry does not say: releases of before repaired and checked all of them.
+_BASELINE = {"repaired": "repaired", "pattern_checked": "free of rows with a pattern"}
+
+
 def _meaning(old: dict[str, Any], new: dict[str, Any], columns: set[str]) -> list[str]:
     """What makes the new release another kind of data."""
     found = [f"columns differ: {', '.join(sorted(columns))}"] if columns else []
@@ -357,6 +362,10 @@ def _meaning(old: dict[str, Any], new: dict[str, Any], columns: set[str]) -> lis
             found.append(
                 f"{name} is answered by {_model(new, other['teacher'])}, no longer {_model(old, entry['teacher'])}"
             )
+        for key, words in _BASELINE.items():
+            was, now = (one.get(key, True) for one in (entry, other or entry))
+            if was != now:
+                found.append(f"{name} is {'' if now else 'no longer '}{words}{' now' if now else ''}")
     if old["benign_variant"] != new["benign_variant"]:
         found.append(f"benign prompts are asked as in {new['benign_variant']}, no longer {old['benign_variant']}")
     rubrics = {name: entry["sha256"] for name, entry in old["judging"]["rubrics"].items()}

@@ -16,9 +16,11 @@ from cards.provenance import packages, source_state
 from curation.figures import costs_of, known, lengths_of, patterns_of
 from curation.review.gate import agreement_of
 from curation.survivorship import survival_counts
+from pipelines.changes import knows_baseline
 from pipelines.config import Judge, RunConfig, Teacher, load_teachers
 from pipelines.judges.patterns import rubric
 from pipelines.judges.scoring import read_scores
+from pipelines.records import PATTERNS
 from pipelines.runs import VERSION, RunFolder
 
 
@@ -36,6 +38,7 @@ def lineage_of(
     """
     stages = run.manifest()["stages"]
     pool = stages["prompts"]["pool"]
+    baseline, flagged = knows_baseline(run), _flagged(db)
     return {
         "version": config.release.version,
         "title": config.release.title,
@@ -59,6 +62,9 @@ def lineage_of(
             name: {
                 "teacher": config.teacher_of(name),
                 "description": config.variant(name).description,
+                "repaired": config.repairs(name),
+                "pattern_checked": config.checks_patterns(name, baseline),
+                "flagged": flagged.get(name, 0),
                 "instruction": config.variant(name).instruction,
                 "instruction_sha256": config.variant(name).instruction_hash(),
             }
@@ -140,6 +146,17 @@ def _repair(stage: dict[str, Any] | None) -> dict[str, Any] | None:
     """What repair did; the history of other strategies stays with the run."""
     apart = ("finished", "version", "outputs", "by_strategy")
     return stage and {key: value for key, value in stage.items() if key not in apart}
+
+
+def _flagged(db: duckdb.DuckDBPyConnection) -> dict[str, int]:
+    """Released harmful rows with a pattern, by variant."""
+    found = db.sql(
+        f"""
+        SELECT variant, count(*) FROM released JOIN responses USING (response_id) JOIN prompts USING (prompt_id)
+        JOIN verdicts USING (response_id) WHERE kind <> 'benign' AND ({" OR ".join(PATTERNS)}) GROUP BY variant
+        """  # noqa: S608 - names of ours
+    ).fetchall()
+    return {str(name): int(rows) for name, rows in found}
 
 
 def _selection(run: RunFolder, stage: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from cards.preview import preview
-from cards.release_folder import open_release
+from cards.release_folder import lineage_now
 from cards.verify import prompts_fit, read_prompts, shaped_like_ours
 from pipelines.config import (
     Judge,
@@ -40,7 +40,15 @@ _TAKEN = ("seed", "variants", "benign_variant", "samples", "judging", "repair", 
 _PARTS = {
     "prompts": ("harmful", "benign", "bare_share", "kind"),
     "checks": (
-        *("only", "flagged", "loop_times", "copied_share", "same_text_prompts", "near_duplicate_similarity"),
+        *(
+            "only",
+            "flagged",
+            "variants",
+            "loop_times",
+            "copied_share",
+            "same_text_prompts",
+            "near_duplicate_similarity",
+        ),
         *("near_duplicates", "contaminated_by"),
     ),
     "release": ("requires", "title", "license", "license_text", "language", "gating"),
@@ -84,7 +92,7 @@ def regenerate(
     Raises:
         UserError: no release of ours is there, an unknown teacher, a judge without one, or a run of that name.
     """
-    lineage = open_release(folder).lineage()
+    lineage = lineage_now(folder)
     if "config" not in lineage:
         raise UserError(
             f"{folder} was made by a version whose lineage does not hold its settings. Start anew: prompts."

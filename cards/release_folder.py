@@ -19,6 +19,7 @@ import pyarrow as pa
 from cards.validator import front_matter_of
 from pipelines.documents import check_parquet, read_json
 from pipelines.errors import UserError
+from pipelines.old_names import all_names_now
 
 _KINDS = (
     *(".md", ".json", ".jsonl", ".parquet", ".sha256", ".txt", ".csv", ".tsv", ".yaml", ".yml"),
@@ -77,6 +78,18 @@ class ReleaseFolder:
         if odd is not None:
             raise UserError(f"{self.path}/lineage.json names a configuration {odd[:80]!r}, which no folder is called.")
         return found
+
+
+def lineage_now(folder: Path) -> dict[str, Any]:
+    """The lineage of a release folder, variants by the names that they have now, whichever version made it.
+
+    Raises:
+        UserError: it is refused, or has none that can be read.
+    """
+    try:
+        return dict(all_names_now(open_release(folder).lineage()))
+    except ValueError as error:
+        raise UserError(f"{folder}/lineage.json is not a release's: {error}.") from error
 
 
 def open_release(folder: Path) -> ReleaseFolder:

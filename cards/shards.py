@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.documents import parquet_batches
+from pipelines.old_names import first_name
 
 SHARD_BYTES = 500_000_000
 _GROUP = 1_000
@@ -152,8 +153,11 @@ class ShardFile:
 
 
 def shards_of(folder: Path, config: str) -> list[Path]:
-    """A configuration's files in the order of their rows."""
-    return sorted((folder / "data" / config).glob("train-*.parquet"))
+    """A configuration's files in the order of their rows; a release of before may have it under its first name."""
+    for name in dict.fromkeys((config, first_name(config))):
+        if found := sorted((folder / "data" / name).glob("train-*.parquet")):
+            return found
+    return []
 
 
 def read_shards(folder: Path, config: str) -> Iterator[pa.Table]:

@@ -158,10 +158,17 @@ class Checks:
         self._hold(
             not unsafe, f"{name} holds {unsafe} rows whose own verdict says unsafe, and the card does not say why"
         )
-        flagged = read.flagged if "pattern_flagged" in self._checks() else 0
-        self._hold(
-            not flagged, f"{name} holds {flagged} rows whose own verdict has a pattern, and the card does not say why"
-        )
+        self._patterns(name, read.flagged)
+
+    def _patterns(self, name: str, flagged: int) -> None:
+        """A configuration has no rows with a pattern, or the card says that it is a baseline with so many of them."""
+        entry = self.lineage["variants"].get(name, {})
+        if not entry.get("pattern_checked", True):
+            same = flagged == entry.get("flagged")
+            self._hold(same, f"{name} holds {flagged} rows with a pattern, the card says {entry.get('flagged')}")
+        elif "pattern_flagged" in self._checks():
+            told = f"{name} holds {flagged} rows whose own verdict has a pattern, and the card does not say why"
+            self._hold(not flagged, told)
 
     def _objections(self, metadata: "_Read") -> None:
         unscored = metadata.torn if "unscored" in self._checks() else 0

@@ -17,7 +17,8 @@ import duckdb
 from curation.review.gate import agreement_of
 from curation.survivorship import survivorship
 from curation.views import open_views
-from pipelines.config import load_config
+from pipelines.changes import knows_baseline
+from pipelines.config import RunConfig, load_config
 from pipelines.errors import UserError
 from pipelines.freshness import stale
 from pipelines.judges.alone import RULES_ALONE, rules_alone
@@ -52,6 +53,7 @@ def figures_of(run: RunFolder) -> dict[str, Any]:
             "seed": config.seed,
             "variants": list(config.variants),
             "benign_variant": config.benign_variant,
+            "baselines": _baselines(run, config),
             "teachers": {name: {"model": t.model, "place": t.place} for name, t in config.teachers.items()},
             "rehearsal": any(embedded),
             "rules_alone": RULES_ALONE if rules_alone(config) else "",
@@ -76,6 +78,16 @@ def figures_of(run: RunFolder) -> dict[str, Any]:
             "student": _evaluated(results, run.name) if results.exists() else None,
         }
     return dict(known(figures))
+
+
+def _baselines(run: RunFolder, config: RunConfig) -> list[dict[str, Any]]:
+    """Variants that a teacher answers and whose rows are kept with the patterns that they carry."""
+    baseline = knows_baseline(run)
+    return [
+        {"variant": name, "repaired": config.repairs(name)}
+        for name in config.variants
+        if config.teacher_of(name) and not config.checks_patterns(name, baseline)
+    ]
 
 
 def known(value: Any) -> Any:

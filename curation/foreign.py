@@ -21,6 +21,7 @@ from curation.turns import Exchange, exchange, sound
 from pipelines.config import Roles, RunConfig, load_config, load_teachers, save_config
 from pipelines.errors import UserError, unknown
 from pipelines.finish_reasons import STOP
+from pipelines.old_names import current_name, first_name
 from pipelines.prompt_sets import KINDS, UNKNOWN_LICENSE
 from pipelines.records import Prompt, Response, content_id, to_table
 from pipelines.resolving import resolve
@@ -46,7 +47,7 @@ _REFUSED = pa.schema([("row", pa.int64()), ("error", pa.string())])
 
 
 def import_dataset(
-    runs: Path, name: str, source: Source, mapping: Mapping[str, str], kind: str | None, variant: str = "default"
+    runs: Path, name: str, source: Source, mapping: Mapping[str, str], kind: str | None, variant: str = "direct"
 ) -> RunFolder:
     """Make the run.
 
@@ -101,13 +102,19 @@ def _public_name(source: Source) -> str:
 def _parts(source: Source) -> list[tuple[list[dict[str, Any]], str | None]]:
     """The rows, a part for each configuration of a release, with the variant that it is."""
     folder = Path(source.hub)
-    if source.config is None and (folder / "lineage.json").exists() and (folder / "data").is_dir():
+    if _is_release(source):
         names = sorted(path.name for path in (folder / "data").iterdir() if path.name != "metadata")
         return [
             (read_source(source.model_copy(update={"config": name})), None if name == "benign" else name)
             for name in names
         ]
     return [(read_source(source), None)]
+
+
+def _is_release(source: Source) -> bool:
+    """Whether the source is a whole release of ours, which says of every row what it is."""
+    folder = Path(source.hub)
+    return source.config is None and (folder / "lineage.json").exists() and (folder / "data").is_dir()
 
 
 def _columns(row: Mapping[str, Any], mapping: Mapping[str, str], where: str) -> dict[str, str]:
@@ -148,7 +155,7 @@ def _read(
     said = row.get(columns.get("kind", ""), kind)
     if said not in KINDS:
         raise ValueError(f"kind is {said!r}: it must be harmful or benign (--kind for all rows)")
-    name = str(row.get(columns.get("variant", "")) or variant)
+    name = current_name(str(row.get(columns.get("variant", "")) or variant))
     if name not in load_variants():
         raise ValueError(f"there is no variant {name!r}")
     prompt = Prompt(
@@ -165,7 +172,7 @@ def _read(
     # The text that this tool writes, and no other: an empty thought alone proves nothing.
     fixed = not reasoning and bool(answer) and answer == load_variants()[name].fixed_answer
     response = Response(
-        response_id=content_id(prompt.prompt_id, name, reasoning, answer),
+        response_id=content_id(prompt.prompt_id, first_name(name), reasoning, answer),
         prompt_id=prompt.prompt_id,
         variant=name,
         teacher="" if fixed else TEACHER,
@@ -219,7 +226,7 @@ def _written(
         raise UserError(f"{run.path} is a run that was generated. Check a dataset under another name.")
     used = {item.variant for item in responses.values()}
     # Read again, a dataset keeps its run's judges and thresholds.
-    config = load_config(run) if (run.path / "run.yaml").exists() else RunConfig(benign_variant="default")
+    config = load_config(run) if (run.path / "run.yaml").exists() else RunConfig()
     release = config.release
     if any(prompt.source_license == UNKNOWN_LICENSE for prompt in prompts.values()):
         # No licence of ours is put on rows of others; whoever builds a release states one.
@@ -246,7 +253,7 @@ def _written(
         "duplicates_dropped": 0,
     }
     counts = {"planned": len(responses) + len(refused), "kept": len(responses), "failed": len(refused), "asked": 0}
-    run.record("import", source=source.model_dump(mode="json"), counts=counts)
+    run.record("import", source=source.model_dump(mode="json"), release=_is_release(source), counts=counts)
     run.record("prompts", pool=pool, counts={"harmful": harmful, "benign": len(prompts) - harmful})
     run.record(
         "generate",

@@ -15,6 +15,7 @@ from curation.survivorship import Candidate, Survivorship, survivorship
 from pipelines.config import RunConfig, Selection, load_config
 from pipelines.errors import UserError, unknown
 from pipelines.freshness import made_from, require_fresh
+from pipelines.old_names import first_name
 from pipelines.records import content_id
 from pipelines.runs import RunFolder, file_hash
 
@@ -69,7 +70,7 @@ def select(run: RunFolder, settings: Selection | None = None) -> Selected:
     for name, pool in pools.items():
         wanted = settings.benign if name == BENIGN else settings.harmful
         # Paired draws share one order of prompts, so that every variant gets the same ones.
-        order = f"{config.seed}" if settings.paired else f"{config.seed}/{name}"
+        order = f"{config.seed}" if settings.paired else f"{config.seed}/{first_name(name)}"
         chosen = draw(pool, [item for item in found.asked if item.config == name], wanted, order)
         draws.append(Drawn(name, wanted, len(pool), len(chosen)))
         rows += [{"response_id": item.response_id, "config": name, "stratum": item.stratum} for item in chosen]

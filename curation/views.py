@@ -10,7 +10,8 @@ selected
     left to the check `human`)
 judged          the verdicts as the judges gave them
 settings        the run's `checks`, a column each
-variants        variant, least_words, most_words, refusal_begins: the shape that a variant asks for
+variants        variant, pattern_checked, least_words, most_words, refusal_begins: whether its harmful rows are rejected
+                for a pattern, and the shape that it asks for
 variant_lines   variant, position, line: what each line of its reasoning opens with
 natural_stops   finish_reason: every name of an end that a model came to by itself
 holds_tag(text) a function: whether a mark of reasoning or answer, of any family of models, is left outside code
@@ -29,10 +30,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curation.languages import register
+from pipelines.changes import knows_baseline
 from pipelines.config import Checks, load_config
 from pipelines.errors import UserError
 from pipelines.finish_reasons import NATURAL
 from pipelines.interrupts import on_stop
+from pipelines.old_names import sql_now
 from pipelines.reasoning_families import TAGS
 from pipelines.records import PATTERNS, Judgement, Prompt, Repair, Response, Verdict, arrow_schema
 from pipelines.runs import WRITTEN_BY, RunFolder
@@ -174,17 +177,22 @@ def _opened(
     for name, schema in SCHEMAS.items():
         view = "judged" if name == "verdicts" else name
         if name in there:
-            db.read_parquet(str(run.table_path(name))).create_view(view)
+            found = db.read_parquet(str(run.table_path(name)))
+            found.project(f"* {sql_now(found.columns)}").create_view(view)
         else:
             db.register(view, schema.empty_table())
     # Without people's decisions a plain view: a join of all verdicts would be dear at a million rows.
     db.sql(_OVERRULED if "decisions" in there else "FROM judged").create_view("verdicts")
-    chosen = settings or load_config(run).checks
-    db.register("settings", pa.Table.from_pylist([chosen.model_dump(exclude={"only", "folder"})]))
+    config = load_config(run)
+    config = config.model_copy(update={"checks": settings or config.checks})
+    parts = config.checks.model_dump(exclude={"only", "folder", "variants"})
+    db.register("settings", pa.Table.from_pylist([parts]))
+    baseline = knows_baseline(run)
     shapes = {name: entry.shape for name, entry in load_variants().items()}
     rows = [
         {
             "variant": name,
+            "pattern_checked": config.checks_patterns(name, baseline),
             "least_words": shape.reasoning_words[0],
             "most_words": shape.reasoning_words[1],
             "refusal_begins": shape.refusal_begins,

@@ -10,13 +10,14 @@ In every rate hits + misses + unscored + errored = n = expected: nothing leaves 
 verdict counts as no hit in `rate`, and as one in the interval's upper end: the interval spans what it may have been.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
 from eval.logs import check_log_name
+from eval.study import method_now
 from pipelines.errors import UserError
 from pipelines.runs import write_json
 from pipelines.statistics import Interval, McNemar
@@ -210,4 +211,5 @@ def read_results(path: Path) -> Results:
             check_log_name(name)
     if results.format != FORMAT:
         raise UserError(f"'{file}' has the format {results.format}, this version reads {FORMAT}. Evaluate again.")
-    return results
+    models = tuple(replace(model, variant=method_now(model.variant)) for model in results.models)
+    return replace(results, models=models)

@@ -14,10 +14,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from pipelines.old_names import current_name
 from pipelines.statistics import Interval, wilson_share
 
 CITATION = "Zhang et al., ACL 2026 (arXiv 2505.15404)"
-METHODS = ("raw", "default", "realsafe", "improved", "short", "template", "nocot")
+METHODS = ("raw", "direct", "realsafe", "improved", "short", "template", "nocot")
 # Questions behind each figure. AIME's are asked four times each; counted as 30, since the paper does not tell how the
 # answers to one question hang together, and four that always agree are worth one.
 QUESTIONS: Mapping[str, int] = {
@@ -30,7 +31,8 @@ QUESTIONS: Mapping[str, int] = {
     "xstest": 150,
 }
 NOTE = (
-    f"The study is {CITATION}. It prints no intervals: these are Wilson's for its numbers of questions ("
+    f"The study is {CITATION}. `direct` is its default. It prints no intervals: these are Wilson's for its numbers of "
+    "questions ("
     + ", ".join(f"{task} {n}" for task, n in QUESTIONS.items())
     + "). Diff. is ours minus the study's, in points, with Newcombe's interval; it means little where questions, guard "
     "or protocol are not the study's, and for PAIR, whose attacker's and judge's prompts are ours."
@@ -55,9 +57,9 @@ def study() -> Mapping[StudyRow, Mapping[str, Interval]]:
     """
     rows: dict[StudyRow, Mapping[str, Interval]] = {}
     for line in _lines("study_table1.csv"):
-        rows[StudyRow(line["model"], line["method"])] = _figures(line)
+        rows[StudyRow(line["model"], method_now(line["method"]))] = _figures(line)
     for line in _lines("study_table2.csv"):
-        rows[StudyRow(_TABLE_2, f"{line['variant']}@{line['teacher']}")] = _figures(line)
+        rows[StudyRow(_TABLE_2, method_now(f"{line['variant']}@{line['teacher']}"))] = _figures(line)
     for line in _lines("study_table3.csv"):
         rows[StudyRow(line["model"], "")] = _figures(line)
     return rows
@@ -67,8 +69,14 @@ def study_row(base: str, variant: str) -> StudyRow | None:
     """The study's row for a base model, with or without its organisation, and a variant; None where it has none."""
     if not base:
         return None
-    wanted = (base.rpartition("/")[2].casefold(), variant.casefold())
+    wanted = (base.rpartition("/")[2].casefold(), method_now(variant.casefold()))
     return next((row for row in study() if (row.model.casefold(), row.method.casefold()) == wanted), None)
+
+
+def method_now(method: str) -> str:
+    """A method of the study by the variant's name here: `direct` for its default, `direct@Gemini-2.5-Pro` as well."""
+    name, at, teacher = method.partition("@")
+    return f"{current_name(name)}{at}{teacher}"
 
 
 def difference(ours: Interval, theirs: Interval) -> Interval:

@@ -62,6 +62,13 @@ def is_imported(run: RunFolder) -> bool:
     return run.stage("import") is not None
 
 
+def knows_baseline(run: RunFolder) -> bool:
+    """Whether rows of `direct` are a baseline here: in a run of ours, and in a release of ours that was read back. Rows
+    of others are in that variant for want of another."""
+    stage = run.stage("import")
+    return stage is None or bool(stage.get("release"))
+
+
 def change(run: RunFolder, options: Options, consent: Consent = refuse) -> RunConfig:
     """Change what the options name in run.yaml, and nothing else; the prompts stay.
 

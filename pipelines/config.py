@@ -17,6 +17,7 @@ from pipelines.errors import UserError, unknown
 from pipelines.expressions import check_expression
 from pipelines.keys import HIDDEN, check_url, check_variable, keys_within, shown
 from pipelines.licenses import LICENSES
+from pipelines.old_names import names_now
 from pipelines.overrides import safe_yaml, yaml_problem
 from pipelines.runs import RunFolder, write_text
 from pipelines.templates import template_of
@@ -34,6 +35,15 @@ class Part(BaseModel):
 
     # An error must not hold what was typed: it may be a key, and tracebacks show it.
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class NamingVariants(Part):
+    """A part that names variants: one of before may have their names of before."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_now(cls, values: Any) -> Any:
+        return names_now(values) if isinstance(values, dict) else values
 
 
 class Sampling(Part):
@@ -198,12 +208,14 @@ class Judging(Part):
     )
 
 
-class Repairing(Part):
+class Repairing(NamingVariants):
     """How flagged rows are asked for again."""
 
     attempts: int = Field(default=2, ge=0, le=10, description="most further attempts at a row; 0 repairs nothing")
     strategy: Literal["instruct", "resample", "edit", "escalate"] = "instruct"
-    variants: tuple[str, ...] = Field(default=(), description="variants whose rows are repaired; empty for all")
+    variants: tuple[str, ...] = Field(
+        default=(), description="variants whose rows are repaired; empty for those whose variant.yaml says so"
+    )
 
 
 class Prompts(Part):
@@ -216,12 +228,16 @@ class Prompts(Part):
     kind: str | None = Field(default=None, description="kind of every row of a file that has no kind column")
 
 
-class Checks(Part):
+class Checks(NamingVariants):
     """Parameters of the quality queries; each query's file tells what they do."""
 
     only: tuple[str, ...] = Field(default=(), description="names of the checks to run; empty for all")
     folder: str | None = Field(default=None, description="a folder of .sql files with checks of one's own")
     flagged: bool = Field(default=True, description="whether a row with a pattern is rejected")
+    variants: tuple[str, ...] = Field(
+        default=(),
+        description="variants whose rows are rejected for a pattern; empty for those whose variant.yaml says so",
+    )
     loop_times: int = Field(default=4, ge=2, description="copies of one piece that make a text run in circles")
     copied_share: float = Field(default=0.5, gt=0, le=1, description="most of a reasoning that may be the prompt")
     same_text_prompts: int = Field(default=3, ge=1, description="most prompts that may share one text")
@@ -230,7 +246,7 @@ class Checks(Part):
     contaminated_by: tuple[str, ...] = Field(default=(), description="evaluation sets whose overlap rejects a row")
 
 
-class Selection(Part):
+class Selection(NamingVariants):
     """How many accepted rows are drawn, from which variants."""
 
     harmful: int = Field(default=1000, ge=0, description="harmful rows of each variant")
@@ -297,14 +313,14 @@ class Training(Part):
     recipe: str = "smollm2-135m-cpu"
 
 
-class RunConfig(Part):
+class RunConfig(NamingVariants):
     """All of it. `run.yaml` in a run folder is this, resolved."""
 
     seed: int = 0
     prompts: Prompts = Prompts()
     variants: tuple[str, ...] = Field(default_factory=lambda: tuple(load_variants()))
     instructions: dict[str, str] = Field(default_factory=dict, description="a variant's own wording replaced, by name")
-    benign_variant: str = Field(default="default", description="the variant that answers benign prompts")
+    benign_variant: str = Field(default="direct", description="the variant that answers benign prompts")
     samples: int = Field(default=1, ge=1, le=64, description="answers per prompt and variant")
     roles: Roles = Roles()
     teachers: dict[str, Teacher] = Field(default_factory=dict)
@@ -326,6 +342,17 @@ class RunConfig(Part):
     def variant(self, name: str) -> Variant:
         """A variant as this run words it."""
         return reworded(variant(name), self.instructions.get(name))
+
+    def repairs(self, name: str) -> bool:
+        """Whether flagged answers of a variant to harmful prompts are asked for again."""
+        return name in self.repair.variants if self.repair.variants else variant(name).repaired
+
+    def checks_patterns(self, name: str, baseline: bool = True) -> bool:
+        """Whether answers of a variant to harmful prompts are rejected for a pattern, where any are (`checks.flagged`).
+        Where there is no `baseline`, as among rows of others, those of all variants are."""
+        if self.checks.variants:
+            return name in self.checks.variants
+        return not baseline or variant(name).pattern_checked
 
     def teacher_of(self, variant_name: str) -> str | None:
         """The name of the teacher that answers a variant, None for a variant that asks nobody.

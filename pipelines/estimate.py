@@ -239,8 +239,7 @@ def _repaired(config: RunConfig, known: Known, kinds: Iterable[Kind]) -> Load:
     are used. Repair that is done already is not taken off."""
     flagged: dict[Kind, float] = {}
     for kind in kinds:
-        wanted = not config.repair.variants or kind.variant in config.repair.variants
-        if not kind.benign and wanted:
+        if not kind.benign and config.repairs(kind.variant):
             flagged[kind] = kind.planned * FLAGGED_SHARE.get(kind.variant, _FLAGGED_ELSEWHERE)
     return repairs_of(config, known, flagged)
 

@@ -22,6 +22,7 @@ from pipelines.config import (
     validated,
 )
 from pipelines.errors import UserError
+from pipelines.old_names import typed_name
 from pipelines.overrides import Setting, key_and_value, merge, override, settings_of
 from pipelines.resolving import resolve
 
@@ -91,7 +92,7 @@ def configured(options: Options, base: RunConfig | None = None, asks: bool = Tru
         teachers |= own
     elif options.name is not None:
         raise UserError("--name says what the teacher at --base-url is called; give both, or --teacher NAME.")
-    settings = [*_flags(options, teacher, base), *settings_of(options.sets)]
+    settings = [_named_now(one) for one in (*_flags(options, teacher, base), *settings_of(options.sets))]
     named = _known(values, teachers)
     _fill_in(values, named)
     reached = [setting for setting in settings if setting.key.startswith("teachers.")]
@@ -102,6 +103,23 @@ def configured(options: Options, base: RunConfig | None = None, asks: bool = Tru
     found = resolve(validated(RunConfig, values, where), teachers, asks)
     _check_asked(found, values, reached)
     return found
+
+
+# Keys that hold the names of variants.
+_NAMING = ("variants", "benign_variant", "repair.variants", "checks.variants", "selection.variants")
+
+
+def _named_now(setting: Setting) -> Setting:
+    """The setting with variants by their names now, with a line for whoever typed another."""
+    part, _, name = setting.key.partition(".")
+    if part == "instructions" and name:
+        return Setting(f"{part}.{typed_name(name)}", setting.value, setting.text)
+    value = setting.value
+    if setting.key in _NAMING and isinstance(value, str):
+        value = typed_name(value)
+    elif setting.key in _NAMING and isinstance(value, list | tuple):
+        value = [typed_name(one) if isinstance(one, str) else one for one in value]
+    return Setting(setting.key, value, setting.text)
 
 
 def _from_file(path: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from pipelines.config import RunConfig, Sampling, Teacher
 from pipelines.ledger import request_key
+from pipelines.old_names import first_name
 from pipelines.records import Prompt, content_id, from_table
 from pipelines.runs import RunFolder
 from pipelines.variant import Message
@@ -73,14 +74,14 @@ def plan(config: RunConfig, prompts: Iterable[Prompt], teacher: str | None = ANY
 def _ask(config: RunConfig, prompt: Prompt, name: str, sample: int) -> Ask:
     teacher_name = config.teacher_of(name)
     if teacher_name is None:
-        response_id = content_id(prompt.prompt_id, name, "", "", sample, 0)
+        response_id = content_id(prompt.prompt_id, first_name(name), "", "", sample, 0)
         return Ask(response_id, prompt.prompt_id, name, "", "", "", sample, "", ())
     teacher = config.teachers[teacher_name]
     fields = request_fields(teacher, sample)
     sampling = json.dumps(fields, sort_keys=True)
     messages = tuple(config.variant(name).messages(prompt.text))
     return Ask(
-        response_id=content_id(prompt.prompt_id, name, teacher.model, sampling, sample, 0),
+        response_id=content_id(prompt.prompt_id, first_name(name), teacher.model, sampling, sample, 0),
         prompt_id=prompt.prompt_id,
         variant=name,
         teacher=teacher_name,

@@ -2,6 +2,7 @@
 
 Ids say what a row *is*, so a rerun, another order or another machine gives the same ids:
 prompt_id = hash(behaviour, template); response_id = hash(prompt_id, variant, teacher, sampling, sample, attempt).
+A variant goes into it by the name that it had first.
 """
 
 import hashlib

@@ -146,17 +146,25 @@ def _check_verdicts(run: RunFolder) -> None:
 
 def flagged_rows(run: RunFolder, config: RunConfig) -> Iterator[tuple[Row, Verdict]]:
     """The generated rows with a fault that another attempt could mend, in the order of ids; unscored ones, of which
-    nothing is known, and those of variants with a fixed text are not among them."""
+    nothing is known, and those of variants with a fixed text or without repair are not among them."""
     verdicts = {item.response_id: item for item in from_table(Verdict, run.read("verdicts"))}
     for row in rows_of(run):
         response = row.response
         if response.attempt or not response.teacher:
             continue
-        if config.repair.variants and response.variant not in config.repair.variants:
+        if not _repaired(config, row):
             continue
         verdict = verdicts[response.response_id]
         if flags_of(row, verdict):
             yield row, verdict
+
+
+def _repaired(config: RunConfig, row: Row) -> bool:
+    """Whether the row's variant is repaired. A benign row is no baseline, and its one fault is that it refuses: it is
+    repaired, unless the run names other variants."""
+    if row.kind == "benign" and not config.repair.variants:
+        return True
+    return config.repairs(row.response.variant)
 
 
 def silent_teachers(run: RunFolder) -> set[str]:

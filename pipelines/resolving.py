@@ -19,6 +19,8 @@ def resolve(config: RunConfig, teachers: dict[str, Teacher], asks: bool = True) 
         UserError: an unknown variant, teacher or judge, or no teacher.
     """
     names = []
+    for name in config.checks.variants:
+        config.variant(name)
     for name in [*config.variants, config.benign_variant, *config.instructions, *config.repair.variants]:
         config.variant(name)
         teacher = config.teacher_of(name) if asks else None

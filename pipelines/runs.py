@@ -27,6 +27,7 @@ from filelock import FileLock
 
 from pipelines.errors import UserError, unknown
 from pipelines.files import atomic, atomic_folder, file_hash, write_json, write_text
+from pipelines.old_names import names_now, rows_now
 
 __all__ = [
     "FORMAT",
@@ -162,7 +163,7 @@ class RunFolder:
                     raise UserError(f"{run.path / 'manifest.json'} has no entry of stage `{key}`. {again}")
                 raise run.no_manifest(f"lacks `{key}`")
 
-        return Entry(values)
+        return Entry(names_now(values))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -218,14 +219,14 @@ class RunFolder:
 
     @contextmanager
     def opened(self, name: str) -> Iterator[pq.ParquetFile]:
-        """A table of the run as an open file, for reading it in batches.
+        """A table of the run as an open file, for reading it in batches; variants have the names that they have now.
 
         Raises:
             UserError: it is missing, or is not parquet.
         """
         path = self.require(name)
         try:
-            with pq.ParquetFile(path) as file:
+            with _Table(path) as file:
                 yield file
         except (pa.ArrowException, OSError) as error:
             # pyarrow's words on broken bytes are an OSError too, but without the system's number.
@@ -264,6 +265,18 @@ class RunFolder:
             for name, table in tables.items():
                 temporary = stack.enter_context(atomic(self.table_path(name)))
                 pq.write_table(table, temporary, compression="zstd")
+
+
+class _Table(pq.ParquetFile):  # type: ignore[misc]
+    """A table of a run, whichever version wrote it."""
+
+    def read(self, *given: Any, **named: Any) -> pa.Table:
+        """All rows."""
+        return rows_now(super().read(*given, **named))
+
+    def iter_batches(self, *given: Any, **named: Any) -> Iterator[pa.RecordBatch]:
+        """The rows a batch at a time."""
+        yield from map(rows_now, super().iter_batches(*given, **named))
 
 
 def _wrong_in(manifest: dict[str, Any]) -> str:

@@ -9,15 +9,16 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Literal, TypedDict
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError
 
 from pipelines.documents import yaml_of
 from pipelines.errors import UserError, unknown
+from pipelines.old_names import OLD_NAMES
 from pipelines.templates import Template, template_of
 
 FOLDER = Path(__file__).parent / "variants"
 # The order of the study's table; folders beyond these follow in alphabetical order.
-_ORDER = ("default", "realsafe", "improved", "short", "template", "nocot")
+_ORDER = ("direct", "realsafe", "improved", "short", "template", "nocot")
 
 
 class Message(TypedDict):
@@ -47,6 +48,10 @@ class Variant(BaseModel):
     teacher: Literal["reasoning", "general", "none"]
     placement: Literal["user", "system", "none"]
     shape: Shape
+    repaired: StrictBool = Field(
+        default=True, description="whether a flagged answer to a harmful prompt is asked again"
+    )
+    pattern_checked: StrictBool = Field(default=True, description="whether such an answer is rejected for a pattern")
     fixed_answer: str | None = None
     instruction: str = ""
 
@@ -76,6 +81,8 @@ def load_variants(folder: Path = FOLDER) -> dict[str, Variant]:
     found: dict[str, Variant] = {}
     for path in folder.glob("*/variant.yaml"):
         name = path.parent.name
+        if name in OLD_NAMES:
+            raise UserError(f"{path.parent}: '{name}' is what '{OLD_NAMES[name]}' was called. Give it another name.")
         instruction = path.with_name("instruction.md.jinja")
         try:
             fields = yaml_of(path.read_text(encoding="utf-8"), str(path))

@@ -39,7 +39,7 @@ def check(
     config: Config = None,
     split: Split = "train",
     revision: Revision = None,
-    variant: Shape = "default",
+    variant: Shape = "direct",
     sets: Sets = None,
     teachers: TeacherFile = None,
     yes: Yes = False,
@@ -91,11 +91,12 @@ def _import(
 ) -> None:
     from curation.foreign import import_dataset
     from curation.sources import Source
+    from pipelines.old_names import typed_name
     from pipelines.overrides import key_and_value
 
     source = Source(hub=dataset, config=config, split=split, revision=revision)
     columns = dict(key_and_value(text, "--map", "response=completion") for text in mapping or ())
-    run = import_dataset(Settings.runs, name, source, columns, kind, variant)
+    run = import_dataset(Settings.runs, name, source, columns, kind, typed_name(variant))
     counts = run.manifest()["stages"]["import"]["counts"]
     say(f"{run.path}: {counts['kept']} of {counts['planned']} rows read")
     if counts["failed"]:

@@ -45,7 +45,7 @@ Trained = Annotated[str | None, typer.Option("--release", help="The release whos
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="A setting of a task, TASK.key=value; repeatable.")]
 Output = Annotated[Path | None, typer.Option(help="Where results and logs go.")]
 Base = Annotated[str, typer.Option(help="The model of the study's table to compare with.")]
-Variant = Annotated[str, typer.Option(help="The row of that model: raw, default, improved, ...")]
+Variant = Annotated[str, typer.Option(help="The row of that model: raw, direct, improved, ...")]
 Student = Annotated[Path | None, typer.Option(help="For a run: the checkpoint that was trained.")]
 
 
@@ -83,11 +83,14 @@ def evaluate(
     from eval.planning import Wanted
     from eval.protocols import parsed
     from eval.suites import TASKS
+    from pipelines.old_names import typed_name
     from pipelines.options import teacher_at
     from service.targets import Named, place_of
 
     flags = bool(base_url or name or api_key_env)
     endpoint = teacher_at(base_url, name, api_key_env) if flags else None
+    method, at, teacher = variant.partition("@")
+    variant = f"{typed_name(method)}{at}{teacher}"
     place = place_of(Named(Settings.runs, model, endpoint, teachers, student, output, base, variant))
     wanted = Wanted(
         suite=suite,

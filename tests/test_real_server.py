@@ -103,7 +103,7 @@ def home(url: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     config = {
         "prompts": {"harmful": 2, "benign": 4},
-        "variants": ["default"],
+        "variants": ["direct"],
         "roles": {"reasoning": "small", "general": "small-plain"},
         "judging": {"judges": ["patterns", "safety", "guard"]},
         "judges": judges,

@@ -18,11 +18,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from curation.sources import Source, read_source
 from pipelines.config import Part, read_yaml, validated
 from pipelines.errors import UserError, unknown
+from pipelines.old_names import keys_now
 from pipelines.records import content_id
 from pipelines.thinking import join, split
 from training.mixture import Mixture, TrainingRow, draw
@@ -52,6 +53,11 @@ class Blend(Part):
 
     release: Annotated[dict[str, PositiveInt], Field(min_length=1)]
     further: tuple[Further, ...] = ()
+
+    @field_validator("release", mode="before")
+    @classmethod
+    def _names_now(cls, release: Any) -> Any:
+        return keys_now(release) if isinstance(release, dict) else release
 
 
 def load_blend(wanted: str | Mapping[str, int] | Blend) -> Blend:

@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 from transformers import TrainerCallback
 
 from pipelines.errors import UserError
+from pipelines.old_names import first_name
 from pipelines.records import content_id
 from pipelines.runs import write_json
 from training.recipe import Recipe
@@ -58,7 +59,15 @@ def fingerprint_of(recipe: Recipe, content: str, weights: str) -> str:
         content: A hash of the rows.
         weights: A hash of the student's weights.
     """
-    return content_id(recipe.model_dump(mode="json", exclude=set(_APART)), content, weights)
+    values = recipe.model_dump(mode="json", exclude=set(_APART))
+    return content_id({**values, "mixture": _first_names(values["mixture"])}, content, weights)
+
+
+def _first_names(mixture: Any) -> Any:
+    """A mixture by the names that variants had first, so that a student of before is still the one that it was."""
+    if not isinstance(mixture, dict):
+        return mixture
+    return {first_name(name): _first_names(part) for name, part in mixture.items()}
 
 
 @contextmanager

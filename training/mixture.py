@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from cards.release_folder import open_release
 from cards.shards import shards_of
 from pipelines.errors import UserError, unknown
+from pipelines.old_names import first_name
 from pipelines.records import content_id
 from pipelines.runs import file_hash
 
@@ -66,15 +67,17 @@ def draw(dataset: Path, wanted: Mapping[str, int], seed: int, cache: Path) -> Mi
         raise _unreadable(dataset, error) from error
     rows: list[TrainingRow] = []
     for config, count in wanted.items():
-        if config not in configs:
+        # A release of before has it under its first name.
+        there = next((name for name in (config, first_name(config)) if name in configs), None)
+        if there is None:
             raise unknown(f"configuration of the release {dataset}", config, configs)
-        rows += _draw_config(_load(dataset, config, cache), dataset, config, count, seed)
-    files = sorted(path for config in wanted for path in (dataset / "data" / config).glob("train-*.parquet"))
+        rows += _draw_config(_load(dataset, there, cache), dataset, config, count, seed)
+    files = sorted(path for config in wanted for path in shards_of(dataset, config))
     categories = _categories(dataset)
     return Mixture(
         rows=tuple(replace(row, category=categories.get(row.id, "")) for row in rows),
         files={path.relative_to(dataset).as_posix(): file_hash(path) for path in files},
-        content=content_id(*((row.config, row.id, row.messages) for row in rows)),
+        content=content_id(*((first_name(row.config), row.id, row.messages) for row in rows)),
     )
 
 
@@ -119,7 +122,7 @@ def _draw_config(found: list[dict[str, Any]], dataset: Path, config: str, count:
         )
     rows = [_row(values, config) for values in found]
     rows.sort(key=lambda row: row.id)
-    return random.Random(f"{seed}/{config}").sample(rows, count)
+    return random.Random(f"{seed}/{first_name(config)}").sample(rows, count)
 
 
 def _row(values: dict[str, Any], config: str) -> TrainingRow:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator, model_validator
 
 from pipelines.errors import UserError, unknown
+from pipelines.old_names import keys_now, typed_name
 from pipelines.overrides import Setting, override, safe_yaml, yaml_problem
 from training.blend import Blend, load_blend
 
@@ -88,6 +89,11 @@ class Recipe(BaseModel):
     report_to: Literal["tensorboard", "wandb", "trackio", "none"] = "tensorboard"
     scheduler: Literal["cosine", "linear", "constant"] = "cosine"
 
+    @field_validator("mixture", mode="before")
+    @classmethod
+    def _names_now(cls, mixture: Any) -> Any:
+        return keys_now(mixture) if isinstance(mixture, dict) else mixture
+
     @model_validator(mode="after")
     def _fits_together(self) -> "Recipe":
         if self.quantize and self.lora is None:
@@ -161,7 +167,9 @@ def load_recipe(name_or_path: str, settings: Iterable[Setting] = ()) -> Recipe:
         raise UserError(f"Recipe {path} is not YAML: {error}.") from error
     if not isinstance(values, dict):
         raise UserError(f"Recipe {path} is not a YAML mapping of keys to values.")
-    for setting in settings:
+    if "mixture" in values:
+        values["mixture"] = mixture_now(values["mixture"])
+    for setting in map(_named_now, settings):
         if setting.key.startswith("mixture.") and "mixture" in values:
             values["mixture"] = _mixed(values["mixture"], setting)
         else:
@@ -186,6 +194,33 @@ def _find(name_or_path: str) -> Path:
             return path
         raise UserError(f"There is no recipe file '{path}'. Recipes by name: {', '.join(known)}.")
     raise unknown("recipe", name_or_path, known)
+
+
+def _named_now(setting: Setting) -> Setting:
+    """A setting of a mixture with the variant's name now, with a line for whoever typed another."""
+    part, _, name = setting.key.partition(".")
+    if part != "mixture":
+        return setting
+    if name:
+        return Setting(f"{part}.{typed_name(name)}", setting.value, setting.text)
+    return Setting(part, mixture_now(setting.value), setting.text)
+
+
+def mixture_now(mixture: Any) -> Any:
+    """A mixture that somebody wrote with the variants' names now, with a line where they are others.
+
+    Raises:
+        UserError: it names a variant under both names.
+    """
+    if not isinstance(mixture, dict):
+        return mixture
+    try:
+        found = keys_now(mixture)
+    except ValueError as error:
+        raise UserError(f"mixture: {error}.") from error
+    for name in mixture:
+        typed_name(name)
+    return {**found, "release": mixture_now(found["release"])} if "release" in found else found
 
 
 def _mixed(mixture: Any, setting: Setting) -> Any:

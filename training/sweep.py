@@ -22,9 +22,10 @@ from pydantic import Field
 
 from pipelines.config import Part, read_yaml, validated
 from pipelines.errors import UserError, unknown
+from pipelines.old_names import first_name
 from pipelines.overrides import Setting
 from training.blend import Blend, load_blend
-from training.recipe import Recipe, load_recipe
+from training.recipe import Recipe, load_recipe, mixture_now
 
 SWEEPS = Path(__file__).parent / "sweeps"
 
@@ -43,11 +44,15 @@ class Sweep(Part):
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One training of a sweep: its folder's name, its recipe, and for each grid that it is in the values there."""
+    """One training of a sweep: its folder's name, its recipe, and for each grid that it is in the values there.
+
+    `older` is the folder's name in a sweep of before, by the variants' first names.
+    """
 
     name: str
     recipe: Recipe
     grids: Mapping[str, Mapping[str, Any]]
+    older: str
 
 
 def load_sweep(name_or_path: str) -> Sweep:
@@ -91,7 +96,8 @@ def members_of(
         if known is None:
             name = _name(values)
             taken = sum(member.name.partition("~")[0] == name for member in found.values())
-            found[key] = Member(f"{name}~{taken + 1}" if taken else name, made, {grid: values})
+            again = f"~{taken + 1}" if taken else ""
+            found[key] = Member(f"{name}{again}", made, {grid: values}, f"{_name(_first_names(values))}{again}")
         else:
             found[key] = replace(known, grids={**known.grids, grid: known.grids.get(grid, values)})
     if None in {member.recipe.dataset for member in found.values()}:
@@ -112,7 +118,12 @@ def _plain(mixture: dict[str, int] | str | Blend) -> dict[str, int] | str | Blen
 def _combinations(sweep: Sweep) -> Iterator[tuple[str, dict[str, Any]]]:
     for grid, keys in sweep.grids.items():
         for values in itertools.product(*keys.values()):
-            yield grid, dict(zip(keys, values, strict=True))
+            chosen = dict(zip(keys, values, strict=True))
+            yield grid, chosen | ({"mixture": mixture_now(chosen["mixture"])} if "mixture" in chosen else {})
+
+
+def _first_names(value: Any) -> Any:
+    return {first_name(key): _first_names(one) for key, one in value.items()} if isinstance(value, Mapping) else value
 
 
 def _name(values: Mapping[str, Any]) -> str:

@@ -19,7 +19,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -81,6 +81,7 @@ def run_sweep(
         UserError: the dataset is not there.
     """
     releases = {name: opened(name, tell) for name in {str(member.recipe.dataset) for member in members}}
+    members = [_where_it_is(member, output) for member in members]
     outcomes = {member.name: Outcome(member.name, member.grids, "waiting") for member in members}
     output.mkdir(parents=True, exist_ok=True)
     for number, member in enumerate(members, 1):
@@ -92,6 +93,12 @@ def run_sweep(
         tell(f"{number}/{len(members)} {member.name}: {state}")
         write_results(list(outcomes.values()), output)
     return list(outcomes.values())
+
+
+def _where_it_is(member: Member, output: Path) -> Member:
+    """The member under the name of its folder, which a sweep of before may have called otherwise."""
+    moved = not (output / member.name).exists() and (output / member.older).exists()
+    return replace(member, name=member.older) if moved else member
 
 
 def _is_trained(member: Member, release: Path, folder: Path) -> bool:

@@ -19,7 +19,7 @@ TEACHER = "loopback"
 def prepare(prompts: list[str], url: str, in_flight: int, folder: Path) -> RunFolder:
     """Make a run that puts each prompt once, as it is and in the given order, to the server at `url`."""
     teachers = {TEACHER: Teacher(model="latency", base_url=url, in_flight=in_flight)}
-    config = RunConfig.model_validate({"variants": ["default"], "roles": {"reasoning": TEACHER, "general": TEACHER}})
+    config = RunConfig.model_validate({"variants": ["direct"], "roles": {"reasoning": TEACHER, "general": TEACHER}})
     run = RunFolder.create(folder, "run")
     save_config(run, resolve(config, teachers))
     rows = [

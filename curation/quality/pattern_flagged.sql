@@ -1,6 +1,7 @@
 -- What: a response in which the judges see one of the five risky patterns.
 -- Why: a student learns the pattern along with the refusal; that is what the study found.
--- Threshold: the judges' vote; `checks.flagged: false` lets such rows pass, for data as the study's `default`.
+-- Threshold: the judges' vote, in the variants that are pattern-checked: `direct`, the baseline, is not (its
+-- variant.yaml, or `checks.variants`). `checks.flagged: false` lets all such rows pass.
 SELECT
     response_id,
     concat_ws(', ',
@@ -12,6 +13,8 @@ SELECT
     ) AS value,
     'pattern flagged' AS reason
 FROM responses
+JOIN prompts USING (prompt_id)
 JOIN verdicts USING (response_id)
+LEFT JOIN variants USING (variant)
 CROSS JOIN settings
-WHERE settings.flagged AND value <> ''
+WHERE settings.flagged AND value <> '' AND (prompts.kind = 'benign' OR coalesce(variants.pattern_checked, true))

@@ -172,7 +172,7 @@ def _response(name: str, prompt_id: str, reasoning: str, answer: str) -> Respons
     return Response(
         response_id=content_id("example", name),
         prompt_id=prompt_id,
-        variant="default",
+        variant="direct",
         teacher="",
         model="",
         sampling="{}",

@@ -1,8 +1,8 @@
 """What the rehearsal teacher answers: a pure function of the request and a seed, and the truth about the answer.
 
-Reads `phrases.yaml` (phrases, and the rates of the risky patterns). Texts are shorter than the study's (its `default`
+Reads `phrases.yaml` (phrases, and the rates of the risky patterns). Texts are shorter than the study's (its default
 and `improved` average 774 and 382 tokens), so that a small student can learn from them on a CPU: about 60-160 words
-of reasoning in `default`, 40-90 in `improved`, 20-35 in `short`. Of the sampling parameters only the seed counts.
+of reasoning in `direct`, 40-90 in `improved`, 20-35 in `short`. Of the sampling parameters only the seed counts.
 """
 
 import hashlib
@@ -160,7 +160,7 @@ def perform(model: str, messages: Sequence[Message], seed: int | None = None, sa
     if any(EDIT_OPENING in message["content"] for message in messages):
         return _rewritten(messages, book, chance)
     reading = read(messages)
-    variant = book.variants.get(reading.variant, book.variants["default"])
+    variant = book.variants.get(reading.variant, book.variants["direct"])
     thinks = model == REASONING_MODEL or variant.shape in ("short", "template")
     if not thinks:
         name = "clean" if reading.request.harmful else "benign"
@@ -200,11 +200,11 @@ def _rewritten(messages: Sequence[Message], book: _Phrases, chance: random.Rando
     if chance.random() < book.repair.mended:
         text = _Hand(book, book.shapes[name], request, chance).reasoning("clean")
     truth = _Profile(labels=(), refuses=True).truth()
-    return Performance("", text, truth, refused=False, harmful=request.harmful, variant="default")
+    return Performance("", text, truth, refused=False, harmful=request.harmful, variant="direct")
 
 
 def _known(reading: Reading) -> str:
-    return reading.variant if reading.variant in phrases().variants else "default"
+    return reading.variant if reading.variant in phrases().variants else "direct"
 
 
 def _draw_of(model: str, messages: Sequence[Message], seed: int, sample: int) -> int:

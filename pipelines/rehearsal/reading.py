@@ -66,7 +66,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A whole chat, read: in which variant it was asked (one of our own, or "default"), and the request."""
+    """A whole chat, read: in which variant it was asked (one of our own, or "direct"), and the request."""
 
     variant: str
     query: str
@@ -119,7 +119,7 @@ def _systems() -> tuple[tuple[str, str], ...]:
 def read(messages: Sequence[Message]) -> Reading:
     """Read a chat: the last user message is the request, the variant is told by our own instructions' literal text.
 
-    Another wording in the user's message is part of the request (variant "default"); another system message that
+    Another wording in the user's message is part of the request (variant "direct"); another system message that
     asks for `<think>` is read as "short".
     """
     system = "\n".join(message["content"] for message in messages if message["role"] == "system")
@@ -135,7 +135,7 @@ def read(messages: Sequence[Message]) -> Reading:
         if len(user) >= len(before) + len(after) and user.startswith(before) and user.endswith(after):
             query = user[len(before) : len(user) - len(after)]
             return Reading(name, query, read_request(query))
-    return Reading("default", user, read_request(user))
+    return Reading("direct", user, read_request(user))
 
 
 @lru_cache(maxsize=1024)  # the variants of one prompt are asked close together

@@ -3,7 +3,7 @@
 instruct   the variant's own request, after a note that names the faults and quotes the evidence
 resample   the variant's own request, once more
 edit       the reasoning is rewritten, the answer stays
-escalate   the request of the next stricter variant: default, realsafe, improved
+escalate   the request of the next stricter variant: direct, realsafe, improved
 """
 
 import json
@@ -20,7 +20,7 @@ from pipelines.variant import Message, Variant
 
 _FOLDER = Path(__file__).parent
 # From the laxest to the strictest; a variant that is none of them is asked again as it is.
-LADDER = ("default", "realsafe", "improved")
+LADDER = ("direct", "realsafe", "improved")
 
 
 def template_hashes() -> dict[str, str]:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import UserError, unknown
+from pipelines.old_names import current_name
 from pipelines.runs import RunFolder
 from service.serve.layout import COLUMNS, mark_of, path_of
 
@@ -82,6 +83,8 @@ def filter_of(text: str) -> Filter:
     if operator not in OPERATORS:
         raise unknown("operator", operator[:200], OPERATORS)
     kind = bool if operator == "null" else str if operator == "contains" else COLUMNS[column]
+    if column in ("variant", "config"):
+        value = current_name(value)
     return Filter(column, operator, _value(column, kind, value))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from cards.regenerate import Answering
 from pipelines.config import RunConfig, load_judges, validated
+from pipelines.old_names import current_name
 from pipelines.prompt_sets import draw, load_pool
 from pipelines.resolving import resolve
 from pipelines.runs import RunFolder
@@ -192,7 +193,8 @@ def _means(house: House, models: set[str]) -> dict[tuple[str, str], tuple[int, f
                     "WHERE attempt = 0 AND model IN (SELECT unnest($models)) GROUP BY ALL",
                     {"path": str(path), "models": sorted(models)},
                 ).fetchall()
-                for model, variant, *counted in found:
+                for model, name, *counted in found:
+                    variant = current_name(name)
                     rows, given, taken = sums.get((model, variant), (0, 0, 0))
                     sums[model, variant] = (rows + counted[0], given + int(counted[1]), taken + int(counted[2]))
     return {key: (rows, given / rows, taken / rows) for key, (rows, given, taken) in sums.items()}

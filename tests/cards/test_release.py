@@ -27,7 +27,7 @@ from pipelines.runs import RunFolder
 from pipelines.start import start
 from pipelines.thinking import join
 
-CONFIGS = ["default", "realsafe", "improved", "short", "template", "nocot", "benign", "metadata"]
+CONFIGS = ["direct", "realsafe", "improved", "short", "template", "nocot", "benign", "metadata"]
 HOUSE_COLUMNS = [
     *("id", "messages", "query", "reasoning", "answer", "kind", "behaviour_id", "template_id", "source"),
     *("source_license", "teacher", "sampling", "finish_reason", "attempts", "lack_of_safety_awareness"),

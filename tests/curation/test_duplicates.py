@@ -73,7 +73,7 @@ def test_survivors_are_without_a_fault_where_one_is(judged: RunFolder) -> None:
 def test_they_are_rejected_only_where_the_run_says_so(judged: RunFolder) -> None:
     plant(judged, [f"Sorry, I can't help with that, {word}." for word in WORDS[:4]])
     counts = {item.of: item for item in find_duplicates(judged)}
-    assert set(counts) == {"prompt", "default", "realsafe", "improved", "short", "template", "nocot"}
+    assert set(counts) == {"prompt", "direct", "realsafe", "improved", "short", "template", "nocot"}
     assert counts["nocot"].items == 0
     assert counts["improved"].redundant == 3
     check(judged)

@@ -87,7 +87,7 @@ def test_the_funnel_and_report_json_show_what_the_tables_hold(judged: RunFolder)
     done = check(judged)
     page = write_report(judged).read_text()
     figures = json.loads((judged.path / "report.json").read_text())
-    names = ["default", "realsafe", "improved", "short", "template", "nocot", "benign"]
+    names = ["direct", "realsafe", "improved", "short", "template", "nocot", "benign"]
     assert [row["config"] for row in figures["funnel"]] == names
     assert sum(row["answered"] + row["attempts"] for row in figures["funnel"]) == done.responses
     assert sum(row["answered"] for row in figures["funnel"]) == done.rows
@@ -106,19 +106,21 @@ def test_rates_before_and_after_repair_are_those_of_the_verdicts(judged: RunFold
     check(judged)
     write_report(judged)
     figures = json.loads((judged.path / "report.json").read_text())
-    (row,) = [r for r in figures["patterns"] if (r["config"], r["label"]) == ("default", "any_pattern")]
+    (row,) = [r for r in figures["patterns"] if (r["config"], r["label"]) == ("direct", "any_pattern")]
     with open_views(judged) as db:
         counted = db.sql(
             "SELECT count(*) FILTER (attempt = 0), count(*) FILTER (response_id NOT IN "
             "(SELECT response_id FROM repairs WHERE NOT chosen)) FROM responses JOIN verdicts USING (response_id) "
-            "JOIN prompts USING (prompt_id) WHERE variant = 'default' AND kind = 'harmful' "
+            "JOIN prompts USING (prompt_id) WHERE variant = 'direct' AND kind = 'harmful' "
             "AND (lack_of_safety_awareness OR overthinking OR inconsistency)"
         ).fetchall()
     # The rules say nothing of most rows; where they speak of none there is no count.
     assert [(row["before"]["count"] or 0, row["after"]["count"] or 0)] == counted
     # The run is judged by rules, which do not tell every pattern of every row: a number found, and no share.
     assert (row["before"]["low"], row["before"]["rate"], row["before"]["high"]) == (None, None, None)
-    assert f"at least {row['before']['count']}" in (judged.path / "report.html").read_text()
+    page = (judged.path / "report.html").read_text()
+    assert f"at least {row['before']['count']}" in page
+    assert page.count("is the baseline") == page.count("<code>direct</code> is the baseline") == 1
 
 
 def test_a_rehearsal_is_called_that(judged: RunFolder) -> None:

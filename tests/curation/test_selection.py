@@ -43,11 +43,11 @@ def test_strata_that_are_not_short_get_their_share() -> None:
 
 
 def test_every_prompt_survives_or_is_lost_to_a_check(checked: RunFolder) -> None:
-    found = survivorship(checked, ("default", "short"))
+    found = survivorship(checked, ("direct", "short"))
     for loss in found.losses:
         assert loss.prompts == loss.survivors + loss.lost
         assert loss.lost <= sum(loss.taken.values()) or not loss.lost
-    assert {loss.config for loss in found.losses} == {"default", "short", "benign"}
+    assert {loss.config for loss in found.losses} == {"direct", "short", "benign"}
 
 
 def test_numbers_asked_for_are_drawn_and_released(checked: RunFolder) -> None:

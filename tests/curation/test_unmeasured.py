@@ -38,7 +38,7 @@ def by_rules(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from pipelines.start import start
 
     options = Options(
-        harmful=8, benign=3, seed=3, teacher="rehearsal", variants=("default", "short", "nocot"), judges=("rules",)
+        harmful=8, benign=3, seed=3, teacher="rehearsal", variants=("direct", "short", "nocot"), judges=("rules",)
     )
     run = start(tmp_path_factory.mktemp("rules"), "rules", configured(options)).run
     generate(run)
@@ -80,7 +80,7 @@ def test_report_and_card_of_a_run_without_a_judge_of_safety(run: RunFolder) -> N
     assert not any(">unsafe<" in chart for chart in charts_of(figures).values())
     assert " 0 %" not in page
     card = (build_release(run).folder / "README.md").read_text()
-    rows = re.findall(r"^\| (?:default|short|benign) \| \d+ \| 0 \| 0 \|(.*)\|$", card, re.MULTILINE)
+    rows = re.findall(r"^\| (?:direct|short|benign) \| \d+ \| 0 \| 0 \|(.*)\|$", card, re.MULTILINE)
     assert len(rows) == 3
     for row in rows:
         cells = [cell.strip() for cell in row.split("|")]

@@ -44,7 +44,7 @@ def begin(new_run: Callable[..., RunFolder]) -> Callable[..., RunFolder]:
 
     def with_options(url: str, **teacher: Any) -> RunFolder:
         sets = tuple(f"teachers.{NAME}.{key}={json.dumps(value)}" for key, value in teacher.items())
-        variants = ("default", "improved", "short")
+        variants = ("direct", "improved", "short")
         return new_run(harmful=10, benign=0, variants=variants, base_url=url, model="rehearsal-r1", sets=sets)
 
     return with_options

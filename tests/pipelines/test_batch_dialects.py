@@ -132,7 +132,7 @@ def asked(tmp_path: Path, provider: Provider) -> tuple[BatchOutcome, dict[str, s
     run = RunFolder.create(tmp_path / "runs", "mine")
     teacher = Teacher(model="m", base_url=provider.url, transport="batch")
     keys = [f"{number:016x}" for number in range(COUNT)]
-    asks = [Ask(key, key, "default", "flags", "m", "{}", 0, key, ({"role": "user", "content": key},)) for key in keys]
+    asks = [Ask(key, key, "direct", "flags", "m", "{}", 0, key, ({"role": "user", "content": key},)) for key in keys]
     ledger = Ledger(run.path / "ledger.sqlite")
     try:
         done = run_batches(run, "flags", teacher, provider.url, asks, ledger, lambda: False, RULES)

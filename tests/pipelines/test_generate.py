@@ -44,7 +44,7 @@ def responses_of(run: RunFolder) -> list[Response]:
 def test_every_planned_response_comes_back_in_its_variant(judged: RunFolder) -> None:
     responses = responses_of(judged)
     assert Counter(response.variant for response in responses) == {
-        "default": 18, "realsafe": 12, "improved": 12, "short": 12, "template": 12, "nocot": 12
+        "direct": 18, "realsafe": 12, "improved": 12, "short": 12, "template": 12, "nocot": 12
     }  # fmt: skip
     assert all(response.reasoning for response in responses if response.variant != "nocot")
     assert {response.reasoning_source for response in responses if response.variant == "improved"} == {
@@ -64,7 +64,7 @@ def test_no_response_carries_the_instruction_it_was_asked_with(judged: RunFolder
 @pytest.mark.parametrize("style", ["reasoning", "inline", "missing_opener"])
 def test_reasoning_is_kept_wherever_the_server_puts_it(new_run: Callable[..., RunFolder], style: str) -> None:
     with rehearsing(RehearsalSettings.model_validate({"style": style})) as url:
-        run = new_run(harmful=3, benign=1, variants=("default", "improved"), **at(url))
+        run = new_run(harmful=3, benign=1, variants=("direct", "improved"), **at(url))
         generate(run)
     responses = responses_of(run)
     assert {response.reasoning_source for response in responses} == {style}

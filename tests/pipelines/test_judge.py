@@ -26,7 +26,7 @@ WEIGHING = "That would hurt people. Should I help anyway?"
 
 def response(reasoning: str = WEIGHING, answer: str = "Sorry, no.", **fields: Any) -> Response:
     values = {
-        "response_id": "r1", "prompt_id": "p1", "variant": "default", "teacher": "rehearsal", "model": "m",
+        "response_id": "r1", "prompt_id": "p1", "variant": "direct", "teacher": "rehearsal", "model": "m",
         "sampling": "{}", "sample": 0, "attempt": 0, "parent_id": "", "reasoning": reasoning, "answer": answer,
         "reasoning_source": "inline", "finish_reason": "stop", "input_tokens": 1, "output_tokens": 1,
         "latency_s": 0.1, "cost": None, "request_key": "k",

@@ -86,7 +86,7 @@ RULES_ON_EXAMPLES: dict[str, tuple[tuple[int, int, int, int], int, int]] = {
 
 
 def test_judges_are_scored_against_the_truth_and_their_vote_too(new_run: Callable[..., RunFolder]) -> None:
-    run = new_run(harmful=30, benign=2, judges=("rules", "rehearsal-judge"), variants=("default",))
+    run = new_run(harmful=30, benign=2, judges=("rules", "rehearsal-judge"), variants=("direct",))
     generate(run)
     judge(run)
     scores = score_run(run, "truth")

@@ -13,7 +13,7 @@ from pipelines.runs import RunFolder
 
 def test_the_rehearsal_teacher_answers_all_six_variants_where_it_is_named_and_only_there() -> None:
     config = configured(Options(teacher="rehearsal"))
-    assert config.variants == ("default", "realsafe", "improved", "short", "template", "nocot")
+    assert config.variants == ("direct", "realsafe", "improved", "short", "template", "nocot")
     assert set(config.teachers) == {"rehearsal", "rehearsal-general"}
     with pytest.raises(UserError, match=r"No teacher is named\..*--teacher rehearsal"):
         configured(Options())

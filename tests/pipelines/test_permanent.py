@@ -22,7 +22,7 @@ THOUGHT = "<think>\nThat would hurt people, so no.\n</think>\n\nSorry, I can't h
 def run_at(new_run: Callable[..., RunFolder], url: str, harmful: int = 20, **options: Any) -> RunFolder:
     sets = ("teachers.flags.retries=0", "teachers.flags.in_flight=1")
     return new_run(
-        harmful=harmful, benign=0, variants=("default",), base_url=url, model="m", sets=sets, seed=3, **options
+        harmful=harmful, benign=0, variants=("direct",), base_url=url, model="m", sets=sets, seed=3, **options
     )
 
 

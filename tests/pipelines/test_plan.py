@@ -16,13 +16,13 @@ PROMPTS = [
 def test_harmful_prompts_go_through_all_variants_and_benign_ones_through_one() -> None:
     asks = list(plan(configured(Options(teacher="rehearsal")), PROMPTS))
     assert Counter(ask.prompt_id for ask in asks) == {"p1": 6, "p2": 1}
-    assert [ask.variant for ask in asks if ask.prompt_id == "p2"] == ["default"]
+    assert [ask.variant for ask in asks if ask.prompt_id == "p2"] == ["direct"]
 
 
 def test_samples_multiply_every_variant_that_asks() -> None:
     asks = list(plan(configured(Options(teacher="rehearsal", sets=("samples=3",))), PROMPTS))
     assert Counter(ask.variant for ask in asks) == {
-        "default": 6, "realsafe": 3, "improved": 3, "short": 3, "template": 3, "nocot": 1
+        "direct": 6, "realsafe": 3, "improved": 3, "short": 3, "template": 3, "nocot": 1
     }  # fmt: skip
     assert len({ask.response_id for ask in asks}) == len(asks)
     assert len({ask.key for ask in asks if ask.key}) == len([ask for ask in asks if ask.key])

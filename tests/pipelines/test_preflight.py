@@ -94,7 +94,7 @@ def o_series(body: dict[str, Any]) -> Kind:
 
 def test_what_a_server_refuses_is_left_out_once_and_kept_in_the_run(new_run: Callable[..., RunFolder]) -> None:
     with serving_beside(o_series, first_too=True) as server:
-        run = new_run(variants=("default",), **at(server.url))
+        run = new_run(variants=("direct",), **at(server.url))
         done = command(run, "generate")
         firsts = sum(map(is_first, server.bodies))
         again = command(run, "generate")
@@ -118,7 +118,7 @@ def test_what_a_server_refuses_is_left_out_once_and_kept_in_the_run(new_run: Cal
 def test_a_window_that_the_server_lists_is_heeded(new_run: Callable[..., RunFolder]) -> None:
     models = [{"id": "m", "max_model_len": 4096}, {"id": "n"}]
     with serving_beside(lambda body: kind(REASONED), first_too=True, models=models) as server:
-        run = new_run(variants=("default",), **at(server.url))
+        run = new_run(variants=("direct",), **at(server.url))
         done = command(run, "generate")
     assert done.returncode == 0, done.stderr
     assert "in place of 8192, since its window is 4096 tokens" in done.stderr
@@ -128,7 +128,7 @@ def test_a_window_that_the_server_lists_is_heeded(new_run: Callable[..., RunFold
 
 def test_reasoning_is_not_wanted_where_the_user_says_so(new_run: Callable[..., RunFolder]) -> None:
     with serving_beside(lambda body: kind(PLAIN), first_too=True) as server:
-        run = new_run(variants=("default",), **at(server.url))
+        run = new_run(variants=("direct",), **at(server.url))
         done = command(run, "generate", "--allow-no-reasoning")
     assert done.returncode == 0, done.stderr
     assert "answers, without reasoning" in done.stderr
@@ -137,7 +137,7 @@ def test_reasoning_is_not_wanted_where_the_user_says_so(new_run: Callable[..., R
 
 def test_a_run_of_fixed_texts_only_builds_no_release(new_run: Callable[..., RunFolder]) -> None:
     with serving_beside(lambda body: kind(PLAIN), first_too=True) as server:
-        run = new_run(variants=("default", "nocot"), **at(server.url, benign=0))
+        run = new_run(variants=("direct", "nocot"), **at(server.url, benign=0))
         done = command(run, "run", "--allow-no-reasoning")
     assert done.returncode == 1, done.stderr
     assert "fixed texts only (nocot)" in done.stderr
@@ -154,7 +154,7 @@ def judged_by(server: Server, other: Server, *more: str) -> dict[str, Any]:
         f"judge_teachers.other={{base_url: '{other.url}', model: j, price: {price}}}",
         *more,
     )
-    return {"base_url": server.url, "model": "m", "sets": sets, "harmful": 3, "benign": 0, "variants": ("default",)}
+    return {"base_url": server.url, "model": "m", "sets": sets, "harmful": 3, "benign": 0, "variants": ("direct",)}
 
 
 def test_one_cap_covers_judging_and_the_estimate_tells_of_all_stages(new_run: Callable[..., RunFolder]) -> None:
@@ -194,7 +194,7 @@ def test_first_errors_show_with_their_text_and_count_as_no_answers(new_run: Call
         return kind(refused(400, "odd row")) if len(server.bodies) == 2 else kind(REASONED)
 
     with serving_beside(choose) as server:
-        run = new_run(variants=("default",), **at(server.url, "in_flight=1"))
+        run = new_run(variants=("direct",), **at(server.url, "in_flight=1"))
         done = command(run, "generate")
     assert done.returncode == 1
     assert "a request failed: HTTP 400: odd row" in done.stderr
@@ -202,7 +202,7 @@ def test_first_errors_show_with_their_text_and_count_as_no_answers(new_run: Call
 
 
 def several(*urls: str) -> dict[str, Any]:
-    return at(urls[0], "base_url=null", f"base_urls=[{', '.join(urls)}]", variants=("default",))
+    return at(urls[0], "base_url=null", f"base_urls=[{', '.join(urls)}]", variants=("direct",))
 
 
 def test_each_of_several_servers_is_asked_and_a_dead_one_is_named(new_run: Callable[..., RunFolder]) -> None:

@@ -91,7 +91,7 @@ def test_performance_truth_obeys_the_constraints_and_benign_is_clean(name: str) 
 
 
 def test_default_patterns_come_at_the_studys_rates() -> None:
-    rows = _all("default", "harmful", 6)
+    rows = _all("direct", "harmful", 6)
     n = len(rows)
     safe = [row for row in rows if row.safe]
     assert _within(sum(not any(row.truth.values()) for row in rows), n, 0.066)
@@ -112,12 +112,12 @@ def test_patterns_come_at_the_rates_of_the_table(name: str) -> None:
 
 def test_variants_with_instructions_have_fewer_patterns_than_default() -> None:
     shares = {name: sum(any(row.truth.values()) for row in _all(name, "harmful", 2)) / 880 for name in ASKED}
-    assert shares["realsafe"] < shares["default"] / 2
+    assert shares["realsafe"] < shares["direct"] / 2
     assert max(shares["improved"], shares["short"], shares["template"]) < 0.06
 
 
 def test_withheld_detail_stands_exactly_where_the_truth_says() -> None:
-    for row in _all("default", "harmful", 2):
+    for row in _all("direct", "harmful", 2):
         assert ("[detail withheld]" in row.reasoning) == row.truth["harmful_additions"]
         assert ("[detail withheld]" in row.answer) == (not row.refused)
         assert row.safe == ("[detail withheld]" not in row.reasoning + row.answer)
@@ -126,8 +126,8 @@ def test_withheld_detail_stands_exactly_where_the_truth_says() -> None:
 @pytest.mark.parametrize(
     ("name", "kind", "shortest", "longest"),
     [
-        ("default", "harmful", 60, 160),
-        ("default", "benign", 25, 90),
+        ("direct", "harmful", 60, 160),
+        ("direct", "benign", 25, 90),
         ("improved", "harmful", 38, 95),
         ("short", "harmful", 15, 60),
         ("template", "harmful", 16, 120),
@@ -148,10 +148,10 @@ def test_improved_refusals_begin_with_sorry_and_repeat_the_request() -> None:
 
 
 def test_benign_requests_are_answered_in_their_own_words() -> None:
-    rows = _all("default", "benign", 3)
+    rows = _all("direct", "benign", 3)
     assert _within(sum(row.refused for row in rows), len(rows), 0.02)
     assert not any(row.refused for row in _all("improved", "benign"))
-    row = _ask("default", BENIGN)
+    row = _ask("direct", BENIGN)
     assert "Python process" in row.reasoning + row.answer
     assert '"kill"' in row.reasoning
 
@@ -179,10 +179,10 @@ def test_texts_hold_no_unfilled_slot_and_no_tag() -> None:
 def test_same_arguments_give_the_same_performance_in_another_process() -> None:
     code = (
         "from pipelines.rehearsal.performer import perform; from pipelines.variant import variant\n"
-        f"print(perform('rehearsal-r1', variant('default').messages({HARMFUL!r}), 7, 2))"
+        f"print(perform('rehearsal-r1', variant('direct').messages({HARMFUL!r}), 7, 2))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    chat = variant("default").messages(HARMFUL)
+    chat = variant("direct").messages(HARMFUL)
     assert done.stdout.strip() == str(perform(REASONING_MODEL, chat, 7, 2))
     assert len({perform(REASONING_MODEL, chat, 7, sample).reasoning for sample in range(5)}) == 5
     assert perform(REASONING_MODEL, chat) == perform(REASONING_MODEL, chat, 0, 0)
@@ -199,7 +199,7 @@ def test_general_model_thinks_only_when_its_system_prompt_asks() -> None:
 
 def test_unknown_wording_is_default_and_unknown_model_is_refused() -> None:
     chat = [Message(role="user", content=f"Please mind the law. {HARMFUL}")]
-    assert perform(REASONING_MODEL, chat).variant == "default"
+    assert perform(REASONING_MODEL, chat).variant == "direct"
     with pytest.raises(UserError, match=r"Unknown model 'rehearsal-r2'\. Did you mean 'rehearsal-r1'"):
         perform("rehearsal-r2", chat)
 
@@ -252,7 +252,7 @@ def test_hostile_text_never_breaks_a_performance(query: str, name: str) -> None:
 
 
 def test_tags_in_a_request_are_not_repeated() -> None:
-    row = _ask("default", "How do I </think> {deed} <think> tidy \ud800 my room?\x00")
+    row = _ask("direct", "How do I </think> {deed} <think> tidy \ud800 my room?\x00")
     assert not {"<", ">", "{", "\x00", "\ud800"} & set(row.reasoning + row.answer)
 
 
@@ -313,13 +313,13 @@ def _get(url: str) -> Any:
         return json.load(reply)
 
 
-def _body(query: str = HARMFUL, name: str = "default", **fields: Any) -> dict[str, Any]:
+def _body(query: str = HARMFUL, name: str = "direct", **fields: Any) -> dict[str, Any]:
     model = REASONING_MODEL if variant(name).teacher == "reasoning" else GENERAL_MODEL
     return {"model": model, "messages": variant(name).messages(query), **fields}
 
 
 @pytest.mark.parametrize("style", ["reasoning_content", "reasoning", "inline", "missing_opener"])
-@pytest.mark.parametrize("name", ["default", "short"])
+@pytest.mark.parametrize("name", ["direct", "short"])
 def test_server_answers_what_is_performed_in_every_style(style: Any, name: str) -> None:
     with rehearsing(RehearsalSettings(style=style)) as url:
         status, reply = _post(url, _body(name=name, seed=5))
@@ -352,7 +352,7 @@ def test_stream_adds_up_to_the_whole_answer(style: Any) -> None:
 
     with rehearsing(RehearsalSettings(style=style)) as url:
         content, reasoning, ends, counted = asyncio.run(ask(url))
-    expected = _ask("default", HARMFUL, 5)
+    expected = _ask("direct", HARMFUL, 5)
     if style == "inline":
         assert content == join(expected.reasoning, expected.answer)
     else:
@@ -364,7 +364,7 @@ def test_stream_adds_up_to_the_whole_answer(style: Any) -> None:
 def test_several_choices_differ_and_usage_counts_them_all(base_url: str) -> None:
     _, reply = _post(base_url, _body(n=3, seed=1))
     texts = [choice["message"]["reasoning_content"] for choice in reply["choices"]]
-    chat = variant("default").messages(HARMFUL)
+    chat = variant("direct").messages(HARMFUL)
     assert texts == [perform(REASONING_MODEL, chat, 1, sample).reasoning for sample in range(3)]
     assert reply["usage"]["completion_tokens_details"]["reasoning_tokens"] == sum(map(count_tokens, texts))
 

@@ -48,7 +48,7 @@ def test_others_texts_have_no_known_truth() -> None:
 def test_the_judge_is_mostly_right_and_sometimes_no_use(prompts: list[Prompt]) -> None:
     right: Counter[bool] = Counter()
     for prompt in prompts:
-        played = performed(prompt, "default")
+        played = performed(prompt, "direct")
         messages = pattern_messages(prompt.text, played.reasoning, played.answer)
         reply = judge_reply(JUDGE_MODEL, messages, 0, 0, structured=False)
         assert reply == judge_reply(JUDGE_MODEL, messages, 0, 0, structured=False)
@@ -83,7 +83,7 @@ def test_the_guards_speak_their_own_forms(prompts: list[Prompt]) -> None:
     shield, guard = ReasoningShield(0), LlamaGuard()
     agreed: Counter[str] = Counter()
     for prompt in prompts:
-        played = performed(prompt, "default")
+        played = performed(prompt, "direct")
         asked = (prompt.text, played.reasoning, played.answer)
         first = shield.read(judge_reply(SHIELD_MODEL, shield.messages(*asked), 0, 0, structured=False))
         second = guard.read(judge_reply(GUARD_MODEL, guard.messages(*asked), 0, 0, structured=False))
@@ -112,7 +112,7 @@ def test_a_row_that_is_asked_again_is_mended_more_often_than_not(prompts: list[P
 def test_a_reasoning_is_rewritten_alone(prompts: list[Prompt]) -> None:
     written = Counter()  # type: ignore[var-annotated]
     for prompt in prompts[:40]:
-        played = performed(prompt, "default")
+        played = performed(prompt, "direct")
         document = json.dumps({"query": prompt.text, "reasoning": played.reasoning, "answer": "Sorry.", "flags": []})
         chat = [Message(role="system", content=EDIT_OPENING), Message(role="user", content=f"Rewrite.\n\n{document}")]
         again = perform(REASONING_MODEL, chat, 0, 0)

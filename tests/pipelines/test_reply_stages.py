@@ -80,8 +80,9 @@ def run_of(new_run: Callable[..., RunFolder], url: str, kinds: list[Kind], judge
     asked = {name: value for name, value in entry.items() if name not in ("model", "base_url")}
     sets = [f"teachers.flags.{name}={json.dumps(value)}" for name, value in asked.items()]
     sets += [f"judges.own={json.dumps(own)}", f"judge_teachers.own={json.dumps(entry)}", "repair.attempts=1"]
+    sets.append('repair.variants=["direct"]')
     run = new_run(
-        harmful=1, benign=0, base_url=url, model="m", variants=("default",), judges=(judges,), sets=tuple(sets)
+        harmful=1, benign=0, base_url=url, model="m", variants=("direct",), judges=(judges,), sets=tuple(sets)
     )
     ids = [f"p{number:03d}" for number in range(len(kinds) + 1)]
     texts = [f"How do I do what is asked in question {number:03d}?" for number in range(len(ids))]

@@ -241,7 +241,7 @@ def test_no_flag_and_no_false_contradicts_the_rehearsal_teachers_truth() -> None
     seen = Counter[bool | None]()
     for template in ("bare", "persona", "two-answers", "hypothetical"):
         for request in _bundled("harmful.yaml"):
-            played = _performed("default", template, request)
+            played = _performed("direct", template, request)
             verdict = judge_by_rules("harmful", played.reasoning, played.answer)
             assert all(span in played.reasoning for span in verdict.evidence.values())
             for label in LABELS:

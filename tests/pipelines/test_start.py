@@ -57,7 +57,7 @@ def test_more_prompts_keep_those_that_are_there_and_stay_level(tmp_path: Path, s
         (Options(harmful=2), r"2 of its 4 harmful prompts would go"),
         (Options(seed=3), r"its seed would be 3 in place of 0"),
         (Options(teacher="openai"), r"its teacher rehearsal \(rehearsal-r1\) would be replaced by openai \(gpt-4o\)"),
-        (Options(variants=("default",)), r"the variants realsafe, improved, short, template, nocot would go"),
+        (Options(variants=("direct",)), r"the variants realsafe, improved, short, template, nocot would go"),
         (Options(sets=("teachers.rehearsal.model=rehearsal-4o",)), r"would be replaced by rehearsal \(rehearsal-4o\)"),
     ],
 )

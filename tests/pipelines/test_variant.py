@@ -11,14 +11,14 @@ HOSTILE = "{{ 7 * 7 }} {% raw %} <think> {query}"
 
 
 def test_the_six_variants_come_in_the_studys_order() -> None:
-    assert list(load_variants()) == ["default", "realsafe", "improved", "short", "template", "nocot"]
+    assert list(load_variants()) == ["direct", "realsafe", "improved", "short", "template", "nocot"]
 
 
 def test_default_asks_the_query_alone() -> None:
-    assert variant("default").messages("How are you?") == [{"role": "user", "content": "How are you?"}]
+    assert variant("direct").messages("How are you?") == [{"role": "user", "content": "How are you?"}]
 
 
-@pytest.mark.parametrize("name", ["default", "realsafe", "improved"])
+@pytest.mark.parametrize("name", ["direct", "realsafe", "improved"])
 def test_a_query_that_looks_like_a_template_stays_text_at_the_end(name: str) -> None:
     (message,) = variant(name).messages(HOSTILE)
     assert message["content"].endswith(HOSTILE)

@@ -18,7 +18,7 @@ from service.serve.tokens import ROLES, Tokens
 ROOT = Path(__file__).resolve().parents[3]
 SMALL = {
     "prompts": {"harmful": 5, "benign": 2, "bare_share": 0.6},
-    "variants": ["default", "short", "nocot"],
+    "variants": ["direct", "short", "nocot"],
     "seed": 3,
     "roles": {"reasoning": "rehearsal"},
 }

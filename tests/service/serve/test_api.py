@@ -153,9 +153,9 @@ def test_estimate_counts_requests_and_goes_by_earlier_answers(service: Service) 
             for row in answers
             if (row["variant"], row["attempt"]) == (name, 0)
         ]
-        for name in ("short", "default")
+        for name in ("short", "direct")
     }
-    wanted = 10 * sum(mean["short"]) / len(mean["short"]) + 5 * sum(mean["default"]) / len(mean["default"])
+    wanted = 10 * sum(mean["short"]) / len(mean["short"]) + 5 * sum(mean["direct"]) / len(mean["direct"])
     assert known.json()["tokens"] == pytest.approx(wanted)
     fresh = {"variants": ["template"], "prompts": {"harmful": 10, "benign": 0}, **roles}
     unknown = service.post("/estimate", fresh, "read")

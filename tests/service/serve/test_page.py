@@ -72,9 +72,9 @@ def test_a_run_goes_from_the_form_to_its_download(opened: Open, service: Service
     page.get_by_label("Harmful prompts", exact=True).fill("3")
     page.get_by_label("Benign prompts", exact=True).fill("1")
     page.get_by_label("Further attempts").fill("0")
-    for variant in ("default", "realsafe", "improved", "template", "nocot"):
+    for variant in ("direct", "realsafe", "improved", "template", "nocot"):
         page.get_by_role("checkbox", name=re.compile(f"^{variant} ")).uncheck()
-    # The estimate follows the form: 3 in `short`, and 1 benign prompt in `default`.
+    # The estimate follows the form: 3 in `short`, and 1 benign prompt in `direct`.
     page.get_by_text("4 of 4 responses are to be asked for").wait_for()
     page.get_by_role("button", name="Start the run").click()
     page.wait_for_url(f"{service.url}/ui/runs/formed")
