@@ -166,7 +166,7 @@ def test_kill_9_in_the_middle_of_repair_asks_nothing_twice_beyond_what_was_in_fl
     new_run: Callable[..., RunFolder],
 ) -> None:
     in_flight = 4
-    with rehearsing(RehearsalSettings(delay=0.1)) as url:
+    with rehearsing(RehearsalSettings(delay=0.2)) as url:
         at = {"model": "rehearsal-judge", "base_url": url, "embedded": False, "in_flight": in_flight}
         # Without a seed a second attempt may be the first request once more, which would count as a repeat.
         sets = (
