@@ -154,7 +154,7 @@ def judged_by(server: Server, other: Server, *more: str) -> dict[str, Any]:
         f"judge_teachers.other={{base_url: '{other.url}', model: j, price: {price}}}",
         *more,
     )
-    return {"base_url": server.url, "model": "m", "sets": sets, "harmful": 3, "benign": 0, "variants": ("direct",)}
+    return {"base_url": server.url, "model": "m", "sets": sets, "harmful": 3, "benign": 0, "variants": ("realsafe",)}
 
 
 def test_one_cap_covers_judging_and_the_estimate_tells_of_all_stages(new_run: Callable[..., RunFolder]) -> None:
