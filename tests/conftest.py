@@ -15,9 +15,11 @@ from hypothesis import HealthCheck, settings
 
 # Nothing in the suite may reach for the Hub; set before any library reads it.
 os.environ["HF_HUB_OFFLINE"] = "1"
-# A shell that starts the suite in the background has it ignore Ctrl-C, which some tests send.
+# A shell that starts the suite in the background has it ignore Ctrl-C, and nohup SIGHUP, which some tests send.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 # Each process has its share of the cores: with threads for all of them they would wait for each other.
 if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
     os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // workers))
