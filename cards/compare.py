@@ -187,7 +187,7 @@ def lines_of(compared: Compared) -> list[str]:
             lines.append(f"{one.config}: {one.before} to {one.after} rows ({', '.join(parts)}).")
     for drift in compared.drifts:
         if drift.apart:
-            before, after = told(drift)
+            before, after = in_words(drift)
             lines.append(f"{drift.config}: {drift.figure} {before} to {after}.")
     lines += [f"{line}." for line in moved(compared)]
     return lines
@@ -197,13 +197,13 @@ def moved(compared: Compared) -> list[str]:
     """The configurations whose rows spread otherwise over categories or templates, with what changed most."""
     return [
         f"{one.config}: {100 * one.distance:.0f} % of the rows lie in another {one.dimension} (p = {one.p:.2g}), "
-        f"most of all {one.most.figure}: {' to '.join(told(one.most))}"
+        f"most of all {one.most.figure}: {' to '.join(in_words(one.most))}"
         for one in compared.balances
         if one.apart
     ]
 
 
-def told(drift: Drift) -> tuple[str, str]:
+def in_words(drift: Drift) -> tuple[str, str]:
     """A figure of both releases with its interval, and how many rows it is not of."""
     words = []
     for figure, unscored in zip((drift.before, drift.after), drift.unscored, strict=True):

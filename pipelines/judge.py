@@ -35,22 +35,30 @@ from pipelines.variant import load_variants
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """How many responses were judged and by whom, how many are unscored on patterns or safety, how many carry each
-    label and how many are unsafe (None where no judge looked for it), and the US dollars of all judgements. The run's
-    own fixed texts, which are not judged, are `fixed`; harmful rows without reasoning, of which only safety can be
-    judged, are `without_reasoning`. Neither are among the unscored; rows of which a judge could not be asked are, and
-    `failures` counts them. `counts` is all of it as `tally` gives it."""
+    """How many responses were judged and by whom, how many are unscored on patterns or safety, and the US dollars of
+    all judgements. The run's own fixed texts, which are not judged, are `fixed`; harmful rows without reasoning, of
+    which only safety can be judged, are `without_reasoning`. Neither are among the unscored; rows of which a judge
+    could not be asked are, and `failures` counts them. `counts` has every finding, as `tally` gives it."""
 
     responses: int
     judges: tuple[str, ...]
     fixed: int
     without_reasoning: int
     unscored: int
-    flagged: dict[str, int | None]
-    unsafe: int | None
     cost: float
     counts: Mapping[str, Any]
     failures: Failures = NO_FAILURES
+
+    @property
+    def flagged(self) -> dict[str, int | None]:
+        """How many carry each label, None where no judge looked for it."""
+        return {label: self.counts[label] for label in LABELS}
+
+    @property
+    def unsafe(self) -> int | None:
+        """How many are unsafe, None where no judge looked for it."""
+        found: int | None = self.counts["unsafe"]
+        return found
 
 
 def judge_teachers(config: RunConfig) -> dict[str, Teacher]:
@@ -152,8 +160,6 @@ def record_judging(run: RunFolder, config: RunConfig, judgements: list[Judgement
         fixed=sum(map(is_fixed, verdicts)),
         without_reasoning=sum(map(is_without_reasoning, verdicts)),
         unscored=sum(map(is_unscored, verdicts)),
-        flagged={label: counts[label] for label in LABELS},
-        unsafe=counts["unsafe"],
         cost=sum(item.cost or 0.0 for item in judgements),
         counts=counts,
         failures=failures_of(judgements),

@@ -119,7 +119,7 @@ def pull_release(address: str, to: Path | None) -> str:
 
 def tell_comparison(before: str, after: str, file: Path | None) -> None:
     """Print the comparison, and write it as JSON where a file is named."""
-    from cards.compare import compare, moved, proposed, told
+    from cards.compare import compare, in_words, moved, proposed
     from pipelines.runs import write_json
 
     found = compare(release_folder(before), release_folder(after))
@@ -138,13 +138,13 @@ def tell_comparison(before: str, after: str, file: Path | None) -> None:
         for column in ("config", "figure", "before", "after"):
             table.add_column(column)
         for drift in drifted:
-            table.add_row(*(Text(part) for part in (drift.config, drift.figure, *told(drift))))
+            table.add_row(*(Text(part) for part in (drift.config, drift.figure, *in_words(drift))))
         out.print(table)
     measured = [drift for drift in found.drifts if drift.measured]
     say(f"{len(drifted)} of {len(measured)} figures drifted (95 % intervals that leave each other out)")
     for drift in measured:
         if any(drift.unscored):
-            before, after = told(drift)
+            before, after = in_words(drift)
             say(f"{drift.config}: {drift.figure}, of the scored rows: {before} to {after}")
     if left := [drift for drift in found.drifts if not drift.measured]:
         names = ", ".join(dict.fromkeys(drift.config for drift in left))

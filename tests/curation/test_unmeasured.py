@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cards.compare import compare, told
+from cards.compare import compare, in_words
 from cards.release import build_release
 from curation.charts import charts_of
 from curation.checks import check
@@ -114,7 +114,7 @@ def test_a_comparison_is_of_the_scored_rows_and_says_how_many_are_not(
     assert drift.after.low == wilson(2, len(kept)).low < 0.5
     assert not drift.measured
     assert not drift.apart
-    before, after = told(drift)
+    before, after = in_words(drift)
     assert before == f"not judged [0, 1], {len(kept)} unscored"
     assert after.endswith(f", {len(kept) - 2} unscored")
     plain = next(one for one in found.plain()["drifts"] if one["figure"] == drift.figure and one["config"] == "short")

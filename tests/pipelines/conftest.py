@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pipelines.first_question import MESSAGES
+from tests.pipelines.reply_bodies import KEY
 
 # What a script gives for a request's body: the content of a reply, or an HTTP status to refuse it with.
 Script = Callable[[dict[str, Any]], str | int]
@@ -74,3 +75,12 @@ def _serving(script: Script) -> Iterator[Endpoint]:
 def scripted() -> Callable[[Script], Any]:
     """Serve a script while a `with` block runs."""
     return _serving
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing waits, the bound on a body is small, and a teacher's key is one that answers may not repeat."""
+    monkeypatch.setattr("pipelines.waits.FIRST_S", 0.0)
+    monkeypatch.setattr("pipelines.waits.LONGEST_S", 0.0)
+    monkeypatch.setattr("pipelines.transport.MOST_BYTES", 2**18)
+    monkeypatch.setenv("A_KEY", KEY)

@@ -46,19 +46,12 @@ RETRIES = 1
 QUESTION: Any = [{"role": "user", "content": "How long?"}]
 FAILURES = [RETRIED, WAITED, MALFORMED, FOR_GOOD, TOO_LONG, SUSPECT, STOPS]
 
+pytestmark = pytest.mark.usefixtures("at_once")
+
 
 def named(body: dict[str, Any]) -> Kind:
     """The kind that a request's model names."""
     return BY_NAME[body["model"]]
-
-
-@pytest.fixture(autouse=True)
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing waits, and the bound on a body is small."""
-    monkeypatch.setattr("pipelines.waits.FIRST_S", 0.0)
-    monkeypatch.setattr("pipelines.waits.LONGEST_S", 0.0)
-    monkeypatch.setattr("pipelines.transport.MOST_BYTES", 2**18)
-    monkeypatch.setenv("A_KEY", KEY)
 
 
 def entry(name: str, url: str, **fields: Any) -> Teacher:

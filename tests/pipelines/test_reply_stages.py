@@ -53,14 +53,7 @@ CHOSEN = _representatives()
 ROWS = [one for one in CHOSEN if one.ending is not STOPS]
 STOPPING = [one for one in CHOSEN if one.ending is STOPS]
 
-
-@pytest.fixture(autouse=True)
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing waits, and the bound on a body is small."""
-    monkeypatch.setattr("pipelines.waits.FIRST_S", 0.0)
-    monkeypatch.setattr("pipelines.waits.LONGEST_S", 0.0)
-    monkeypatch.setattr("pipelines.transport.MOST_BYTES", 2**18)
-    monkeypatch.setenv("A_KEY", KEY)
+pytestmark = pytest.mark.usefixtures("at_once")
 
 
 def played(kinds: list[Kind]) -> Callable[[dict[str, Any]], Kind]:
