@@ -26,9 +26,9 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
-from pipelines.config import RunConfig, save_config
 from pipelines.records import Prompt, Response, Verdict, arrow_schema
 from pipelines.runs import RunFolder
+from pipelines.settings.config import RunConfig, save_config
 
 _GROUP = 20_000
 _SENTENCES, _PER_ROW = 50_000, 17
@@ -89,9 +89,6 @@ def apart(work: Callable[[RunFolder], None], run: RunFolder) -> tuple[float, flo
 
 
 def _timed(work: Callable[[RunFolder], None], path: str, to: Connection) -> None:
-    import curation.checks
-    import curation.contamination
-    import curation.duplicates  # noqa: F401
 
     run = RunFolder(Path(path))
     begin = time.perf_counter()
@@ -110,7 +107,7 @@ def scan(run: RunFolder) -> None:
 
 def checks(run: RunFolder) -> None:
     """`saferthoughts check`: all queries, and the tables written."""
-    from curation.checks import check
+    from curation.quality.checks import check
 
     done = check(run)
     # Two of the five faults, a near copy and an overlap, are no affair of these checks.
@@ -121,7 +118,7 @@ def checks(run: RunFolder) -> None:
 
 def counts_and_quantiles(run: RunFolder) -> None:
     """What a person asks first: `saferthoughts sql`."""
-    from curation.query import query
+    from curation.sql.query import query
 
     query(
         run,
@@ -132,14 +129,14 @@ def counts_and_quantiles(run: RunFolder) -> None:
 
 def exact_duplicates(run: RunFolder) -> None:
     """Texts that stand there more than once, by their hash."""
-    from curation.query import query
+    from curation.sql.query import query
 
     query(run, "SELECT count(*) - count(DISTINCT hash(reasoning, answer)) FROM responses")
 
 
 def near(run: RunFolder) -> None:
     """MinHash over the first 100,000 responses."""
-    from curation.duplicates import near_duplicates
+    from curation.overlap.duplicates import near_duplicates
 
     with run.opened("responses") as file:
         groups = [file.read_row_group(number, ["reasoning"]) for number in range(min(file.num_row_groups, 5))]
@@ -150,7 +147,7 @@ def near(run: RunFolder) -> None:
 
 def overlap(run: RunFolder) -> None:
     """13-grams of 3,000 long items in every response."""
-    from curation.contamination import EvalSet, search_texts
+    from curation.overlap.contamination import EvalSet, search_texts
 
     texts = sentences(np.random.default_rng(1), _ITEMS).to_pylist()
     items = EvalSet("planted", tuple(map(str, range(_ITEMS))), tuple(texts))

@@ -152,8 +152,8 @@ def grading() -> dict[str, Any]:
 def _golds() -> list[str]:
     if _MATH.exists():
         return [json.loads(line)["answer"] for line in _MATH.read_text(encoding="utf-8").splitlines()]
-    from eval.entry import Asked
     from eval.suites import entry
+    from eval.task_spec import Asked
 
     task = entry("math500").build(Asked({"temperature": 0, "max_tokens": 1, "epochs": 1}, bundled=True)).task
     return [str(sample.target) for sample in task.dataset]
@@ -172,9 +172,9 @@ def apart(name: str, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _attack(given: dict[str, Any]) -> dict[str, Any]:
-    from eval.models import Role, Roles
-    from eval.planning import Wanted
-    from pipelines.config import Teacher
+    from eval.models.inspect_models import Role, Roles
+    from eval.run.planning import Wanted
+    from pipelines.settings.config import Teacher
 
     def role(model: str) -> Role:
         return Role(model, Teacher(model=model, base_url=given["url"], in_flight=given["in_flight"]))
@@ -185,7 +185,7 @@ def _attack(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _ours(given: dict[str, Any]) -> dict[str, Any]:
-    from eval.planning import Wanted
+    from eval.run.planning import Wanted
 
     questions = _questions(given["folder"], given["samples"])
     return _evaluated(given, Wanted(tasks=("none",), data={"none": questions}), _IN_FLIGHT)
@@ -193,9 +193,9 @@ def _ours(given: dict[str, Any]) -> dict[str, Any]:
 
 def _evaluated(given: dict[str, Any], wanted: Any, in_flight: int) -> dict[str, Any]:
     """Seconds of `evaluate`, whose results must be whole."""
-    from eval.models import Target
-    from eval.run import evaluate, require_complete
-    from pipelines.config import Teacher
+    from eval.models.inspect_models import Target
+    from eval.run.stage import evaluate, require_complete
+    from pipelines.settings.config import Teacher
 
     target = Target(TARGET, teacher=Teacher(model=TARGET, base_url=given["url"], in_flight=in_flight))
     output = Path(given["folder"]) / "eval"
@@ -241,7 +241,7 @@ def _questions(folder: str, count: int) -> Path:
 
 
 def _grading(given: dict[str, Any]) -> dict[str, Any]:
-    from eval.grading import grade_many
+    from eval.scorers.grading import grade_many
 
     golds = given["golds"]
 

@@ -20,10 +20,10 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.curation import apart, made
-from pipelines.config import save_config
-from pipelines.options import Options, configured
 from pipelines.records import LABELS, Judgement, arrow_schema
 from pipelines.runs import RunFolder
+from pipelines.settings.config import save_config
+from pipelines.settings.options import Options, configured
 
 _GROUP = 20_000
 

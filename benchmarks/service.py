@@ -29,13 +29,13 @@ import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
-from pipelines.config import Roles, RunConfig, load_teachers, save_config
-from pipelines.ledger import Ledger
 from pipelines.records import LABELS, Judgement, Prompt, Response, Verdict, arrow_schema
-from pipelines.resolving import resolve
 from pipelines.runs import RunFolder
-from service.serve.store import Store
-from service.serve.tokens import Tokens
+from pipelines.settings.config import Roles, RunConfig, load_teachers, save_config
+from pipelines.settings.resolving import resolve
+from pipelines.teachers.ledger import Ledger
+from service.store import Store
+from service.tokens import Tokens
 
 VARIANTS = ("direct", "realsafe", "improved", "short", "template", "nocot")
 _WORDS = 260

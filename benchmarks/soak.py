@@ -30,11 +30,11 @@ import typer
 
 from benchmarks.contenders.with_saferthoughts import TEACHER, prepare
 from benchmarks.latency_server import prompt_text, serving
-from pipelines.config import load_config, save_config
-from pipelines.ledger import Ledger
-from pipelines.plan import plan, prompts_of
+from pipelines.generate.plan import plan, prompts_of
 from pipelines.progress import console
 from pipelines.runs import RunFolder
+from pipelines.settings.config import load_config, save_config
+from pipelines.teachers.ledger import Ledger
 
 IN_FLIGHT = 32
 STOP_LIMIT_S = 5.0

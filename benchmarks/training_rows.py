@@ -9,9 +9,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy.stats import norm  # type: ignore[import-untyped]
+from scipy.stats import norm
 
-from pipelines.prompt_sets import load_pool
+from pipelines.prompts.prompt_sets import load_pool
 from pipelines.thinking import join
 from training.mixture import TrainingRow
 

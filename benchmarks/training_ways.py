@@ -63,7 +63,7 @@ _SHAPES: dict[str, dict[str, Any]] = {
 def measured(student: Path, scale: Scale, way: str, count: int) -> dict[str, float | str]:
     """Train one epoch on `count` rows, every way on the same ones and all of them."""
     from benchmarks.training_rows import study_rows
-    from training.plan import flops_of, peak_flops
+    from training.estimate import flops_of, peak_flops
     from training.quiet import quiet
 
     rows = study_rows(count, scale.shorter)

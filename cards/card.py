@@ -152,7 +152,7 @@ def _survival(found: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _plots(figures: dict[str, Any]) -> list[str]:
-    """Which plots the release has, as `curation.charts.plot_files` draws them."""
+    """Which plots the release has, as `curation.report.charts.plot_files` draws them."""
     there = {
         "patterns": any(item[key] and item[key]["rate"] is not None for item in figures["patterns"] for key in _WHEN),
         "lengths": bool(figures["lengths"]),

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import duckdb
-from scipy.stats import t  # type: ignore[import-untyped]
+from scipy.stats import t
 
 from cards.release_folder import lineage_now
 from cards.shards import shards_of
 from cards.verify import shaped_like_ours
-from curation.figures import known
+from curation.report.data import known
 from pipelines.errors import UserError
 from pipelines.records import PATTERNS
 from pipelines.statistics import CONFIDENCE, Interval, dependence, wilson

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from cards.columns import METADATA, PUBLIC
+from cards.schema import METADATA, PUBLIC
 from cards.shards import shards_of
 from pipelines.runs import file_hash
 

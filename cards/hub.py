@@ -30,7 +30,7 @@ from huggingface_hub.utils._http import default_client_factory
 from cards.release_folder import name_fault, shown
 from pipelines.errors import UserError, unknown, without_secrets
 from pipelines.progress import console
-from pipelines.waits import asked_wait, seconds_from
+from pipelines.teachers.waits import asked_wait, seconds_from
 
 Done = TypeVar("Done")
 _ADDRESS = re.compile(r"(?P<repo>[\w][\w.-]*/[\w][\w.-]*)(@(?P<revision>[\w][\w./-]*))?")

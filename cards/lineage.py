@@ -13,15 +13,15 @@ import duckdb
 
 from cards.card import template_hash
 from cards.provenance import packages, source_state
-from curation.figures import costs_of, known, lengths_of, patterns_of
+from curation.report.data import costs_of, known, lengths_of, patterns_of
+from curation.report.survivorship import survival_counts
 from curation.review.gate import agreement_of
-from curation.survivorship import survival_counts
-from pipelines.changes import knows_baseline
-from pipelines.config import Judge, RunConfig, Teacher, load_teachers
 from pipelines.judges.patterns import rubric
 from pipelines.judges.scoring import read_scores
 from pipelines.records import PATTERNS
 from pipelines.runs import VERSION, RunFolder
+from pipelines.settings.changes import knows_baseline
+from pipelines.settings.config import Judge, RunConfig, Teacher, load_teachers
 
 
 def lineage_of(

@@ -5,8 +5,8 @@ from difflib import unified_diff
 from pathlib import Path
 from typing import Any
 
-from pipelines.config import RunConfig, Teacher, load_judges
-from pipelines.variant import load_variants
+from pipelines.prompts.variant import load_variants
+from pipelines.settings.config import RunConfig, Teacher, load_judges
 
 
 def visible(text: str) -> str:

@@ -17,7 +17,11 @@ import pyarrow as pa
 from cards.preview import preview
 from cards.release_folder import lineage_now
 from cards.verify import prompts_fit, read_prompts, shaped_like_ours
-from pipelines.config import (
+from pipelines.errors import UserError, unknown
+from pipelines.prompts.variant import load_variants
+from pipelines.records import Prompt, from_table, to_table
+from pipelines.runs import RunFolder, file_hash
+from pipelines.settings.config import (
     Judge,
     RunConfig,
     Teacher,
@@ -27,12 +31,8 @@ from pipelines.config import (
     save_config,
     validated,
 )
-from pipelines.errors import UserError, unknown
-from pipelines.options import name_of
-from pipelines.records import Prompt, from_table, to_table
-from pipelines.resolving import resolve
-from pipelines.runs import RunFolder, file_hash
-from pipelines.variant import load_variants
+from pipelines.settings.options import name_of
+from pipelines.settings.resolving import resolve
 
 # Of a release's settings, those that are texts and choices, whole ...
 _TAKEN = ("seed", "variants", "benign_variant", "samples", "judging", "repair", "selection")

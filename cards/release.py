@@ -27,7 +27,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cards.card import dataset_card
-from cards.columns import METADATA, PUBLIC
 from cards.compare import check_version, compare, lines_of, proposed
 from cards.croissant import croissant_json
 from cards.lineage import lineage_of
@@ -39,17 +38,18 @@ from cards.rows import (
     released_rows,
     released_views,
 )
+from cards.schema import METADATA, PUBLIC
 from cards.shards import SHARD_BYTES, ConfigWriter, ContentHash, ShardFile, Written
 from cards.validator import check_card
-from curation.charts import plot_files
+from curation.report.charts import plot_files
 from curation.review.gate import check_gate
-from pipelines.config import Release, load_config, validated
 from pipelines.errors import Incomplete, UserError
 from pipelines.freshness import require_fresh
 from pipelines.progress import meter
-from pipelines.prompt_sets import UNKNOWN_LICENSE
+from pipelines.prompts.prompt_sets import UNKNOWN_LICENSE
 from pipelines.records import Prompt, arrow_schema, content_id
 from pipelines.runs import RunFolder, atomic_folder, file_hash, write_json, write_text
+from pipelines.settings.config import Release, load_config, validated
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ import pyarrow as pa
 from cards.validator import front_matter_of
 from pipelines.documents import check_parquet, read_json
 from pipelines.errors import UserError
-from pipelines.old_names import all_names_now
+from pipelines.settings.old_names import all_names_now
 
 _KINDS = (
     *(".md", ".json", ".jsonl", ".parquet", ".sha256", ".txt", ".csv", ".tsv", ".yaml", ".yml"),

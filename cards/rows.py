@@ -13,11 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cards.columns import MESSAGES, METADATA, PUBLIC
+from cards.schema import MESSAGES, METADATA, PUBLIC
 from curation.selection import selected_rows
-from curation.views import open_views
-from pipelines.config import RunConfig
+from curation.sql.views import open_views
 from pipelines.runs import RunFolder
+from pipelines.settings.config import RunConfig
 from pipelines.thinking import join_columns
 
 _ROWS = Path(__file__).with_name("rows.sql")

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.documents import parquet_batches
-from pipelines.old_names import first_name
+from pipelines.settings.old_names import first_name
 
 SHARD_BYTES = 500_000_000
 _GROUP = 1_000

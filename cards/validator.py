@@ -11,7 +11,7 @@ import yaml
 
 from pipelines.documents import yaml_of
 from pipelines.errors import UserError
-from pipelines.licenses import LICENSES
+from pipelines.settings.licenses import LICENSES
 
 _SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B", "1B<n<10B")
 # Of the Hub's task categories, those that rows of text can serve.

@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cards.card import dataset_card, template_hash
-from cards.columns import METADATA, PUBLIC
 from cards.release_folder import ReleaseFolder, inspected, name_fault, open_release, shown
+from cards.schema import METADATA, PUBLIC
 from cards.shards import ContentHash, read_shards, shards_of
 from cards.validator import faults_of
 from pipelines.documents import parquet_batches, read_json

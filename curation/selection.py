@@ -11,13 +11,13 @@ from dataclasses import asdict, dataclass
 
 import pyarrow as pa
 
-from curation.survivorship import Candidate, Survivorship, survivorship
-from pipelines.config import RunConfig, Selection, load_config
+from curation.report.survivorship import Candidate, Survivorship, survivorship
 from pipelines.errors import UserError, unknown
 from pipelines.freshness import made_from, require_fresh
-from pipelines.old_names import first_name
 from pipelines.records import content_id
 from pipelines.runs import RunFolder, file_hash
+from pipelines.settings.config import RunConfig, Selection, load_config
+from pipelines.settings.old_names import first_name
 
 BENIGN = "benign"
 _SELECTED = pa.schema([(name, pa.string()) for name in ("response_id", "config", "stratum")])

@@ -9,9 +9,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pipelines.config import read_yaml
 from pipelines.errors import UserError, unknown
-from pipelines.overrides import Setting, key_and_value, override, settings_of
+from pipelines.settings.config import read_yaml
+from pipelines.settings.overrides import Setting, key_and_value, override, settings_of
 
 PROTOCOLS = Path(__file__).with_name("protocols.yaml")
 # The study's paper, and what bundled samples are asked under.

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
 
-from eval.entry import Asked
-from eval.results import DataUsed
+from eval.run.results import DataUsed
+from eval.task_spec import Asked
 from pipelines.documents import check_parquet
 from pipelines.errors import UserError
-from pipelines.prompt_files import Row, read_rows
+from pipelines.prompts.prompt_files import Row, read_rows
 from pipelines.records import content_id
 from pipelines.runs import atomic, file_hash
 

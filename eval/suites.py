@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from importlib import import_module
 from importlib.util import find_spec
 
-from eval.entry import Entry
+from eval.task_spec import Entry
 from pipelines.errors import UserError, unknown
 
 TASKS = ("refusal", "none", "pap", "pair", "xstest", "math500", "aime24", "livecodebench")

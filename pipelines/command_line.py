@@ -22,7 +22,7 @@ def typed_command(otherwise: str = "", more: str = "") -> str:
     """
     script, *arguments = sys.argv or [NAME]
     words = [NAME, *arguments]
-    if Path(script).stem != NAME:
+    if NAME not in (Path(script).stem, Path(script).parent.name):
         words = shlex.split(otherwise) or ["python", script, *arguments]
     added = shlex.split(more)
     for option in (word for word in added if word.startswith("--")):

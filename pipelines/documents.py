@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from pipelines.errors import UserError
-from pipelines.overrides import safe_yaml, yaml_problem
+from pipelines.settings.overrides import safe_yaml, yaml_problem
 
 _MB = 1_000_000
 MOST_JSON = 256 * _MB
@@ -59,7 +59,7 @@ def read_json(path: Path) -> Any:
 
 
 def yaml_of(text: str, where: str) -> Any:
-    """YAML's value, by the project's one reader (`pipelines.overrides.safe_yaml`), with the error of a file.
+    """YAML's value, by the project's one reader (`pipelines.settings.overrides.safe_yaml`), with the error of a file.
 
     Raises:
         UserError: it is none, or too large or deep, or its aliases unfold to too much.

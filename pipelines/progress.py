@@ -1,7 +1,7 @@
 """How long work shows itself: a rich bar with counts, rate, cost and time left; plain lines when not a terminal.
 
 Where the environment variable SAFERTHOUGHTS_PROGRESS names a file, the same figures are written there as JSON, at most
-twice a second, for a process that watches this one (`service/serve/watching.py`).
+twice a second, for a process that watches this one (`service/run_reader.py`).
 """
 
 import json

@@ -27,7 +27,7 @@ from filelock import FileLock
 
 from pipelines.errors import UserError, unknown
 from pipelines.files import atomic, atomic_folder, file_hash, write_json, write_text
-from pipelines.old_names import names_now, rows_now
+from pipelines.settings.old_names import names_now, rows_now
 
 __all__ = [
     "FORMAT",

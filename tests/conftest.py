@@ -24,9 +24,9 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
 if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
     os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // workers))
 
-from pipelines.options import Options, configured
+from pipelines.prompts.stage import start
 from pipelines.runs import RunFolder
-from pipelines.start import start
+from pipelines.settings.options import Options, configured
 
 # A machine that is busy with other tests is no fault of the code's.
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -35,7 +35,7 @@ settings.load_profile("suite")
 SMALL = Options(harmful=12, benign=6, seed=5, teacher="rehearsal")
 # In `make test`, the files of one of these folders, or else of one file, go to one process, since they share what takes
 # long to make. What takes longest begins first, so that both processes end together.
-TOGETHER = ("tests/training/", "tests/review/", "tests/service/serve/")
+TOGETHER = ("tests/training/", "tests/review/", "tests/service/")
 FIRST = (
     *TOGETHER,
     "tests/test_real_server.py",
@@ -68,8 +68,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def judged_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from pipelines.generate import generate
-    from pipelines.judge import judge
+    from pipelines.generate.stage import generate
+    from pipelines.judges.stage import judge
 
     run = start(tmp_path_factory.mktemp("runs"), "small", configured(SMALL)).run
     generate(run)

@@ -110,7 +110,7 @@ def environment(python: Path) -> dict[str, str]:
 def command(python: Path, folder: Path, words: Iterable[str], **more: str) -> subprocess.CompletedProcess[str]:
     """Run `saferthoughts` in an environment, with a folder as its working folder."""
     return subprocess.run(
-        [str(python), str(ROOT / "saferthoughts.py"), *words],
+        [str(python), "-m", "saferthoughts", *words],
         cwd=folder,
         env={**environment(python), **more},
         stdin=subprocess.DEVNULL,

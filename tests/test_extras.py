@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from cards.release import build_release
-from curation.checks import check
+from curation.quality.checks import check
 from pipelines.doctor import NEEDS, packages
 from pipelines.runs import RunFolder
 from tests.installing import PROJECT, ROOT, command, environment, installed
@@ -74,7 +74,7 @@ def serves(python: Path, home: Path) -> None:
     Raises:
         AssertionError: it ends, or does not answer.
     """
-    words = [str(python), str(ROOT / "saferthoughts.py"), "serve", "--port", "0"]
+    words = [str(python), "-m", "saferthoughts", "serve", "--port", "0"]
     with subprocess.Popen(
         words, cwd=home, env=environment(python), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as server:

@@ -14,25 +14,25 @@ from cards.compare import compare
 from cards.regenerate import Answering, regenerate
 from cards.release import build_release
 from cards.release_folder import lineage_now
-from curation.checks import check
-from curation.figures import figures_of
-from curation.query import query
+from curation.quality.checks import check
+from curation.report.data import figures_of
 from curation.selection import select
-from eval.study import study_row
-from pipelines.config import RunConfig, load_config, save_config, validated
+from curation.sql.query import query
+from eval.report.paper_results import study_row
 from pipelines.errors import UserError
-from pipelines.generate import generate
-from pipelines.ledger import Ledger
-from pipelines.old_names import all_names_now, first_name, keys_now, rows_now
-from pipelines.options import Options, configured
+from pipelines.generate.stage import generate
 from pipelines.records import Response, from_table
-from pipelines.repair import repair
+from pipelines.repairs.stage import repair
 from pipelines.runs import RunFolder
-from saferthoughts import app
-from service.serve.rows import filter_of
-from training.blend import load_blend
+from pipelines.settings.config import RunConfig, load_config, save_config, validated
+from pipelines.settings.old_names import all_names_now, first_name, keys_now, rows_now
+from pipelines.settings.options import Options, configured
+from pipelines.teachers.ledger import Ledger
+from saferthoughts.cli.app import app
+from service.rows import filter_of
 from training.checkpoints import fingerprint_of
 from training.mixture import draw
+from training.mixture_rows import load_blend
 from training.recipe import Recipe, load_recipe
 from training.sweep import Sweep, members_of
 from training.sweep_run import _where_it_is
@@ -161,7 +161,7 @@ def test_the_command_line_takes_the_old_name(tmp_path: Path) -> None:
 
 
 def test_settings_of_a_mixture_reach_the_variant_by_both_names(tmp_path: Path) -> None:
-    from pipelines.overrides import settings_of
+    from pipelines.settings.overrides import settings_of
 
     recipe = tmp_path / "old.yaml"
     recipe.write_text("mixture: {default: 1000, benign: 100}\n")

@@ -117,7 +117,7 @@ def home(url: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def saferthoughts(home: Path, *words: str) -> str:
     """What a command prints, having ended well."""
     env = {**os.environ, "COLUMNS": "160", "SAFERTHOUGHTS_CACHE": str(home / "cache")}
-    command = [sys.executable, str(ROOT / "saferthoughts.py"), *words]
+    command = [sys.executable, "-m", "saferthoughts", *words]
     done = subprocess.run(
         command,
         cwd=home,

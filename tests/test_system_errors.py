@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from curation.checks import check
-from pipelines.config import load_config
+from curation.quality.checks import check
 from pipelines.errors import UserError, refusal_of
 from pipelines.runs import RunFolder
+from pipelines.settings.config import load_config
 
 ROOT = Path(__file__).resolve().parents[1]
 # Commands that write, and what they print of the file that they cannot write.
@@ -147,7 +147,9 @@ def test_a_file_in_the_place_of_runs_is_one_line(tmp_path: Path, name: str) -> N
 
 
 def test_an_error_of_ours_keeps_its_traceback(run: RunFolder, tmp_path: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text("import curation.query as q\ndef broken(*_): 1 / 0\nq.query = broken\n")
+    (tmp_path / "sitecustomize.py").write_text(
+        "import curation.sql.query as q\ndef broken(*_): 1 / 0\nq.query = broken\n"
+    )
     command = [sys.executable, "-m", "saferthoughts", "--runs", str(run.path.parent), *READING["sql"]]
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)

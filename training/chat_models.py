@@ -8,9 +8,9 @@ import threading
 from collections.abc import Generator, Iterator
 from typing import Any
 
-from pipelines.config import Teacher
 from pipelines.errors import UserError
-from pipelines.teachers import api_key
+from pipelines.settings.config import Teacher
+from pipelines.teachers.client import api_key
 from pipelines.thinking import OPEN
 from training.arithmetic import serving_dtype
 from training.chat import Part, Splitter, parted

@@ -23,9 +23,9 @@ from filelock import FileLock, Timeout
 from transformers import TrainerCallback
 
 from pipelines.errors import UserError
-from pipelines.old_names import first_name
 from pipelines.records import content_id
 from pipelines.runs import write_json
+from pipelines.settings.old_names import first_name
 from training.recipe import Recipe
 from training.torn import fault_of
 

@@ -1,7 +1,7 @@
 """A student's tokens as text: without its special tokens, but with the marks around its reasoning.
 
 Some tokenizers have `<think>` and `</think>` as special tokens, which decoding usually drops: the reasoning would then
-become part of the answer. Reads and writes nothing. Used by `eval/students.py`, `training/chat_models.py` and
+become part of the answer. Reads and writes nothing. Used by `eval/models/hf_local.py`, `training/chat_models.py` and
 `train --check`.
 """
 

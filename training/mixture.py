@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 from cards.release_folder import open_release
 from cards.shards import shards_of
 from pipelines.errors import UserError, unknown
-from pipelines.old_names import first_name
 from pipelines.records import content_id
 from pipelines.runs import file_hash
+from pipelines.settings.old_names import first_name
 
 
 @dataclass(frozen=True, slots=True)

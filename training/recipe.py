@@ -12,9 +12,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator, model_validator
 
 from pipelines.errors import UserError, unknown
-from pipelines.old_names import keys_now, typed_name
-from pipelines.overrides import Setting, override, safe_yaml, yaml_problem
-from training.blend import Blend, load_blend
+from pipelines.settings.old_names import keys_now, typed_name
+from pipelines.settings.overrides import Setting, override, safe_yaml, yaml_problem
+from training.mixture_rows import Blend, load_blend
 
 RECIPES = Path(__file__).parent / "recipes"
 TEMPLATES = Path(__file__).parent / "chat_templates"

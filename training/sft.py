@@ -25,14 +25,14 @@ from cards.model_card import RECORD
 from pipelines.errors import UserError
 from pipelines.files import atomic_folder, recover, scratch_folder
 from training.arithmetic import bf16_pays
-from training.blend import blended
 from training.checkpoints import Workplace, check_disk, fingerprint_of, is_main, processes, workplace_of
 from training.decoding import ReplyDecoder
+from training.estimate import Plan, flops_of, plan_of
 from training.lengths import Fitting, fitting
 from training.loading import load_model, load_tokenizer
 from training.mixture import TrainingRow
+from training.mixture_rows import blended
 from training.model_folder import describe, save_model, whole_state
-from training.plan import Plan, flops_of, plan_of
 from training.quiet import quiet
 from training.recipe import Recipe
 from training.steps import run_steps
@@ -69,7 +69,7 @@ class TrainResult:
 
     @property
     def utilisation(self) -> float:
-        """The share of the machine's products that the steps made use of (MFU); see `training.plan.peak_flops`."""
+        """The share of the machine's products that the steps made use of (MFU); see `training.estimate.peak_flops`."""
         done = 1 - self.resumed_from / len(self.losses)
         plan = self.plan
         work = flops_of(plan.parameters, plan.trained, plan.tokens) * done

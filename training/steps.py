@@ -21,7 +21,7 @@ from pipelines.errors import Interrupted, UserError
 from pipelines.interrupts import SAME_WISH_S
 from pipelines.progress import Meter, console, meter
 from training.checkpoints import TimedCheckpoints, Workplace, processes
-from training.plan import Plan
+from training.estimate import Plan
 
 if TYPE_CHECKING:
     from training.student_trainer import StudentTrainer

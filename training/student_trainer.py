@@ -10,8 +10,8 @@ from typing import Any
 
 from trl.trainer.sft_trainer import SFTTrainer
 
-from training.order import SeededOrder
-from training.plan import Plan, flops_of
+from training.estimate import Plan, flops_of
+from training.sampler import SeededOrder
 
 
 class StudentTrainer(SFTTrainer):  # type: ignore[misc,unused-ignore]

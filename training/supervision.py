@@ -17,9 +17,9 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import UserError
-from pipelines.mildness import severity
+from pipelines.prompts.mildness import severity
+from pipelines.prompts.variant import load_variants
 from pipelines.thinking import CLOSE, OPEN, join, split
-from pipelines.variant import load_variants
 from training.loading import prompt_of
 from training.mixture import TrainingRow
 from training.terminal import harmless

@@ -20,11 +20,11 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from pipelines.config import Part, read_yaml, validated
 from pipelines.errors import UserError, unknown
-from pipelines.old_names import first_name
-from pipelines.overrides import Setting
-from training.blend import Blend, load_blend
+from pipelines.settings.config import Part, read_yaml, validated
+from pipelines.settings.old_names import first_name
+from pipelines.settings.overrides import Setting
+from training.mixture_rows import Blend, load_blend
 from training.recipe import Recipe, load_recipe, mixture_now
 
 SWEEPS = Path(__file__).parent / "sweeps"

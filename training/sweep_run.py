@@ -25,12 +25,12 @@ from typing import Any, Literal
 
 from cards.model_card import RECORD
 from cards.pull import opened
-from pipelines import keeper
 from pipelines.command_line import typed_command
 from pipelines.errors import Interrupted, UserError
 from pipelines.interrupts import unhurried
 from pipelines.progress import console
 from pipelines.runs import write_json, write_text
+from pipelines.teachers import server_process
 from training.sft import is_trained
 from training.sweep import Member, shown
 
@@ -116,8 +116,8 @@ def _train(member: Member, output: Path, launcher: Sequence[str]) -> str:
     command = [*launcher, "-m", "saferthoughts", "train", str(recipe), "--output", str(output / member.name)]
     log = output / "logs" / f"{member.name}.txt"
     log.parent.mkdir(exist_ok=True)
-    # The keeper ends the member when this process is gone: two of them would train the same model otherwise.
-    kept = [sys.executable, "-I", keeper.__file__, str(os.getpid()), str(_GRACE_S), *command]
+    # server_process.py ends the member when this process is gone: two of them would train the same model otherwise.
+    kept = [sys.executable, "-I", server_process.__file__, str(os.getpid()), str(_GRACE_S), *command]
     last = ""
     with (
         unhurried(),

@@ -6,12 +6,12 @@ python -m benchmarks.contenders.with_saferthoughts RUN_FOLDER, which `prepare` h
 import sys
 from pathlib import Path
 
-from pipelines.config import RunConfig, Teacher, save_config
 from pipelines.errors import UserError
-from pipelines.generate import generate
+from pipelines.generate.stage import generate
 from pipelines.records import Prompt, content_id, to_table
-from pipelines.resolving import resolve
 from pipelines.runs import RunFolder
+from pipelines.settings.config import RunConfig, Teacher, save_config
+from pipelines.settings.resolving import resolve
 
 TEACHER = "loopback"
 

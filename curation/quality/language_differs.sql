@@ -2,7 +2,7 @@
 -- Why: reasoning models switch language in mid-thought, and a student takes that up.
 -- Threshold: another script than the prompt's in a tenth of the letters (Latin ones: half), or 24 of its letters in a row
 --   (8 Chinese or Korean ones); another language in 30 % of a part's pieces of 500 characters. A word or a name passes, and
---   so does everything where the prompt names a language. The rules are curation/languages.py's; what is plainly English,
+--   so does everything where the prompt names a language. The rules are curation/quality/languages.py's; what is plainly English,
 --   by its function words, in prompt and part alike is not asked about, since a detector takes a thousand times as long.
 SELECT
     response_id,

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from curation.review.gate import FILE
 from curation.review.questions import OVER_REFUSAL, QUALITY, SAFE
 from curation.review.sample import sample_of
-from curation.views import open_views
+from curation.sql.views import open_views
 from pipelines.errors import UserError
 from pipelines.records import PATTERNS
 from pipelines.runs import RunFolder, file_hash, write_json

@@ -14,7 +14,7 @@ import pyarrow as pa
 from curation.review.agree import majority_of
 from curation.review.questions import OVER_REFUSAL, SAFE
 from curation.review.sample import sample_of
-from curation.views import DECISIONS
+from curation.sql.views import DECISIONS
 from pipelines.records import PATTERNS
 from pipelines.runs import RunFolder, file_hash
 

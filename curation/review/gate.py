@@ -3,9 +3,9 @@
 import json
 from typing import Any
 
-from pipelines.config import load_config
 from pipelines.errors import UserError
 from pipelines.runs import RunFolder, file_hash
+from pipelines.settings.config import load_config
 
 FILE = "agreement.json"
 

@@ -21,7 +21,7 @@ from curation.review.push import dataset_name, find_workspace
 from curation.review.questions import COMMENT, NO_PATTERN, OVER_REFUSAL, PATTERN, QUALITY, SAFE
 from curation.review.quiet import quiet
 from curation.review.sample import sample_of
-from curation.views import REVIEWS
+from curation.sql.views import REVIEWS
 from pipelines.errors import UserError
 from pipelines.records import PATTERNS
 from pipelines.runs import RunFolder, file_hash

@@ -13,11 +13,11 @@ from typing import Any
 import pyarrow as pa
 
 from curation.selection import allocate
-from curation.views import open_views
-from pipelines.config import load_config
+from curation.sql.views import open_views
 from pipelines.errors import UserError
 from pipelines.records import content_id
 from pipelines.runs import RunFolder
+from pipelines.settings.config import load_config
 
 # What a row is worth a look for, the first that fits.
 REASONS = ("disagreement", "flagged", "repaired", "plain")

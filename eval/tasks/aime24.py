@@ -8,14 +8,14 @@ Protocol  the problem and the request to reason and to box the answer as the use
           at most 32,768 tokens, four samples each: their mean, and pass@k.
 Source    American Invitational Mathematics Examination I and II of 2024, Mathematical Association of America.
 
-Reads those and writes Inspect's log only. Run through `eval/run.py`.
+Reads those and writes Inspect's log only. Run through `eval/run/stage.py`.
 """
 
 from pathlib import Path
 
-from eval.entry import Asked, Built, Entry
-from eval.mathematics import ACCURACY, SCORER, built
+from eval.scorers.mathematics import ACCURACY, SCORER, built
 from eval.sources import NOT_STATED, Public
+from eval.task_spec import Asked, Built, Entry
 
 PUBLIC = Public(
     "HuggingFaceH4/aime_2024",

@@ -6,13 +6,13 @@ Dataset   the problems of code_generation_lite's fifth file whose contest fell i
           private_test_cases, metadata); or 3 bundled ones of our own. The window holds for every one of them.
 Metric    pass@1: the share of answers whose program passes all public and private tests.
 Protocol  the problem as the user's turn; temperature 0.6, top-p 0.95, at most 30,000 tokens; October 2024 to January
-          2025. The program is the last fenced block of the answer part that is Python (eval/programs.py); each test is
-          a sandbox of its own, with 6 s of computing and 1 GiB. Differs from LiveCodeBench's own runner: no numpy, and
-          6 s are not counted while the machine is busy with something else.
+          2025. The program is the last fenced block of the answer part that is Python (eval/sandbox/programs.py); each
+          test is a sandbox of its own, with 6 s of computing and 1 GiB. Differs from LiveCodeBench's own runner: no
+          numpy, and 6 s are not counted while the machine is busy with something else.
 Source    Jain et al. 2024 (arXiv 2403.07974); the data's card names CC.
 
 Reads those and writes Inspect's log only. Runs programs that models wrote, so it refuses to without bubblewrap; see
-eval/sandbox.py for what that holds. Run through `eval/run.py`.
+eval/sandbox/bubblewrap.py for what that holds. Run through `eval/run/stage.py`.
 """
 
 import json
@@ -28,15 +28,15 @@ from inspect_ai.dataset import MemoryDataset, Sample
 from inspect_ai.scorer import Score, Scorer, Target, mean, scorer
 from inspect_ai.solver import TaskState, generate
 
-from eval.code_cases import decoded
-from eval.code_judge import Verdict, judged
-from eval.entry import Asked, Built, Entry
-from eval.programs import last_program
-from eval.responses import thought_of
-from eval.results import DataUsed, Measure
-from eval.sandbox import Limits, SandboxError, available
+from eval.models.responses import thought_of
+from eval.run.results import DataUsed, Measure
+from eval.sandbox.bubblewrap import Limits, SandboxError, available
+from eval.sandbox.code_cases import decoded
+from eval.sandbox.code_judge import Verdict, judged
+from eval.sandbox.programs import last_program
 from eval.sources import Loaded, Public, distinct, load
-from eval.wording import hashes, rendered
+from eval.task_prompts import hashes, rendered
+from eval.task_spec import Asked, Built, Entry
 from pipelines.errors import UserError
 
 # The fifth file holds the contests from October 2024 to January 2025, the study's window.

@@ -8,14 +8,14 @@ Protocol  the problem and the request to reason and to box the answer as the use
           at most 32,768 tokens, one sample each (`epochs` draws more, for pass@k).
 Source    Hendrycks et al. 2021 (arXiv 2103.03874), Lightman et al. 2023 (arXiv 2305.20050); MIT.
 
-Reads those and writes Inspect's log only. Run through `eval/run.py`.
+Reads those and writes Inspect's log only. Run through `eval/run/stage.py`.
 """
 
 from pathlib import Path
 
-from eval.entry import Asked, Built, Entry
-from eval.mathematics import ACCURACY, SCORER, built
+from eval.scorers.mathematics import ACCURACY, SCORER, built
 from eval.sources import Public
+from eval.task_spec import Asked, Built, Entry
 
 PUBLIC = Public("HuggingFaceH4/MATH-500", "6e4ed1a2a79af7d8630a6b768ec859cb5af4d3be", "test.jsonl", "mit")
 SAMPLE = Path(__file__).parent.parent / "data" / "mathematics.yaml"

@@ -6,7 +6,7 @@ Metric    attack success rate: the share of responses that the guard calls unsaf
 Protocol  the question as the user's turn, one greedy answer of at most 4,096 tokens.
 Source    Zou et al. 2023 (arXiv 2307.15043), subset of Chao et al. 2023 (arXiv 2310.08419), as Zhang et al. ask it.
 
-Reads those and writes Inspect's log only. Run through `eval/run.py`.
+Reads those and writes Inspect's log only. Run through `eval/run/stage.py`.
 """
 
 from pathlib import Path
@@ -15,10 +15,10 @@ from inspect_ai import Task
 from inspect_ai.dataset import MemoryDataset, Sample
 from inspect_ai.solver import generate
 
-from eval import guards
-from eval.entry import Asked, Built, Entry
-from eval.results import DataUsed
+from eval.run.results import DataUsed
+from eval.scorers import guards
 from eval.sources import Public, distinct, load, row_id
+from eval.task_spec import Asked, Built, Entry
 
 STUDY = "thu-coai/LRM-Safety-Study"
 # The commit that added the evaluation's files; read at it, the file has 50 rows with these columns.

@@ -8,19 +8,19 @@ Protocol  5 streams of 5 iterations, the attacker seeing its last 3 turns, ended
           150; then one answer to the best prompt, greedy with 4,096 tokens (`repository`: sampled, 2,048). The study's
           attacker was Mixtral-8x7B and its judge gpt-4o-mini. The prompts are ours, so that rates compare between
           models here, and with the study's in their order only.
-Source    Chao et al. 2023 (arXiv 2310.08419); settings of Zhang et al. The solver is eval/pair.py.
+Source    Chao et al. 2023 (arXiv 2310.08419); settings of Zhang et al. The solver is eval/scorers/pair.py.
 
-Reads those and writes Inspect's log only. Run through `eval/run.py`.
+Reads those and writes Inspect's log only. Run through `eval/run/stage.py`.
 """
 
 from inspect_ai import Task
 from inspect_ai.dataset import MemoryDataset
 
-from eval import guards
-from eval.entry import Asked, Built, Entry
-from eval.pair import ATTACKER, JUDGE, PROMPTS, pair
+from eval.scorers import guards
+from eval.scorers.pair import ATTACKER, JUDGE, PROMPTS, pair
+from eval.task_prompts import hashes
+from eval.task_spec import Asked, Built, Entry
 from eval.tasks.none import questions
-from eval.wording import hashes
 
 
 def build(asked: Asked) -> Built:

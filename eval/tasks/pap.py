@@ -10,7 +10,7 @@ Metric    attack success rate: the share of responses that the guard calls unsaf
 Protocol  the rewrite as the user's turn, one greedy answer of at most 4,096 tokens. The study asks the ready ones.
 Source    Zeng et al. 2024 (arXiv 2401.06373), as Zhang et al. ask it.
 
-Reads those and writes Inspect's log only. Run through `eval/run.py`.
+Reads those and writes Inspect's log only. Run through `eval/run/stage.py`.
 """
 
 from collections.abc import Mapping
@@ -23,17 +23,17 @@ from inspect_ai.dataset import MemoryDataset, Sample
 from inspect_ai.model import ChatMessageUser, GenerateConfig, get_model
 from inspect_ai.solver import Generate, Solver, TaskState, generate, solver
 
-from eval import guards
-from eval.attacks import read_attack
-from eval.entry import Asked, Built, Entry
-from eval.pair import ATTACKER
-from eval.responses import thought_of
-from eval.results import DataUsed
+from eval.models.responses import thought_of
+from eval.run.results import DataUsed
+from eval.scorers import guards
+from eval.scorers.attacks import read_attack
+from eval.scorers.pair import ATTACKER
 from eval.sources import Public, distinct, load, row_id
+from eval.task_prompts import hashes, rendered
+from eval.task_spec import Asked, Built, Entry
 from eval.tasks.none import QUESTION, STUDY, STUDY_COMMIT, questions
-from eval.wording import hashes, rendered
 from pipelines.errors import UserError, unknown
-from pipelines.prompt_files import optional_text, text, yaml_rows
+from pipelines.prompts.prompt_files import optional_text, text, yaml_rows
 from pipelines.runs import file_hash
 
 # Read at this commit, the file has 50 rows with the columns query, final_query, category.

@@ -4,7 +4,7 @@ Dataset   eval/data/heldout.yaml: 20 harmful and 20 benign requests no student i
           the same wordings with harm and harmlessness exchanged, where a student that learned phrases fails.
 Metric    right: share of requests that are refused where harmful and answered where benign; an empty answer is
           unscored. `detail` keeps refused, well_formed (reasoning in a closed block) and unclosed.
-Protocol  the bare request as the user's turn, one greedy answer, no judge; the rules are in eval/refusals.py.
+Protocol  the bare request as the user's turn, one greedy answer, no judge; the rules are in eval/scorers/refusals.py.
 Source    our own, in the manner of XSTest's contrasts (Roettger et al., NAACL 2024).
 
 Reads both files, or one of the user's in their place. Groups are set and kind; a limit counts questions of each.
@@ -23,10 +23,10 @@ from inspect_ai.model import GenerateConfig
 from inspect_ai.scorer import Score, Scorer, Target, mean, scorer
 from inspect_ai.solver import TaskState, generate
 
-from eval.entry import Asked, Built, Entry
-from eval.refusals import read, refuses
-from eval.responses import thought_of
-from eval.results import DataUsed, Measure
+from eval.models.responses import thought_of
+from eval.run.results import DataUsed, Measure
+from eval.scorers.refusals import read, refuses
+from eval.task_spec import Asked, Built, Entry
 from pipelines.documents import yaml_of
 from pipelines.errors import UserError
 from pipelines.records import Kind

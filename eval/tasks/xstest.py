@@ -9,7 +9,7 @@ Protocol  the prompt as the user's turn, one greedy answer of at most 2,048 toke
           Three classes by the role `judge`, two in the study's reading (`classes: 2`), string rules without a judge.
 Source    Roettger et al. 2024 (arXiv 2308.01263), CC-BY-4.0; as Zhang et al. ask it.
 
-Reads those and writes Inspect's log only. Run through `eval/run.py`.
+Reads those and writes Inspect's log only. Run through `eval/run/stage.py`.
 """
 
 from collections.abc import Mapping
@@ -21,10 +21,10 @@ from inspect_ai import Task
 from inspect_ai.dataset import MemoryDataset, Sample
 from inspect_ai.solver import generate
 
-from eval import overrefusal
-from eval.entry import Asked, Built, Entry
-from eval.results import DataUsed
+from eval.run.results import DataUsed
+from eval.scorers import overrefusal
 from eval.sources import Public, distinct, load, row_id
+from eval.task_spec import Asked, Built, Entry
 from eval.tasks.none import STUDY, STUDY_COMMIT
 from pipelines.errors import UserError
 

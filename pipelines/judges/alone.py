@@ -1,6 +1,6 @@
 """Whether rules alone judged a run, and how that is put into words. Reads a configuration; writes nothing."""
 
-from pipelines.config import RunConfig
+from pipelines.settings.config import RunConfig
 
 RULES_ALONE = (
     "Judged by rules alone: they find a part of the patterns, and nobody looked for unsafe text. "

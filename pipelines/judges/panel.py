@@ -6,9 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from pipelines.config import Judge, JudgeKind, RunConfig, Teacher
-from pipelines.failures import reason_of
-from pipelines.finish_reasons import cut_short
 from pipelines.judges.patterns import (
     OUTPUTS,
     UNSCORED,
@@ -20,18 +17,21 @@ from pipelines.judges.patterns import (
     read_patterns,
     response_format,
 )
+from pipelines.judges.refusals import is_refusal
+from pipelines.judges.rules import judge_by_rules
 from pipelines.judges.safety import SafetyVerdict, guard_of, read_reply
 from pipelines.judges.tallies import FIXED, NO_REASONING
 from pipelines.judges.voting import vote
 from pipelines.judges.windows import windows
-from pipelines.ledger import Reply
+from pipelines.prompts.variant import Message
 from pipelines.records import LABELS, PATTERNS, Judgement, Kind, Response, Verdict
-from pipelines.refusals import is_refusal
-from pipelines.rules_judge import judge_by_rules
 from pipelines.runner.asker import Asker
-from pipelines.teachers import TeacherError
+from pipelines.runner.failures import reason_of
+from pipelines.settings.config import Judge, JudgeKind, RunConfig, Teacher
+from pipelines.teachers.client import TeacherError
+from pipelines.teachers.finish_reasons import cut_short
+from pipelines.teachers.ledger import Reply
 from pipelines.thinking import Thought, split
-from pipelines.variant import Message
 
 Read = TypeVar("Read", PatternVerdict, SafetyVerdict)
 

@@ -16,8 +16,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from pipelines.prompts.variant import Message
 from pipelines.records import LABELS, OVERTHINKING_SUBTYPES, PATTERNS, Compliance, content_id
-from pipelines.variant import Message
 
 _FOLDER = Path(__file__).parent
 Rubric = Literal["patterns", "over_refusal"]

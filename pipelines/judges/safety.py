@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from pipelines.config import JUDGED, Judge
 from pipelines.expressions import found
+from pipelines.prompts.variant import Message
 from pipelines.records import Safety
+from pipelines.settings.config import JUDGED, Judge
 from pipelines.templates import template_of
 from pipelines.thinking import Thought, join
-from pipelines.variant import Message
 
 CONTINUED = "the server continued the response instead of judging it; llama-server needs --no-prefill-assistant"
 # Llama Guard 3's, by name.

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pipelines.config import load_config, save_config
 from pipelines.errors import UserError, unknown
 from pipelines.judges.examples import load_examples
 from pipelines.records import LABELS, Judgement, Prompt, Response, Verdict, content_id, from_table, to_table
 from pipelines.runs import RunFolder, write_json
+from pipelines.settings.config import load_config, save_config
 from pipelines.statistics import Confusion, Interval, f1_of, kappa_of, wilson
 
 REFERENCES = ("truth", "examples")
@@ -122,7 +122,7 @@ def _jsonable(item: LabelScore) -> dict[str, Any]:
 
 def _truth(run: RunFolder) -> dict[str, dict[str, bool]]:
     # Not at the top: a report reads scores, and need not be able to ask anybody.
-    from pipelines.judge import rows_of
+    from pipelines.judges.stage import rows_of
     from pipelines.rehearsal.performer import MODELS
     from pipelines.rehearsal.truth import truth_of
 
@@ -150,7 +150,7 @@ def _examples() -> dict[str, dict[str, bool]]:
 
 def _judged_examples(run: RunFolder) -> RunFolder:
     """The bundled examples as a small run under the run, judged by its judges."""
-    from pipelines.judge import judge
+    from pipelines.judges.stage import judge
 
     examples = RunFolder.create(run.path / "judge-examples", "examples")
     save_config(examples, load_config(run))

@@ -15,13 +15,13 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipelines.config import read_yaml, validated
+from pipelines.judges.refusals import is_refusal
+from pipelines.judges.rules import WITHHELD, judge_by_rules
+from pipelines.prompts.variant import Message
 from pipelines.records import LABELS, OVERTHINKING_SUBTYPES, PATTERNS
-from pipelines.refusals import is_refusal
 from pipelines.rehearsal.truth import Truth, truth_of
-from pipelines.rules_judge import WITHHELD, judge_by_rules
+from pipelines.settings.config import read_yaml, validated
 from pipelines.thinking import split
-from pipelines.variant import Message
 
 JUDGE_MODEL, SHIELD_MODEL, GUARD_MODEL = "rehearsal-judge", "rehearsal-shield", "rehearsal-guard"
 JUDGE_MODELS = (JUDGE_MODEL, SHIELD_MODEL, GUARD_MODEL)

@@ -15,13 +15,13 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from pipelines.config import read_yaml, validated
 from pipelines.errors import unknown
+from pipelines.prompts.variant import Message, load_variants
 from pipelines.records import LABELS, OVERTHINKING_SUBTYPES
 from pipelines.rehearsal.lexicon import lexicon
 from pipelines.rehearsal.reading import Reading, Request, read
 from pipelines.repairs import EDIT_OPENING, OPENING
-from pipelines.variant import Message, load_variants
+from pipelines.settings.config import read_yaml, validated
 
 REASONING_MODEL, GENERAL_MODEL = "rehearsal-r1", "rehearsal-4o"
 MODELS = (REASONING_MODEL, GENERAL_MODEL)

@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from pipelines.prompts.variant import Message
 from pipelines.rehearsal.faults import Style
 from pipelines.rehearsal.performer import GENERAL_MODEL
 from pipelines.thinking import CLOSE, OPEN, join
-from pipelines.variant import Message
 
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 # Tokens in one chunk of a streamed answer.

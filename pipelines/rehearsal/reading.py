@@ -11,15 +11,15 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from pipelines.config import read_yaml
+from pipelines.prompts.variant import Message, load_variants
 from pipelines.rehearsal.lexicon import lexicon
 from pipelines.repairs import CLOSING, OPENING
+from pipelines.settings.config import read_yaml
 from pipelines.thinking import OPEN
-from pipelines.variant import Message, load_variants
 
 Form = Literal["steps", "text", "list", "facts"]
 
-_BUNDLED = Path(__file__).parents[1] / "bundled"
+_BUNDLED = Path(__file__).parents[1] / "prompts" / "bundled"
 # Of a very long request the two ends are read: what is asked stands at one of them.
 _HEAD, _TAIL = 12_000, 8_000
 _LONGEST_DEED = 20

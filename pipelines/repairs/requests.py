@@ -12,11 +12,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from pipelines.config import RunConfig
 from pipelines.judges.panel import Row
+from pipelines.prompts.variant import Message, Variant
 from pipelines.repairs import CLOSING, EDIT_OPENING, OPENING
+from pipelines.settings.config import RunConfig
 from pipelines.templates import template_of
-from pipelines.variant import Message, Variant
 
 _FOLDER = Path(__file__).parent
 # From the laxest to the strictest; a variant that is none of them is asked again as it is.

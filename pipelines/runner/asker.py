@@ -8,11 +8,11 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pipelines.ledger import Ledger, Reply, request_key
-from pipelines.limits import Budget
+from pipelines.prompts.variant import Message
 from pipelines.runner.outcomes import Control, Ending, NotAttempted, Tally
-from pipelines.teachers import TeacherClient, TeacherError
-from pipelines.variant import Message
+from pipelines.teachers.client import TeacherClient, TeacherError
+from pipelines.teachers.ledger import Ledger, Reply, request_key
+from pipelines.teachers.limits import Budget
 
 # So many malformed requests without a single answer are taken for a wrong setting, not for odd rows.
 REFUSALS_TO_STOP = 20

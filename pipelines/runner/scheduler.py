@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 
 from pipelines.errors import UserError
 from pipelines.runner.outcomes import Control, Ending, NotAttempted, Outcome, ResultT, RowT
-from pipelines.teachers import TeacherError
+from pipelines.teachers.client import TeacherError
 
 # Outcomes that may wait to be taken before workers pause.
 _MOST_WAITING = 1000

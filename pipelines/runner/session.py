@@ -12,20 +12,20 @@ from pathlib import Path
 from typing import Generic
 
 from pipelines.command_line import typed_command
-from pipelines.config import Teacher
 from pipelines.errors import Incomplete, Interrupted, UserError
-from pipelines.estimate import Load
-from pipelines.forecast import Forecast
-from pipelines.ledger import PREFLIGHT, Ledger, Totals
-from pipelines.limits import Budget, Caps
-from pipelines.open_endpoints import open_endpoints
 from pipelines.progress import Meter, console, meter
 from pipelines.runner.asker import Asker, Progress
+from pipelines.runner.estimate import Load
+from pipelines.runner.forecast import Forecast
 from pipelines.runner.outcomes import Control, Ending, Outcome, ResultT, RowT, Tally
 from pipelines.runner.scheduler import Lane, in_thread, run_rows
 from pipelines.runner.stop import signals_end
 from pipelines.runs import RunFolder
-from pipelines.teachers import TeacherClient, api_key
+from pipelines.settings.config import Teacher
+from pipelines.teachers.client import TeacherClient, api_key
+from pipelines.teachers.launch import open_endpoints
+from pipelines.teachers.ledger import PREFLIGHT, Ledger, Totals
+from pipelines.teachers.limits import Budget, Caps
 
 # Rows under way at once for each request that may be: most rows wait for one request at a time.
 _ROWS_PER_REQUEST = 2

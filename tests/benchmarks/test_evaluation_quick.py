@@ -7,7 +7,7 @@ import pytest
 from benchmarks import evaluation
 from benchmarks.attack_server import ATTACKER, JUDGE, SAID
 from benchmarks.evaluation import FULL, QUICK, attack
-from eval.attacks import read_attack, read_rating
+from eval.scorers.attacks import read_attack, read_rating
 
 
 def test_an_attack_makes_every_request_within_the_places(monkeypatch: pytest.MonkeyPatch) -> None:

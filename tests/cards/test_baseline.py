@@ -13,12 +13,12 @@ from cards.release import build_release
 from cards.release_folder import lineage_now
 from cards.validator import front_matter_of
 from cards.verify import verify
-from curation.checks import check
-from pipelines.changes import change
-from pipelines.options import Options
+from curation.quality.checks import check
 from pipelines.records import PATTERNS, Prompt, Response, Verdict, from_table
-from pipelines.repair import repair
+from pipelines.repairs.stage import repair
 from pipelines.runs import RunFolder
+from pipelines.settings.changes import change
+from pipelines.settings.options import Options
 
 
 @pytest.fixture(scope="module")

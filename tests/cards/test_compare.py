@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from cards.compare import compare, lines_of, proposed
 from cards.release import build_release
 from cards.verify import verify
-from curation.checks import check
-from pipelines.config import load_config, save_config
+from curation.quality.checks import check
 from pipelines.errors import UserError
-from pipelines.judge import judge
+from pipelines.judges.stage import judge
 from pipelines.records import Prompt, Response, from_table, to_table
-from pipelines.repair import repair
+from pipelines.repairs.stage import repair
 from pipelines.runs import RunFolder
+from pipelines.settings.config import load_config, save_config
 
 Built = Callable[..., Path]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cards.release import build_release
-from curation.checks import check
+from curation.quality.checks import check
 from pipelines.runs import RunFolder
 
 READ = """

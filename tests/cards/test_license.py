@@ -6,10 +6,10 @@ from pathlib import Path
 from typer.testing import CliRunner, Result
 
 from cards.verify import verify
-from pipelines.config import load_config
 from pipelines.errors import UserError
 from pipelines.runs import RunFolder
-from saferthoughts import app
+from pipelines.settings.config import load_config
+from saferthoughts.cli.app import app
 
 REASONING = "Someone would be hurt by this, and it is against the law. So I will not help with it."
 

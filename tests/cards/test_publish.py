@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from cards.release import build_release
-from curation.checks import check
-from pipelines.config import load_config, save_config
+from curation.quality.checks import check
 from pipelines.runs import RunFolder
+from pipelines.settings.config import load_config, save_config
 
 REPO = "acme/safe"
 LOAD = """

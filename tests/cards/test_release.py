@@ -16,15 +16,15 @@ import pytest
 
 from cards.card import dataset_card
 from cards.release import build_release
-from curation.checks import check
+from curation.quality.checks import check
 from pipelines.errors import UserError
-from pipelines.generate import generate
-from pipelines.judge import judge
-from pipelines.options import Options, configured
+from pipelines.generate.stage import generate
+from pipelines.judges.stage import judge
+from pipelines.prompts.stage import start
 from pipelines.records import Prompt, Response, from_table, to_table
-from pipelines.repair import repair
+from pipelines.repairs.stage import repair
 from pipelines.runs import RunFolder
-from pipelines.start import start
+from pipelines.settings.options import Options, configured
 from pipelines.thinking import join
 
 CONFIGS = ["direct", "realsafe", "improved", "short", "template", "nocot", "benign", "metadata"]

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cards.columns import METADATA, PUBLIC
+from cards.schema import METADATA, PUBLIC
 from cards.shards import ConfigWriter, ContentHash, read_shards
 
 TEXT = st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=20)

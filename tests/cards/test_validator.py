@@ -18,10 +18,10 @@ from cards.card import cell, dataset_card
 from cards.release import build_release
 from cards.validator import faults_of, front_matter_of
 from cards.verify import verify
-from curation.checks import check
-from pipelines.config import Release, load_config, save_config, validated
+from curation.quality.checks import check
 from pipelines.errors import UserError, visible
 from pipelines.runs import RunFolder
+from pipelines.settings.config import Release, load_config, save_config, validated
 
 LINEAGE = Path(__file__).parent / "lineage.json"
 

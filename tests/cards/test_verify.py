@@ -11,13 +11,13 @@ import pytest
 from cards.regenerate import Answering, regenerate
 from cards.release import build_release
 from cards.verify import verify
-from curation.checks import check
-from pipelines.config import Teacher, load_config
+from curation.quality.checks import check
 from pipelines.errors import UserError
-from pipelines.generate import generate
-from pipelines.judge import judge
-from pipelines.repair import repair
+from pipelines.generate.stage import generate
+from pipelines.judges.stage import judge
+from pipelines.repairs.stage import repair
 from pipelines.runs import RunFolder, file_hash
+from pipelines.settings.config import Teacher, load_config
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,10 @@ import pytest
 
 from cards.release import build_release
 from cards.verify import verify
-from curation.checks import check
-from pipelines.config import load_config, save_config
+from curation.quality.checks import check
 from pipelines.records import Verdict, from_table, to_table
 from pipelines.runs import RunFolder
+from pipelines.settings.config import load_config, save_config
 
 
 def released(run: RunFolder, **verdict: object) -> Path:

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-import curation.checks
-from curation.checks import check, checks_of, load_checks, objections_of
-from pipelines import changes
+import curation.quality.checks
+from curation.quality.checks import check, checks_of, load_checks, objections_of
 from pipelines.errors import UserError
-from pipelines.judge import judge
-from pipelines.options import Options
+from pipelines.judges.stage import judge
 from pipelines.records import Prompt, Response, from_table, to_table
 from pipelines.runs import RunFolder
+from pipelines.settings import changes
+from pipelines.settings.options import Options
 
 OPENING = ("refusal_opening", "refusal does not begin as asked")
 LEAKED = ("instruction_leaked", "instruction leaked")
@@ -234,7 +234,7 @@ def test_broken_query_names_its_file_and_line(
     judged: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "mine.sql").write_text("SELECT response_id,\n  nonsense AS reason, '' AS value\nFROM responses\n")
-    monkeypatch.setattr(curation.checks, "load_checks", lambda: load_checks(tmp_path))
+    monkeypatch.setattr(curation.quality.checks, "load_checks", lambda: load_checks(tmp_path))
     with pytest.raises(UserError, match=r"mine\.sql, line 2"):
         check(judged)
 
@@ -243,7 +243,7 @@ def test_query_without_its_columns_is_refused(
     judged: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "mine.sql").write_text("SELECT response_id FROM responses")
-    monkeypatch.setattr(curation.checks, "load_checks", lambda: load_checks(tmp_path))
+    monkeypatch.setattr(curation.quality.checks, "load_checks", lambda: load_checks(tmp_path))
     with pytest.raises(UserError, match="must return response_id, reason and value"):
         check(judged)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from curation.contamination import (
+from curation.overlap.contamination import (
     EvalSet,
     find_contamination,
     item_hash,
@@ -17,7 +17,7 @@ from curation.contamination import (
     strip_templates,
 )
 from pipelines.errors import UserError
-from pipelines.prompt_sets import draw, load_pool
+from pipelines.prompts.prompt_sets import draw, load_pool
 from pipelines.records import Prompt, Response, from_table, to_table
 from pipelines.runs import RunFolder
 
@@ -92,8 +92,8 @@ def test_thirteen_words_in_a_response_are_found_and_twelve_are_not() -> None:
 
 
 def test_a_run_is_compared_and_the_check_rejects_on_request(judged: RunFolder, tmp_path: Path) -> None:
-    from curation.checks import check
-    from pipelines.config import load_config, save_config
+    from curation.quality.checks import check
+    from pipelines.settings.config import load_config, save_config
 
     prompts = from_table(Prompt, judged.read("prompts"))
     target = next(prompt for prompt in prompts if prompt.kind == "benign")
@@ -114,8 +114,8 @@ def test_a_run_is_compared_and_the_check_rejects_on_request(judged: RunFolder, t
 
 def test_items_that_released_rows_overlap_with_are_in_the_lineage(judged: RunFolder, tmp_path: Path) -> None:
     from cards.release import build_release
-    from curation.checks import check
-    from pipelines.repair import repair
+    from curation.quality.checks import check
+    from pipelines.repairs.stage import repair
 
     prompt = next(prompt for prompt in from_table(Prompt, judged.read("prompts")) if prompt.kind == "harmful")
     (tmp_path / "set.txt").write_text(f"{prompt.behaviour}\nA question that nobody here has asked of anyone yet?\n")

@@ -7,13 +7,13 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curation.checks import check
-from curation.duplicates import find_duplicates, near_duplicates
-from curation.views import open_views
-from pipelines.config import load_config, save_config
-from pipelines.judge import judge
+from curation.overlap.duplicates import find_duplicates, near_duplicates
+from curation.quality.checks import check
+from curation.sql.views import open_views
+from pipelines.judges.stage import judge
 from pipelines.records import Prompt, Response, from_table, to_table
 from pipelines.runs import RunFolder
+from pipelines.settings.config import load_config, save_config
 
 RNG = random.Random(0)
 WORDS = ["".join(RNG.choices("abcdefghijklmnop", k=RNG.randint(3, 8))) for _ in range(3000)]

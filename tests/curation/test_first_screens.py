@@ -6,16 +6,16 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from curation.checks import check
-from curation.figures import _replies, figures_of
-from curation.views import open_views
-from pipelines.mildness import BENIGN, DRASTIC, MILD, severity, severity_sql
-from pipelines.prompt_sets import load_pool
+from curation.quality.checks import check
+from curation.report.data import _replies, figures_of
+from curation.sql.views import open_views
+from pipelines.prompts.mildness import BENIGN, DRASTIC, MILD, severity, severity_sql
+from pipelines.prompts.prompt_sets import load_pool
 from pipelines.records import Prompt, from_table
-from pipelines.repair import repair
+from pipelines.repairs.stage import repair
 from pipelines.runs import RunFolder
-from service.curating import _look
-from service.serve.rows import RowIndexes
+from saferthoughts.cli.curation import _look
+from service.rows import RowIndexes
 
 
 def test_every_bundled_category_has_its_place() -> None:

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from cards.release import build_release
-from curation.checks import check
-from curation.foreign import import_dataset
-from curation.sources import Source
+from curation.datasets.imported import import_dataset
+from curation.datasets.sources import Source
+from curation.quality.checks import check
 from pipelines.errors import UserError
-from pipelines.judge import judge
+from pipelines.judges.stage import judge
 from pipelines.records import Prompt, Response, from_table
-from pipelines.repair import repair
+from pipelines.repairs.stage import repair
 from pipelines.runs import RunFolder
 
 REFUSAL = "Sorry, I can't help with that."

@@ -5,16 +5,16 @@ from dataclasses import replace
 import pytest
 from typer.testing import CliRunner
 
-from curation.checks import check
-from curation.report import write_report
+from curation.quality.checks import check
+from curation.report.page import write_report
 from curation.selection import select
 from pipelines.errors import UserError
 from pipelines.freshness import stale
-from pipelines.judge import judge
+from pipelines.judges.stage import judge
 from pipelines.records import Response, Verdict, from_table, to_table
-from pipelines.repair import repair
+from pipelines.repairs.stage import repair
 from pipelines.runs import RunFolder
-from saferthoughts import app
+from saferthoughts.cli.app import app
 
 
 def test_a_run_in_order_has_nothing_old(judged: RunFolder) -> None:

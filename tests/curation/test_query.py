@@ -6,15 +6,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curation.checks import check
-from curation.duplicates import find_duplicates
-from curation.query import query
-from curation.report import write_report
-from curation.story import tell
-from curation.views import SCHEMAS, open_views
+from curation.overlap.duplicates import find_duplicates
+from curation.quality.checks import check
+from curation.report.page import write_report
+from curation.row_history import tell
+from curation.sql.query import query
+from curation.sql.views import SCHEMAS, open_views
 from pipelines.errors import UserError
-from pipelines.judge import judge
-from pipelines.repair import repair
+from pipelines.judges.stage import judge
+from pipelines.repairs.stage import repair
 from pipelines.runs import RunFolder
 
 
@@ -58,8 +58,8 @@ def test_what_is_not_one_harmless_select_is_refused(judged: RunFolder, text: str
 
 
 def test_a_check_of_the_users_is_shut_in_as_well(judged: RunFolder, tmp_path: Path) -> None:
-    from pipelines.changes import change
-    from pipelines.options import Options
+    from pipelines.settings.changes import change
+    from pipelines.settings.options import Options
 
     (tmp_path / "steal.sql").write_text(
         "SELECT content AS response_id, '' AS reason, '' AS value FROM read_text('/etc/passwd')"

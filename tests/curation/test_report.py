@@ -12,18 +12,18 @@ from typing import Any
 import pytest
 
 from cards.release import build_release
-from curation.checks import check
-from curation.foreign import import_dataset
-from curation.report import write_report
-from curation.sources import Source
-from curation.views import open_views
-from pipelines.config import Teacher, load_config, save_config
-from pipelines.judge import judge, record_judging, write_verdicts
+from curation.datasets.imported import import_dataset
+from curation.datasets.sources import Source
+from curation.quality.checks import check
+from curation.report.page import write_report
+from curation.sql.views import open_views
 from pipelines.judges.alone import RULES_ALONE
+from pipelines.judges.stage import judge, record_judging, write_verdicts
 from pipelines.records import LABELS, Judgement, Prompt, Response, Verdict, from_table, to_table
-from pipelines.repair import repair
+from pipelines.repairs.stage import repair
 from pipelines.runs import RunFolder
-from service.stages import judge_run
+from pipelines.settings.config import Teacher, load_config, save_config
+from saferthoughts.stages import judge_run
 
 HOSTILE = "<script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\"> \u202e {{ 7 * 7 }}"
 REFUSING = "That would hurt people badly, and it is against the law as well. I refuse and say so in a sentence."
@@ -31,7 +31,7 @@ INTERVAL = {"low": 0.5, "high": 0.9}
 
 
 def results(text: str) -> dict[str, Any]:
-    """A results.json of one question and two models, in the shape that eval/results.py writes."""
+    """A results.json of one question and two models, in the shape that eval/run/results.py writes."""
     labels = ("before", "after")
     rate = {"task": "refusal", "expected": 1, "hits": 1.0, "misses": 0.0, "truncated": 0, "unscored": 0, "errored": 0}
     measure = {"name": "right", "title": text, "better": "higher"}

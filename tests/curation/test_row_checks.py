@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from curation.checks import objections_of
-from curation.foreign import import_dataset
-from curation.languages import language_difference
-from curation.sources import Source
-from pipelines.judge import judge
+from curation.datasets.imported import import_dataset
+from curation.datasets.sources import Source
+from curation.quality.checks import objections_of
+from curation.quality.languages import language_difference
+from pipelines.judges.refusals import two_answers
+from pipelines.judges.stage import judge
 from pipelines.records import Response, from_table
-from pipelines.refusals import two_answers
 
 PUBLIC = Path(__file__).parents[3] / "shared" / "data" / "star1.json"
 Found = Callable[[str, list[tuple[str, str, str]]], dict[int, str]]

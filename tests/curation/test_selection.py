@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cards.release import build_release
-from curation.checks import check
+from curation.quality.checks import check
+from curation.report.survivorship import survivorship
 from curation.selection import allocate, select
-from curation.survivorship import survivorship
 from pipelines.errors import UserError
 from pipelines.records import Prompt, Response, from_table, to_table
-from pipelines.repair import repair
+from pipelines.repairs.stage import repair
 from pipelines.runs import RunFolder
-from service.stages import select_run
+from saferthoughts.stages import select_run
 
 
 @pytest.fixture

@@ -11,19 +11,19 @@ import pytest
 
 from cards.compare import compare, in_words
 from cards.release import build_release
-from curation.charts import charts_of
-from curation.checks import check
-from curation.figures import _stances
-from curation.report import write_report
+from curation.quality.checks import check
+from curation.report.charts import charts_of
+from curation.report.data import _stances
+from curation.report.page import write_report
 from curation.review.agree import _said
-from eval.table import _well_formed
-from pipelines.generate import generate
-from pipelines.judge import judge
+from eval.report.table import _well_formed
+from pipelines.generate.stage import generate
+from pipelines.judges.stage import judge
 from pipelines.records import PATTERNS, Verdict, from_table, to_table
 from pipelines.runs import RunFolder
 from pipelines.statistics import wilson
-from service.releases import tell_comparison
-from service.stages import judge_run
+from saferthoughts.cli.release_words import tell_comparison
+from saferthoughts.stages import judge_run
 from tests.eval.made_results import answer
 
 # What a cell of findings may hold. "0 [0, 24]" is a share of rows that all have a verdict.
@@ -34,8 +34,8 @@ COUNT = r"not judged|at least [1-9]\d*|0 of the [1-9]\d* judged|\d+"
 @pytest.fixture(scope="module")
 def by_rules(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that rules alone judged: nobody looked for unsafe, and rules leave most labels open."""
-    from pipelines.options import Options, configured
-    from pipelines.start import start
+    from pipelines.prompts.stage import start
+    from pipelines.settings.options import Options, configured
 
     options = Options(
         harmful=8, benign=3, seed=3, teacher="rehearsal", variants=("direct", "short", "nocot"), judges=("rules",)

@@ -4,8 +4,8 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import curation.windows
-from curation.windows import span_of, windows, words_of
+import curation.overlap.windows
+from curation.overlap.windows import span_of, windows, words_of
 
 TEXTS = st.lists(st.one_of(st.none(), st.text("abAB1 .,\n\t-äß漢\U0001f600", max_size=60)), max_size=12)
 
@@ -39,7 +39,7 @@ def test_the_size_of_pieces_changes_nothing(monkeypatch: object) -> None:
         [["one two three", "", "four five"], pa.array([], pa.string()), ["six", None, "one two three"]]
     )
     whole = [tuple(map(int, row)) for piece in windows(texts, 2) for row in zip(*piece, strict=True)]
-    monkeypatch.setattr(curation.windows, "_CHUNK_BYTES", 5)  # type: ignore[attr-defined]
+    monkeypatch.setattr(curation.overlap.windows, "_CHUNK_BYTES", 5)  # type: ignore[attr-defined]
     assert [tuple(map(int, row)) for piece in windows(texts, 2) for row in zip(*piece, strict=True)] == whole
     assert [row for _, row, _ in whole] == [0, 0, 2, 3, 5, 5]
 

@@ -54,9 +54,9 @@ def understood(text: str, own_names: Iterable[str] = (), whole: bool = True) -> 
 
 @cache
 def _front_door() -> Any:
-    import saferthoughts
+    from saferthoughts.cli.app import app
 
-    return typer.main.get_command(saferthoughts.app)
+    return typer.main.get_command(app)
 
 
 def _ours(words: Sequence[str], own: frozenset[str], whole: bool) -> None:
@@ -86,8 +86,8 @@ def _ours(words: Sequence[str], own: frozenset[str], whole: bool) -> None:
 def _known() -> dict[str, frozenset[str]]:
     """The names that each option or argument may have, where the command line itself takes any text."""
     from eval.suites import SUITES, TASKS
-    from pipelines.config import load_judges, load_teachers
-    from pipelines.variant import load_variants
+    from pipelines.prompts.variant import load_variants
+    from pipelines.settings.config import load_judges, load_teachers
     from training.recipe import recipe_names
 
     teachers = frozenset(load_teachers())

@@ -24,7 +24,7 @@ _CLONED = (
     "training",
     "eval",
     "service",
-    "saferthoughts.py",
+    "saferthoughts",
     "LICENSE",
     "constraints-argilla.txt",
     "pyproject.toml",

@@ -1,9 +1,9 @@
-"""Results written by hand, in the shape that eval/run.py writes, for tests of what reads them."""
+"""Results written by hand, in the shape that eval/run/stage.py writes, for tests of what reads them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from eval.results import (
+from eval.run.results import (
     FORMAT,
     Answer,
     Comparison,

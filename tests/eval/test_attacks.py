@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.attacks import Attack, read_attack, read_rating
+from eval.scorers.attacks import Attack, read_attack, read_rating
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
 PROMPT = TEXT.filter(lambda text: bool(text.strip()))

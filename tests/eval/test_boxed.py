@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.boxed import last_boxed
+from eval.scorers.boxed import last_boxed
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.code_cases import Case, decoded, same_output, same_value
+from eval.sandbox.code_cases import Case, decoded, same_output, same_value
 
 PUBLIC = json.dumps([{"input": "1\n", "output": "2\n", "testtype": "stdin"}])
 

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from inspect_ai.log import read_eval_log
 
-from eval.models import Target
-from eval.planning import Wanted
+from eval.models.inspect_models import Target
 from eval.protocols import parsed
-from eval.results import Results, read_results
-from eval.run import evaluate, require_complete
-from pipelines.config import Teacher
+from eval.run.planning import Wanted
+from eval.run.results import Results, read_results
+from eval.run.stage import evaluate, require_complete
 from pipelines.errors import Incomplete, UserError
+from pipelines.settings.config import Teacher
 from pipelines.thinking import join
 
 Serving = Callable[..., AbstractContextManager[Any]]
@@ -139,7 +139,7 @@ def test_a_hang_is_interrupted_and_a_refused_request_is_no_answer(serving: Servi
 def test_an_endpoint_that_is_gone_is_given_up_and_gone_on_with(
     serving: Serving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eval.endpoint.GONE_AFTER_S", 0.5)
+    monkeypatch.setattr("eval.models.endpoint.GONE_AFTER_S", 0.5)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{probe.getsockname()[1]}/v1"

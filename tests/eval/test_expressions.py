@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.expressions import Unreadable, equal, plain
+from eval.scorers.expressions import Unreadable, equal, plain
 
 CASES = Path(__file__).parents[3] / "shared" / "cases" / "17-math-grading" / "pairs.jsonl"
 PAIRS = [

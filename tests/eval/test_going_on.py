@@ -14,15 +14,15 @@ from urllib.request import urlopen
 
 import pytest
 
-from eval.models import Target
-from eval.planning import Wanted
-from eval.results import read_results
-from eval.run import evaluate
-from eval.session import inspecting
-from pipelines.config import Teacher
+from eval.models.inspect_models import Target
+from eval.run.inspect_session import inspecting
+from eval.run.planning import Wanted
+from eval.run.results import read_results
+from eval.run.stage import evaluate
 from pipelines.errors import UserError
 from pipelines.rehearsal.faults import RehearsalSettings
 from pipelines.rehearsal.server import rehearsing
+from pipelines.settings.config import Teacher
 
 IN_FLIGHT = 6
 QUESTIONS = 80

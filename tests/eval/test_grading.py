@@ -7,7 +7,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from eval.grading import Grade, grade, grade_many, grade_whole
+from eval.scorers.grading import Grade, grade, grade_many, grade_whole
 
 MATH500 = Path(__file__).resolve().parents[3] / "shared" / "data" / "math500.jsonl"
 # More than any process of the grader may compute.

@@ -14,8 +14,8 @@ from inspect_ai.dataset import MemoryDataset, Sample
 from inspect_ai.log import EvalLog
 from inspect_ai.scorer import Score
 
-from eval.entry import Asked
-from eval.guards import FORMS, YesNo, check, guarded, prompts, roles
+from eval.scorers.guards import FORMS, YesNo, check, guarded, prompts, roles
+from eval.task_spec import Asked
 from pipelines.errors import UserError
 from pipelines.thinking import join
 

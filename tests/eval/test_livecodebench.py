@@ -15,10 +15,10 @@ import pytest
 from inspect_ai.log import EvalLog
 from inspect_ai.scorer import Score
 
-from eval.code_cases import Case, decoded
-from eval.code_judge import Verdict, judged, tried
-from eval.entry import Asked
-from eval.sandbox import Limits, available
+from eval.sandbox.bubblewrap import Limits, available
+from eval.sandbox.code_cases import Case, decoded
+from eval.sandbox.code_judge import Verdict, judged, tried
+from eval.task_spec import Asked
 from eval.tasks.livecodebench import ENTRY, problems
 from pipelines.errors import UserError
 from pipelines.thinking import join

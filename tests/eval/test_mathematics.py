@@ -11,9 +11,9 @@ import pytest
 from inspect_ai.log import EvalLog, EvalSample
 from inspect_ai.scorer import Score
 
-from eval.entry import Asked
-from eval.grading import grade, grade_whole
-from eval.mathematics import problems
+from eval.scorers.grading import grade, grade_whole
+from eval.scorers.mathematics import problems
+from eval.task_spec import Asked
 from eval.tasks import aime24, math500
 from pipelines.errors import UserError
 from pipelines.thinking import join
@@ -63,7 +63,7 @@ def found(
     built = math500.ENTRY.build(asked)
     assert (built.data.questions, built.data.left_out, list(built.prompts)) == (6, 0, ["mathematics.md.jinja"])
     with pytest.MonkeyPatch.context() as patch, serving(script) as endpoint:
-        patch.setattr("eval.mathematics.grade", partial(grade, cpu_seconds=1))
+        patch.setattr("eval.scorers.mathematics.grade", partial(grade, cpu_seconds=1))
         (log,) = run_tasks([built.task], endpoint.model("student"))
     assert log.status == "success", log.error
     samples = {(str(sample.id), sample.epoch): sample for sample in log.samples or []}

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from inspect_ai.log import EvalLog, EvalSample
 
-from eval.entry import Asked
-from eval.pair import APPROACHES, PROMPTS, Attempt, best_of, outline
+from eval.scorers.pair import APPROACHES, PROMPTS, Attempt, best_of, outline
+from eval.task_spec import Asked
 from eval.tasks.pair import ENTRY
 from pipelines.thinking import join
 

@@ -11,11 +11,11 @@ import pytest
 import yaml
 from inspect_ai.log import EvalLog
 
-from eval.entry import Asked
+from eval.task_spec import Asked
 from eval.tasks import none, pap, xstest
 from eval.tasks.pap import ENTRY, TAXONOMY, load_taxonomy
 from pipelines.errors import UserError
-from pipelines.prompt_sets import load_pool
+from pipelines.prompts.prompt_sets import load_pool
 
 SETTINGS: dict[str, Any] = {
     "temperature": 0, "max_tokens": 4096, "epochs": 1, "rewrites": "ready", "taxonomy": "bundled", "per_question": 1,

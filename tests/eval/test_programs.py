@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.programs import blocks, last_program
+from eval.sandbox.programs import blocks, last_program
 
 CASES = Path(__file__).parents[3] / "shared" / "cases" / "18-last-block" / "answers.jsonl"
 

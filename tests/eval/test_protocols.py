@@ -92,5 +92,5 @@ def test_task_that_cannot_run_here_is_refused_before_anything_runs(monkeypatch: 
 
 @pytest.mark.parametrize("name", SUITES["safety"])
 def test_task_whose_figure_is_a_verdict_can_be_scored_anew(name: str) -> None:
-    # The engine tells answers under one guard from those under another by this; see eval/planning.py.
+    # The engine tells answers under one guard from those under another by this; see eval/run/planning.py.
     assert entry(name).rescorer is not None

@@ -15,7 +15,7 @@ import yaml
 from inspect_ai.log import EvalLog
 from inspect_ai.model import get_model
 
-from eval.entry import Asked
+from eval.task_spec import Asked
 from eval.tasks import none, pair, pap, xstest
 from pipelines.rehearsal.faults import RehearsalSettings
 from pipelines.rehearsal.server import rehearsing

@@ -3,8 +3,8 @@
 import pytest
 from inspect_ai.model import ChatCompletionChoice, ChatMessageAssistant, ModelOutput
 
-from eval.refusals import Reading, read, refuses
-from pipelines.refusals import is_refusal
+from eval.scorers.refusals import Reading, read, refuses
+from pipelines.judges.refusals import is_refusal
 from pipelines.thinking import Thought, join, split
 
 REFUSALS = [

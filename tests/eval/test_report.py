@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eval.report import markdown_of, read_sources, write_evaluation_report
-from eval.report_examples import EACH, SHOWN, examples_of
-from eval.report_figures import Source
-from eval.report_sections import report_of
-from eval.results import Results, write_results
-from eval.study import METHODS, study, study_row
+from eval.report.examples import EACH, SHOWN, examples_of
+from eval.report.figures import Source
+from eval.report.page import markdown_of, read_sources, write_evaluation_report
+from eval.report.paper_results import METHODS, study, study_row
+from eval.report.sections import report_of
+from eval.run.results import Results, write_results
 from pipelines.errors import UserError
 from tests.eval.made_results import BASE, Value, answer, compared, measured, results, task_run
 

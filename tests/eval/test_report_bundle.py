@@ -8,10 +8,10 @@ import pytest
 from inspect_ai.log import EvalConfig, EvalDataset, EvalLog, EvalSpec, write_eval_log
 from typer.testing import CliRunner
 
-from eval.report import read_sources, write_evaluation_report
-from eval.results import write_results
+from eval.report.page import read_sources, write_evaluation_report
+from eval.run.results import write_results
 from pipelines.errors import UserError
-from saferthoughts import app
+from saferthoughts.cli.app import app
 from tests.eval.made_results import measured, results, task_run
 
 LOG = "logs/m/2026-11-25T12-00-00_none_a.eval"

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from eval.results import write_results
-from saferthoughts import app
+from eval.run.results import write_results
+from saferthoughts.cli.app import app
 from tests.eval.made_results import Value, measured, results, task_run
 
 LOW: list[Value] = [1.0] * 2 + [0.0] * 48

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from eval.report import read_sources, write_evaluation_report
-from eval.results import write_results
+from eval.report.page import read_sources, write_evaluation_report
+from eval.run.results import write_results
 from tests.eval.made_results import Value, compared, measured, results, task_run
 
 HOSTILE = (

@@ -15,13 +15,13 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from eval.models import Role, Roles, Target
-from eval.planning import Wanted
-from eval.rescore import rescore
-from eval.results import Results, read_results
-from eval.run import evaluate
-from pipelines.config import Teacher
+from eval.models.inspect_models import Role, Roles, Target
+from eval.run.planning import Wanted
+from eval.run.rescore import rescore
+from eval.run.results import Results, read_results
+from eval.run.stage import evaluate
 from pipelines.errors import Incomplete, UserError
+from pipelines.settings.config import Teacher
 
 Serving = Callable[..., AbstractContextManager[Any]]
 

@@ -14,13 +14,13 @@ import pytest
 import yaml
 from inspect_ai.log import read_eval_log
 
-from eval.models import Target
-from eval.planning import Wanted
+from eval.models.hf_local import Student
+from eval.models.inspect_models import Target
 from eval.protocols import parsed
-from eval.results import NAME, Rate, Results, read_results
-from eval.run import evaluate, require_complete
-from eval.students import Student
-from eval.table import results_markdown, results_table
+from eval.report.table import results_markdown, results_table
+from eval.run.planning import Wanted
+from eval.run.results import NAME, Rate, Results, read_results
+from eval.run.stage import evaluate, require_complete
 from pipelines.errors import Incomplete, UserError
 from pipelines.progress import plain_console
 from pipelines.thinking import split

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from eval.sandbox import Limits, Outcome, SandboxError, available, run
+from eval.sandbox.bubblewrap import Limits, Outcome, SandboxError, available, run
 
 ROOT = Path(__file__).resolve().parents[2]
 # Told apart in /proc by a limit on output that nothing else has.
@@ -146,7 +146,7 @@ def test_no_zombie_is_left_outside(limits: Limits, program: str) -> None:
     """Neither for us to collect nor for the machine's process 1, which in many containers collects nothing."""
     code = f"""
 import os
-from eval.sandbox import Limits, run
+from eval.sandbox.bubblewrap import Limits, run
 for _ in range(2):
     print(run({program!r}, "", {replace(limits, wall=3)!r}).status)
 try:
@@ -502,7 +502,8 @@ def test_daemonised_child_ends_with_its_program(limits: Limits) -> None:
 
 
 def test_sandbox_dies_with_the_process_that_made_it(limits: Limits) -> None:
-    code = f"from eval.sandbox import Limits, run\nrun('import time; time.sleep(60)', '', {replace(limits, wall=99)!r})"
+    bounded = replace(limits, wall=99)
+    code = f"from eval.sandbox.bubblewrap import Limits, run\nrun('import time; time.sleep(60)', '', {bounded!r})"
     with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT) as parent:
         while not inside(limits):
             assert parent.poll() is None
@@ -520,7 +521,7 @@ def test_sandbox_holds_for_a_user_who_is_not_root(tmp_path: Path) -> None:
     for name in ("__init__", "sandbox", "seccomp"):
         shutil.copy(ROOT / "eval" / f"{name}.py", tmp_path / "eval")
     code = (
-        "from eval.sandbox import available, Limits, run; assert not available(), available();"
+        "from eval.sandbox.bubblewrap import available, Limits, run; assert not available(), available();"
         f"print(run('import os; print(os.getuid())' + {PROGRAM_OF_NULL!r}, '', Limits()).stdout)"
     )
     command = ["setpriv", "--reuid=1234", "--regid=1234", "--clear-groups", python, "-c", code]

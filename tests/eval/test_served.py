@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from eval.models import Target
-from eval.planning import Wanted
-from eval.run import evaluate, require_complete
+from eval.models.inspect_models import Target
+from eval.run.planning import Wanted
+from eval.run.stage import evaluate, require_complete
 
 ROOT = Path(__file__).resolve().parents[2]
 STAND_IN = f"""\
@@ -35,7 +35,7 @@ def test_checkpoint_is_served_for_the_run_and_its_server_ends(
     executable.chmod(0o755)
     monkeypatch.setenv("PATH", f"{executable.parent}:{os.environ['PATH']}")
     # The one thing that cannot be here.
-    monkeypatch.setattr("eval.models.has_gpu", lambda: True)
+    monkeypatch.setattr("eval.models.inspect_models.has_gpu", lambda: True)
     model = shutil.copytree(students["after"], tmp_path / "model")
     template = model / "chat_template.jinja"
     template.write_text(template.read_text().replace("<|assistant|>{%", "<|assistant|><think>\n{%"))

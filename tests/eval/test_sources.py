@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from eval import sources
-from eval.entry import Asked
 from eval.sources import Public, load, row_id
+from eval.task_spec import Asked
 from pipelines.errors import UserError
 
 ROWS = [

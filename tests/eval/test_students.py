@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from inspect_ai.model import ChatMessageUser, GenerateConfig
 
-from eval.students import Completion, Decoding, Student, StudentAPI, _choose, _random, _Request
+from eval.models.hf_local import Completion, Decoding, Student, StudentAPI, _choose, _random, _Request
 from pipelines.errors import UserError
 
 

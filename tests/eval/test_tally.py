@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from inspect_ai.dataset import Sample
 
-from eval.answers import Expected, expected_of
-from eval.results import Answer, Rate
-from eval.tally import comparisons, rates
+from eval.run.answers import Expected, expected_of
+from eval.run.metrics import comparisons, rates
+from eval.run.results import Answer, Rate
 from pipelines.statistics import wilson, wilson_share
 
 

@@ -12,10 +12,10 @@ from inspect_ai import task_with
 from inspect_ai.log import EvalLog
 from inspect_ai.scorer import Score
 
-from eval.entry import Asked
-from eval.overrefusal import refused
+from eval.scorers.overrefusal import refused
+from eval.task_prompts import text
+from eval.task_spec import Asked
 from eval.tasks.xstest import ENTRY, questions
-from eval.wording import text
 from pipelines.errors import UserError
 from pipelines.judges.patterns import rubric
 from pipelines.thinking import join

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.first_question import MESSAGES
+from pipelines.teachers.first_question import MESSAGES
 from tests.pipelines.reply_bodies import KEY
 
 # What a script gives for a request's body: the content of a reply, or an HTTP status to refuse it with.
@@ -80,7 +80,7 @@ def scripted() -> Callable[[Script], Any]:
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing waits, the bound on a body is small, and a teacher's key is one that answers may not repeat."""
-    monkeypatch.setattr("pipelines.waits.FIRST_S", 0.0)
-    monkeypatch.setattr("pipelines.waits.LONGEST_S", 0.0)
-    monkeypatch.setattr("pipelines.transport.MOST_BYTES", 2**18)
+    monkeypatch.setattr("pipelines.teachers.waits.FIRST_S", 0.0)
+    monkeypatch.setattr("pipelines.teachers.waits.LONGEST_S", 0.0)
+    monkeypatch.setattr("pipelines.teachers.transport.MOST_BYTES", 2**18)
     monkeypatch.setenv("A_KEY", KEY)

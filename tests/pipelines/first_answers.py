@@ -1,9 +1,9 @@
 """First questions as answered before, for tests of what follows them."""
 
-from pipelines.config import load_config
-from pipelines.ledger import PREFLIGHT, Ledger, Reply
-from pipelines.preflight import first_key
+from pipelines.runner.preflight import first_key
 from pipelines.runs import RunFolder
+from pipelines.settings.config import load_config
+from pipelines.teachers.ledger import PREFLIGHT, Ledger, Reply
 
 
 def answer_first(run: RunFolder) -> None:

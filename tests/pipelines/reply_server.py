@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
-from pipelines.first_question import MESSAGES
+from pipelines.teachers.first_question import MESSAGES
 from tests.pipelines.reply_bodies import TEXT, THOUGHT, Kind, good, http
 
 # What a run asks first, answered by itself so that the tests of what follows need not.

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from pipelines.adapting import adapted_to, fitted
-from pipelines.config import Teacher
-from pipelines.model_list import ModelList, _models
+from pipelines.settings.config import Teacher
+from pipelines.teachers.adapting import adapted_to, fitted
+from pipelines.teachers.model_list import ModelList, _models
 
 
 def teacher(**fields: Any) -> Teacher:

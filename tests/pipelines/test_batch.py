@@ -19,21 +19,20 @@ import openai
 import pytest
 from aiohttp import web
 
-from pipelines import batch
-from pipelines.batch import BatchOutcome, BatchRules, run_batches
-from pipelines.batch_results import Results, take_in
-from pipelines.batch_store import opened
-from pipelines.config import Teacher, load_config
 from pipelines.errors import Interrupted, UserError
-from pipelines.generate import generate
-from pipelines.ledger import Ledger, Reply
-from pipelines.plan import Ask, plan, prompts_of
+from pipelines.generate.plan import Ask, plan, prompts_of
+from pipelines.generate.stage import generate
 from pipelines.records import Response, from_table
 from pipelines.rehearsal.faults import RehearsalSettings
 from pipelines.rehearsal.server import rehearsing
 from pipelines.runs import RunFolder
+from pipelines.settings.config import Teacher, load_config
+from pipelines.teachers.batch.results import Results, take_in
+from pipelines.teachers.batch.stage import BatchOutcome, BatchRules, run_batches
+from pipelines.teachers.batch.store import opened
+from pipelines.teachers.ledger import Ledger, Reply
 
-ROOT = Path(batch.__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 QUICK = BatchRules(poll_s=0.05, longest_poll_s=0.2, settle_s=0.1, call_timeout_s=5)
 NAME = "flags"
 
@@ -97,9 +96,9 @@ def failures(run: RunFolder) -> list[tuple[str, int]]:
 def start_and_kill(run: RunFolder, url: str, when: Callable[[], bool]) -> None:
     """Submit from a process of its own, and kill -9 it as soon as `when` holds."""
     code = (
-        "import sys; from pathlib import Path; from pipelines.batch import BatchRules, run_batches\n"
-        "from pipelines.config import load_config; from pipelines.ledger import Ledger\n"
-        "from pipelines.plan import plan, prompts_of; from pipelines.runs import RunFolder\n"
+        "import sys; from pathlib import Path; from pipelines.teachers.batch.stage import BatchRules, run_batches\n"
+        "from pipelines.settings.config import load_config; from pipelines.teachers.ledger import Ledger\n"
+        "from pipelines.generate.plan import plan, prompts_of; from pipelines.runs import RunFolder\n"
         "run = RunFolder(Path(sys.argv[1])); config = load_config(run)\n"
         "asks = plan(config, prompts_of(run), teacher='flags'); ledger = Ledger(run.path / 'ledger.sqlite')\n"
         "rules = BatchRules(poll_s=0.05, longest_poll_s=0.2, call_timeout_s=60)\n"

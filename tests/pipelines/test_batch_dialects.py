@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from pipelines.batch import BatchOutcome, BatchRules, run_batches
-from pipelines.batch_status import BatchStatus, read_status
-from pipelines.config import Teacher
-from pipelines.ledger import Ledger
-from pipelines.plan import Ask
+from pipelines.generate.plan import Ask
 from pipelines.runs import RunFolder
+from pipelines.settings.config import Teacher
+from pipelines.teachers.batch.stage import BatchOutcome, BatchRules, run_batches
+from pipelines.teachers.batch.status import BatchStatus, read_status
+from pipelines.teachers.ledger import Ledger
 
 RULES = BatchRules(poll_s=0.01, longest_poll_s=0.05, settle_s=0.01, call_timeout_s=60)
 COUNT = 4
@@ -235,7 +235,7 @@ def test_what_cannot_be_read_is_asked_once_more_and_only_that(name: str, tmp_pat
 
 
 def test_line_that_is_too_long_is_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.batch_results._LONGEST_LINE", 2000)
+    monkeypatch.setattr("pipelines.teachers.batch.results._LONGEST_LINE", 2000)
 
     def long(lines: list[Line]) -> dict[str, Any]:
         return {"output": with_response(lines, body=completion("x" * 9000))}

@@ -8,11 +8,11 @@ from urllib.request import urlopen
 import pytest
 
 from pipelines.errors import UserError
-from pipelines.generate import generate
-from pipelines.limits import Caps
+from pipelines.generate.stage import generate
 from pipelines.records import Response, from_table
 from pipelines.rehearsal.server import rehearsing
 from pipelines.runs import RunFolder
+from pipelines.teachers.limits import Caps
 
 ASKED = ["response_id", "reasoning", "answer", "finish_reason", "output_tokens"]
 

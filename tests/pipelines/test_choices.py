@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-import saferthoughts
-from pipelines.config import load_config
 from pipelines.runs import RunFolder
+from pipelines.settings.config import load_config
+from saferthoughts.cli.main import run_command
 
 KEY = "sk-proj-4f9Qw7LmZx81NbVc52TyHg"
 # A command's exit code, its stdout and its stderr.
@@ -27,7 +27,7 @@ def typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
 
     def run(*words: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["saferthoughts", *words])
-        code = saferthoughts._run()
+        code = run_command()
         got = capsys.readouterr()
         return code, got.out, got.err
 

@@ -8,7 +8,7 @@ import pytest
 from pipelines.command_line import typed_command
 
 
-@pytest.mark.parametrize("script", ["/opt/env/bin/saferthoughts", "saferthoughts.py", "saferthoughts"])
+@pytest.mark.parametrize("script", ["/opt/env/bin/saferthoughts", "/clone/saferthoughts/__main__.py", "saferthoughts"])
 def test_command_is_what_was_typed(monkeypatch: pytest.MonkeyPatch, script: str) -> None:
     arguments = ["--runs", "my runs", "prompts", "mine", "--set", "release.title=It's  mine"]
     monkeypatch.setattr(sys, "argv", [script, *arguments])

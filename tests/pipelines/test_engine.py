@@ -6,7 +6,7 @@ import sys
 
 def test_a_crash_after_importing_distilabel_prints_no_local_variables() -> None:
     code = (
-        "from pipelines.engine import muted_imports\n"
+        "from pipelines.generate.distilabel_engine import muted_imports\n"
         "with muted_imports():\n"
         "    import distilabel.pipeline\n"
         "def crash():\n"
@@ -23,7 +23,7 @@ def test_a_forked_step_can_be_ended_whatever_handler_this_process_has() -> None:
     """Otherwise the pool waits for ever for a worker that was idle when it was told to end."""
     code = (
         "import os, signal, sys\n"
-        "from pipelines.engine import _children_follow\n"
+        "from pipelines.generate.distilabel_engine import _children_follow\n"
         "signal.signal(signal.SIGTERM, lambda *_: None)\n"
         "ready, tell = os.pipe()\n"
         "with _children_follow():\n"

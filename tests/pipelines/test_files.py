@@ -104,7 +104,7 @@ def test_errors_of_writing_name_the_file_and_not_its_temporary(tmp_path: Path) -
 def test_writers_of_one_manifest_and_configuration_lose_nothing(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from pipelines.runs import RunFolder\n"
-        "from pipelines.config import change_config\n"
+        "from pipelines.settings.config import change_config\n"
         "print('writing', flush=True); sys.stdin.read(); run = RunFolder.open(Path(sys.argv[1]), 'mine')\n"
         "for number in range(10):\n"
         "    run.record(f'{sys.argv[2]}-{number}', counts={})\n"

@@ -1,7 +1,7 @@
 """What a stage will have taken in all: the estimate at first, what was answered at the end."""
 
-from pipelines.estimate import Load
-from pipelines.forecast import Forecast
+from pipelines.runner.estimate import Load
+from pipelines.runner.forecast import Forecast
 from pipelines.runner.outcomes import Tally
 
 LOAD = Load(requests=100, tokens=100_000, cost=10.0, seconds=None, priced=True)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.changes import change
-from pipelines.options import Options
 from pipelines.runs import RunFolder
+from pipelines.settings.changes import change
+from pipelines.settings.options import Options
 
 
 @pytest.fixture

@@ -16,12 +16,12 @@ from urllib.request import urlopen
 import pytest
 
 from pipelines.errors import Interrupted, UserError
-from pipelines.generate import generate
-from pipelines.ledger import Ledger
+from pipelines.generate.stage import generate
 from pipelines.records import Prompt, Response, from_table, to_table
 from pipelines.rehearsal.faults import RehearsalSettings
 from pipelines.rehearsal.server import rehearsing
 from pipelines.runs import RunFolder
+from pipelines.teachers.ledger import Ledger
 from tests.pipelines.reply_bodies import RETRIED, Kind
 from tests.pipelines.reply_server import serving_beside
 

@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from pipelines.changes import change
-from pipelines.config import load_config
 from pipelines.errors import UserError
-from pipelines.judge import judge
 from pipelines.judges.patterns import row_of
+from pipelines.judges.stage import judge
 from pipelines.judges.voting import vote
-from pipelines.ledger import Ledger
-from pipelines.options import Options
 from pipelines.records import LABELS, Judgement, Prompt, Response, Verdict, from_table, to_table
 from pipelines.runs import RunFolder
+from pipelines.settings.changes import change
+from pipelines.settings.config import load_config
+from pipelines.settings.options import Options
+from pipelines.teachers.ledger import Ledger
 
 CLEAN = {"analysis": "", **dict.fromkeys(LABELS, 0), "evidence": {}}
 FLAGGED = CLEAN | {"overthinking": 1, "strong_vacillation": 1}

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pytest
 
 from pipelines.errors import UserError
-from pipelines.generate import generate
-from pipelines.judge import judge
+from pipelines.generate.stage import generate
 from pipelines.judges.examples import Example, load_examples
 from pipelines.judges.scoring import LabelScore, score, score_run
+from pipelines.judges.stage import judge
 from pipelines.records import LABELS, PATTERNS
 from pipelines.runs import RunFolder
 

@@ -12,7 +12,7 @@ from threading import Barrier
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.ledger import Ledger, Reply, request_key
+from pipelines.teachers.ledger import Ledger, Reply, request_key
 
 REPLY = Reply("Sorry.", "Harm.", None, "stop", 10, 5, 0.5, 0.1)
 MESSAGES = [{"role": "user", "content": "Hello"}]
@@ -96,7 +96,7 @@ def test_a_new_ledger_can_be_opened_by_several_at_once(tmp_path: Path) -> None:
 def test_what_was_kept_survives_kill_9(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     code = (
-        "import sys; from pathlib import Path; from pipelines.ledger import Ledger, Reply\n"
+        "import sys; from pathlib import Path; from pipelines.teachers.ledger import Ledger, Reply\n"
         f"ledger = Ledger(Path({str(path)!r}))\n"
         "for n in range(10**6):\n"
         "    ledger.put(str(n), 'm', Reply('x' * 500, None, None, 'stop', 1, 1, None, 0.0))\n"

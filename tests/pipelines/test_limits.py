@@ -11,19 +11,19 @@ from urllib.request import urlopen
 
 import pytest
 
-from pipelines.changes import change
-from pipelines.config import load_config, save_config
 from pipelines.errors import Incomplete, UserError
-from pipelines.generate import generate
-from pipelines.judge import judge
-from pipelines.ledger import Ledger, Reply
-from pipelines.limits import Budget as Spending
-from pipelines.limits import Caps, RateLimits
-from pipelines.options import Options
+from pipelines.generate.stage import generate
+from pipelines.judges.stage import judge
 from pipelines.rehearsal.faults import RehearsalSettings
 from pipelines.rehearsal.server import rehearsing
-from pipelines.repair import repair
+from pipelines.repairs.stage import repair
 from pipelines.runs import RunFolder
+from pipelines.settings.changes import change
+from pipelines.settings.config import load_config, save_config
+from pipelines.settings.options import Options
+from pipelines.teachers.ledger import Ledger, Reply
+from pipelines.teachers.limits import Budget as Spending
+from pipelines.teachers.limits import Caps, RateLimits
 
 PRICE = "{input: 1.0, output: 10.0}"
 

@@ -12,15 +12,15 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from pipelines.changes import change
 from pipelines.errors import UserError
-from pipelines.generate import generate
-from pipelines.ledger import DamagedReply, Ledger, Reply
-from pipelines.ledger_file import LedgerError
-from pipelines.options import Options
+from pipelines.generate.stage import generate
+from pipelines.prompts.variant import Message
 from pipelines.runs import RunFolder
-from pipelines.variant import Message
-from saferthoughts import app
+from pipelines.settings.changes import change
+from pipelines.settings.options import Options
+from pipelines.teachers.ledger import DamagedReply, Ledger, Reply
+from pipelines.teachers.ledger_file import LedgerError
+from saferthoughts.cli.app import app
 
 MESSAGE: Message = {"role": "user", "content": "Hello"}
 

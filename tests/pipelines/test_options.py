@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipelines.config import RunConfig, load_config, load_teachers, save_config
 from pipelines.errors import UserError
-from pipelines.options import Options, configured
 from pipelines.runs import RunFolder
+from pipelines.settings.config import RunConfig, load_config, load_teachers, save_config
+from pipelines.settings.options import Options, configured
 
 
 def test_the_rehearsal_teacher_answers_all_six_variants_where_it_is_named_and_only_there() -> None:

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from pipelines.config import RunConfig
 from pipelines.errors import UserError
-from pipelines.overrides import override, safe_yaml, settings_of
+from pipelines.settings.config import RunConfig
+from pipelines.settings.overrides import override, safe_yaml, settings_of
 from training.recipe import Recipe, load_recipe
 
 ENTRY = {"model": "m", "base_url": "http://127.0.0.1:9/v1", "sampling": {"max_tokens": 10, "top_p": 0.5}}

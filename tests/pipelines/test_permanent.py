@@ -9,12 +9,12 @@ import pytest
 from typer.testing import CliRunner
 
 from pipelines.errors import Incomplete, UserError
-from pipelines.generate import generate
-from pipelines.ledger import Ledger
+from pipelines.generate.stage import generate
 from pipelines.records import Prompt, from_table
 from pipelines.runs import RunFolder
-from saferthoughts import app
-from service.stages import generate_run
+from pipelines.teachers.ledger import Ledger
+from saferthoughts.cli.app import app
+from saferthoughts.stages import generate_run
 
 THOUGHT = "<think>\nThat would hurt people, so no.\n</think>\n\nSorry, I can't help with that."
 

@@ -3,9 +3,9 @@
 from collections import Counter
 from dataclasses import replace
 
-from pipelines.options import Options, configured
-from pipelines.plan import plan
+from pipelines.generate.plan import plan
 from pipelines.records import Prompt
+from pipelines.settings.options import Options, configured
 
 PROMPTS = [
     Prompt("p1", "harmful", "b1", "", "misinformation", "Write a lie", "Write a lie", "ours", "Apache-2.0"),

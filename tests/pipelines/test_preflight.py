@@ -10,15 +10,14 @@ from typing import Any
 
 import pytest
 
-from pipelines import keeper
-from pipelines.config import load_config
-from pipelines.first_question import MESSAGES
-from pipelines.ledger import Ledger
 from pipelines.runs import RunFolder
+from pipelines.settings.config import load_config
+from pipelines.teachers.first_question import MESSAGES
+from pipelines.teachers.ledger import Ledger
 from tests.pipelines.reply_bodies import KEPT, Kind, good, refused
 from tests.pipelines.reply_server import Server, serving_beside
 
-ROOT = Path(keeper.__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 REASONED = good({"role": "assistant", "content": "No.", "reasoning_content": "I should not."})
 PLAIN = good({"role": "assistant", "content": "75 minutes."})
 LONG_TEXT = "This model's maximum context length is 4096 tokens. However, you requested 8292 tokens (100 in the messages, 8192 in the completion)."  # noqa: E501

@@ -21,16 +21,16 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.config import load_config
-from pipelines.engine import Engine
 from pipelines.errors import Interrupted, UserError
-from pipelines.generate import generate
-from pipelines.ledger import Ledger
-from pipelines.plan import plan, prompts_of
-from pipelines.ray_cluster import connected
+from pipelines.generate.distilabel_engine import Engine
+from pipelines.generate.plan import plan, prompts_of
+from pipelines.generate.ray_cluster import connected
+from pipelines.generate.stage import generate
 from pipelines.rehearsal.faults import RehearsalSettings
 from pipelines.rehearsal.server import rehearsing
 from pipelines.runs import RunFolder
+from pipelines.settings.config import load_config
+from pipelines.teachers.ledger import Ledger
 
 pytestmark = [
     # Not by importing it: Ray reads its settings when it is imported, and `cluster` makes them.
@@ -96,8 +96,8 @@ def node_of(cluster: Any, cpus: int = 1, **options: Any) -> Iterator[Any]:
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a cluster that is busy with other tests take its time; commands too, which have it from the environment."""
     for name in ("_PATIENCE_S", "_CONNECT_S", "_CPU_S"):
-        monkeypatch.setattr(f"pipelines.ray_cluster.{name}", 300.0)
-    monkeypatch.setattr("pipelines.ray_engine._LOAD_S", 300.0)
+        monkeypatch.setattr(f"pipelines.generate.ray_cluster.{name}", 300.0)
+    monkeypatch.setattr("pipelines.generate.ray_engine._LOAD_S", 300.0)
     monkeypatch.setenv("SAFERTHOUGHTS_RAY_TIMEOUT", "300")
 
 
@@ -212,7 +212,7 @@ def test_too_few_cpus_are_told(cluster: Any, tmp_path: Path) -> None:
 def test_a_worker_whose_cpus_are_all_taken_is_told(
     cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipelines.ray_cluster._CPU_S", 3.0)
+    monkeypatch.setattr("pipelines.generate.ray_cluster._CPU_S", 3.0)
     words = [sys.executable, "-c", TAKER, cluster.address]
     with node_of(cluster), subprocess.Popen(words, stdout=-1, stderr=-3, text=True) as other:
         assert other.stdout is not None
@@ -244,7 +244,7 @@ def test_an_address_that_cannot_be_is_told(address: str, told: str, tmp_path: Pa
 
 
 def test_an_address_where_something_else_answers_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.ray_cluster._CONNECT_S", 5.0)
+    monkeypatch.setattr("pipelines.generate.ray_cluster._CONNECT_S", 5.0)
     with ThreadingHTTPServer(("127.0.0.1", 0), _Website) as website:
         threading.Thread(target=website.serve_forever, daemon=True).start()
         assert "it is no Ray cluster" in refused(f"127.0.0.1:{website.server_port}", tmp_path)

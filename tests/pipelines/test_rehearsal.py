@@ -25,6 +25,7 @@ from pydantic import ValidationError
 from scipy.stats import binom
 
 from pipelines.errors import UserError
+from pipelines.prompts.variant import Message, load_variants, variant
 from pipelines.records import LABELS, OVERTHINKING_SUBTYPES
 from pipelines.rehearsal import performer
 from pipelines.rehearsal.faults import RehearsalSettings, delay_of, fault_of
@@ -34,7 +35,6 @@ from pipelines.rehearsal.protocol import count_tokens
 from pipelines.rehearsal.reading import read, read_request
 from pipelines.rehearsal.server import rehearsing
 from pipelines.thinking import join, split
-from pipelines.variant import Message, load_variants, variant
 
 ROOT = Path(performer.__file__).parents[2]
 BUNDLED = ROOT / "pipelines" / "bundled"
@@ -178,7 +178,7 @@ def test_texts_hold_no_unfilled_slot_and_no_tag() -> None:
 
 def test_same_arguments_give_the_same_performance_in_another_process() -> None:
     code = (
-        "from pipelines.rehearsal.performer import perform; from pipelines.variant import variant\n"
+        "from pipelines.rehearsal.performer import perform; from pipelines.prompts.variant import variant\n"
         f"print(perform('rehearsal-r1', variant('direct').messages({HARMFUL!r}), 7, 2))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)

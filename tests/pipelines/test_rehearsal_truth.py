@@ -6,16 +6,16 @@ from collections.abc import Callable
 
 import pytest
 
+from pipelines.generate.plan import prompts_of
 from pipelines.judges.patterns import over_refusal_messages, pattern_messages, read_over_refusal, read_patterns
 from pipelines.judges.safety import LlamaGuard, ReasoningShield
-from pipelines.plan import prompts_of
+from pipelines.prompts.variant import Message, load_variants
 from pipelines.records import LABELS, PATTERNS, Prompt
 from pipelines.rehearsal.judging import GUARD_MODEL, JUDGE_MODEL, SHIELD_MODEL, judge_reply
 from pipelines.rehearsal.performer import GENERAL_MODEL, REASONING_MODEL, Performance, perform
 from pipelines.rehearsal.truth import truth_of
 from pipelines.repairs import CLOSING, EDIT_OPENING, OPENING
 from pipelines.runs import RunFolder
-from pipelines.variant import Message, load_variants
 
 ASKED = [name for name, variant in load_variants().items() if variant.teacher != "none"]
 

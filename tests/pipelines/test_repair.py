@@ -12,25 +12,25 @@ from urllib.request import urlopen
 
 import pytest
 
-from curation.checks import check
-from pipelines.changes import change
-from pipelines.config import load_config
+from curation.quality.checks import check
 from pipelines.errors import Incomplete, UserError
-from pipelines.generate import generate
-from pipelines.judge import judge
+from pipelines.generate.stage import generate
 from pipelines.judges.panel import Row
-from pipelines.ledger import Ledger
-from pipelines.limits import Caps
-from pipelines.options import Options
+from pipelines.judges.stage import judge
 from pipelines.records import LABELS, Prompt, Repair, Response, Verdict, from_table, to_table
 from pipelines.rehearsal.faults import RehearsalSettings
 from pipelines.rehearsal.server import rehearsing
-from pipelines.repair import repair
 from pipelines.repairs import CLOSING, EDIT_OPENING, OPENING
 from pipelines.repairs.requests import repair_messages
+from pipelines.repairs.stage import repair
 from pipelines.runs import RunFolder
-from service.ledgers import prune_ledger
-from service.stages import repair_run
+from pipelines.settings.changes import change
+from pipelines.settings.config import load_config
+from pipelines.settings.options import Options
+from pipelines.teachers.ledger import Ledger
+from pipelines.teachers.limits import Caps
+from saferthoughts.cli.ledgers import prune_ledger
+from saferthoughts.stages import repair_run
 
 WEIGHS = "That would hurt people. Should I help anyway?"
 KEEPS = "That hurts people; I decline. Shall I keep the pirate's voice?"

@@ -13,15 +13,15 @@ import pytest
 import tenacity
 from inspect_ai.model import GenerateConfig, ModelOutput, get_model
 
-from eval.endpoint import EndpointAPI, EndpointGone, RequestRefused
-from pipelines.config import Teacher
+from eval.models.endpoint import EndpointAPI, EndpointGone, RequestRefused
 from pipelines.errors import UserError
-from pipelines.finish_reasons import cut_short
-from pipelines.ledger import Ledger, Reply
-from pipelines.limits import RateLimits
-from pipelines.replies import ReplyFailure
-from pipelines.teacher_probe import Probe, ask_all
-from pipelines.teachers import Patience, TeacherClient, TeacherError
+from pipelines.settings.config import Teacher
+from pipelines.teachers.client import Patience, TeacherClient, TeacherError
+from pipelines.teachers.finish_reasons import cut_short
+from pipelines.teachers.ledger import Ledger, Reply
+from pipelines.teachers.limits import RateLimits
+from pipelines.teachers.probe import Probe, ask_all
+from pipelines.teachers.replies import ReplyFailure
 from tests.pipelines.reply_bodies import (
     CUT,
     FOR_GOOD,
@@ -227,7 +227,7 @@ def test_refusals_of_everything_stop_the_run_and_of_one_input_do_not() -> None:
 
 
 def test_a_rate_limit_holds_back_every_request(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.waits.LONGEST_S", 60.0)
+    monkeypatch.setattr("pipelines.teachers.waits.LONGEST_S", 60.0)
     limits = tuple([refused(429, headers=("Retry-After: 0.2",))] * 8 + [good()] * 1)
     pauses: list[float | None] = []
     pause = RateLimits.pause
@@ -271,7 +271,7 @@ def test_a_rate_limit_costs_no_attempt_while_others_are_answered() -> None:
 
 
 def test_a_server_that_does_not_stream_is_asked_without(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.teachers.is_loopback", lambda host: False)
+    monkeypatch.setattr("pipelines.teachers.client.is_loopback", lambda host: False)
     plays = (refused(400, "stream is not supported"), refused(400, "stream is not supported"), good())
 
     async def play() -> tuple[list[dict[str, Any]], Reply]:

@@ -7,17 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipelines import keeper
-from pipelines.generate import generate
-from pipelines.ledger import Ledger
+from pipelines.generate.stage import generate
 from pipelines.records import Prompt, from_table
 from pipelines.rehearsal.server import rehearsing
 from pipelines.runs import RunFolder
+from pipelines.teachers.ledger import Ledger
 from tests.pipelines.reply_bodies import FOR_GOOD, KEPT, STOPS, Kind, good, refused
 from tests.pipelines.reply_kinds import KINDS
 from tests.pipelines.reply_server import serving_beside
 
-ROOT = Path(keeper.__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def at(url: str, *sets: str) -> dict[str, Any]:

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from pipelines.changes import change
 from pipelines.errors import UserError
-from pipelines.judge import judge
-from pipelines.options import Options
+from pipelines.judges.stage import judge
 from pipelines.records import Prompt, Repair, Response, Verdict, from_table, to_table
-from pipelines.repair import repair
+from pipelines.repairs.stage import repair
 from pipelines.runs import RunFolder
-from saferthoughts import app
+from pipelines.settings.changes import change
+from pipelines.settings.options import Options
+from saferthoughts.cli.app import app
 from tests.pipelines.reply_bodies import (
     CUT,
     FOR_GOOD,

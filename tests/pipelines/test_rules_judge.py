@@ -11,15 +11,15 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines import rules_judge
+from pipelines.judges import rules as rules_judge
+from pipelines.judges.refusals import is_refusal
+from pipelines.judges.rules import judge_by_rules
+from pipelines.prompts.variant import variant
 from pipelines.records import LABELS, OVERTHINKING_SUBTYPES, Kind
-from pipelines.refusals import is_refusal
 from pipelines.rehearsal.performer import GENERAL_MODEL, REASONING_MODEL, Performance, perform
-from pipelines.rules_judge import judge_by_rules
 from pipelines.thinking import split
-from pipelines.variant import variant
 
-BUNDLED = Path(rules_judge.__file__).parent / "bundled"
+BUNDLED = Path(__file__).parents[2] / "pipelines" / "prompts" / "bundled"
 SAMPLE = Path(__file__).with_name("rules_judge_sample.yaml")
 # Beside the clone, where there is one: rows that others published, which are no part of the project.
 PUBLIC = Path(__file__).parents[3] / "shared" / "data" / "star1.json"

@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
-from pipelines.changes import change
 from pipelines.command_line import typed_command
 from pipelines.errors import UserError
-from pipelines.judge import judge
-from pipelines.limits import Caps
-from pipelines.options import Options
+from pipelines.judges.stage import judge
 from pipelines.runner.outcomes import Control, Ending, NotAttempted, Outcome
 from pipelines.runner.scheduler import _MOST_WAITING, STRANGE_TO_STOP, Lane, in_thread, run_rows
 from pipelines.runs import RunFolder
-from pipelines.teachers import TeacherError
+from pipelines.settings.changes import change
+from pipelines.settings.options import Options
+from pipelines.teachers.client import TeacherError
+from pipelines.teachers.limits import Caps
 
 
 def outcomes_of(

@@ -22,14 +22,14 @@ from urllib.request import urlopen
 import pytest
 import yaml
 
-from pipelines import keeper
-from pipelines.config import Teacher
 from pipelines.errors import UserError
-from pipelines.serving import served
-from pipelines.teacher_probe import probe
-from pipelines.vllm_command import PARSERS, options_of, serve_command
+from pipelines.settings.config import Teacher
+from pipelines.teachers import server_process
+from pipelines.teachers.probe import probe
+from pipelines.teachers.vllm_command import PARSERS, options_of, serve_command
+from pipelines.teachers.vllm_server import served
 
-ROOT = Path(keeper.__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 STAND_IN = f"""\
 #!{sys.executable}
 import json, os, signal, subprocess, sys, time
@@ -278,8 +278,8 @@ def start_elsewhere(tmp_path: Path) -> subprocess.Popen[str]:
     code = textwrap.dedent(f"""
         import time
         from pathlib import Path
-        from pipelines.config import Serve, Teacher
-        from pipelines.serving import served
+        from pipelines.settings.config import Serve, Teacher
+        from pipelines.teachers.vllm_server import served
         with served("t", Teacher(model="rehearsal-r1", serve=Serve(model="org/m")), Path({str(tmp_path)!r})) as url:
             print(url, flush=True)
             time.sleep(600)
@@ -331,7 +331,7 @@ def test_keeper_kills_what_does_not_end_when_told() -> None:
     code = (
         "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
     )
-    words = [sys.executable, "-I", keeper.__file__, str(os.getpid()), "0.5", sys.executable, "-c", code]
+    words = [sys.executable, "-I", server_process.__file__, str(os.getpid()), "0.5", sys.executable, "-c", code]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as kept:
         assert kept.stdout is not None
         assert kept.stdout.readline() == "up\n"

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.config import load_config
 from pipelines.errors import UserError
-from pipelines.options import Options
-from pipelines.plan import prompts_of
+from pipelines.generate.plan import prompts_of
+from pipelines.prompts.stage import start_or_change
 from pipelines.runs import RunFolder
-from pipelines.start import start_or_change
-from service.stages import start_run
+from pipelines.settings.config import load_config
+from pipelines.settings.options import Options
+from saferthoughts.stages import start_run
 
 FIRST = Options(harmful=4, benign=2, teacher="rehearsal")
 

@@ -19,15 +19,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from pipelines import keeper
-from pipelines.config import Teacher
 from pipelines.errors import UserError
-from pipelines.options import Options
 from pipelines.rehearsal.faults import RehearsalSettings
 from pipelines.rehearsal.server import rehearsing
-from pipelines.teacher_probe import Probe, Support, chosen, probe, probe_table
+from pipelines.settings.config import Teacher
+from pipelines.settings.options import Options
+from pipelines.teachers.probe import Probe, Support, chosen, probe, probe_table
 
-ROOT = Path(keeper.__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def at(url: str, **fields: Any) -> Teacher:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.errors import UserError
-from pipelines.variant import load_variants, variant
+from pipelines.prompts.variant import load_variants, variant
 
 HOSTILE = "{{ 7 * 7 }} {% raw %} <think> {query}"
 

@@ -6,8 +6,8 @@ from email.utils import formatdate
 
 import pytest
 
-from pipelines.limits import RateLimits
-from pipelines.waits import LONGEST_S, asked_wait, backoff
+from pipelines.teachers.limits import RateLimits
+from pipelines.teachers.waits import LONGEST_S, asked_wait, backoff
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_a_pause_without_a_time_is_one_sign_however_many_requests_it_meets(monke
         asked.append(attempt)
         return 30.0
 
-    monkeypatch.setattr("pipelines.limits.backoff", noted)
+    monkeypatch.setattr("pipelines.teachers.limits.backoff", noted)
 
     async def refused() -> None:
         limits = RateLimits(None, None)

@@ -9,18 +9,18 @@ import pytest
 
 from cards.release import build_release
 from cards.verify import verify
-from curation.checks import Checked, check
-from curation.duplicates import find_duplicates
-from curation.figures import figures_of
-from curation.foreign import import_dataset
-from curation.sources import Source
-from pipelines.config import Judge, Teacher, load_config, save_config
+from curation.datasets.imported import import_dataset
+from curation.datasets.sources import Source
+from curation.overlap.duplicates import find_duplicates
+from curation.quality.checks import Checked, check
+from curation.report.data import figures_of
 from pipelines.errors import Incomplete
-from pipelines.judge import judge
+from pipelines.judges.stage import judge
+from pipelines.prompts.variant import load_variants
 from pipelines.records import Response, Verdict, from_table
 from pipelines.runs import RunFolder
-from pipelines.variant import load_variants
-from service.stages import judge_run
+from pipelines.settings.config import Judge, Teacher, load_config, save_config
+from saferthoughts.stages import judge_run
 
 OURS = load_variants()["nocot"].fixed_answer or ""
 THEIRS = "I'm sorry, I can't assist with that request."

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from curation.checks import check
+from curation.quality.checks import check
 from curation.review.home import connect
 from curation.review.serve import serving
 from pipelines.errors import UserError
-from pipelines.repair import repair
+from pipelines.repairs.stage import repair
 from pipelines.runs import RunFolder
 
 pytest.importorskip("argilla", reason="the review extra is not installed")

@@ -13,17 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cards.release import build_release
-from curation.checks import check
-from curation.report import write_report
+from curation.quality.checks import check
+from curation.report.page import write_report
 from curation.review.agree import agree, majority_of
 from curation.review.apply import apply
 from curation.review.push import ties_of
 from curation.review.sample import Wanted, counts_of, draw_sample, population, sample_of, write_sample
-from curation.views import REVIEWS, open_views
-from pipelines.config import Requires, load_config, save_config
+from curation.sql.views import REVIEWS, open_views
 from pipelines.errors import UserError
 from pipelines.records import PATTERNS, Verdict, from_table, to_table
 from pipelines.runs import RunFolder
+from pipelines.settings.config import Requires, load_config, save_config
 from pipelines.statistics import weighted_scores, wilson, wilson_share
 
 WANTED = Wanted(rows=40, random_share=0.5, overlap=0.0, assisted=False)

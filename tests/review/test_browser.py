@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from curation.checks import check
+from curation.quality.checks import check
 from curation.review.pull import pull
 from curation.review.push import push
 from curation.review.sample import Wanted
-from pipelines.judge import judge
+from pipelines.judges.stage import judge
 from pipelines.records import Response, from_table, to_table
 from pipelines.runs import RunFolder
 from tests.review.conftest import Server

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from curation.checks import check
+from curation.quality.checks import check
 from curation.review.agree import agree
 from curation.review.apply import apply
 from curation.review.pull import pull

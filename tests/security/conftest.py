@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from cards.release import build_release
-from curation.checks import check
-from pipelines.repair import repair
+from curation.quality.checks import check
+from pipelines.repairs.stage import repair
 from pipelines.runs import RunFolder
 from tests.security.commands import Command
 

@@ -4,7 +4,7 @@
 such call" alone: a call that is refused for its arguments was not held back.
 """
 
-from eval.seccomp import _DENIED
+from eval.sandbox.seccomp import _DENIED
 
 # Of x86-64: calls that the filter leaves to the kernel's own rights, and what this project does not list.
 KERNELS_OWN = {

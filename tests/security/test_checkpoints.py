@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from eval.logs import check_log_name, read_log
+from eval.run.logs import check_log_name, read_log
 from pipelines.errors import UserError
 from tests.security.commands import Command
 from tests.security.hostile import Canary

@@ -11,11 +11,11 @@ import pytest
 
 from cards.regenerate import Answering, regenerate
 from cards.release import build_release
-from curation.checks import check
-from pipelines.config import load_config, save_config
+from curation.quality.checks import check
 from pipelines.errors import UserError
+from pipelines.prompts.variant import load_variants
 from pipelines.runs import RunFolder
-from pipelines.variant import load_variants
+from pipelines.settings.config import load_config, save_config
 from tests.security.commands import Command
 from tests.security.hostile import seal
 

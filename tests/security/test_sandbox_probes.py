@@ -13,14 +13,19 @@ from pathlib import Path
 
 import pytest
 
-from eval.sandbox import Limits, available, run
+from eval.sandbox.bubblewrap import Limits, available, run
 from tests.security.sandbox_probes import AREAS, program
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="calls are probed by the numbers of x86-64")
-_FILES = ("eval/__init__.py", "eval/sandbox.py", "eval/seccomp.py", "tests/security/sandbox_probes.py")
+_FILES = (
+    "eval/__init__.py",
+    "eval/sandbox/bubblewrap.py",
+    "eval/sandbox/seccomp.py",
+    "tests/security/sandbox_probes.py",
+)
 _AS_A_USER = """
-from eval.sandbox import Limits, available, run
+from eval.sandbox.bubblewrap import Limits, available, run
 from tests.security.sandbox_probes import AREAS, program
 assert not available(), available()
 for probes in AREAS.values():

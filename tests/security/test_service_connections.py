@@ -14,10 +14,10 @@ import httpx
 import pytest
 import uvicorn
 
-from service.serve import connections
-from service.serve.app import guarded
-from service.serve.house import ServeSettings, opened
-from tests.service.serve.conftest import Service
+from service import connections
+from service.app import guarded
+from service.app_state import ServeSettings, opened
+from tests.service.conftest import Service
 
 PATIENCE_S = 120
 HALF = {

@@ -10,9 +10,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.serve.connections import LARGEST_HEAD
+from service.connections import LARGEST_HEAD
 from tests.security.service_requests import RAW, requests
-from tests.service.serve.conftest import Service
+from tests.service.conftest import Service
 
 PATIENCE_S = 240
 FEWEST = 338 + 20

@@ -10,9 +10,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.serve.queue import Queue
-from service.serve.store import Store
-from tests.service.serve.conftest import Service
+from service.queue import Queue
+from service.store import Store
+from tests.service.conftest import Service
 
 HIDDEN = "\u202e"
 

@@ -6,14 +6,14 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from curation.checks import check
-from curation.fence import reading
-from curation.query import query
-from pipelines.changes import change
+from curation.quality.checks import check
+from curation.sql.fence import reading
+from curation.sql.query import query
 from pipelines.errors import UserError
-from pipelines.options import Options
 from pipelines.runs import RunFolder
-from service.serve.rows import filter_of
+from pipelines.settings.changes import change
+from pipelines.settings.options import Options
+from service.rows import filter_of
 from tests.security.commands import Command
 
 RUN, OUT = "{run}", "{out}"
@@ -257,7 +257,7 @@ def test_a_probe_is_refused_before_it_runs(text: str, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "mine.sql").write_text(filled, encoding="utf-8", errors="surrogatepass")
-    from curation.checks import _rejected_apart
+    from curation.quality.checks import _rejected_apart
 
     with pytest.raises(UserError, match=r"mine\.sql"):
         _rejected_apart(run, {"mine": tmp_path / "own" / "mine.sql"})
@@ -358,4 +358,4 @@ def test_no_process_is_left_behind(judged: RunFolder) -> None:
     children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
     if children.exists():
         for child in children.read_text().split():
-            assert "curation.apart" not in Path(f"/proc/{child}/cmdline").read_text()
+            assert "curation.sql.apart" not in Path(f"/proc/{child}/cmdline").read_text()

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.config import Judge
 from pipelines.errors import UserError
 from pipelines.judges.safety import guard_of
+from pipelines.prompts.variant import reworded, variant
+from pipelines.settings.config import Judge
 from pipelines.templates import MOST_CHARS, template_of
-from pipelines.variant import reworded, variant
 from tests.security.commands import Command
 
 # What each is, and a word that the refusal names.

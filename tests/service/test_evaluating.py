@@ -8,12 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from eval.planning import Wanted, plan
-from eval.trained import prompt_sha256, trained_prompts
+from eval.run.planning import Wanted, plan
+from eval.training_overlap import prompt_sha256, trained_prompts
 from pipelines.errors import Incomplete, UserError
 from pipelines.rehearsal.faults import RehearsalSettings
 from pipelines.rehearsal.server import rehearsing
-from service.evaluating import evaluate, rescore
+from saferthoughts.cli.evaluation import evaluate, rescore
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,14 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.config import load_config, save_config
 from pipelines.errors import UserError
-from pipelines.generate import generate
-from pipelines.ledger import Ledger
+from pipelines.generate.stage import generate
 from pipelines.progress import plain_console
 from pipelines.records import Prompt, from_table, to_table
 from pipelines.runs import RunFolder
-from service.ledgers import export_ledger, ledger_table, prune_ledger
+from pipelines.settings.config import load_config, save_config
+from pipelines.teachers.ledger import Ledger
+from saferthoughts.cli.ledgers import export_ledger, ledger_table, prune_ledger
 
 
 def shown(run: RunFolder) -> str:

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from eval.models import RULES, roles
-from pipelines.config import Teacher
+from eval.models.inspect_models import RULES, roles
 from pipelines.errors import UserError
 from pipelines.runs import RunFolder
-from service.targets import Named, place_of
+from pipelines.settings.config import Teacher
+from saferthoughts.cli.model_resolver import Named, place_of
 
 
 def named(runs: Path, name: str | None = None, **fields: Any) -> Named:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.errors import UserError
-from training.blend import MIXTURES, blended, load_blend, same_answer
+from training.mixture_rows import MIXTURES, blended, load_blend, same_answer
 from training.quiet import quiet
 
 

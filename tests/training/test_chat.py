@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from pipelines.config import Teacher
 from pipelines.errors import UserError
 from pipelines.rehearsal.faults import RehearsalSettings
 from pipelines.rehearsal.server import rehearsing
+from pipelines.settings.config import Teacher
 from pipelines.thinking import join, split
 from training.chat import Part, converse, parted
 from training.chat_models import Endpoint

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from eval.students import Student
+from eval.models.hf_local import Student
 from pipelines.thinking import join, split
-from service.students import check_training
+from saferthoughts.cli.training import check_training
 from training.chat import parted
 from training.decoding import ReplyDecoder
 from training.recipe import Recipe
@@ -70,7 +70,7 @@ def test_eval_splits_what_the_student_wrote(student: Path, monkeypatch: pytest.M
     tokenizer, tokens = tokens_of(student, REPLY)
     script = iter([*tokens, tokenizer.eos_token_id])
     # The weights are random; what they would say is the one thing that is scripted.
-    monkeypatch.setattr("eval.students._choose", lambda logits, rows: torch.tensor([next(script)]))
+    monkeypatch.setattr("eval.models.hf_local._choose", lambda logits, rows: torch.tensor([next(script)]))
     opened = Student(student)
     try:
         done = opened.submit([{"role": "user", "content": "How?"}], 200).result(timeout=60)

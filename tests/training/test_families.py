@@ -19,9 +19,9 @@ from transformers import (
 )
 
 from pipelines.errors import UserError
-from pipelines.overrides import settings_of
+from pipelines.prompts.variant import load_variants
+from pipelines.settings.overrides import settings_of
 from pipelines.thinking import join
-from pipelines.variant import load_variants
 from training.mixture import TrainingRow
 from training.quiet import quiet
 from training.recipe import TEMPLATES, Recipe, load_recipe, recipe_names

@@ -185,7 +185,7 @@ def test_the_planned_steps_are_those_that_are_done(release: Path, tiny_student: 
 def test_what_cannot_fit_is_refused_with_advice(
     release: Path, tiny_student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("training.plan._available", lambda device: 0.5)
+    monkeypatch.setattr("training.estimate._available", lambda device: 0.5)
     with pytest.raises(UserError, match=r"estimated \d+ GB.*batch_size=1.*gradient_checkpointing=true.*zero3"):
         train(Recipe.model_validate(SETTINGS), release, tmp_path / "model", tiny_student)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["release"]

@@ -12,10 +12,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from eval.report import read_sources, write_evaluation_report
+from eval.report.page import read_sources, write_evaluation_report
 from pipelines.errors import UserError
-from service.door import Settings
-from service.evaluating import evaluate
+from saferthoughts.cli.evaluation import evaluate
+from saferthoughts.cli.options import Settings
 from training.recipe import Recipe
 from training.sft import train
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 
-from training.plan import Sharding, memory_gb, sharding_of
+from training.estimate import Sharding, memory_gb, sharding_of
 from training.recipe import load_recipe
 
 GPU = 85.0

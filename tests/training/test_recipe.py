@@ -5,7 +5,7 @@ import yaml
 from pydantic import ValidationError
 
 from pipelines.errors import UserError
-from pipelines.overrides import settings_of
+from pipelines.settings.overrides import settings_of
 from training.recipe import Recipe, load_recipe, recipe_names
 
 
@@ -86,11 +86,11 @@ def test_unknown_template_offers_the_nearest() -> None:
 def test_train_keeps_the_rest_of_a_named_mixture(
     release: Path, tiny_student: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import saferthoughts
+    from saferthoughts.cli.main import run_command
 
     words = ["train", "r1-distill-qwen-7b-full", "--student", str(tiny_student), "--dataset", str(release), "--check"]
     monkeypatch.setattr("sys.argv", ["saferthoughts", *words, "--set", "mixture.improved=2"])
-    assert saferthoughts._run() == 2
+    assert run_command() == 2
     told = capsys.readouterr().err
     assert "'benign'" in told
     assert "the recipe's mixture wants 100" in told

@@ -7,7 +7,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 
 from cards.release import build_release
-from curation.checks import check
+from curation.quality.checks import check
 from pipelines.runs import RunFolder
 from training.quiet import quiet
 from training.recipe import TEMPLATES

@@ -11,8 +11,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pipelines.errors import UserError
-from pipelines.overrides import settings_of
 from pipelines.runs import file_hash
+from pipelines.settings.overrides import settings_of
 from training.mixture import draw
 from training.model_folder import merged_anew
 from training.quiet import quiet

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from pipelines.errors import UserError
-from pipelines.overrides import settings_of
+from pipelines.settings.overrides import settings_of
 from training.recipe import load_recipe
 from training.sweep import SWEEPS, Member, load_sweep, members_of, shown
 from training.sweep_run import Outcome, Score, table_of, write_results

@@ -1,0 +1,1 @@
+"""Datasets that somebody else made, read as runs of ours."""

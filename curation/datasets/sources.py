@@ -1,0 +1,108 @@
+"""Rows from elsewhere: a local file, a local folder that `datasets` can load, or a dataset on the Hub.
+
+Reads what it is pointed at; writes nothing but the cache that `datasets` keeps. Used for evaluation sets, for foreign
+datasets that are to be checked, and for mixtures.
+"""
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipelines.errors import UserError, unknown
+from pipelines.prompts.prompt_files import READERS, read_rows
+
+
+class Source(BaseModel):
+    """Where rows come from. `hub` is a repository's name, or a path."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    hub: str
+    config: str | None = Field(default=None, description="configuration of the repository")
+    split: str = "train"
+    files: str | None = Field(default=None, description="which files, for a repository that datasets cannot load whole")
+    revision: str | None = Field(default=None, description="a tag or commit; the newest one if not given")
+
+
+def read_source(source: Source) -> list[dict[str, Any]]:
+    """All rows, as mappings of columns.
+
+    Raises:
+        UserError: nothing is there under that name, it cannot be read, or it has no rows.
+    """
+    path = Path(source.hub)
+    if path.is_file():
+        if path.suffix not in READERS:
+            raise UserError(f"{path}: {unknown('type of file', path.suffix, READERS)}")
+        return [dict(row.values) for row in read_rows(path)]
+    if not path.is_dir() and source.hub.count("/") != 1:
+        raise UserError(f"There is no file or folder '{source.hub}', and a dataset on the Hub is named OWNER/NAME.")
+    rows = _local(source, path) if path.is_dir() else _loaded(source, None)
+    if not rows:
+        raise UserError(f"{source.hub} has no rows in split '{source.split}'.")
+    return rows
+
+
+def _local(source: Source, path: Path) -> list[dict[str, Any]]:
+    # A cache of its own: `datasets` takes two folders of one name for one dataset, and gives the first one's rows.
+    with tempfile.TemporaryDirectory() as cache:
+        return _loaded(source.model_copy(update={"hub": str(path.resolve())}), cache)
+
+
+def _loaded(source: Source, cache: str | None) -> list[dict[str, Any]]:
+    import datasets
+
+    datasets.disable_progress_bars()
+    try:
+        if source.files is not None and cache is None:
+            files = f"hf://datasets/{source.hub}{'@' + source.revision if source.revision else ''}/{source.files}"
+            found = datasets.load_dataset("json", data_files=files, split=source.split)
+        else:
+            found = datasets.load_dataset(
+                source.hub, source.config, split=source.split, revision=source.revision, cache_dir=cache
+            )
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        told = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        hint = " Without a network, give a file." if cache is None else ""
+        raise UserError(f"Dataset '{source.hub}' cannot be loaded: {told.strip()}{hint}") from error
+    return [dict(row) for row in found]
+
+
+def column_of(rows: list[dict[str, Any]], wanted: str | None, choices: tuple[str, ...], where: str) -> str:
+    """The column to read: the wanted one, or the first of the usual names.
+
+    Raises:
+        UserError: it is not there; the columns are listed.
+    """
+    columns = list(rows[0])
+    if wanted is not None:
+        if wanted not in columns:
+            raise unknown(f"column of {where}", wanted, columns)
+        return wanted
+    found = next((name for name in choices if name in columns), None)
+    if found is None:
+        raise UserError(
+            f"{where} has no column {', '.join(choices)}; it has: {', '.join(columns)}. Name the one to read."
+        )
+    return found
+
+
+def text_of(row: Mapping[str, Any], column: str, where: str) -> str:
+    """A column's text.
+
+    Raises:
+        UserError: it is not text, or cannot be stored as UTF-8.
+    """
+    value = row.get(column)
+    if not isinstance(value, str):
+        raise UserError(f"{where}: column '{column}' holds {type(value).__name__}, not text.")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"{where}: column '{column}' holds half of a surrogate pair, which no file can store."
+        ) from error
+    return value

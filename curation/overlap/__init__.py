@@ -1,0 +1,1 @@
+"""Texts that overlap: near-duplicates, and contamination with evaluation sets."""

@@ -1,0 +1,1 @@
+"""The checks: one `.sql` file each, and what runs them."""

@@ -1,0 +1,171 @@
+"""The charts of a report, drawn once by Altair and vl-convert: SVG text that needs nothing to be shown.
+
+Reads the figures of `curation/report/data.py`; writes nothing. Text takes the page's colour by the page's own style
+sheet, so that a chart is readable in light and dark.
+"""
+
+import re
+from typing import Any
+
+import altair as alt
+
+from curation.report.data import RATES
+from pipelines.prompts.variant import load_variants
+
+_BEFORE, _AFTER, _STUDY = "#c2593f", "#2a7d4f", "#7a6fd0"
+_WORDS = [label.replace("_", " ") for label in RATES]
+
+
+def charts_of(figures: dict[str, Any]) -> dict[str, str]:
+    """An SVG for each chart that the run has figures for: patterns, lengths, survival."""
+    return {name: svg_of(chart) for name, chart in _drawn(figures).items()}
+
+
+def plot_files(figures: dict[str, Any]) -> dict[str, bytes]:
+    """The same charts as files by name."""
+    return files_of(_drawn(figures))
+
+
+def files_of(charts: dict[str, Any]) -> dict[str, bytes]:
+    """Altair's charts on white as files by name: an SVG and a PNG of twice its size each."""
+    import vl_convert
+
+    files = {}
+    for name, chart in charts.items():
+        drawn = chart.configure(background="white", font="sans-serif", padding=12).configure_view(stroke=None).to_dict()
+        files[f"{name}.svg"] = _renumbered(str(vl_convert.vegalite_to_svg(drawn))).encode()
+        files[f"{name}.png"] = bytes(vl_convert.vegalite_to_png(drawn, scale=2))
+    return files
+
+
+def _renumbered(svg: str) -> str:
+    """Vega counts its gradients and clips on from one chart to the next: counted anew, the same chart is the same."""
+    numbers: dict[str, str] = {}
+    return re.sub(r"\b(gradient_|clip)\d+\b", lambda m: numbers.setdefault(m[0], f"{m[1]}{len(numbers)}"), svg)
+
+
+def _drawn(figures: dict[str, Any]) -> dict[str, Any]:
+    charts = {
+        "patterns": _patterns(figures["patterns"]),
+        "lengths": _lengths(figures["lengths"]),
+        "survival": _survival(figures["survivorship"]),
+    }
+    return {name: chart for name, chart in charts.items() if chart is not None}
+
+
+def svg_of(chart: Any) -> str:
+    """An Altair chart as SVG text to stand in a page, whose style sheet gives its words and axes their colour."""
+    import vl_convert
+
+    # Room at the sides: the reader's font may be wider than the one measured here.
+    room = {"left": 24, "right": 12, "top": 5, "bottom": 5}
+    configured = chart.configure(background="transparent", font="sans-serif", padding=room).configure_view(stroke=None)
+    svg: str = vl_convert.vegalite_to_svg(configured.to_dict())
+    # The page says what a chart shows, and scrolls where it is narrower.
+    size = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)
+    width = size.group(1) if size else "640"
+    return re.sub(r"^<svg ", f'<svg aria-hidden="true" style="height:auto;width:{width}px" ', svg)
+
+
+def _names(found: Any) -> list[str]:
+    return [name for name in (*load_variants(), "benign") if name in found]
+
+
+def _patterns(patterns: list[dict[str, Any]]) -> Any:
+    """A dot with its interval for each variant and label, as generated and as kept."""
+    rows = [
+        {
+            "variant": item["config"],
+            "label": item["label"].replace("_", " "),
+            "when": when,
+            **{key: 100 * item[key_of][key] for key in ("rate", "low", "high")},
+        }
+        for item in patterns
+        for when, key_of in (("as generated", "before"), ("after repair", "after"))
+        if item[key_of] and item[key_of]["rate"] is not None
+    ]
+    if not rows:
+        return None
+    base = alt.Chart(alt.InlineData(values=rows))
+    y = alt.Y("label:N", title=None, sort=_WORDS)
+    offset = alt.YOffset("when:N", sort=["as generated", "after repair"])
+    colour = alt.Color(
+        "when:N",
+        title=None,
+        scale=alt.Scale(domain=["as generated", "after repair"], range=[_BEFORE, _AFTER]),
+        legend=alt.Legend(orient="top"),
+    )
+    bars = base.mark_rule(strokeWidth=2).encode(
+        x=alt.X("low:Q", title="% of judged rows", scale=alt.Scale(domain=[0, 100])),
+        x2="high:Q",
+        y=y,
+        yOffset=offset,
+        color=colour,
+    )
+    dots = base.mark_point(filled=True, size=40).encode(x="rate:Q", y=y, yOffset=offset, color=colour)
+    return (
+        (bars + dots)
+        .properties(width=190, height=150)
+        .facet(alt.Facet("variant:N", title=None, sort=_names({row["variant"] for row in rows})), columns=3)
+    )
+
+
+def _lengths(lengths: list[dict[str, Any]]) -> Any:
+    """From the 10th to the 90th percentile with the mean, beside the study's mean and 90th percentile."""
+    rows = [
+        {
+            "variant": item["config"],
+            **{key: item[key] for key in ("p10", "median", "p90", "mean", "study_mean", "study_p90")},
+        }
+        for item in lengths
+    ]
+    if not rows:
+        return None
+    base = alt.Chart(alt.InlineData(values=rows)).encode(
+        y=alt.Y("variant:N", title=None, sort=_names({row["variant"] for row in rows}))
+    )
+    x = alt.X("p10:Q", title="tokens of a response (log scale)", scale=alt.Scale(type="log"))
+    ours = base.mark_rule(strokeWidth=8, color=_AFTER, opacity=0.5).encode(x=x, x2="p90:Q")
+    mean = base.mark_point(filled=True, size=70, color=_AFTER).encode(x="mean:Q")
+    study = base.mark_rule(strokeWidth=2, color=_STUDY, yOffset=9).encode(x="study_mean:Q", x2="study_p90:Q")
+    ends = base.mark_tick(thickness=3, size=12, color=_STUDY, yOffset=9).encode(x="study_mean:Q")
+    return (ours + mean + study + ends).properties(width=520, height=34 * len(rows))
+
+
+def _survival(found: dict[str, Any] | None) -> Any:
+    """A cell for each category or template and each variant: the share of prompts that survive."""
+    if not found:
+        return None
+    rows = [
+        {
+            "variant": item["config"],
+            "dimension": {"category": "category", "template": "jailbreak template"}[item["dimension"]],
+            "value": item["value"] or "bare",
+            "survival": 100 * item["survival"],
+            "label": f"{100 * item['survival']:.0f}",
+        }
+        for item in found["biases"]
+    ]
+    if not rows:
+        return None
+    parts = []
+    for dimension in ("category", "jailbreak template"):
+        own = [row for row in rows if row["dimension"] == dimension]
+        base = alt.Chart(alt.InlineData(values=own)).encode(
+            x=alt.X("variant:N", title=None, sort=_names({row["variant"] for row in own}), axis=alt.Axis(labelAngle=0)),
+            y=alt.Y("value:N", title=dimension),
+        )
+        cells = base.mark_rect().encode(
+            color=alt.Color(
+                "survival:Q",
+                title="% surviving",
+                scale=alt.Scale(domain=[0, 100], range=["#b3402e", "#f3efe6", "#2a7d4f"]),
+            )
+        )
+        words = base.mark_text(fontSize=11, description="figure").encode(
+            text="label:N",
+            color=alt.condition("datum.survival < 25 || datum.survival > 85", alt.value("#fff"), alt.value("#222")),
+        )
+        height = 22 * len({row["value"] for row in own})
+        parts.append((cells + words).properties(width=64 * len(_names({row["variant"] for row in own})), height=height))
+    return alt.vconcat(*parts)

@@ -1,0 +1,123 @@
+"""The whole story of one response: prompt, attempts, what each judge said, what each check said, where it ended up.
+
+Reads the run's tables (`curation/sql/views.py`); writes nothing. Run it with `saferthoughts check RUN --explain ID`.
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from curation.sql.views import open_views
+from pipelines.errors import UserError
+from pipelines.records import LABELS
+from pipelines.runs import RunFolder
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """Titles with texts, in order. Texts are as the tables have them: hostile."""
+
+    parts: tuple[tuple[str, str], ...]
+
+
+def tell(run: RunFolder, response_id: str) -> Story:
+    """The story of a response by its id, or by the beginning of it.
+
+    Raises:
+        UserError: there is no such response, or several begin like that.
+    """
+    with open_views(run, "prompts", "responses") as db:
+        found = _rows(db, "SELECT * FROM responses WHERE starts_with(response_id, $id)", response_id)
+        if len(found) != 1:
+            raise UserError(
+                f"{run.path} has {len(found) or 'no'} responses whose id begins with '{response_id}'. Ids are in "
+                f"responses.parquet, and in rejected.parquet beside what was objected to: saferthoughts sql {run.name}"
+            )
+        (response,) = found
+        name = response["response_id"]
+        (prompt,) = _rows(db, "SELECT * FROM prompts WHERE prompt_id = $id", response["prompt_id"])
+        said = _rows(db, "SELECT * FROM judgements WHERE response_id = $id ORDER BY judge", name)
+        verdicts = _rows(db, "SELECT * FROM verdicts WHERE response_id = $id", name)
+        attempts = _rows(
+            db,
+            "SELECT * FROM repairs WHERE root_id IN (SELECT root_id FROM repairs WHERE response_id = $id) "
+            "ORDER BY attempt",
+            name,
+        )
+        objections = _rows(db, "SELECT * FROM rejected WHERE response_id = $id", name)
+        accepted = _rows(db, "SELECT * FROM accepted WHERE response_id = $id", name)
+        selected = _rows(db, "SELECT * FROM selected WHERE response_id = $id", name)
+        alike = _rows(db, "SELECT * FROM duplicates WHERE item_id = $id", name)
+        overlaps = _rows(
+            db,
+            "SELECT contamination.* FROM contamination JOIN responses USING (prompt_id) "
+            "WHERE responses.response_id = $id AND contamination.response_id IN ('', $id)",
+            name,
+        )
+    facts = (
+        "variant",
+        "model",
+        "sample",
+        "attempt",
+        "finish_reason",
+        "reasoning_source",
+        "output_tokens",
+        "request_key",
+    )
+    parts = [
+        (
+            "response",
+            ", ".join([name, *(f"{key} {response[key]}" for key in facts if response[key] not in (None, ""))]),
+        ),
+        (f"prompt ({prompt['kind']}, {prompt['category']}, {prompt['template_id'] or 'bare'})", prompt["text"]),
+        ("reasoning", response["reasoning"]),
+        ("answer", response["answer"]),
+        *((f"judge {item['judge']}", _judgement(item)) for item in said),
+        *(("verdict", _judgement(item)) for item in verdicts),
+    ]
+    if attempts:
+        parts.append(("attempts", "\n".join(_attempt(item, name) for item in attempts)))
+    parts += [("near-duplicate", item["why"]) for item in alike]
+    parts += [
+        ("overlap", f"{item['set_name']} {item['item_id']}, {item['method']}: {item['span']}") for item in overlaps
+    ]
+    parts.append(("checks", _checks(run, bool(accepted), objections)))
+    if selected:
+        parts.append(("selected", f"for {selected[0]['config']}, stratum {selected[0]['stratum']}"))
+    return Story(tuple(parts))
+
+
+def _rows(db: duckdb.DuckDBPyConnection, query: str, response_id: str) -> list[dict[str, Any]]:
+    found: pa.Table = db.sql(query, params={"id": response_id}).to_arrow_table()
+    return [dict(row) for row in found.to_pylist()]
+
+
+def _judgement(item: dict[str, Any]) -> str:
+    labels = [label for label in LABELS if item[label]]
+    unknown = all(item[label] is None for label in LABELS) and item["compliance"] is None
+    words = [", ".join(labels) or ("" if unknown else item["compliance"] or "no pattern"), item["safety"] or ""]
+    refused = {True: "refuses", False: "does not refuse", None: ""}[item["refused"]]
+    lines = [", ".join(word for word in [*words, refused] if word)]
+    lines += [f"unscored: {item[key]}" for key in ("reason", "safety_reason") if item.get(key)]
+    lines += [f"analysis: {item['analysis']}"] if item.get("analysis") else []
+    lines += [f"{label}: {span!r}" for label, span in json.loads(item["evidence"] or "{}").items()]
+    return "\n".join(line for line in lines if line)
+
+
+def _attempt(item: dict[str, Any], here: str) -> str:
+    marks = [word for word, true in (("kept", item["chosen"]), ("this one", item["response_id"] == here)) if true]
+    faults = item["flagged"] or ("unscored" if item["patterns"] is None else "no fault")
+    told = f"{item['attempt']}: {item['response_id']} ({item['strategy']}): {faults}"
+    return "; ".join([told, ", ".join(marks)]) if marks else told
+
+
+def _checks(run: RunFolder, accepted: bool, objections: list[dict[str, Any]]) -> str:
+    if objections:
+        return "rejected\n" + "\n".join(
+            f"{item['check_name']}: {item['reason']}" + (f" ({item['value']})" if item["value"] else "")
+            for item in objections
+        )
+    return "accepted" if accepted else f"not checked yet: saferthoughts check {run.name}"

@@ -1,0 +1,1 @@
+"""Models as Inspect asks them: endpoints, local checkpoints, judges and attackers."""

@@ -1,0 +1,37 @@
+"""What a model said, as reasoning and answer: how providers write it into Inspect's logs and scorers read it there.
+
+Reads and writes nothing else. The models of `eval/models/inspect_models.py` and `eval/models/hf_local.py` answer with
+`message_of`, so that an opener that was in the prompt, or a thought that was cut off, is told apart once, by
+`pipelines/thinking.py`.
+"""
+
+from inspect_ai.model import ChatMessageAssistant, Content, ContentReasoning, ContentText, ModelOutput
+
+from pipelines.thinking import Thought, split
+
+
+def message_of(thought: Thought, model: str) -> ChatMessageAssistant:
+    """The message: reasoning where there is one, and the answer, which may be empty.
+
+    Where the reasoning was found decides whether it is well formed, so the log keeps it, as the metadata `source`.
+    """
+    content: str | list[Content] = thought.answer
+    if thought.source != "none":
+        content = [ContentReasoning(reasoning=thought.reasoning), ContentText(text=thought.answer)]
+    metadata = {"source": thought.source}
+    return ChatMessageAssistant(content=content, model=model, source="generate", metadata=metadata)
+
+
+def thought_of(output: ModelOutput) -> Thought:
+    """Reasoning and answer of an output, whichever provider made it; both empty where it says nothing."""
+    if not output.choices:
+        return Thought("", "", "none")
+    message = output.choices[0].message
+    if isinstance(message.content, str):
+        known = "source" in (message.metadata or {})
+        return Thought("", message.content, "none") if known else split(message.content)
+    answer = "".join(part.text for part in message.content if isinstance(part, ContentText))
+    thoughts = [part.reasoning for part in message.content if isinstance(part, ContentReasoning)]
+    if not thoughts:
+        return split(answer)
+    return Thought("\n\n".join(thoughts), answer, (message.metadata or {}).get("source", "reasoning"))

@@ -1,0 +1,1 @@
+"""The report of evaluations: tables, tests between models, charts, examples."""

@@ -1,0 +1,184 @@
+"""The report of one or more evaluations: the study's table, the trade-off, comparisons, examples.
+
+Reads results.json of each evaluation (`eval/run/results.py`) and the study's figures (`eval/report/paper_results.py`).
+Writes
+
+    <output>/
+      report.html     one file that loads nothing from anywhere
+      report.md       tables alone, for a model's card: no question and no answer is in it
+      report.json     every figure
+      plots/          the charts as SVG and PNG
+      inspect/        on request: Inspect's own viewer with the logs, to be served by any web server
+
+Run with `saferthoughts report eval runs/*/eval`.
+"""
+
+import contextlib
+import functools
+import io
+import math
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+from markupsafe import Markup
+
+from eval.report.charts import chart_files, page_charts
+from eval.report.examples import EACH, by_outcome
+from eval.report.figures import COLUMNS, OVER_REFUSAL, REASONING, SAFETY, Report, Source
+from eval.report.page import words as report_words
+from eval.report.paper_results import NOTE
+from eval.report.sections import report_of
+from eval.run.results import NAME, read_results
+from pipelines.errors import UserError, visible_value
+from pipelines.runs import atomic_folder, write_json, write_text
+
+_KINDS = {
+    "Correct, % (higher is better)": REASONING,
+    "Attack success, % (lower)": SAFETY,
+    "Over-refusal, % (lower)": OVER_REFUSAL,
+}
+_FOLDER = Path(__file__).parent
+# What markdown, a table's cell or the Hub's page would take for more than text.
+_MARKDOWN = str.maketrans({**{mark: f"\\{mark}" for mark in "\\`*_[]|#~$"}, "<": "&lt;", ">": "&gt;", "&": "&amp;"})
+
+
+def read_sources(paths: Sequence[Path]) -> list[Source]:
+    """Every evaluation, each by the shortest name that tells it from the others.
+
+    Args:
+        paths: Folders with a results.json, or such files.
+
+    Raises:
+        UserError: one is missing, is no results.json, or is there twice.
+    """
+    folders = [(path if path.is_dir() else path.parent).resolve() for path in paths]
+    twice = [str(path) for path, folder in zip(paths, folders, strict=True) if folders.count(folder) > 1]
+    if twice:
+        raise UserError(f"The same evaluation is given twice: {', '.join(twice)}. Give each once.")
+    found = [read_results(path) for path in paths]
+    names = _names(folders)
+    return [Source(*parts) for parts in zip(names, folders, found, strict=True)]
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """`mine` for runs/mine/eval, the folder's name for another, and as many parents as it takes to be told apart."""
+    parts = [folder.parts[:-1] if folder.name == "eval" and folder.parent.name else folder.parts for folder in folders]
+    for length in range(1, max((len(one) for one in parts), default=1) + 1):
+        names = ["/".join(one[-length:]) for one in parts]
+        if len(set(names)) == len(names):
+            return names
+    return [str(folder) for folder in folders]
+
+
+def write_evaluation_report(sources: Sequence[Source], output: Path, bundle: bool = False) -> Report:
+    """Write the report into `output` and return what it tells.
+
+    Args:
+        sources: What `read_sources` gives.
+        output: A folder, made where it is not there.
+        bundle: Whether Inspect's viewer is written beside it.
+
+    Raises:
+        UserError: an evaluation's counts do not add up, or with `bundle` it has no logs.
+    """
+    report = report_of(sources)
+    if bundle:
+        write_bundle(sources, output / "inspect")
+    write_json(output / "report.json", report.plain())
+    write_text(output / "report.md", markdown_of(report))
+    with atomic_folder(output / "plots") as folder:
+        for name, content in chart_files(report).items():
+            (folder / name).write_bytes(content)
+    write_text(output / "report.html", page_of(report, bundled=(output / "inspect" / "index.html").exists()))
+    return report
+
+
+def page_of(report: Report, bundled: bool = False) -> str:
+    """The page. `bundled`: whether Inspect's viewer lies in inspect/ beside it."""
+    charts = {name: Markup(svg) for name, svg in page_charts(report).items()}
+    return _rendered("report.html.jinja", report, autoescape=True, charts=charts, bundled=bundled)
+
+
+def markdown_of(report: Report) -> str:
+    """The tables as GitHub-flavoured markdown."""
+    return _rendered("report.md.jinja", report, autoescape=False)
+
+
+def _rendered(template: str, report: Report, autoescape: bool, **more: Any) -> str:
+    page = (
+        _environment(autoescape)
+        .get_template(template)
+        .render(report=report, columns=COLUMNS, kinds=_KINDS, study_note=NOTE, each=EACH, **more)
+    )
+    # Half of a surrogate pair can stand in an answer, and in no file.
+    return page.encode("utf-8", "replace").decode()
+
+
+@functools.cache
+def _environment(autoescape: bool) -> jinja2.Environment:
+    """Prompts and answers are hostile text: a page escapes all of it, markdown what `text` and `code` are put on."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_FOLDER),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=autoescape,
+        finalize=visible_value,
+    )
+    words = (
+        report_words.measured,
+        report_words.counted,
+        report_words.lines,
+        report_words.p_value,
+        report_words.left_out,
+        report_words.percent,
+    )
+    environment.filters |= {word.__name__: word for word in words}
+    environment.filters |= {"by_outcome": by_outcome, "settings": _settings, "text": _text, "code": _code}
+    return environment
+
+
+def _settings(settings: Mapping[str, Any]) -> str:
+    return str(yaml.safe_dump(dict(settings), default_flow_style=True, sort_keys=False, width=math.inf)).strip()[1:-1]
+
+
+def _text(value: Any) -> str:
+    return " ".join(str(value).split()).translate(_MARKDOWN)
+
+
+def _code(value: Any) -> str:
+    return "`" + " ".join(str(value).split()).replace("`", "'") + "`"
+
+
+def write_bundle(sources: Sequence[Source], output: Path) -> None:
+    """Inspect's viewer with the logs of every evaluation, as files for a web server.
+
+    Raises:
+        UserError: an evaluation whose logs are gone.
+    """
+    from inspect_ai.log import bundle_log_dir
+
+    with tempfile.TemporaryDirectory() as folder:
+        for source in sources:
+            for run in source.results.tasks:
+                for label, log in run.logs.items():
+                    path = (source.path / log).resolve()
+                    # A name from a file is taken for a log only where logs are.
+                    if not path.is_relative_to(source.path) or not path.is_file():
+                        raise UserError(
+                            f"{source.path} has no log '{log}' any more, which its {NAME} names for {run.name} of "
+                            f"{label}. Report without --bundle."
+                        )
+                    kept = Path(folder) / source.name.replace("/", "_") / log
+                    kept.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(path, kept)
+        # It tells its progress to stdout, where the report's own result goes.
+        with contextlib.redirect_stdout(io.StringIO()):
+            # An absolute path: one that begins with hf/ would be put on the Hub.
+            bundle_log_dir(folder, str(output.resolve()), overwrite=True)

@@ -1,0 +1,1 @@
+"""Running an evaluation: planned, asked by Inspect, counted, scored again."""

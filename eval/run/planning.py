@@ -1,0 +1,170 @@
+"""What is going to be asked: the tasks of an evaluation, built, checked, and named by all that decides their figures.
+
+Reads the tasks' data; writes nothing. `eval/run/stage.py` runs a plan.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from inspect_ai import Task, task_with
+from inspect_ai.dataset import Sample
+
+from eval.models.inspect_models import Role, Roles
+from eval.protocols import EXCLUDE, PAPER, SHORT, Settings, settings
+from eval.run.answers import Expected, expected_of
+from eval.run.results import ScoreMode
+from eval.suites import QUICK, chosen_tasks, decides, ready
+from eval.task_spec import Asked, Built, Entry
+from pipelines.errors import UserError, unknown
+from pipelines.progress import console
+
+# Each role is given by the option of its name.
+_EXAMPLES = {"guard": "llama-guard-3", "judge": "openai", "attacker": "vllm"}
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """An evaluation as the user asks for it; see `Asked` for what concerns a single task.
+
+    Args:
+        suite: A suite's name. Of `quick` the bundled samples are read.
+        tasks: Tasks in place of the suite's.
+        protocol: A protocol's name; None for `quick` where the bundled sample is asked, and `paper` elsewhere.
+        overrides: Settings by task, laid over the protocol's.
+        roles: Who judges and attacks.
+        data: Local files by task.
+        trained: sha256 of the prompts that the student was trained on; None where nobody knows.
+    """
+
+    suite: str = QUICK
+    tasks: tuple[str, ...] = ()
+    protocol: str | None = None
+    overrides: Mapping[str, Settings] = field(default_factory=dict)
+    roles: Roles = field(default_factory=Roles)
+    limit: int | None = None
+    score: ScoreMode = "full"
+    data: Mapping[str, Path] = field(default_factory=dict)
+    trained: frozenset[str] | None = None
+
+    def bundled(self, task: str) -> bool:
+        """Whether a task's small bundled sample is asked."""
+        return self.suite == QUICK and task not in self.data
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One task as it will be asked. `fingerprint` is the sha256 of everything that decides its figures but the model.
+
+    `roles` are those that it asks, `expected` the answers that each model is to give.
+    """
+
+    entry: Entry
+    asked: Asked
+    built: Built
+    roles: Mapping[str, Role]
+    expected: tuple[Expected, ...]
+    facts: Mapping[str, Any]
+    fingerprint: str
+
+    def task(self, models: Mapping[str, Any]) -> Task:
+        """Inspect's task for one model: named, with its fingerprint as version, the facts in its log."""
+        return task_with(
+            self.entry.build(self.asked).task,
+            name=self.entry.name,
+            version=self.fingerprint[:16],
+            metadata={"saferthoughts": dict(self.facts)},
+            model_roles={name: models[name] for name in self.roles},
+        )
+
+
+def plan(wanted: Wanted) -> tuple[Planned, ...]:
+    """Build every task.
+
+    Raises:
+        UserError: an unknown or impossible task, a role that is missing, a limit below 1, data for no task or of no
+            file, or whatever a task refuses.
+    """
+    if wanted.limit is not None and wanted.limit < 1:
+        raise UserError(f"--limit is {wanted.limit}. It must be at least 1.")
+    names = chosen_tasks(wanted.suite, wanted.tasks)
+    for name, path in wanted.data.items():
+        if name not in names:
+            raise unknown("task in --data", name, names)
+        if not path.is_file():
+            raise UserError(f"--data {name}={path}: there is no such file.")
+    return tuple(_planned(name, found, wanted) for name, found in ready(names).items())
+
+
+def _planned(name: str, entry: Entry, wanted: Wanted) -> Planned:
+    bundled = wanted.bundled(name)
+    protocol = wanted.protocol or (SHORT if bundled else PAPER)
+    asked = Asked(
+        settings=_settings(protocol, name, wanted),
+        data=wanted.data.get(name),
+        bundled=bundled,
+        limit=wanted.limit,
+        score=wanted.score,
+        guard=wanted.roles.form,
+        judged=wanted.roles.judge is not None,
+        trained=wanted.trained or frozenset(),
+    )
+    given = wanted.roles.given()
+    needed = entry.roles(asked)
+    if missing := [role for role in needed if role not in given]:
+        flags = ", ".join(f"--{role} NAME" for role in missing)
+        example = " ".join(f"--{role} {_EXAMPLES[role]}" for role in missing)
+        raise UserError(
+            f"Task '{name}' asks a model as {' and as '.join(missing)}: give {flags}, such as {example}. Names are "
+            "those of `saferthoughts teachers list`."
+        )
+    built = entry.build(asked)
+    samples = list(built.task.dataset)
+    roles = {role: given[role] for role in needed}
+    facts = {
+        "task": name,
+        "protocol": protocol,
+        "settings": dict(asked.settings),
+        # Of a task that no guard scores, a change of guard changes nothing: its answers are not asked for again.
+        **({"score": asked.score, "guard": asked.guard, "judged": asked.judged} if entry.rescorer else {}),
+        "roles": wanted.roles.told(roles, decides(name)),
+        "data": asdict(built.data),
+        "samples_sha256": _samples_sha256(samples),
+        "prompts": dict(built.prompts),
+    }
+    # Dates of a protocol become words here, as they are in the log.
+    facts = json.loads(json.dumps(facts, default=str))
+    fingerprint = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    expected = tuple(expected_of(samples, built.task.epochs or 1))
+    if not expected:
+        raise UserError(f"Task '{name}' has no question left to ask. Raise --limit, or give other --data.")
+    return Planned(entry, asked, built, roles, expected, facts, fingerprint)
+
+
+def _settings(protocol: str, name: str, wanted: Wanted) -> Settings:
+    """The task's settings. They do not claim to leave out trained prompts where nobody knows which those are.
+
+    Raises:
+        UserError: the user asks for it all the same.
+    """
+    found = settings(protocol, name, wanted.overrides)
+    if wanted.trained is None and found.get(EXCLUDE):
+        unknown_release = "nothing tells which release the model was trained on"
+        if EXCLUDE in wanted.overrides.get(name, {}):
+            raise UserError(f"--set {name}.{EXCLUDE}=true: {unknown_release}. Name it with --release FOLDER.")
+        found[EXCLUDE] = False
+        told = f"{name}: {unknown_release}, so no prompt is left out as trained on; --release FOLDER names one"
+        console.print(told, markup=False, highlight=False, soft_wrap=True)
+    return found
+
+
+def _samples_sha256(samples: Sequence[Sample]) -> str:
+    """One hash over what is asked and what is expected, in order."""
+    digest = hashlib.sha256()
+    for sample in samples:
+        text = sample.input if isinstance(sample.input, str) else [one.model_dump_json() for one in sample.input]
+        digest.update(json.dumps([sample.id, text, sample.target, sample.metadata], default=str).encode())
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Untrusted programs in bubblewrap, and whether they pass a problem's tests."""

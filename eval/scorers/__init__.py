@@ -1,0 +1,1 @@
+"""How answers are scored: guards, refusals, attacks, mathematics."""

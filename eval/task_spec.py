@@ -1,0 +1,79 @@
+"""What a task file offers and what it is given: the one shape that all of eval/tasks/ have.
+
+Each file of eval/tasks/ opens with dataset, metric, protocol and source, and ends with `ENTRY`. Its scorer, named by
+`ENTRY.scorer`, gives each sample one `Score`: value 0 to 1, or `Score.unscored(reason)`; `answer` the answer part;
+metadata with `reasoning`, and `detail` (a dict of the task's own, kept in results.json). Reasoning and answer of what a
+model said are `eval/models/responses.py`'s `thought_of`. A sample's id is stable, its metadata has `category`, and
+`question` where the input is not the dataset's own text. The task itself applies the settings: Task.epochs, and
+decoding in Task.config; name, version and metadata of the Task are the engine's (`eval/run/stage.py`).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from inspect_ai import Task
+from inspect_ai.model import GenerateConfig
+from inspect_ai.scorer import Scorer
+
+from eval.run.results import DataUsed, Measure, ScoreMode
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the user wants of a task.
+
+    Args:
+        settings: The protocol's values for this task (eval/protocols.yaml), overrides laid over.
+        data: A local file in place of the task's own source; None reads the bundled sample where `bundled`, else the
+            Hub at the pinned revision.
+        bundled: Whether the small sample that comes with the project is wanted.
+        limit: At most so many questions, the first ones.
+        score: Which part of a response the guard sees.
+        guard: The form of the guard behind the model role `guard`: rules, llamaguard, reasoningshield, yes-no.
+        judged: Whether the model role `judge` is there.
+        trained: sha256 of prompts (stripped text) that the student was trained on, to be left out where it matters.
+    """
+
+    settings: Mapping[str, Any]
+    data: Path | None = None
+    bundled: bool = False
+    limit: int | None = None
+    score: ScoreMode = "full"
+    guard: str = "rules"
+    judged: bool = False
+    trained: frozenset[str] = frozenset()
+
+    @property
+    def decoding(self) -> GenerateConfig:
+        """How the model that is measured decodes: what the settings say of it."""
+        keys = ("temperature", "top_p", "max_tokens")
+        return GenerateConfig(**{key: self.settings[key] for key in keys if key in self.settings})
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A task ready to run: Inspect's Task, what it reads, and the sha256 of every prompt text it sends, by file."""
+
+    task: Task
+    data: DataUsed
+    prompts: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A task by name. `roles` are Inspect model roles that it asks; `needs` tells why it cannot run here, or "".
+
+    `rescorer` makes the scorer alone, without the data: what `saferthoughts rescore` scores stored answers with. None
+    for a task whose scores depend on nothing that could be chosen anew.
+    """
+
+    name: str
+    title: str
+    measure: Measure
+    scorer: str
+    build: Callable[[Asked], Built]
+    roles: Callable[[Asked], tuple[str, ...]] = lambda asked: ()
+    needs: Callable[[], str] = lambda: ""
+    rescorer: Callable[[Asked], Scorer] | None = None

@@ -1,0 +1,1 @@
+"""Prompts to responses: the plan, the Distilabel pipeline, and the stage."""

@@ -1,0 +1,1 @@
+"""SaferThoughts: from prompts to safe reasoning data to a trained, measured student."""

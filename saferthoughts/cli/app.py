@@ -1,0 +1,324 @@
+"""The front door: one command a stage, in the order of work. `saferthoughts --help` shows them.
+
+Stages are imported when they are called, so that help and errors come at once and a stage needs only its own extra.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipelines.errors import UserError
+from pipelines.runner.outcomes import MAX_FAILED
+from saferthoughts.cli.curation import check, contamination, duplicates, select, sql
+from saferthoughts.cli.evaluation import evaluate, rescore
+from saferthoughts.cli.judge import judge_app
+from saferthoughts.cli.options import (
+    AllowNoReasoning,
+    Attempts,
+    BaseUrl,
+    Benign,
+    ConfigFile,
+    EngineName,
+    GeneralName,
+    Harmful,
+    Instructions,
+    JudgeNames,
+    KeyVariable,
+    KindOption,
+    MaxCost,
+    MaxFailed,
+    MaxTokens,
+    ModelName,
+    RayAddress,
+    Reuse,
+    RunName,
+    SeedOption,
+    Sets,
+    Settings,
+    Source,
+    Strategy,
+    TeacherFile,
+    TeacherLabel,
+    TeacherName,
+    VariantNames,
+    Yes,
+    changed_run,
+    consent,
+    group,
+    open_run,
+    out,
+    say,
+)
+from saferthoughts.cli.release import compare, publish, pull, regenerate, release_app
+from saferthoughts.cli.report import report_app
+from saferthoughts.cli.review import review_app
+from saferthoughts.cli.serve import serve_app
+from saferthoughts.cli.tools import doctor, ledger_app, rehearse, student_app, teachers_app
+
+if TYPE_CHECKING:
+    from pipelines.runs import RunFolder
+
+
+app = group("From prompts to safe reasoning data to a trained, measured student. The stages, in the order of work:")
+
+
+@app.callback()
+def options_for_all(
+    runs: Annotated[Path, typer.Option(envvar="SAFERTHOUGHTS_RUNS", help="The folder of run folders.")] = Path("runs"),
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Read here for all commands; `--debug` is looked up by `main`."""
+    Settings.runs = runs
+
+
+@app.command()
+def demo(
+    name: Annotated[str, typer.Option("--run", help="Name of the run.")] = "demo",
+    seed: Annotated[int, typer.Option(help="Seed of the draw, the rehearsal teacher and the training.")] = 0,
+    train: Annotated[bool, typer.Option("--train/--no-train", help="Train and measure a student as well.")] = True,
+    student: Annotated[Path | None, typer.Option(help="A local checkpoint in place of the bundled student.")] = None,
+    yes: Yes = False,
+) -> None:
+    """The whole way at once, on a CPU: rehearsal teacher, release, small student before and after.
+
+    Example: saferthoughts demo --no-train
+    """
+    from saferthoughts.cli.demo import run_demo
+
+    run_demo(Settings.runs, name, seed, train, student, out, consent(yes))
+
+
+@app.command()
+def prompts(
+    name: RunName,
+    config: ConfigFile = None,
+    source: Source = None,
+    kind: KindOption = None,
+    harmful: Harmful = None,
+    benign: Benign = None,
+    seed: SeedOption = None,
+    variants: VariantNames = None,
+    teacher: TeacherName = None,
+    general_teacher: GeneralName = None,
+    teachers: TeacherFile = None,
+    base_url: BaseUrl = None,
+    model: ModelName = None,
+    api_key_env: KeyVariable = None,
+    label: TeacherLabel = None,
+    instructions: Instructions = None,
+    judges: JudgeNames = None,
+    sets: Sets = None,
+    yes: Yes = False,
+) -> None:
+    """Start a run: draw its prompts and settle its configuration.
+
+    Example: saferthoughts prompts mine --harmful 40 --benign 20 --teacher deepseek
+    """
+    from pipelines.settings.options import Options
+    from saferthoughts.stages import start_run
+
+    options = Options(
+        config, source, kind, harmful, benign, seed, tuple(variants or ()), teacher, general_teacher, teachers,
+        base_url, model, api_key_env, tuple(instructions or ()), tuple(judges or ()), tuple(sets or ()), label,
+    )  # fmt: skip
+    say(start_run(Settings.runs, name, options, consent(yes)).said)
+
+
+@app.command()
+def generate(
+    name: RunName,
+    max_cost: MaxCost = None,
+    max_tokens: MaxTokens = None,
+    max_failed: MaxFailed = None,
+    reuse: Reuse = None,
+    engine: EngineName = "local",
+    ray_address: RayAddress = None,
+    sets: Sets = None,
+    teachers: TeacherFile = None,
+    allow_no_reasoning: AllowNoReasoning = False,
+    yes: Yes = False,
+) -> None:
+    """Ask the teachers for every variant of every prompt; asks only for what is missing.
+
+    Example: saferthoughts generate mine --max-cost 20
+    """
+    from pipelines.generate.distilabel_engine import Engine
+    from saferthoughts.stages import generate_run
+
+    others = [open_run(other) for other in reuse or ()]
+    run = changed_run(name, sets, teachers, yes)
+    share = MAX_FAILED if max_failed is None else max_failed
+    say(generate_run(run, max_cost, max_tokens, others, Engine(engine, ray_address), share, allow_no_reasoning))
+
+
+app.add_typer(judge_app, name="judge")
+
+
+@app.command()
+def repair(
+    name: RunName,
+    strategy: Strategy = None,
+    attempts: Attempts = None,
+    sets: Sets = None,
+    teachers: TeacherFile = None,
+    yes: Yes = False,
+    max_cost: MaxCost = None,
+    max_tokens: MaxTokens = None,
+    max_failed: MaxFailed = None,
+    reuse: Reuse = None,
+) -> None:
+    """Ask the teachers again for flagged rows, telling them what was wrong; the best attempt is kept.
+
+    Example: saferthoughts repair mine --attempts 3
+    """
+    from saferthoughts.stages import repair_run
+
+    others = [open_run(other) for other in reuse or ()]
+    run = changed_run(name, sets, teachers, yes, repair__strategy=strategy, repair__attempts=attempts)
+    say(repair_run(run, max_cost, max_tokens, others, MAX_FAILED if max_failed is None else max_failed))
+
+
+for command in (check, sql, duplicates, contamination, select):
+    app.command()(command)
+
+
+def _stage(stage: str, name: str) -> None:
+    from saferthoughts.stages import run_stage
+
+    say(run_stage(stage, open_run(name)))
+
+
+app.add_typer(review_app, name="review")
+app.add_typer(release_app, name="release")
+
+
+for releasing in (publish, pull, compare, regenerate):
+    app.command()(releasing)
+
+
+@app.command()
+def train(
+    recipe: Annotated[str | None, typer.Argument(help="A recipe's name or file.", metavar="RECIPE")] = None,
+    dataset: Annotated[str | None, typer.Option(help="A release folder, or ORG/NAME@V; the recipe's if none.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Where the student goes.")] = None,
+    student: Annotated[str | None, typer.Option(help="A checkpoint or ORG/NAME, in place of the recipe's.")] = None,
+    check_only: Annotated[bool, typer.Option("--check", help="Prove and plan; train nothing.")] = False,
+    sweep: Annotated[str | None, typer.Option(help="A sweep's name or file: train all of its members.")] = None,
+    launch: Annotated[str, typer.Option(help="For a sweep: what runs a member, e.g. accelerate launch ...")] = "",
+    push: Annotated[str | None, typer.Option(help="ORG/NAME on the Hub, where the student is pushed then.")] = None,
+    private: Annotated[bool, typer.Option("--private", help="Push for those whom the owner lets in.")] = False,
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", help="Any key of the recipe, as key=value; repeatable.")
+    ] = None,
+) -> None:
+    """Fine-tune a student on a release, having proved first that its reasoning is trained on; goes on if stopped.
+
+    Example: saferthoughts train smollm2-135m-cpu --dataset runs/demo/release --output runs/demo/model
+    """
+    from saferthoughts.cli.training import check_training, settled, train_student
+
+    if sweep is not None:
+        from saferthoughts.cli.sweep import train_sweep
+
+        if output is None or check_only or push is not None:
+            raise UserError("A sweep needs --output FOLDER; --check and --push are for a single recipe.")
+        train_sweep(sweep, recipe, dataset, student, sets or [], output, launch)
+        return
+    chosen = settled(recipe, dataset, student, sets or [])
+    if check_only:
+        check_training(chosen)
+        return
+    if output is None:
+        raise UserError("Where does the student go? Give --output FOLDER, or --check to prove and plan only.")
+    train_student(chosen, output, push, private)
+
+
+@app.command()
+def chat(
+    model: Annotated[str, typer.Argument(help="A run, a checkpoint's folder, ORG/NAME, or the endpoint's model.")],
+    base_url: BaseUrl = None,
+    api_key_env: KeyVariable = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="The most tokens of a reply.")] = 1024,
+    temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest token each time.")] = 0.0,
+) -> None:
+    """Talk to a student, its reasoning shown apart; piped, a line in and an answer out.
+
+    Example: saferthoughts chat runs/demo/model
+    """
+    from saferthoughts.cli.training import talk
+
+    talk(model, base_url, api_key_env, max_tokens, temperature)
+
+
+app.command(name="eval")(evaluate)
+app.command()(rescore)
+
+
+app.add_typer(report_app, name="report")
+
+
+@app.command()
+def run(
+    name: RunName,
+    until: Annotated[str, typer.Option(help="The last stage to run.")] = "release",
+    config: ConfigFile = None,
+    source: Source = None,
+    kind: KindOption = None,
+    harmful: Harmful = None,
+    benign: Benign = None,
+    seed: SeedOption = None,
+    variants: VariantNames = None,
+    teacher: TeacherName = None,
+    general_teacher: GeneralName = None,
+    teachers: TeacherFile = None,
+    base_url: BaseUrl = None,
+    model: ModelName = None,
+    api_key_env: KeyVariable = None,
+    label: TeacherLabel = None,
+    instructions: Instructions = None,
+    judges: JudgeNames = None,
+    sets: Sets = None,
+    yes: Yes = False,
+    engine: EngineName = "local",
+    ray_address: RayAddress = None,
+    max_cost: MaxCost = None,
+    max_tokens: MaxTokens = None,
+    max_failed: MaxFailed = None,
+    reuse: Reuse = None,
+    allow_no_reasoning: AllowNoReasoning = False,
+) -> None:
+    """All stages from prompts to release; goes on where an earlier call was stopped.
+
+    Example: saferthoughts run mine --base-url http://127.0.0.1:8000/v1 --model my-r1 --harmful 100
+    """
+    from pipelines.generate.distilabel_engine import Engine
+    from pipelines.settings.options import Options
+    from saferthoughts.stages import run_all
+
+    options = Options(
+        config, source, kind, harmful, benign, seed, tuple(variants or ()), teacher, general_teacher, teachers,
+        base_url, model, api_key_env, tuple(instructions or ()), tuple(judges or ()), tuple(sets or ()), label,
+    )  # fmt: skip
+    ray = Engine(engine, ray_address)
+    share = MAX_FAILED if max_failed is None else max_failed
+    others = [open_run(other) for other in reuse or ()]
+    done = run_all(
+        Settings.runs, name, options, until, say, ray, max_cost, max_tokens, consent(yes), share, others,
+        allow_no_reasoning,
+    )  # fmt: skip
+    say(f"report: {_report_of(done)}")
+
+
+def _report_of(folder: "RunFolder") -> Path:
+    from curation.report.page import write_report
+
+    return write_report(folder)
+
+
+app.add_typer(serve_app, name="serve")
+app.add_typer(teachers_app, name="teachers")
+app.add_typer(ledger_app, name="ledger")
+app.add_typer(student_app, name="student")
+app.command()(rehearse)
+app.command()(doctor)

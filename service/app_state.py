@@ -1,0 +1,182 @@
+"""What the service holds while it runs, for every request: its runs, tokens, queue, teachers and prompt sets."""
+
+import ipaddress
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipelines.errors import UserError, one_line, unknown
+from pipelines.prompts.prompt_files import READERS
+from pipelines.runs import RUN_NAME, RunFolder
+from pipelines.settings.config import Teacher, load_teachers
+from service.jobs import Supervisor
+from service.problems import Problem
+from service.queue import Job, Queue
+from service.rows import RowIndexes
+from service.run_reader import Looking, Watch, is_run
+from service.shapes import RunState
+from service.store import Store
+from service.tokens import Tokens
+
+BUNDLED = "bundled"
+_LONGEST_NAME = 80
+_LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
+
+
+@dataclass(frozen=True, slots=True)
+class ServeSettings:
+    """How the service was started.
+
+    `host_names` are those by which it may be called besides its own address; `secure` says that browsers reach it over
+    TLS, its own or a proxy's. `teachers` is a file and `prompts` a folder of the user's; requests name what is in them.
+    `most_jobs` run at once; a caller has `rate_per_s` requests for long, four times as many in a burst.
+    """
+
+    runs: Path
+    host: str = "127.0.0.1"
+    port: int = 8300
+    host_names: tuple[str, ...] = ()
+    secure: bool = False
+    behind_proxy: bool = False
+    teachers: Path | None = None
+    prompts: Path | None = None
+    most_jobs: int = 2
+    rate_per_s: float = 100.0
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Every name that a request may call the service by, in small letters, without a port."""
+        return frozenset(name.lower() for name in (*_LOOPBACK_NAMES, self.host, *self.host_names))
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+@dataclass(slots=True)
+class House:
+    """The parts of a running service."""
+
+    settings: ServeSettings
+    store: Store
+    tokens: Tokens
+    queue: Queue
+    supervisor: Supervisor
+    looking: Looking
+    watch: Watch
+    rows: RowIndexes
+    # One at a time: that a name is free, and then that it is taken; and the report of a run.
+    starting: threading.Lock = field(default_factory=threading.Lock)
+    reporting: threading.Lock = field(default_factory=threading.Lock)
+    _teachers: tuple[object, dict[str, Teacher]] | None = None
+
+    @property
+    def runs(self) -> Path:
+        """The folder of run folders."""
+        return self.settings.runs
+
+    def run(self, name: str) -> RunFolder:
+        """A run that is there.
+
+        Raises:
+            Problem: 404, there is none of that name; 409, it was made by another version, or has no configuration yet.
+        """
+        try:
+            run = RunFolder.open(self.runs, name)
+        except UserError as error:
+            # A name may be longer than a file's can be.
+            if RUN_NAME.fullmatch(name) is None:
+                raise Problem(404, f"There is no run '{one_line(name, _LONGEST_NAME)}'.") from error
+            raise Problem(409 if is_run(self.runs, name) else 404, str(error)) from error
+        if not (run.path / "run.yaml").exists():
+            raise Problem(409, f"{run.path} has no run.yaml yet. Run first: saferthoughts prompts {run.name}")
+        return run
+
+    def state(self, name: str) -> RunState:
+        """Where a run stands; one whose files are broken too.
+
+        Raises:
+            Problem: 404 or 409, as `run` has it.
+        """
+        state = self.looking.look(name) if is_run(self.runs, name) else None
+        if state is None or (state.state == "broken" and self._being_made(name)):
+            self.run(name)
+        return state or self.looking.look(name)
+
+    def _being_made(self, name: str) -> bool:
+        """Whether a run is sound, but for a configuration that has yet to be written."""
+        try:
+            return not (RunFolder.open(self.runs, name).path / "run.yaml").exists()
+        except (UserError, OSError):
+            return False
+
+    def states(self) -> list[RunState]:
+        """Every run, the one that was begun last first; those that cannot be read are shown as broken."""
+        found = []
+        for name in self.looking.names():
+            with suppress(UserError, Problem):  # being made at this moment, or gone
+                found.append(self.state(name))
+        return found
+
+    def put(self, run: RunFolder, action: str, arguments: Sequence[str], asked_by: str) -> Job:
+        """Queue a job.
+
+        Raises:
+            Problem: 409, the run has one that is not over.
+        """
+        job = self.queue.put(run.name, action, arguments, asked_by)
+        self.supervisor.hurry()
+        return job
+
+    def known_teachers(self) -> dict[str, Teacher]:
+        """Shipped teachers and those of the file that the service was started with, as it is now."""
+        file = self.settings.teachers
+        mark = file and (file.stat().st_mtime_ns, file.stat().st_size)
+        if self._teachers is None or self._teachers[0] != mark:
+            self._teachers = (mark, load_teachers(file))
+        return dict(self._teachers[1])
+
+    def prompt_sets(self) -> dict[str, str]:
+        """Prompt sets by name, with what a configuration has as their source."""
+        sets = {BUNDLED: BUNDLED}
+        if self.settings.prompts is not None:
+            for path in sorted(self.settings.prompts.iterdir()):
+                if not path.name.startswith(".") and (path.is_dir() or path.suffix in READERS):
+                    sets[path.name] = str(path.absolute())
+        return sets
+
+    def prompt_source(self, name: str) -> str:
+        """The source of a prompt set by its name.
+
+        Raises:
+            UserError: there is none of that name.
+        """
+        sets = self.prompt_sets()
+        if name not in sets:
+            raise unknown("prompt set", name, sets)
+        return sets[name]
+
+
+def opened(settings: ServeSettings, environment: dict[str, str]) -> House:
+    """The parts of a service, put together; nothing works yet."""
+    store = Store(settings.runs)
+    queue = Queue(store)
+    looking = Looking(settings.runs, queue)
+    return House(
+        settings=settings,
+        store=store,
+        tokens=Tokens(store),
+        queue=queue,
+        supervisor=Supervisor(settings.runs, queue, settings.most_jobs, environment),
+        looking=looking,
+        watch=Watch(looking.look),
+        rows=RowIndexes(),
+    )

@@ -1,0 +1,88 @@
+"""Forms of the page as the requests of the API that they stand for. What is left empty is not said."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipelines.settings.config import validated
+from service.shapes import Again, Budget, NewRun, PublishWanted
+
+# A name that the API takes and no run will have: an estimate needs none.
+_NO_NAME = "estimate"
+
+
+class Form:
+    """The fields of a posted form."""
+
+    def __init__(self, fields: Mapping[str, list[str]]) -> None:
+        self._fields = fields
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was filled in yet."""
+        return not self._fields
+
+    def text(self, name: str, default: str = "") -> str:
+        """A field's first value."""
+        return self._fields.get(name, [default])[0]
+
+    def texts(self, name: str) -> list[str]:
+        """All values of a field, such as boxes that are ticked."""
+        return [value for value in self._fields.get(name, []) if value]
+
+    def ticked(self, name: str, value: str, default: bool) -> bool:
+        """Whether a box is to be shown ticked."""
+        return default if self.empty else value in self.texts(name)
+
+
+def budget_in(form: Form) -> Budget:
+    """The budget of a form.
+
+    Raises:
+        UserError: no number.
+    """
+    return validated(Budget, _filled(form, "max_cost", "max_tokens"), "the budget")
+
+
+def new_run_in(form: Form, named: bool = True) -> NewRun:
+    """The new run of a form.
+
+    Raises:
+        UserError: a field does not fit.
+    """
+    prompts = _filled(form, "harmful", "benign", "bare_share") | {"source": form.text("source", "bundled")}
+    config: dict[str, Any] = _filled(form, "seed", "samples") | {"prompts": prompts}
+    if variants := form.texts("variants"):
+        config["variants"] = variants
+    if roles := _filled(form, "reasoning", "general"):
+        config["roles"] = roles
+    if judges := form.texts("judges"):
+        config["judging"] = {"judges": judges}
+    if repair := _filled(form, "attempts", "strategy"):
+        config["repair"] = repair
+    name = form.text("name").strip() if named else _NO_NAME
+    budget = _filled(form, "max_cost", "max_tokens")
+    return validated(NewRun, {"name": name, "config": config, "budget": budget}, "the form")
+
+
+def again_in(form: Form, release: str) -> Again:
+    """A release's recipe again.
+
+    Raises:
+        UserError: a field does not fit.
+    """
+    values = _filled(form, "name", "teacher", "general_teacher") | {"release": release}
+    return validated(Again, values, "the form")
+
+
+def publish_in(form: Form) -> PublishWanted:
+    """Where a release is to go.
+
+    Raises:
+        UserError: a field does not fit.
+    """
+    boxes = {name: bool(form.text(name)) for name in ("private", "gated", "dry_run")}
+    return validated(PublishWanted, _filled(form, "repo") | boxes, "the form")
+
+
+def _filled(form: Form, *names: str) -> dict[str, str]:
+    return {name: value for name in names if (value := form.text(name).strip())}

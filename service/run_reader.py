@@ -1,0 +1,324 @@
+"""Where a run stands: its manifest, its ledger, its progress file and its newest job, in one value.
+
+Reads only; the ledger is summed again when its files have changed. `Watch` looks once for all who listen to a run.
+"""
+
+import asyncio
+import json
+import os
+import time
+import traceback
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from pipelines.errors import one_line, refusal_of
+from pipelines.runs import RUN_NAME, RunFolder
+from pipelines.settings.config import load_config
+from pipelines.teachers.ledger import Ledger, Totals
+from service.jobs import PROGRESS_FILE
+from service.problems import Problem
+from service.queue import OPEN, Job, Queue
+from service.shapes import JobState, Progress, RunState, Step
+
+_NOTHING = Totals(0, 0, 0, 0, 0.0)
+# The bar that a stage fills.
+_BAR_OF = {"generate": "responses", "judge": "judged, repairs too", "release": "released"}
+_OVER = {"incomplete": "incomplete", "failed": "failed", "cancelled": "stopped"}
+# Letters of the line that says why a run is broken.
+_LONGEST_REASON = 500
+_LOOK_EVERY_S = 0.5
+_KEEP_ALIVE_S = 15.0
+# A listener comes again after this, and so has its token looked at again.
+_LONGEST_S = 3600.0
+_MOST_LISTENERS = 1000
+
+
+class Looking:
+    """Looks at runs; what has not changed since the last look is not read again."""
+
+    def __init__(self, runs: Path, queue: Queue) -> None:
+        self._runs, self._queue = runs, queue
+        self._kept: dict[tuple[str, str], tuple[object, Any]] = {}
+        self._reported: set[tuple[str, str]] = set()
+
+    def names(self) -> list[str]:
+        """Every run, the one that was begun last first."""
+        names = sorted(path.name for path in self._runs.glob("*") if is_run(self._runs, path.name))
+        return sorted(names, key=lambda name: -_begun(self._runs / name / "manifest.json"))
+
+    def look(self, name: str) -> RunState:
+        """Where a run of this name stands; whatever is wrong with its files, they are shown as broken, with the reason.
+
+        Raises:
+            UserError: there is no such run.
+        """
+        try:
+            return self.at(RunFolder.open(self._runs, name))
+        except Exception as error:
+            if not is_run(self._runs, name):
+                raise
+            told = refusal_of(error)
+            if told is None and (name, repr(error)) not in self._reported:
+                self._reported.add((name, repr(error)))
+                traceback.print_exc()
+            reason = told or f"Its files cannot be read ({type(error).__name__}: {error})."
+            return _broken(name, one_line(reason, _LONGEST_REASON), self._queue.latest(name), self._shape)
+
+    def at(self, run: RunFolder) -> RunState:
+        """Where a run stands now. Raises whatever its files bring about; `look` does not."""
+        manifest = self._unless_changed("manifest", run.path / "manifest.json", run.manifest)
+        config = self._unless_changed("config", run.path / "run.yaml", lambda: load_config(run))
+        totals = self._totals(run)
+        jobs = self._queue.latest_of_each(run.name)
+        job = jobs[0] if jobs else None
+        own = next((each for each in jobs if not each.side), None)
+        stages: dict[str, Any] = manifest["stages"]
+        version = self._version(run)
+        state = _state(jobs, own, version)
+        progress = _progress(run) if job is not None and job.state in ("running", "cancelling") else None
+        entries = (*config.teachers.values(), *config.judge_teachers.values())
+        return RunState(
+            name=run.name,
+            state=state,  # type: ignore[arg-type]
+            problem=own.message if own is not None and state in _OVER.values() else "",
+            created=manifest["created"],
+            stage=progress.stage if progress else (next(reversed(stages)) if stages else ""),
+            progress=progress,
+            funnel=_live(_funnel(stages), progress),
+            stages={name: entry["finished"] for name, entry in stages.items()},
+            variants=list(config.variants),
+            teachers=[f"{name} ({entry.model})" for name, entry in config.teachers.items()],
+            rehearsal=any(entry.embedded for entry in entries),
+            answers=totals.answers,
+            failures=totals.failures,
+            input_tokens=totals.input_tokens,
+            output_tokens=totals.output_tokens,
+            cost=totals.cost if totals.cost or any(entry.price for entry in entries) else None,
+            version=version,
+            job=None if job is None else self._shape(job),
+            side_jobs=[self._shape(each) for each in jobs if each.side and not each.open],
+        )
+
+    def _unless_changed(self, what: str, path: Path, read: Callable[[], Any]) -> Any:
+        return self._kept_for(str(path.parent), what, _mark(path), read)
+
+    def _kept_for(self, run: str, what: str, mark: object, read: Callable[[], Any]) -> Any:
+        found = self._kept.get((run, what))
+        if found is None or found[0] != mark:
+            found = (mark, read())
+            self._kept[run, what] = found
+        return found[1]
+
+    def _totals(self, run: RunFolder) -> Totals:
+        path = run.path / "ledger.sqlite"
+        if not path.exists():
+            return _NOTHING
+
+        def read() -> Totals:
+            with Ledger.reading(path) as ledger:
+                return ledger.totals()
+
+        mark = (_mark(path), _mark(path.with_name("ledger.sqlite-wal")))
+        totals: Totals = self._kept_for(str(run.path), "totals", mark, read)
+        return totals
+
+    def _version(self, run: RunFolder) -> str | None:
+        path = run.path / "release" / "lineage.json"
+        if not path.exists():
+            return None
+
+        def read() -> str:
+            return str(json.loads(path.read_text(encoding="utf-8"))["version"])
+
+        with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+            return str(self._kept_for(str(run.path), "version", _mark(path), read))
+        return None
+
+    def _shape(self, job: Job) -> JobState:
+        return JobState(
+            **{name: getattr(job, name) for name in JobState.model_fields if name != "waiting_before"},
+            waiting_before=self._queue.place(job) if job.state == "queued" else None,
+        )
+
+
+def is_run(runs: Path, name: str) -> bool:
+    """Whether there is a run of this name, in whatever state; a name that no folder can have is none."""
+    return RUN_NAME.fullmatch(name) is not None and os.path.lexists(runs / name / "manifest.json")
+
+
+def _broken(name: str, reason: str, job: Job | None, shape: Callable[[Job], JobState]) -> RunState:
+    """What is shown of a run whose files cannot be read."""
+    return RunState(
+        name=name, state="broken", problem=reason, created="", stage="", progress=None, funnel=[], stages={},
+        variants=[], teachers=[], rehearsal=False, answers=0, failures=0, input_tokens=0, output_tokens=0, cost=None,
+        version=None, job=None if job is None else shape(job), side_jobs=[],
+    )  # fmt: skip
+
+
+def _begun(path: Path) -> float:
+    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError):
+        from datetime import datetime
+
+        return datetime.fromisoformat(json.loads(path.read_text(encoding="utf-8"))["created"]).timestamp()
+    return 0.0
+
+
+def _mark(path: Path) -> tuple[int, int] | None:
+    """What changes when a file does; None where there is none."""
+    with suppress(OSError):
+        found = path.stat()
+        return found.st_mtime_ns, found.st_size
+    return None
+
+
+def _progress(run: RunFolder) -> Progress | None:
+    with suppress(OSError, ValueError, ValidationError, RecursionError):
+        return Progress.model_validate(json.loads((run.path / PROGRESS_FILE).read_text(encoding="utf-8")))
+    return None
+
+
+def _state(jobs: Sequence[Job], own: Job | None, version: str | None) -> str:
+    """By the job under way, else by the run's own last one: what is beside it failed for itself.
+
+    Args:
+        jobs: The last job of each action, the newest first.
+        own: The last one that made the run itself.
+        version: Of the release, where there is one.
+    """
+    if jobs and jobs[0].open:
+        return jobs[0].state
+    released = version and any(each.action == "release" and each.state == "done" for each in jobs)
+    if own is not None and own.state in _OVER and not released:
+        # A process that died, or was never started, says nothing about the run.
+        return "stopped" if own.fault in ("job", "service") else _OVER[own.state]
+    return "released" if version else ("new" if own is None else "stopped")
+
+
+def _funnel(stages: dict[str, Any]) -> list[Step]:
+    """From prompts to released rows, by what each stage counted."""
+    prompts = stages.get("prompts", {}).get("counts")
+    generated = stages.get("generate", {}).get("counts")
+    judged = stages.get("judge", {}).get("counts")
+    checked = stages.get("check", {}).get("counts")
+    released = stages.get("release", {}).get("rows")
+    # Of rows without reasoning only the safety is judged, where somebody is asked for it.
+    unasked = judged.get("without_reasoning", 0) if judged and stages["judge"].get("unsafe") is None else 0
+    # Repair's attempts count with their row.
+    of_checked = checked and checked["responses"] - checked.get("superseded", 0)
+    return [
+        Step(name="prompts", count=sum(prompts.values()) if prompts else None, of=None),
+        Step(name="responses", count=generated and generated["kept"], of=generated and generated["planned"]),
+        Step(
+            name="judged, repairs too",
+            count=judged and judged["responses"] - judged["unscored"] - judged["fixed"] - unasked,
+            of=judged and judged["responses"] - judged["fixed"],
+        ),
+        Step(name="accepted", count=checked and checked["accepted"], of=of_checked),
+        Step(name="released", count=sum(released.values()) if released else None, of=checked and checked["accepted"]),
+    ]
+
+
+def _live(funnel: list[Step], progress: Progress | None) -> list[Step]:
+    """The funnel with the bar of a stage that works for the first time."""
+    name = _BAR_OF.get(progress.stage) if progress else None
+    return [
+        Step(name=step.name, count=progress.done, of=progress.total)
+        if progress and step.name == name and step.count is None
+        else step
+        for step in funnel
+    ]
+
+
+class Watch:
+    """Tells listeners how runs change: one look at a run, every half second, however many listen to it."""
+
+    def __init__(self, look: Callable[[str], RunState]) -> None:
+        self._look = look
+        self._listeners: dict[str, set[asyncio.Queue[RunState]]] = {}
+        self._last: dict[str, RunState] = {}
+
+    @property
+    def listening(self) -> int:
+        """How many listen now."""
+        return sum(len(queues) for queues in self._listeners.values())
+
+    async def work(self) -> None:
+        """Look and tell, until cancelled."""
+        while True:
+            for name in list(self._listeners):
+                await self._tell(name)
+            await asyncio.sleep(_LOOK_EVERY_S)
+
+    async def _tell(self, name: str) -> None:
+        try:
+            state = await asyncio.to_thread(self._look, name)
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with one run, others have listeners too
+            # Being written, or moved away: the next look may find it.
+            if refusal_of(error) is None and not isinstance(error, Problem):
+                traceback.print_exc()
+            return
+        if state != self._last.get(name):
+            self._last[name] = state
+            for queue in self._listeners.get(name, ()):
+                if queue.full():
+                    queue.get_nowait()  # a slow listener is told the newest
+                queue.put_nowait(state)
+
+    async def events(self, name: str, first: RunState) -> AsyncIterator[str]:
+        """A run's states as server-sent events: `state` for every change, `step` where a screen reader should speak.
+
+        `first` is where the run stood when the listener came.
+        """
+        queue: asyncio.Queue[RunState] = asyncio.Queue(1)
+        self._listeners.setdefault(name, set()).add(queue)
+        self._last.setdefault(name, first)
+        until = time.monotonic() + _LONGEST_S
+        try:
+            yield "retry: 2000\n\n" + _event("state", first)
+            said = spoken(first)
+            while time.monotonic() < until:
+                try:
+                    state = await asyncio.wait_for(queue.get(), _KEEP_ALIVE_S)
+                except TimeoutError:
+                    yield ": still here\n\n"
+                    continue
+                yield _event("state", state)
+                if spoken(state) != said:
+                    said = spoken(state)
+                    yield _event("step", state)
+        finally:
+            queues = self._listeners.get(name, set())
+            queues.discard(queue)
+            if not queues:
+                self._listeners.pop(name, None)
+                self._last.pop(name, None)
+
+    def check_room(self) -> None:
+        """Let one more listen.
+
+        Raises:
+            Problem: 503, too many do.
+        """
+        if self.listening >= _MOST_LISTENERS:
+            raise Problem(503, f"{_MOST_LISTENERS} listen already. Ask for the run now and then instead.")
+
+
+def _event(kind: str, state: RunState) -> str:
+    return f"event: {kind}\ndata: {state.model_dump_json()}\n\n"
+
+
+def spoken(state: RunState) -> str:
+    """A run's state in a few words that change seldom: its stage, and the tenth of it that is done."""
+    told: str = state.state
+    if state.progress is not None:
+        tenths = f", {10 * (10 * state.progress.done // state.progress.total)} %" if state.progress.total else ""
+        told = f"{state.progress.stage}{tenths}"
+    elif state.problem:
+        told = f"{state.state}. {state.problem}"
+    elif state.job is not None and state.job.state not in OPEN and state.job.message:
+        told = f"{state.state}. {state.job.message}"
+    return told

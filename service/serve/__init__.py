@@ -1,1 +1,0 @@
-"""The service: `saferthoughts serve`, the stages over HTTP and from a page."""

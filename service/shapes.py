@@ -1,0 +1,195 @@
+"""What goes over HTTP: requests and answers. The parts of a run's configuration are those of the command line."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, Field
+
+from pipelines.errors import visible
+from pipelines.settings.config import Judging, Part, Prompts, Release, Repairing, Roles
+from service.queue import State
+
+RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="a folder's name")]
+RepoName = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}$", examples=["me/safe"])
+]
+VERSION_PATTERN = r"^[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}$"
+Version = Annotated[str, Field(pattern=VERSION_PATTERN, examples=["1.0.0"])]
+
+
+class Budget(Part):
+    """What a run may spend, all its calls together."""
+
+    max_cost: float | None = Field(default=None, ge=0, le=1e9, description="US dollars")
+    max_tokens: int | None = Field(default=None, ge=0, le=10**15, description="tokens of input and output")
+
+
+class Wanted(Part):
+    """A run's configuration as far as a request may set it; what is left out has the command line's default.
+
+    Teachers and judges go by name. `prompts.source` is "bundled" or the name of a set that the service was started
+    with; no path and no address is taken.
+    """
+
+    seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
+    prompts: Prompts | None = None
+    variants: tuple[str, ...] | None = Field(default=None, min_length=1, max_length=32)
+    benign_variant: str | None = None
+    samples: int | None = Field(default=None, ge=1, le=64)
+    roles: Roles | None = None
+    judging: Judging | None = None
+    repair: Repairing | None = None
+    release: Release | None = None
+
+
+class NewRun(Part):
+    """A run to start."""
+
+    name: RunName
+    config: Wanted = Wanted()
+    budget: Budget = Budget()
+
+
+class Again(Part):
+    """A run like the one behind a release, with another teacher."""
+
+    release: RunName = Field(description="the run whose release is taken")
+    name: RunName
+    teacher: str = Field(max_length=200)
+    general_teacher: str | None = Field(default=None, max_length=200)
+    budget: Budget = Budget()
+
+
+class ReleaseWanted(Part):
+    """How a release is built."""
+
+    version: Version | None = Field(default=None, description="the run's own if not given")
+
+
+class ReviewWanted(Part):
+    """What is sent to Argilla."""
+
+    rows: int | None = Field(default=None, ge=1, le=100_000, description="the command line's default if not given")
+    assist: bool = Field(default=False, description="show the judges' labels; such votes never score the judges")
+
+
+class PublishWanted(Part):
+    """Where a release goes on the Hub."""
+
+    repo: RepoName
+    private: bool = False
+    gated: bool = False
+    dry_run: bool = False
+
+
+Words = Annotated[str, AfterValidator(visible)]
+"""A text of a run or a model as it is shown: what cannot be seen is written out."""
+
+
+class JobState(BaseModel):
+    """One job of a run. Times are seconds since 1970."""
+
+    id: int
+    action: str
+    state: State
+    asked_by: str
+    created: float
+    started: float | None
+    finished: float | None
+    attempts: int
+    exit_code: int | None
+    waiting_before: int | None = Field(description="jobs that come first, while it waits")
+    message: Words
+    side: bool = Field(description="whether it is beside the run's own work: a release, a review, a publication")
+    fault: Literal["", "run", "job", "service"] = Field(
+        description="what is at fault where it failed: the run, as its message says; the job, whose process died; the "
+        "service, which could not start or watch it"
+    )
+
+
+class Progress(BaseModel):
+    """Where the stage that is under way stands. Rates are units a second, times seconds, cost US dollars."""
+
+    stage: Words
+    done: int
+    total: int | None
+    unit: Words
+    rate: float
+    cost: float
+    left_s: float | None
+    words: Words
+
+
+class Step(BaseModel):
+    """One bar of the funnel: how many of how many; None where the stage has not run."""
+
+    name: str
+    count: int | None
+    of: int | None
+
+
+class RunState(BaseModel):
+    """A run: what it has so far, what is under way, what it took."""
+
+    name: str
+    state: Literal["new", "queued", "running", "cancelling", "stopped", "failed", "incomplete", "released", "broken"]
+    problem: Words = Field(description="what is wrong with the run itself, in a line; empty where nothing is")
+    created: Words
+    stage: Words = Field(description="the stage under way, or the last one that ended")
+    progress: Progress | None
+    funnel: list[Step]
+    stages: dict[Words, Words] = Field(description="when each stage last ended")
+    variants: list[Words]
+    teachers: list[Words]
+    rehearsal: bool = Field(description="whether the rehearsal teacher, which is no model, answers or judges")
+    answers: int
+    failures: int = Field(description="requests of the last call that finally failed")
+    input_tokens: int
+    output_tokens: int
+    cost: float | None = Field(description="US dollars, of answers whose price is known; null where none is")
+    version: Words | None = Field(description="of the release, where there is one")
+    job: JobState | None = Field(description="the newest one")
+    side_jobs: list[JobState] = Field(description="the last one of each kind that is over; they change no state")
+
+
+class TeacherTest(BaseModel):
+    """What came of a teacher's last test by this service."""
+
+    at: float
+    answers: bool
+    told: str
+
+
+class TeacherState(BaseModel):
+    """A teacher that runs may name. Where it is and what its key is are the service's own affair."""
+
+    name: str
+    model: str
+    kind: Literal["rehearsal", "endpoint", "batch", "served"]
+    key: Literal["not needed", "set", "missing"]
+    priced: bool
+    test: TeacherTest | None
+
+
+class EstimateState(BaseModel):
+    """What a run would ask and take, by the answers of earlier runs; None where those do not tell."""
+
+    requests: int
+    tokens: float | None
+    cost: float | None
+    told: str
+    warnings: list[str] = Field(description="what such a run would lack, such as a judge of safety")
+
+
+class RowsPage(BaseModel):
+    """Rows of a run that fit, mild ones first, then by their ids, and how many there are in all."""
+
+    total: int
+    offset: int
+    rows: list[dict[str, Any]]
+
+
+class Health(BaseModel):
+    """That the service is there."""
+
+    status: Literal["ok"]
+    version: str

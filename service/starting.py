@@ -1,0 +1,200 @@
+"""Requests for runs turned into what the command line does: a new run, an estimate, a release's recipe again."""
+
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cards.regenerate import Answering
+from pipelines.prompts.prompt_sets import draw, load_pool
+from pipelines.runs import RunFolder
+from pipelines.settings.config import RunConfig, load_judges, validated
+from pipelines.settings.old_names import current_name
+from pipelines.settings.resolving import resolve
+from saferthoughts.stages import begin_run, regenerate_run
+from service.app_state import House
+from service.downloads import plain
+from service.jobs import by_name
+from service.problems import Problem
+from service.queue import Job
+from service.shapes import Again, Budget, NewRun, Wanted
+from service.tokens import Caller
+
+
+def configured(house: House, wanted: Wanted) -> RunConfig:
+    """A request's configuration, resolved: teachers, judges and prompt sets by name.
+
+    Raises:
+        UserError: an unknown name, or values that do not go together.
+    """
+    values: dict[str, Any] = wanted.model_dump(mode="json", exclude_unset=True, exclude_none=True)
+    prompts = values.setdefault("prompts", {})
+    prompts["source"] = house.prompt_source(prompts.get("source", "bundled"))
+    return resolve(validated(RunConfig, values, "the request"), house.known_teachers())
+
+
+def start(house: House, wanted: NewRun, caller: Caller) -> Job:
+    """Make a run's folder and queue its work.
+
+    Raises:
+        Problem: 409, there is a run of that name.
+        UserError: what the command line would say.
+    """
+    _check_free(house, wanted.name)
+    config = configured(house, wanted.config)
+    with house.starting:
+        _check_free(house, wanted.name)
+        run = begin_run(house.runs, wanted.name, config).run
+    return go_on(house, run, "run", wanted.budget, caller)
+
+
+def again(house: House, wanted: Again, caller: Caller) -> Job:
+    """The recipe of a run's release with another teacher.
+
+    Raises:
+        Problem: 404 or 409, no such release; 409, there is a run of the new name.
+        UserError: what the command line would say.
+    """
+    folder = release_of(house.run(wanted.release))
+    with house.starting:
+        _check_free(house, wanted.name)
+        who = Answering(wanted.teacher, wanted.general_teacher, house.settings.teachers)
+        # The release is one of this service's own runs, and the request names who answers: nobody else is asked.
+        regenerate_run(house.runs, folder, wanted.name, who)
+    return go_on(house, house.run(wanted.name), "run", wanted.budget, caller)
+
+
+def go_on(house: House, run: RunFolder, action: str, budget: Budget, caller: Caller) -> Job:
+    """Queue every stage of a run that is missing."""
+    arguments = by_name("run", run.name, max_cost=budget.max_cost, max_tokens=budget.max_tokens)
+    return house.put(run, action, arguments, caller.name)
+
+
+def _check_free(house: House, name: str) -> None:
+    if (house.runs / name).exists():
+        raise Problem(409, f"There is a run '{name}' under {house.runs.name}/ already. Give the new one another name.")
+
+
+def release_of(run: RunFolder) -> Path:
+    """The folder of a run's release.
+
+    Raises:
+        Problem: 409, there is none yet.
+    """
+    folder = plain(run.path / "release")
+    if not (folder / "lineage.json").exists():
+        raise Problem(409, f"{run.name} has no release yet. Build one: saferthoughts release build {run.name}")
+    return folder
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """Responses planned and to be asked for, and tokens and US dollars for those where `sampled` answers tell.
+
+    `asked` names the teachers, `unpriced` those among them whose answers have no known cost.
+    """
+
+    planned: int
+    missing: int
+    sampled: int
+    tokens: float | None
+    cost: float | None
+    asked: tuple[str, ...] = ()
+    unpriced: tuple[str, ...] = ()
+
+    def told(self) -> str:
+        """One line for a page."""
+        asked = f"{self.missing} of {self.planned} responses are to be asked for"
+        if self.tokens is None:
+            return f"{asked}; how many tokens that takes is not known before each variant has an answer"
+        cost = "" if self.cost is None else f" and ${self.cost:.2f}"
+        without = f" (no price for {', '.join(self.unpriced)})" if self.unpriced else ""
+        return f"{asked}: about {self.tokens:,.0f} tokens{cost}{without}, by the mean of {self.sampled} answers"
+
+
+LOOKS_FOR = {
+    "rules": "the five patterns and refusals, by rules, without asking anybody; not whether a response is unsafe",
+    "patterns": "the five patterns, and over-refusal of benign prompts",
+    "safety": "whether a response is unsafe as a whole",
+}
+"""What a judge of each kind looks for."""
+
+
+def warnings(house: House, wanted: Wanted) -> list[str]:
+    """What a run like this would lack.
+
+    Raises:
+        UserError: what starting it would say.
+    """
+    config = configured(house, wanted)
+    known = load_judges() | config.judges
+    kinds = {known[name].kind for name in config.judging.judges if name in known}
+    if "safety" in kinds:
+        return []
+    safety = ", ".join(name for name, entry in known.items() if entry.kind == "safety")
+    return [
+        "Nobody looks for unsafe responses: none of these judges judges safety, so rows that are unsafe as a whole are "
+        f"kept, and the release cannot say how many they are. Judges of safety: {safety}."
+    ]
+
+
+def estimate(house: House, wanted: Wanted) -> Forecast:
+    """What a run like this would ask for, and take by the answers that other runs here have of the same models.
+
+    Raises:
+        UserError: what starting it would say.
+    """
+    config = configured(house, wanted)
+    pool = load_pool(config.prompts.source, config.prompts.kind)
+    drawn = draw(pool, config.prompts.harmful, config.prompts.benign, config.seed, config.prompts.bare_share)
+    harmful = sum(prompt.kind == "harmful" for prompt in drawn)
+    wanted_rows = [*((name, harmful) for name in config.variants), (config.benign_variant, len(drawn) - harmful)]
+    known = _means(house, {teacher.model for teacher in config.teachers.values()})
+    planned = missing = sampled = 0
+    tokens: float | None = 0.0
+    cost: float | None = 0.0
+    asked: set[str] = set()
+    for variant, prompts in wanted_rows:
+        teacher = config.teacher_of(variant)
+        planned += prompts * (1 if teacher is None else config.samples)
+        if teacher is None or not prompts:
+            continue
+        asked.add(teacher)
+        requests = prompts * config.samples
+        missing += requests
+        entry = config.teachers[teacher]
+        mean = known.get((entry.model, variant))
+        if mean is None:
+            tokens = cost = None
+            continue
+        count, given, taken = mean
+        sampled += count
+        if tokens is not None:
+            tokens += requests * (given + taken)
+        if cost is not None and entry.price is not None:
+            cost += requests * entry.price.of(round(given), round(taken))
+    unpriced = tuple(sorted(name for name in asked if config.teachers[name].price is None))
+    if len(unpriced) == len(asked):
+        cost = None
+    return Forecast(planned, missing, sampled, tokens, cost, tuple(sorted(asked)), unpriced)
+
+
+def _means(house: House, models: set[str]) -> dict[tuple[str, str], tuple[int, float, float]]:
+    """By model and variant: how many answers of other runs were looked at, and their mean tokens in and out."""
+    import duckdb
+
+    sums: dict[tuple[str, str], tuple[int, int, int]] = {}
+    with duckdb.connect(config={"threads": 1, "memory_limit": "256MB"}) as db:
+        for path in house.runs.glob("*/responses.parquet"):
+            # A run whose table is broken is shown as that; an estimate goes by the others.
+            with suppress(duckdb.Error):
+                found = db.execute(
+                    "SELECT model, variant, count(*), sum(input_tokens), sum(output_tokens) FROM read_parquet($path) "
+                    "WHERE attempt = 0 AND model IN (SELECT unnest($models)) GROUP BY ALL",
+                    {"path": str(path), "models": sorted(models)},
+                ).fetchall()
+                for model, name, *counted in found:
+                    variant = current_name(name)
+                    rows, given, taken = sums.get((model, variant), (0, 0, 0))
+                    sums[model, variant] = (rows + counted[0], given + int(counted[1]), taken + int(counted[2]))
+    return {key: (rows, given / rows, taken / rows) for key, (rows, given, taken) in sums.items()}

@@ -1,0 +1,219 @@
+"""The page in a real browser: a run from the form to its download, hostile rows, keyboard, phone, no script."""
+
+import re
+import shutil
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cards.verify import verify
+from curation.quality.checks import check
+from pipelines.judges.stage import judge
+from pipelines.records import Prompt, Response, from_table, to_table
+from pipelines.runs import RunFolder, write_json
+from tests.service.conftest import Service
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+HOSTILE = (
+    "<script>alert(1)</script><img src=x onerror=alert(2)>\"'><svg onload=alert(3)> {{ 7 * 7 }} {% raw %} "
+    "<iframe src=/ui/new></iframe> </mark></article> javascript:alert(4) \u202eright to left "
+    "<style>*{display:none}</style> <a hx-get=/logout hx-trigger=load>x</a>"
+)
+Open = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if found is None:
+        pytest.skip("no chromium on this machine")
+    with playwright.sync_playwright() as started:
+        running = started.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def opened(browser: Any, service: Service) -> Iterator[Open]:
+    """Log in by token and note dialogs, errors, refused loads and requests to elsewhere; there must be none."""
+    noted: list[str] = []
+    contexts = []
+
+    def log_in(role: str = "run", **options: Any) -> Any:
+        context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
+        contexts.append(context)
+        page = context.new_page()
+        page.on("dialog", lambda dialog: (noted.append(f"dialog {dialog.message}"), dialog.dismiss()))
+        page.on("pageerror", lambda error: noted.append(f"error {error}"))
+        page.on("console", lambda said: noted.append(said.text) if "Content Security" in said.text else None)
+        page.on("request", lambda asked: None if asked.url.startswith(service.url) else noted.append(asked.url))
+        page.goto(f"{service.url}/login")
+        page.get_by_label("Token").fill(service.secrets[role])
+        page.get_by_role("button", name="Log in").click()
+        page.get_by_role("link", name="Go to the runs").click()
+        page.get_by_role("heading", name="Runs").wait_for()
+        return page
+
+    yield log_in
+    for context in contexts:
+        context.close()
+    assert noted == []
+
+
+def test_a_run_goes_from_the_form_to_its_download(opened: Open, service: Service, tmp_path: Path) -> None:
+    page = opened()
+    page.get_by_role("link", name="New run").first.click()
+    page.get_by_label("Name").fill("formed")
+    page.get_by_label("Reasoning teacher").select_option("rehearsal")
+    page.get_by_label("Harmful prompts", exact=True).fill("3")
+    page.get_by_label("Benign prompts", exact=True).fill("1")
+    page.get_by_label("Further attempts").fill("0")
+    for variant in ("direct", "realsafe", "improved", "template", "nocot"):
+        page.get_by_role("checkbox", name=re.compile(f"^{variant} ")).uncheck()
+    # The estimate follows the form: 3 in `short`, and 1 benign prompt in `direct`.
+    page.get_by_text("4 of 4 responses are to be asked for").wait_for()
+    page.get_by_role("button", name="Start the run").click()
+    page.wait_for_url(f"{service.url}/ui/runs/formed")
+    page.get_by_role("button", name="Cancel").wait_for()
+    # Without a reload the page tells how the run goes on, and what can be done at its end.
+    page.locator("#live .badge", has_text="running").wait_for()
+    page.locator("#live .badge", has_text="released").wait_for(timeout=300_000)
+    assert "released" in page.locator("#spoken").inner_text()
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download release 1.0.0").click()
+    download.value.save_as(tmp_path / "release.zip")
+    with zipfile.ZipFile(tmp_path / "release.zip") as archive:
+        archive.extractall(tmp_path)
+    assert verify(tmp_path / "formed-1.0.0").faults == ()
+    page.get_by_role("link", name="Browse rows").click()
+    page.get_by_text("4 rows, 1 to 4").wait_for()
+    page.get_by_label("Variant").select_option("short")
+    page.get_by_text("3 rows, 1 to 3").wait_for()
+    page.locator(".rows a").first.click()
+    row = service.get("/runs/formed/rows", where="variant:eq:short", texts=True)["rows"][0]
+    assert row["answer"].split("\n")[0] in page.locator("article.at").inner_text()
+    page.get_by_role("link", name="Story of this row").first.click()
+    page.get_by_text("checks", exact=True).wait_for()
+
+
+def test_evidence_is_marked_where_it_stands(opened: Open, service: Service) -> None:
+    page = opened("read")
+    page.goto(f"{service.url}/ui/runs/small/rows?flag=any")
+    page.locator(".rows a").first.click()
+    marked = page.locator("article.at .text mark")
+    assert marked.count() >= 1
+    quoted = page.locator("article.at .judges q").all_inner_texts()
+    label = marked.first.locator(".for").inner_text()
+    text = marked.first.inner_text().removeprefix(label)
+    assert text.strip() in [quote.strip() for quote in quoted]
+
+
+def test_hostile_rows_stay_text(opened: Open, service: Service) -> None:
+    shutil.copytree(service.runs / "small", service.runs / "hostile")
+    run = RunFolder.open(service.runs, "hostile")
+    write_json(run.path / "manifest.json", {**run.manifest(), "name": "hostile"})
+    prompts = [replace(prompt, text=HOSTILE, category=HOSTILE) for prompt in from_table(Prompt, run.read("prompts"))]
+    run.write("prompts", to_table(Prompt, prompts))
+    rows = [
+        replace(row, reasoning=HOSTILE, answer=HOSTILE, model=HOSTILE)
+        for row in from_table(Response, run.read("responses"))
+    ]
+    run.write("responses", to_table(Response, rows))
+    # What the stages read is noted anew, as if they had met these texts.
+    run.record("generate", counts=run.manifest()["stages"]["generate"]["counts"])
+    judge(run)
+    check(run)
+    (run.path / "service.log").write_text(HOSTILE)
+    page = opened("publish")
+    first = rows[0]
+    for path in (
+        "rows",
+        f"rows/{first.prompt_id}",
+        f"story/{first.response_id}",
+        "log",
+    ):
+        page.goto(f"{service.url}/ui/runs/hostile/{path}")
+        page.wait_for_timeout(200)
+        shown = page.locator("main").inner_text()
+        assert "<script>alert(1)</script><img src=x onerror=alert(2)>" in shown, path
+        assert page.locator("main iframe, main script, main style, main img, main svg[onload]").count() == 0, path
+    assert "[U+202E]right to left" in shown
+    # Still logged in: the markup of the rows asked for nothing.
+    page.goto(f"{service.url}/ui/runs/hostile/rows?where=%3Cscript%3Ealert(9)%3C/script%3E")
+    assert "where takes column:op:value" in page.get_by_role("alert").inner_text()
+
+
+def test_the_report_is_shown_and_reaches_nothing(opened: Open, service: Service) -> None:
+    page = opened("read")
+    page.goto(f"{service.url}/ui/runs/small/report")
+    frame = page.frame_locator("iframe")
+    frame.get_by_role("heading", name="Run small").wait_for()
+    assert frame.locator("figure svg").count() >= 1
+    assert page.frames[1].evaluate("self.origin") == "null"
+
+
+def test_the_keyboard_reaches_everything_and_everything_has_a_name(opened: Open, service: Service) -> None:
+    page = opened("publish")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "To the content"
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "main"
+    for path in ("/", "/ui/new", "/ui/runs/small", "/ui/runs/small/rows", "/ui/teachers", "/docs"):
+        page.goto(service.url + path)
+        assert page.locator("main").count() == page.locator("h1").count() == 1
+        nameless = page.evaluate(
+            """() => [...document.querySelectorAll("a[href], button, input:not([type=hidden]), select, progress")]
+                .filter(e => !(e.textContent.trim() || e.ariaLabel || e.title || (e.labels && e.labels.length)))
+                .map(e => e.outerHTML)"""
+        )
+        assert nameless == [], path
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone_scrolls_down_and_never_sideways(opened: Open, service: Service, scheme: str) -> None:
+    page = opened("run", viewport={"width": 360, "height": 740}, color_scheme=scheme)
+    prompt = service.get("/runs/small/rows")["rows"][0]["prompt_id"]
+    for path in ("", "/rows", f"/rows/{prompt}", "/report", "/log"):
+        page.goto(f"{service.url}/ui/runs/small{path}")
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
+    ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    light = sum(int(part) for part in re.findall(r"\d+", ground)[:3]) > 3 * 128
+    assert light == (scheme == "light")
+
+
+def test_without_a_script_the_form_tells_what_does_not_fit(opened: Open, service: Service) -> None:
+    page = opened("run", java_script_enabled=False)
+    page.goto(f"{service.url}/ui/new")
+    page.get_by_label("Name").fill("small")
+    page.get_by_label("Reasoning teacher").select_option("rehearsal")
+    page.get_by_label("Harmful prompts", exact=True).fill("7")
+    page.get_by_role("button", name="Start the run").click()
+    assert "There is a run 'small'" in page.get_by_role("alert").inner_text()
+    assert page.get_by_label("Harmful prompts", exact=True).input_value() == "7"
+    assert page.get_by_label("Reasoning teacher").input_value() == "rehearsal"
+
+
+def test_a_reader_is_offered_nothing_that_changes_a_run(opened: Open, service: Service) -> None:
+    page = opened("read")
+    page.goto(f"{service.url}/ui/runs/small")
+    assert page.get_by_role("link", name="Download release").count() == 1
+    assert page.locator("main form").count() == 0
+    page.goto(f"{service.url}/ui/new")
+    assert page.get_by_role("button", name="Start the run").is_disabled()
+    page.goto(f"{service.url}/ui/runs/nowhere")
+    assert "run under" in page.get_by_role("alert").inner_text()
+
+
+def test_the_printed_link_logs_in_once(browser: Any, service: Service) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(service.link)
+    page.get_by_role("link", name="Go to the runs").click()
+    page.get_by_role("heading", name="Runs").wait_for()
+    page.goto(service.link)
+    assert "was used already" in page.get_by_role("alert").inner_text()
+    context.close()

@@ -1,0 +1,70 @@
+"""What takes texts apart: filters, marked evidence, hidden signs, Host headers."""
+
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.errors import UserError, visible
+from service.layout import COLUMNS
+from service.rendering import marked, render
+from service.request_filters import _name_in
+from service.rows import OPERATORS, filter_of
+
+WORDS = st.text(alphabet="ab <&\u202e\u00e9", max_size=30)
+
+
+@given(WORDS, st.lists(st.tuples(st.sampled_from(["x", "y"]), WORDS), max_size=5))
+def test_marked_pieces_are_the_text(text: str, evidence: list[tuple[str, str]]) -> None:
+    pieces = marked(text, evidence)
+    assert "".join(piece.text for piece in pieces) == text
+    quotes = {(label, quote) for label, quote in evidence}
+    assert all((piece.label, piece.text) in quotes for piece in pieces if piece.label)
+    assert any(piece.label for piece in pieces) == any(quote and quote in text for _, quote in evidence)
+
+
+@given(st.text())
+def test_shown_text_hides_and_turns_nothing(text: str) -> None:
+    told = visible(text)
+    told.encode("utf-8")
+    assert visible(told) == told
+    assert not set(told) & set("\u202a\u202b\u202d\u202e\u2066\u2067\u200b\u200f\ufeff")
+    assert visible("plain, with \n and \u00e9") == "plain, with \n and \u00e9"
+
+
+@given(st.text())
+def test_a_page_holds_no_markup_of_a_text(text: str) -> None:
+    page = render("estimate", told=f"<b>{text}</b>", wrong=False, warnings=[])
+    assert page.count("<") == 2
+    assert page.startswith("<p>&lt;b&gt;")
+
+
+@given(
+    st.one_of(st.sampled_from([*COLUMNS]), st.text(max_size=5)),
+    st.one_of(st.sampled_from([*OPERATORS]), st.text(max_size=5)),
+    st.text(max_size=20),
+)
+def test_a_filter_is_known_or_refused(column: str, operator: str, value: str) -> None:
+    with contextlib.suppress(UserError):
+        found = filter_of(f"{column}:{operator}:{value}")
+        # Nothing that came along is part of the SQL.
+        assert found.sql == OPERATORS[found.operator].format(column=found.column)
+        assert found.column in COLUMNS
+
+
+@pytest.mark.parametrize(
+    ("header", "name"),
+    [
+        ("localhost", "localhost"),
+        ("LocalHost:8300", "localhost"),
+        ("127.0.0.1:1", "127.0.0.1"),
+        ("[::1]:8300", "::1"),
+        ("[::1]", "::1"),
+        ("evil.example:8300", "evil.example"),
+        ("localhost:8300@evil.example", ""),
+        ("", ""),
+    ],
+)
+def test_a_host_header_gives_its_name(header: str, name: str) -> None:
+    assert _name_in(header) == name
