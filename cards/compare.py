@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import duckdb
-from scipy.stats import t
+from scipy.stats import t  # type: ignore[import-untyped]
 
 from cards.release_folder import lineage_now
 from cards.shards import shards_of

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import MonteCarloMethod, binomtest, chi2_contingency, norm
+from scipy.stats import MonteCarloMethod, binomtest, chi2_contingency, norm  # type: ignore[import-untyped]
 
 CONFIDENCE = 0.95
 _RESAMPLES = 2000

@@ -15,7 +15,7 @@ def _main(prompts: list[str], url: str, in_flight: int, folder: Path) -> None:
     # Read when curator is imported.
     os.environ.update(TELEMETRY_ENABLED="false", CURATOR_DISABLE_RICH_DISPLAY="1", OPENAI_API_KEY="none")
     os.environ.update(CURATOR_CACHE_DIR=str(folder / "curator"))
-    from bespokelabs import curator
+    from bespokelabs import curator  # type: ignore[import-not-found]
 
     class Answer(curator.LLM):  # type: ignore[misc]
         def prompt(self, row: dict[str, str]) -> str:

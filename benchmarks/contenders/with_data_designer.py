@@ -11,7 +11,7 @@ def _main(prompts: list[str], url: str, in_flight: int, folder: Path) -> None:
     import data_designer.config as dd  # type: ignore[import-not-found]
     import pandas as pd
     import tiktoken  # type: ignore[import-not-found,unused-ignore]
-    from data_designer.interface import DataDesigner
+    from data_designer.interface import DataDesigner  # type: ignore[import-not-found]
 
     try:
         tiktoken.get_encoding("cl100k_base")

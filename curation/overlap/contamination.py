@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 from rapidfuzz import fuzz
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix  # type: ignore[import-untyped]
 
 from curation.datasets.sources import Source, column_of, read_source, text_of
 from curation.overlap.windows import span_of, windows, words_of

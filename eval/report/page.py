@@ -27,10 +27,10 @@ import jinja2
 import yaml
 from markupsafe import Markup
 
+from eval.report import words as report_words
 from eval.report.charts import chart_files, page_charts
 from eval.report.examples import EACH, by_outcome
 from eval.report.figures import COLUMNS, OVER_REFUSAL, REASONING, SAFETY, Report, Source
-from eval.report.page import words as report_words
 from eval.report.paper_results import NOTE
 from eval.report.sections import report_of
 from eval.run.results import NAME, read_results

@@ -4,13 +4,13 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.cards.conftest import TestHub
+from tests.cards.conftest import TestHub, start_hub  # noqa: F401 - a fixture
 from tests.service.conftest import Service
 
 
 def test_a_release_is_published_and_tagged(
     service: Service,
-    start_hub: Callable[..., TestHub],
+    start_hub: Callable[..., TestHub],  # noqa: F811
     tmp_path: Path,
 ) -> None:
     hub = start_hub()
