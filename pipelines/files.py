@@ -29,15 +29,22 @@ _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends well, and is removed otherwise."""
+    with temporary_beside(path) as temporary:
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.replace(path)
+
+
+@contextmanager
+def temporary_beside(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`, removed at the end; those of killed processes go first."""
     with _named_after(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         sweep(path)
         temporary, held = _owned(path, folder=False)
         try:
             yield temporary
-            with temporary.open("rb") as written:
-                os.fsync(written.fileno())
-            temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
             os.close(held)

@@ -5,15 +5,14 @@ Stages are imported when they run: each needs its own extra only.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.errors import Incomplete, UserError, unknown
-from pipelines.generate.distilabel_engine import LOCAL, Engine
 from pipelines.prompts.stage import Started, start, start_or_change
-from pipelines.runner.outcomes import MAX_FAILED
+from pipelines.runner.options import DEFAULTS, RequestOptions
 from pipelines.runs import RunFolder
 from pipelines.settings.changes import Consent, change, is_imported, refuse
 from pipelines.settings.config import RunConfig, load_config
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from cards.regenerate import Answering
     from curation.selection import Selected
     from pipelines.runner.failures import Failures
+    from pipelines.teachers.limits import Caps
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,31 +59,21 @@ def _begun(started: Started) -> Begun:
     )
 
 
-def generate_run(
-    run: RunFolder,
-    max_cost: float | None = None,
-    max_tokens: int | None = None,
-    reuse: Iterable[RunFolder] = (),
-    engine: Engine = LOCAL,
-    max_failed: float = MAX_FAILED,
-    no_reasoning: bool = False,
-) -> str:
-    """Ask the teachers, within a budget, taking over what other runs have of it; with `no_reasoning` those as well that
-    show none.
+def generate_run(run: RunFolder, options: RequestOptions = DEFAULTS) -> str:
+    """Ask the teachers.
 
     Raises:
-        Incomplete: rows failed that may be asked again, more than `max_failed` of the planned ones are refused for
-            good, or the budget is spent; what came back is kept.
+        Incomplete: rows failed that may be asked again, more of the planned ones are refused for good than may be, or
+            the budget is spent; what came back is kept.
     """
     from pipelines.generate.stage import generate
-    from pipelines.teachers.limits import Caps
 
     _require_teacher(run)
-    done = generate(run, Caps(max_cost, max_tokens), _ledgers(reuse), engine, no_reasoning)
+    done = generate(run, options)
     cost = f", ${done.cost:.2f} so far" if done.cost else ""
     said = f"{done.kept} of {done.planned} responses, {done.asked} asked for now{cost}"
     where = str(run.table_path("failed"))
-    return said + _within(run, "generate", said, done.failures, done.planned, max_failed, "left out", where)
+    return said + _within(run, "generate", said, done.failures, done.planned, options.max_failed, "left out", where)
 
 
 def _within(
@@ -127,31 +117,20 @@ def _within(
     return told
 
 
-def _ledgers(runs: Iterable[RunFolder]) -> tuple[Path, ...]:
-    return tuple(run.path / "ledger.sqlite" for run in runs)
-
-
-def judge_run(
-    run: RunFolder,
-    max_cost: float | None = None,
-    max_tokens: int | None = None,
-    reuse: Iterable[RunFolder] = (),
-    max_failed: float = MAX_FAILED,
-) -> str:
+def judge_run(run: RunFolder, options: RequestOptions = DEFAULTS) -> str:
     """Judge every response by the run's judges.
 
     Raises:
-        Incomplete: the budget is spent, a judge that could not be asked may be asked again, or more than `max_failed`
-            of the rows are refused for good; what came back is kept.
+        Incomplete: the budget is spent, a judge that could not be asked may be asked again, or more of the rows are
+            refused for good than may be; what came back is kept.
     """
     from pipelines.judges.alone import RULES_ALONE, rules_alone
     from pipelines.judges.stage import judge
     from pipelines.judges.tallies import count_words
     from pipelines.records import PATTERNS
     from pipelines.settings.config import load_config
-    from pipelines.teachers.limits import Caps
 
-    done = judge(run, Caps(max_cost, max_tokens), _ledgers(reuse))
+    done = judge(run, options)
     flags = ", ".join(f"{label} {count_words(done.counts, label)}" for label in (*PATTERNS, "unsafe"))
     cost = f"; ${done.cost:.2f}" if done.cost else ""
     judged = f"{done.responses} responses judged by {', '.join(done.judges)}, {done.unscored} unscored"
@@ -159,29 +138,22 @@ def judge_run(
     if done.without_reasoning:
         judged += f", {done.without_reasoning} without reasoning: patterns not applicable"
     where = f"reason in {run.table_path('judgements')}"
-    judged += _within(run, "judge", judged, done.failures, done.responses, max_failed, "unscored", where)
+    judged += _within(run, "judge", judged, done.failures, done.responses, options.max_failed, "unscored", where)
     note = f"\n{RULES_ALONE}" if rules_alone(load_config(run)) else ""
     return f"{judged}; {flags}{cost}{note}"
 
 
-def repair_run(
-    run: RunFolder,
-    max_cost: float | None = None,
-    max_tokens: int | None = None,
-    reuse: Iterable[RunFolder] = (),
-    max_failed: float = MAX_FAILED,
-) -> str:
+def repair_run(run: RunFolder, options: RequestOptions = DEFAULTS) -> str:
     """Ask again for flagged rows.
 
     Raises:
-        Incomplete: the budget is spent, a request failed that may be repeated, or the repair of more than `max_failed`
-            of the run's rows is refused for good; what came back is kept.
+        Incomplete: the budget is spent, a request failed that may be repeated, or the repair of more of the run's rows
+            is refused for good than may be; what came back is kept.
     """
     from pipelines.repairs.stage import repair
-    from pipelines.teachers.limits import Caps
 
     _require_teacher(run)
-    done = repair(run, Caps(max_cost, max_tokens), _ledgers(reuse))
+    done = repair(run, options)
     cost = "" if done.cost is None else f", ${done.cost:.2f}"
     lines = [
         f"{done.mended} of {done.flagged} flagged rows mended ({done.strategy}), {done.requests} further answers, "
@@ -189,7 +161,9 @@ def repair_run(
         f"generated, {done.kept.repair} after repair"
     ]
     where = f"saferthoughts ledger show {run.name}"
-    lines[0] += _within(run, "repair", lines[0], done.failures, done.kept.rows, max_failed, "left as they were", where)
+    lines[0] += _within(
+        run, "repair", lines[0], done.failures, done.kept.rows, options.max_failed, "left as they were", where
+    )
     if done.without_reasoning:
         lines.append(
             f"  {done.without_reasoning} flagged rows are left as they are: their teacher shows no reasoning, and "
@@ -324,16 +298,15 @@ def run_stage(stage: str, run: RunFolder) -> str:
     return STAGES[stage](run)
 
 
-def _check_all(run: RunFolder, until: str, max_cost: float | None, max_tokens: int | None) -> None:
+def _check_all(run: RunFolder, until: str, caps: "Caps") -> None:
     """Refuse before the first stage what would stop a later one: a judge without its key, or without prices to cap."""
     from pipelines.judges.stage import judge_teachers
     from pipelines.runner.session import check_teachers
-    from pipelines.teachers.limits import Caps
 
     config = load_config(run)
     teachers = {} if is_imported(run) else config.teachers
     judges = {} if until == "generate" else judge_teachers(config)
-    check_teachers({**teachers, **judges}, Caps(max_cost, max_tokens))
+    check_teachers({**teachers, **judges}, caps)
 
 
 def run_all(
@@ -342,13 +315,8 @@ def run_all(
     options: Options,
     until: str,
     tell: Callable[[str], None],
-    engine: Engine = LOCAL,
-    max_cost: float | None = None,
-    max_tokens: int | None = None,
+    asking: RequestOptions = DEFAULTS,
     consent: Consent = refuse,
-    max_failed: float = MAX_FAILED,
-    reuse: Sequence[RunFolder] = (),
-    no_reasoning: bool = False,
 ) -> RunFolder:
     """Start the run where it is new or options are given, then every stage up to `until`, within a budget.
 
@@ -363,16 +331,16 @@ def run_all(
         tell(f"prompts: {begun.said}")
     else:
         run = RunFolder.open(runs, name)
-    _check_all(run, until, max_cost, max_tokens)
+    _check_all(run, until, asking.caps)
     for stage in STAGES:
         if stage in ("generate", "repair") and is_imported(run):
             said = "nobody to ask, the responses were imported"
         elif stage == "generate":
-            said = generate_run(run, max_cost, max_tokens, reuse, engine, max_failed, no_reasoning)
+            said = generate_run(run, asking)
         elif stage == "judge":
-            said = judge_run(run, max_cost, max_tokens, reuse, max_failed)
+            said = judge_run(run, asking)
         elif stage == "repair":
-            said = repair_run(run, max_cost, max_tokens, reuse, max_failed)
+            said = repair_run(run, asking)
         else:
             said = run_stage(stage, run)
         tell(f"{stage}: {said}")

@@ -1,37 +1,39 @@
-"""Prompts to responses: the Distilabel pipeline that asks the teachers.
+"""Prompts to responses: the stage that asks the teachers, by the Distilabel pipeline of `planned_responses.py`.
 
-Reads run.yaml and prompts.parquet; writes ledger.sqlite, responses.parquet and failed.parquet. Run it with
-`saferthoughts generate RUN`; running it again asks only for what the ledger does not hold.
+Reads run.yaml and prompts.parquet; writes ledger.sqlite, responses.parquet, failed.parquet and pipeline.yaml. Run it
+with `saferthoughts generate RUN`; running it again asks only for what the ledger does not hold.
 """
 
-import os
-import shutil
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pipelines.errors import UserError
-from pipelines.generate.distilabel_engine import LOCAL, Engine, muted_imports, run_pipeline
+from pipelines.files import temporary_beside
 from pipelines.generate.plan import plan, prompts_of
+from pipelines.generate.responses import responses
 from pipelines.progress import console
 from pipelines.records import Response, arrow_schema
 from pipelines.runner.estimate import Estimate, survey
 from pipelines.runner.failures import Failure, Failures, count
-from pipelines.runner.outcomes import Ending
+from pipelines.runner.options import DEFAULTS, RequestOptions
+from pipelines.runner.outcomes import Control, Ending
 from pipelines.runner.preflight import check_teachers_answer
-from pipelines.runner.session import check_teachers, raise_if_ended, say_damaged, shown_answers
+from pipelines.runner.scheduler import unusable
+from pipelines.runner.session import at_work, check_teachers, clients_of, raise_if_ended, say_damaged, shown_answers
+from pipelines.runner.stop import signals_end
 from pipelines.runs import RunFolder, atomic, file_hash
 from pipelines.settings.config import RunConfig, load_config
 from pipelines.teachers.launch import open_endpoints
 from pipelines.teachers.ledger import Ledger
 from pipelines.teachers.limits import NO_CAPS, Caps
 
-BATCH = 200
-_SQL = {"string": "VARCHAR", "int64": "BIGINT", "double": "DOUBLE", "bool": "BOOLEAN"}
+_ENDED = [pa.field("error", pa.string(), nullable=False), pa.field("permanent", pa.bool_(), nullable=False)]
+_ROWS = pa.schema([*arrow_schema(Response), *_ENDED])
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,21 +52,12 @@ class Generated:
         return self.failures.rows
 
 
-def generate(
-    run: RunFolder,
-    budget: Caps = NO_CAPS,
-    reuse: tuple[Path, ...] = (),
-    engine: Engine = LOCAL,
-    no_reasoning: bool = False,
-) -> Generated:
+def generate(run: RunFolder, options: RequestOptions = DEFAULTS) -> Generated:
     """Ask for every response of the run's plan that is not in its ledger, and write the tables.
 
     Args:
         run: A run with its configuration and prompts.
-        budget: Caps; at a cap the call ends, and a call with a higher one goes on.
-        reuse: Ledgers of other runs, whose answers to the same requests are taken over and cost nothing.
-        engine: Where the pipeline runs; the rows are the same.
-        no_reasoning: Go on with a teacher that shows no reasoning where a variant wants some.
+        options: How the teachers are asked.
 
     Raises:
         UserError: a key is missing, a teacher does not answer its first question, shows no reasoning or refuses every
@@ -73,12 +66,12 @@ def generate(
         Incomplete: the budget is spent.
     """
     config = load_config(run)
-    _check(config, budget)
+    _check(config, options.caps)
     with ExitStack() as stack:
         ledger = Ledger(run.path / "ledger.sqlite")
         stack.callback(ledger.close)
         ledger.forget_failures()
-        for other in reuse:
+        for other in options.reuse:
             ledger.borrow(other)
         aside = len(ledger.set_aside())
         found = survey(run, config, ledger)
@@ -86,23 +79,24 @@ def generate(
             raise UserError(f"{run.path} has nothing to generate: no prompts, or no variants. Look at its run.yaml.")
         with ExitStack() as servers:
             endpoints = open_endpoints(run, config.teachers, found.asked, config.seed, servers)
-            config = check_teachers_answer(run, config, ledger, found.asked, endpoints, no_reasoning)
+            config = check_teachers_answer(run, config, ledger, found.asked, endpoints, options.allow_no_reasoning)
             # By the settings that the teachers take, and their speed.
             found = survey(run, config, ledger)
             for line in found.lines() if found.missing else ():
                 console.print(line, soft_wrap=True)
             before = ledger.totals()
-            ending = _run_batches(run, config, ledger, found) or _run(run, config, found, budget, engine, endpoints)
+            stack.enter_context(at_work(run, "generate"))
+            ending = _run_batches(run, config, ledger, found) or _run(run, config, found, options, endpoints)
         totals = ledger.totals()
-        raise_if_ended(ending, before, totals, budget, f"saferthoughts generate {run.name}")
+        raise_if_ended(ending, before, totals, options.caps, f"saferthoughts generate {run.name}")
         say_damaged(ledger, aside)
     return _finish(run, found.planned, totals.answers - before.answers, totals.cost)
 
 
-def _check(config: RunConfig, budget: Caps) -> None:
-    check_teachers(config.teachers, budget)
+def _check(config: RunConfig, caps: Caps) -> None:
+    check_teachers(config.teachers, caps)
     for name, teacher in config.teachers.items():
-        if teacher.transport == "batch" and budget != NO_CAPS:
+        if teacher.transport == "batch" and caps != NO_CAPS:
             raise UserError(f"Teacher '{name}' answers in batches, which no cap can stop. Leave --max-... out.")
 
 
@@ -122,86 +116,52 @@ def _run_batches(run: RunFolder, config: RunConfig, ledger: Ledger, found: Estim
 
 
 def _run(
-    run: RunFolder,
-    config: RunConfig,
-    found: Estimate,
-    budget: Caps,
-    engine: Engine,
-    endpoints: dict[str, list[str]],
+    run: RunFolder, config: RunConfig, found: Estimate, options: RequestOptions, endpoints: dict[str, list[str]]
 ) -> Ending | None:
-    """The pipeline itself; why it ended early, if it did."""
-    with muted_imports():
-        from pipelines.generate.distilabel_steps import AskTeachers, SplitReplies
+    """Drive the pipeline's step, and write the tables; why it ended early, if it did, and then nothing is written: a
+    stage that follows must not take a part for all."""
+    from pipelines.generate.planned_responses import generation_pipeline
 
-    def keep(pipeline_yaml: Path, parts: list[Path]) -> None:
-        # Tables are whole or as they were: a stage that follows must not take a part for all.
-        shutil.copyfile(pipeline_yaml, run.path / "pipeline.yaml")
-        # Repair's attempts are not of this stage; repairing again takes them from the ledger.
-        run.table_path("repairs").unlink(missing_ok=True)
-        _write_tables(run, parts)
-
-    with ExitStack() as stack:
-        # Absolute: workers of Ray's have a working directory of their own.
-        folder = str(run.path.absolute())
-        asked = {
-            "run": folder,
-            "endpoints": endpoints,
-            "max_cost": budget.max_cost,
-            "max_tokens": budget.max_tokens,
-        }
-
-        def add_steps(link: str) -> None:
-            ask = AskTeachers(name="ask", batch_size=BATCH, link=link, **asked)
-            split = SplitReplies(name="split", run=folder, input_batch_size=BATCH)
-            ask >> split
-
-        if engine.name == "ray":
-            return _run_on_ray(run, config, engine, asked, keep, found)
-        hear = stack.enter_context(shown_answers("generate", found.missing, found.generation))
-        return run_pipeline(run.path, "generate", add_steps, keep, hear)
+    pipeline, step = generation_pipeline()
+    control = Control()
+    with temporary_beside(run.path / "unsorted.parquet") as rows:
+        with ExitStack() as stack:
+            client = stack.enter_context(clients_of(options.engine, run))
+            # Not before: what is said of a cluster would fall into the progress display.
+            shown = stack.enter_context(shown_answers("generate", found.missing, found.generation))
+            stack.enter_context(signals_end(control))
+            writer = stack.enter_context(pq.ParquetWriter(rows, _ROWS))
+            try:
+                for batch in step.drive(lambda: responses(run, config, endpoints, options, control, shown, client)):
+                    writer.write_table(pa.Table.from_pylist(batch, schema=_ROWS))
+            except Exception as error:
+                if (broken := unusable(error)) is None:
+                    raise
+                control.end(Ending("broken", broken))
+        if control.ending is None:
+            with atomic(run.path / "pipeline.yaml") as saved:
+                pipeline.save(saved, format="yaml")
+            # Repair's attempts are not of this stage; repairing again takes them from the ledger.
+            run.table_path("repairs").unlink(missing_ok=True)
+            _write_tables(run, rows)
+    return control.ending
 
 
-def _run_on_ray(
-    run: RunFolder,
-    config: RunConfig,
-    engine: Engine,
-    asked: dict[str, Any],
-    keep: Callable[[Path, list[Path]], None],
-    found: Estimate,
-) -> Ending | None:
-    from pipelines.generate.ray_cluster import connected
-
-    keys = [teacher.api_key_env for teacher in config.teachers.values() if teacher.api_key_env]
-    text = (run.path / "run.yaml").read_text(encoding="utf-8")
-    with connected(engine.ray_address, run.path) as nodes:
-        with muted_imports():
-            from pipelines.generate import ray_engine
-        kind = ray_engine.placed_on(nodes, {name: os.environ[name] for name in keys})
-
-        def add_steps(link: str) -> None:
-            ray_engine.add_steps({**asked, "link": link}, text, BATCH)
-
-        # Not before: what is told of the cluster would fall into the progress display.
-        with shown_answers("generate", found.missing, found.generation) as hear:
-            return run_pipeline(run.path, "generate", add_steps, keep, hear, pipeline_class=kind)
-
-
-def _write_tables(run: RunFolder, parts: list[Path]) -> None:
-    """Distilabel's part files as the run's two tables, sorted, so that the order of completion leaves no trace."""
-    casts = ", ".join(f"{field.name}::{_SQL[str(field.type)]} AS {field.name}" for field in arrow_schema(Response))
+def _write_tables(run: RunFolder, rows: Path) -> None:
+    """The run's two tables, sorted, so that the order of completion leaves no trace."""
+    kept = ", ".join(arrow_schema(Response).names)
     with (
         duckdb.connect() as db,
-        atomic(run.table_path("responses")) as kept,
-        atomic(run.table_path("failed")) as lost,
+        atomic(run.table_path("responses")) as responses_file,
+        atomic(run.table_path("failed")) as failed_file,
     ):
         # Beyond it, sorting spills to disk.
         db.execute("SET memory_limit = '512MB'")
-        db.read_parquet([str(part) for part in parts]).create_view("rows")
-        query = f"SELECT {casts} FROM rows WHERE response_id <> '' AND error = '' ORDER BY response_id"  # noqa: S608
-        db.sql(query).write_parquet(str(kept), compression="zstd")
-        casts += ", error, permanent::BOOLEAN AS permanent"
-        query = f"SELECT {casts} FROM rows WHERE response_id <> '' AND error <> '' ORDER BY response_id"  # noqa: S608
-        db.sql(query).write_parquet(str(lost), compression="zstd")
+        found = db.read_parquet(str(rows))
+        found.filter("error = ''").project(kept).order("response_id").write_parquet(
+            str(responses_file), compression="zstd"
+        )
+        found.filter("error <> ''").order("response_id").write_parquet(str(failed_file), compression="zstd")
 
 
 def _finish(run: RunFolder, planned: int, asked: int, cost: float) -> Generated:

@@ -25,12 +25,12 @@ from pipelines.runner.asker import Asker
 from pipelines.runner.estimate import Load, survey
 from pipelines.runner.failures import NONE as NO_FAILURES
 from pipelines.runner.failures import Failure, Failures, count, read_reason, worst
+from pipelines.runner.options import DEFAULTS, RequestOptions
 from pipelines.runner.preflight import check_judges_answer
 from pipelines.runner.session import StageWork, check_teachers, run_stage
 from pipelines.runs import RunFolder, file_hash
 from pipelines.settings.config import RunConfig, Teacher, load_config
 from pipelines.teachers.ledger import Ledger
-from pipelines.teachers.limits import NO_CAPS, Caps
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +67,12 @@ def judge_teachers(config: RunConfig) -> dict[str, Teacher]:
     return {name: teacher for name, teacher in config.judge_teachers.items() if name in names}
 
 
-def judge(run: RunFolder, caps: Caps = NO_CAPS, reuse: tuple[Path, ...] = ()) -> Judged:
+def judge(run: RunFolder, options: RequestOptions = DEFAULTS) -> Judged:
     """Judge every response of a run, repaired ones too, and write the judgements and verdicts.
 
     Args:
         run: A run with responses.
-        caps: Budget of the run.
-        reuse: Ledgers of other runs, whose answers to the same requests are taken over and cost nothing.
+        options: How the judges that are models are asked.
 
     Raises:
         UserError: a table or a key is missing, a judge refuses every request, or nothing more can be kept.
@@ -82,12 +81,12 @@ def judge(run: RunFolder, caps: Caps = NO_CAPS, reuse: tuple[Path, ...] = ()) ->
     """
     config = load_config(run)
     responses = run.read("responses").num_rows
-    check_teachers(judge_teachers(config), caps)
+    check_teachers(judge_teachers(config), options.caps)
     expected = Load()
     kinds = {config.judges[name].kind for name in config.judging.judges}
     if any(not row.unjudgeable(kind) for row in rows_of(run) for kind in kinds):
-        config = check_judges_answer(run, config, reuse)
-        expected = _estimated(run, config, reuse)
+        config = check_judges_answer(run, config, options.reuse)
+        expected = _estimated(run, config, options.reuse)
     panel = Panel(config)
     found: list[tuple[list[Judgement], Verdict]] = []
     if any(config.judges[name].kind != "rules" for name in config.judging.judges):
@@ -97,7 +96,7 @@ def judge(run: RunFolder, caps: Caps = NO_CAPS, reuse: tuple[Path, ...] = ()) ->
             return judgements, panel.verdict(row, judgements)
 
         stage = StageWork("judge", rows_of(run), responses, judged, judge_teachers(config), expected)
-        found = run_stage(run, stage, config.seed, caps, reuse)
+        found = run_stage(run, stage, config.seed, options)
     else:
         with meter("judge", responses, "responses") as shown:
             for row in rows_of(run):

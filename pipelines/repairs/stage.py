@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Container, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from pipelines.errors import UserError
@@ -26,13 +25,13 @@ from pipelines.repairs.requests import repair_messages, template_hashes
 from pipelines.runner.asker import Asker
 from pipelines.runner.estimate import Known, Load, repairs_of, survey
 from pipelines.runner.failures import Failure, count, failure_of, read_reason, worst
+from pipelines.runner.options import DEFAULTS, RequestOptions
 from pipelines.runner.preflight import check_judges_answer, check_teachers_answer
 from pipelines.runner.session import StageWork, check_teachers, run_stage
 from pipelines.runs import RunFolder, file_hash
 from pipelines.settings.config import RunConfig, load_config
 from pipelines.teachers.client import TeacherError
 from pipelines.teachers.ledger import Ledger, Reply
-from pipelines.teachers.limits import NO_CAPS, Caps
 from pipelines.thinking import split
 
 # Keeps a repair's answers apart from the further samples of a prompt, which count from 0 as well.
@@ -62,13 +61,12 @@ class _Attempt:
         return (self.unscored or not response.answer.strip(), len(self.flags), length, response.attempt)
 
 
-def repair(run: RunFolder, caps: Caps = NO_CAPS, reuse: tuple[Path, ...] = ()) -> RepairLedger:
+def repair(run: RunFolder, options: RequestOptions = DEFAULTS) -> RepairLedger:
     """Ask again for every flagged row.
 
     Args:
         run: A run with verdicts.
-        caps: Budget of the run.
-        reuse: Ledgers of other runs, whose answers to the same requests are taken over and cost nothing.
+        options: How teachers and judges are asked.
 
     Raises:
         UserError: a table or a key is missing, a teacher refuses every request, or nothing more can be kept.
@@ -84,7 +82,7 @@ def repair(run: RunFolder, caps: Caps = NO_CAPS, reuse: tuple[Path, ...] = ()) -
     trees: list[list[_Attempt]] = []
     failed: list[Failure] = []
     if asked and config.repair.attempts:
-        config, expected = _before_asking(run, config, caps, reuse, [row for row, _ in asked])
+        config, expected = _before_asking(run, config, options, [row for row, _ in asked])
         panel = Panel(config)
 
         async def repaired(item: tuple[Row, Verdict], asker: Asker) -> tuple[list[_Attempt], Failure | None]:
@@ -92,7 +90,7 @@ def repair(run: RunFolder, caps: Caps = NO_CAPS, reuse: tuple[Path, ...] = ()) -
 
         teachers = {**config.teachers, **judge_teachers(config)}
         stage = StageWork("repair", asked, len(asked), repaired, teachers, expected)
-        done = run_stage(run, stage, config.seed, caps, reuse)
+        done = run_stage(run, stage, config.seed, options)
         trees = [tree for tree, _ in done]
         failed = [failure for _, failure in done if failure is not None]
     repairs = [item for tree in trees for item in _repairs(config, tree)]
@@ -120,19 +118,19 @@ def repair(run: RunFolder, caps: Caps = NO_CAPS, reuse: tuple[Path, ...] = ()) -
 
 
 def _before_asking(
-    run: RunFolder, config: RunConfig, caps: Caps, reuse: tuple[Path, ...], rows: list[Row]
+    run: RunFolder, config: RunConfig, options: RequestOptions, rows: list[Row]
 ) -> tuple[RunConfig, Load]:
     """Have who was not asked before answer a first question, and say what repair will take."""
-    check_teachers({**config.teachers, **judge_teachers(config)}, caps)
+    check_teachers({**config.teachers, **judge_teachers(config)}, options.caps)
     with closing(Ledger(run.path / "ledger.sqlite")) as ledger:
-        for other in reuse:
+        for other in options.reuse:
             ledger.borrow(other)
         config = check_teachers_answer(run, config, ledger, {row.response.teacher for row in rows}, {}, True)
         kinds = {(kind.teacher, kind.variant, kind.benign): kind for kind in survey(run, config, ledger).kinds}
         found = Counter((row.response.teacher, row.response.variant, row.kind == "benign") for row in rows)
         flagged = {kinds[name]: float(count) for name, count in found.items() if name in kinds}
         load = repairs_of(config, Known.of(ledger), flagged)
-    config = check_judges_answer(run, config, reuse)
+    config = check_judges_answer(run, config, options.reuse)
     console.print(f"repair: about {load.requests:,.0f} requests, verdicts among them: {load.words()}", soft_wrap=True)
     return config, load
 

@@ -1,15 +1,18 @@
 """One call's session of requests: ledger, clients and budget around an `Asker`, and a stage that is nothing but rows.
 
-Generation uses `asking` inside its Distilabel step; judging and repair use `run_stage`, in this process. Reads and
-writes the run's ledger.
+Generation uses `asking`; judging and repair, whose results fit into memory, use `run_stage`. Reads and writes the run's
+ledger.
 """
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Generic
+
+from filelock import FileLock, Timeout
 
 from pipelines.command_line import typed_command
 from pipelines.errors import Incomplete, Interrupted, UserError
@@ -17,6 +20,7 @@ from pipelines.progress import Meter, console, meter
 from pipelines.runner.asker import Asker, Progress
 from pipelines.runner.estimate import Load
 from pipelines.runner.forecast import Forecast
+from pipelines.runner.options import Engine, RequestOptions
 from pipelines.runner.outcomes import Control, Ending, Outcome, ResultT, RowT, Tally
 from pipelines.runner.scheduler import Lane, in_thread, run_rows
 from pipelines.runner.stop import signals_end
@@ -32,43 +36,86 @@ _ROWS_PER_REQUEST = 2
 # So many different errors are shown as they happen; the others are counted.
 _ERRORS_SHOWN = 3
 
+# Makes a teacher's client of its name, its entry and where it answers.
+ClientMaker = Callable[[str, Teacher, Sequence[str]], TeacherClient]
+
+
+@contextmanager
+def at_work(run: RunFolder, stage: str) -> Iterator[None]:
+    """One call of a stage on a run at a time.
+
+    Raises:
+        UserError: another process is at it.
+    """
+    lock = FileLock(run.path / f".{stage}.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise UserError(
+            f"Another process is at work on {run.path} ({stage}). Wait for it, or stop it first."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def clients_of(engine: Engine, run: RunFolder) -> Iterator[ClientMaker]:
+    """What makes the clients of a call: requests are made by this process, or by workers on Ray.
+
+    Raises:
+        UserError: no Ray cluster is there, or none of its nodes can make requests.
+    """
+    if engine.name == "local":
+        yield TeacherClient
+        return
+    from pipelines.runner.ray_client import RayClient, ray_workers
+
+    with ray_workers(engine, run.path) as workers:
+        yield partial(RayClient, workers)
+
 
 @asynccontextmanager
 async def asking(
-    run: RunFolder,
+    ledger_file: Path,
     stage: str,
     teachers: Mapping[str, Teacher],
     endpoints: Mapping[str, Sequence[str]],
-    max_cost: float | None,
-    max_tokens: int | None,
+    options: RequestOptions,
     control: Control,
     progress: Progress,
-    reuse: Sequence[Path] = (),
+    client: ClientMaker = TeacherClient,
 ) -> AsyncIterator[Asker]:
-    """An asker of a run's teachers, while the block runs.
+    """An asker of teachers, while the block runs.
 
     Args:
-        run: Its ledger is asked first.
+        ledger_file: What is asked first, and kept into.
         stage: As `Asker` has it.
         teachers: The entries, by name.
         endpoints: Base URLs of each teacher's servers; one without any is not asked.
-        max_cost: US dollars that the whole run may cost, earlier calls included; None for no cap.
-        max_tokens: The same in tokens of input and output.
+        options: Budget of the whole run, earlier calls included, and ledgers of others.
         control: Ends the requests early.
         progress: Called after each request.
-        reuse: Ledgers of other runs, whose answers are taken over.
+        client: What makes the clients.
     """
-    ledger = Ledger(run.path / "ledger.sqlite")
+    ledger = Ledger(ledger_file)
     try:
-        for other in reuse:
+        for other in options.reuse:
             ledger.borrow(other)
         spent = ledger.totals()
         tokens = spent.input_tokens + spent.output_tokens
         # First questions are paid for, and too short to go by.
-        budget = Budget(max_cost, max_tokens, spent.cost, tokens, spent.answers - ledger.asked_for(PREFLIGHT))
+        budget = Budget(
+            options.caps.max_cost,
+            options.caps.max_tokens,
+            spent.cost,
+            tokens,
+            spent.answers - ledger.asked_for(PREFLIGHT),
+        )
         async with AsyncExitStack() as stack:
             clients = {
-                name: await stack.enter_async_context(TeacherClient(name, teacher, endpoints[name]))
+                name: await stack.enter_async_context(client(name, teacher, endpoints[name]))
                 for name, teacher in teachers.items()
                 if endpoints.get(name)
             }
@@ -89,17 +136,14 @@ class StageWork(Generic[RowT, ResultT]):
     expected: Load = Load()  # noqa: RUF009 - it cannot change
 
 
-def run_stage(
-    run: RunFolder, stage: StageWork[RowT, ResultT], seed: int, caps: Caps, reuse: Sequence[Path] = ()
-) -> list[ResultT]:
+def run_stage(run: RunFolder, stage: StageWork[RowT, ResultT], seed: int, options: RequestOptions) -> list[ResultT]:
     """Work on every row of a stage.
 
     Args:
         run: The run folder.
         stage: What is done.
         seed: The rehearsal teacher's, where it is asked.
-        caps: Budget of the run.
-        reuse: Ledgers of other runs, whose answers to the same requests are taken over and cost nothing.
+        options: How requests are made.
 
     Returns:
         A result for each row, in the order of completion.
@@ -109,10 +153,11 @@ def run_stage(
         Interrupted: it was stopped by a signal.
         Incomplete: the budget is spent.
     """
-    check_teachers(stage.teachers, caps)
+    check_teachers(stage.teachers, options.caps)
     control = Control()
     results: list[ResultT] = []
     with ExitStack() as stack:
+        stack.enter_context(at_work(run, stage.stage))
         ledger = Ledger(run.path / "ledger.sqlite")
         stack.callback(ledger.close)
         ledger.forget_failures()
@@ -120,12 +165,12 @@ def run_stage(
         before, aside = ledger.totals(), len(ledger.set_aside())
         urls = open_endpoints(run, stage.teachers, tuple(stage.teachers), seed, stack)
         at_once = _ROWS_PER_REQUEST * sum(item.in_flight * max(len(item.urls), 1) for item in stage.teachers.values())
+        # Not the other way round: what is said of a cluster would fall into the progress display.
+        client = stack.enter_context(clients_of(options.engine, run))
         shown = stack.enter_context(shown_rows(stage.stage, stage.total, stage.expected))
 
         async def outcomes() -> AsyncIterator[list[Outcome[RowT, ResultT]]]:
-            async with asking(
-                run, stage.stage, stage.teachers, urls, caps.max_cost, caps.max_tokens, control, shown, reuse
-            ) as asker:
+            async with asking(ledger.path, stage.stage, stage.teachers, urls, options, control, shown, client) as asker:
 
                 async def worked(row: RowT) -> ResultT:
                     result = await stage.work(row, asker)
@@ -145,7 +190,7 @@ def run_stage(
                     elif outcome.state == "failed":
                         failed.append(outcome.reason)
         again = f"saferthoughts {stage.stage} {run.name}"
-        raise_if_ended(control.ending, before, ledger.totals(), caps, again)
+        raise_if_ended(control.ending, before, ledger.totals(), options.caps, again)
         say_damaged(ledger, aside)
     if len(results) != stage.total:
         reason = f" (the first: {failed[0]})" if failed else ""

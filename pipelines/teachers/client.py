@@ -161,7 +161,7 @@ class TeacherClient:
     async def _send(self, messages: Sequence[Message], fields: dict[str, Any]) -> Reply:
         streamed = self.streams(fields)
         try:
-            return await self._exchange(self._request(messages, fields, streamed))
+            return await self.exchange(self._request(messages, fields, streamed))
         except ReplyFailure as failure:
             if not streamed or failure.kind != "malformed" or "stream" not in str(failure).lower():
                 raise
@@ -194,8 +194,12 @@ class TeacherClient:
                 request.setdefault("stream_options", {"include_usage": True})
         return request
 
-    async def _exchange(self, request: dict[str, Any]) -> Reply:
-        """One request and its answer, within the time that the teacher has."""
+    async def exchange(self, request: dict[str, Any]) -> Reply:
+        """One request, as it goes over the wire, and its answer, within the time that the teacher has.
+
+        Raises:
+            ReplyFailure: no reply.
+        """
         reading = _Reading(self.teacher, self._key)
         try:
             async with (

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipelines.errors import UserError
-from pipelines.runner.outcomes import MAX_FAILED
 from saferthoughts.cli.curation import check, contamination, duplicates, select, sql
 from saferthoughts.cli.evaluation import evaluate, rescore
 from saferthoughts.cli.judge import judge_app
@@ -48,6 +47,7 @@ from saferthoughts.cli.options import (
     group,
     open_run,
     out,
+    request_options,
     say,
 )
 from saferthoughts.cli.release import compare, publish, pull, regenerate, release_app
@@ -143,13 +143,10 @@ def generate(
 
     Example: saferthoughts generate mine --max-cost 20
     """
-    from pipelines.generate.distilabel_engine import Engine
     from saferthoughts.stages import generate_run
 
-    others = [open_run(other) for other in reuse or ()]
-    run = changed_run(name, sets, teachers, yes)
-    share = MAX_FAILED if max_failed is None else max_failed
-    say(generate_run(run, max_cost, max_tokens, others, Engine(engine, ray_address), share, allow_no_reasoning))
+    asking = request_options(max_cost, max_tokens, max_failed, reuse, engine, ray_address, allow_no_reasoning)
+    say(generate_run(changed_run(name, sets, teachers, yes), asking))
 
 
 app.add_typer(judge_app, name="judge")
@@ -167,6 +164,8 @@ def repair(
     max_tokens: MaxTokens = None,
     max_failed: MaxFailed = None,
     reuse: Reuse = None,
+    engine: EngineName = "local",
+    ray_address: RayAddress = None,
 ) -> None:
     """Ask the teachers again for flagged rows, telling them what was wrong; the best attempt is kept.
 
@@ -174,9 +173,9 @@ def repair(
     """
     from saferthoughts.stages import repair_run
 
-    others = [open_run(other) for other in reuse or ()]
+    asking = request_options(max_cost, max_tokens, max_failed, reuse, engine, ray_address)
     run = changed_run(name, sets, teachers, yes, repair__strategy=strategy, repair__attempts=attempts)
-    say(repair_run(run, max_cost, max_tokens, others, MAX_FAILED if max_failed is None else max_failed))
+    say(repair_run(run, asking))
 
 
 for command in (check, sql, duplicates, contamination, select):
@@ -292,7 +291,6 @@ def run(
 
     Example: saferthoughts run mine --base-url http://127.0.0.1:8000/v1 --model my-r1 --harmful 100
     """
-    from pipelines.generate.distilabel_engine import Engine
     from pipelines.settings.options import Options
     from saferthoughts.stages import run_all
 
@@ -300,13 +298,8 @@ def run(
         config, source, kind, harmful, benign, seed, tuple(variants or ()), teacher, general_teacher, teachers,
         base_url, model, api_key_env, tuple(instructions or ()), tuple(judges or ()), tuple(sets or ()), label,
     )  # fmt: skip
-    ray = Engine(engine, ray_address)
-    share = MAX_FAILED if max_failed is None else max_failed
-    others = [open_run(other) for other in reuse or ()]
-    done = run_all(
-        Settings.runs, name, options, until, say, ray, max_cost, max_tokens, consent(yes), share, others,
-        allow_no_reasoning,
-    )  # fmt: skip
+    asking = request_options(max_cost, max_tokens, max_failed, reuse, engine, ray_address, allow_no_reasoning)
+    done = run_all(Settings.runs, name, options, until, say, asking, consent(yes))
     say(f"report: {_report_of(done)}")
 
 

@@ -8,12 +8,13 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.runner.outcomes import MAX_FAILED
 from saferthoughts.cli.options import (
+    EngineName,
     JudgeNames,
     MaxCost,
     MaxFailed,
     MaxTokens,
+    RayAddress,
     Reuse,
     RunName,
     Sets,
@@ -25,6 +26,7 @@ from saferthoughts.cli.options import (
     group,
     open_run,
     out,
+    request_options,
     say,
 )
 
@@ -48,6 +50,8 @@ def judge(
     max_tokens: MaxTokens = None,
     max_failed: MaxFailed = None,
     reuse: Reuse = None,
+    engine: EngineName = "local",
+    ray_address: RayAddress = None,
 ) -> None:
     """Judge every response of a run; asks only for what is missing. `judge RUN` is short for it.
 
@@ -55,9 +59,9 @@ def judge(
     """
     from saferthoughts.stages import judge_run
 
-    others = [open_run(other) for other in reuse or ()]
+    asking = request_options(max_cost, max_tokens, max_failed, reuse, engine, ray_address)
     run = changed_run(name, sets, teachers, yes, judging__judges=judges or None, judging__vote=vote)
-    say(judge_run(run, max_cost, max_tokens, others, MAX_FAILED if max_failed is None else max_failed))
+    say(judge_run(run, asking))
 
 
 @judge_app.command()

@@ -18,6 +18,7 @@ from pipelines.settings.keys import HIDDEN, begins_like_key
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pipelines.runner.options import RequestOptions
     from pipelines.runs import RunFolder
     from pipelines.settings.changes import Consent
 
@@ -176,6 +177,33 @@ def share_of(text: str) -> float:
     if not 0 <= share <= 1:
         raise UserError(f"--max-failed takes a share between 0% and 100%, as 5% or 0.05; it got '{text}'.")
     return share
+
+
+def request_options(
+    max_cost: float | None,
+    max_tokens: int | None,
+    max_failed: float | None,
+    reuse: "Sequence[str] | None",
+    engine: str = "local",
+    ray_address: str | None = None,
+    allow_no_reasoning: bool = False,
+) -> "RequestOptions":
+    """The options of a stage that makes requests.
+
+    Raises:
+        UserError: a run to reuse that is not there, or an engine that is none.
+    """
+    from pipelines.runner.options import Engine, RequestOptions
+    from pipelines.runner.outcomes import MAX_FAILED
+    from pipelines.teachers.limits import Caps
+
+    return RequestOptions(
+        caps=Caps(max_cost, max_tokens),
+        reuse=tuple(open_run(other).path / "ledger.sqlite" for other in reuse or ()),
+        engine=Engine(engine, ray_address),
+        max_failed=MAX_FAILED if max_failed is None else max_failed,
+        allow_no_reasoning=allow_no_reasoning,
+    )
 
 
 RunName = Annotated[str, typer.Argument(help="Name of the run: a folder under --runs.", metavar="RUN")]

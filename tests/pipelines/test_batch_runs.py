@@ -11,6 +11,7 @@ from pipelines.errors import UserError
 from pipelines.generate.stage import generate
 from pipelines.records import Response, from_table
 from pipelines.rehearsal.server import rehearsing
+from pipelines.runner.options import RequestOptions
 from pipelines.runs import RunFolder
 from pipelines.teachers.limits import Caps
 
@@ -42,4 +43,4 @@ def test_a_batched_run_has_the_rows_of_one_asked_one_by_one(new_run: Callable[..
 def test_a_cap_cannot_be_kept_in_batches_and_is_refused(new_run: Callable[..., RunFolder]) -> None:
     run = new_run(harmful=2, benign=1, **at("http://127.0.0.1:9/v1", "batch"))
     with pytest.raises(UserError, match="no cap can stop"):
-        generate(run, Caps(max_tokens=10))
+        generate(run, RequestOptions(Caps(max_tokens=10)))

@@ -17,6 +17,7 @@ from pipelines.judges.stage import judge
 from pipelines.rehearsal.faults import RehearsalSettings
 from pipelines.rehearsal.server import rehearsing
 from pipelines.repairs.stage import repair
+from pipelines.runner.options import RequestOptions
 from pipelines.runs import RunFolder
 from pipelines.settings.changes import change
 from pipelines.settings.config import load_config, save_config
@@ -100,11 +101,11 @@ def test_a_run_stops_at_its_cap_and_goes_on_with_a_higher_one(new_run: Callable[
     with rehearsing() as url:
         run = new_run(harmful=12, benign=8, **at(url, f"price={PRICE}", "in_flight=4"))
         with pytest.raises(Incomplete, match=r"Stopped at the budget.*go on with a higher cap"):
-            generate(run, Caps(max_cost=0.03))
+            generate(run, RequestOptions(Caps(max_cost=0.03)))
         spent = Ledger(run.path / "ledger.sqlite").totals()
         assert 0.015 < spent.cost <= 0.03 * 1.1
         assert not run.table_path("responses").exists()
-        done = generate(run, Caps(max_cost=10.0))
+        done = generate(run, RequestOptions(Caps(max_cost=10.0)))
     assert (done.kept, done.failed) == (80, 0)
     assert done.asked == 68 - (spent.answers - 1), "the first question is no row"
     assert done.cost > spent.cost
@@ -114,7 +115,7 @@ def test_tokens_can_be_capped_without_a_price(new_run: Callable[..., RunFolder])
     with rehearsing() as url:
         run = new_run(harmful=12, benign=8, **at(url, "in_flight=4"))
         with pytest.raises(Incomplete, match="budget"):
-            generate(run, Caps(max_tokens=3000))
+            generate(run, RequestOptions(Caps(max_tokens=3000)))
     totals = Ledger(run.path / "ledger.sqlite").totals()
     assert 1000 < totals.input_tokens + totals.output_tokens <= 3300
 
@@ -122,7 +123,7 @@ def test_tokens_can_be_capped_without_a_price(new_run: Callable[..., RunFolder])
 def test_a_cap_in_dollars_needs_a_price(new_run: Callable[..., RunFolder]) -> None:
     run = new_run(harmful=2, benign=1, **at("http://127.0.0.1:9/v1"))
     with pytest.raises(UserError, match="--max-cost needs prices"):
-        generate(run, Caps(max_cost=1.0))
+        generate(run, RequestOptions(Caps(max_cost=1.0)))
 
 
 def test_two_servers_share_the_work_and_one_that_is_down_is_left_out(
@@ -151,7 +152,7 @@ def test_answers_of_another_run_are_taken_over_for_nothing(
     new_run: Callable[..., RunFolder], judged: RunFolder
 ) -> None:
     run = new_run(harmful=12, benign=6, seed=5)
-    done = generate(run, reuse=(judged.path / "ledger.sqlite",))
+    done = generate(run, RequestOptions(reuse=(judged.path / "ledger.sqlite",)))
     assert (done.asked, done.kept) == (0, 78)
     assert Ledger(run.path / "ledger.sqlite").totals().input_tokens == 0
     assert run.read("responses").equals(judged.read("responses"))
@@ -160,10 +161,10 @@ def test_answers_of_another_run_are_taken_over_for_nothing(
 def test_reusing_what_is_no_ledger_is_one_clear_line(new_run: Callable[..., RunFolder], tmp_path: Path) -> None:
     run = new_run(harmful=2, benign=1)
     with pytest.raises(UserError, match=r"There is no ledger .* to reuse"):
-        generate(run, reuse=(tmp_path / "nothing.sqlite",))
+        generate(run, RequestOptions(reuse=(tmp_path / "nothing.sqlite",)))
     (tmp_path / "odd.sqlite").write_bytes(b"not a database at all" * 100)
     with pytest.raises(UserError, match="no ledger that can be reused"):
-        generate(run, reuse=(tmp_path / "odd.sqlite",))
+        generate(run, RequestOptions(reuse=(tmp_path / "odd.sqlite",)))
 
 
 def test_judging_and_repair_take_over_what_another_run_was_answered(judged: RunFolder) -> None:

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from pipelines.errors import Incomplete, UserError
 from pipelines.generate.stage import generate
 from pipelines.records import Prompt, from_table
+from pipelines.runner.options import RequestOptions
 from pipelines.runs import RunFolder
 from pipelines.teachers.ledger import Ledger
 from saferthoughts.cli.app import app
@@ -64,7 +65,7 @@ def test_more_refusals_than_allowed_stop_and_name_what_helps(new_run: Callable[.
             generate_run(run)
         assert "again: saferthoughts generate" not in str(told.value)
         assert "ledger forget new" in str(told.value)
-        assert "3 of 20 are refused for good" in generate_run(run, max_failed=0.15)
+        assert "3 of 20 are refused for good" in generate_run(run, RequestOptions(max_failed=0.15))
         refused.clear()
         done = CliRunner().invoke(app, ["--runs", str(run.path.parent), "ledger", "forget", "new"])
         assert "3 refused requests will be asked once more" in done.output

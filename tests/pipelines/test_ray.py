@@ -22,12 +22,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.errors import Interrupted, UserError
-from pipelines.generate.distilabel_engine import Engine
 from pipelines.generate.plan import plan, prompts_of
-from pipelines.generate.ray_cluster import connected
 from pipelines.generate.stage import generate
 from pipelines.rehearsal.faults import RehearsalSettings
 from pipelines.rehearsal.server import rehearsing
+from pipelines.runner.options import Engine, RequestOptions
+from pipelines.runner.ray_cluster import connected
 from pipelines.runs import RunFolder
 from pipelines.settings.config import load_config
 from pipelines.teachers.ledger import Ledger
@@ -96,8 +96,7 @@ def node_of(cluster: Any, cpus: int = 1, **options: Any) -> Iterator[Any]:
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a cluster that is busy with other tests take its time; commands too, which have it from the environment."""
     for name in ("_PATIENCE_S", "_CONNECT_S", "_CPU_S"):
-        monkeypatch.setattr(f"pipelines.generate.ray_cluster.{name}", 300.0)
-    monkeypatch.setattr("pipelines.generate.ray_engine._LOAD_S", 300.0)
+        monkeypatch.setattr(f"pipelines.runner.ray_cluster.{name}", 300.0)
     monkeypatch.setenv("SAFERTHOUGHTS_RAY_TIMEOUT", "300")
 
 
@@ -150,7 +149,7 @@ def test_a_run_moves_to_two_nodes_and_back_with_the_same_rows(
         rows = [key for key in ledger.every_key() if key in planned]
         assert ledger.drop(rows[::2]) == 11
         ledger.close()
-        assert generate(moved, engine=Engine("ray", cluster.address)).asked == 11
+        assert generate(moved, RequestOptions(engine=Engine("ray", cluster.address))).asked == 11
         logs = [path for path in Path(node.get_session_dir_path()).rglob("*") if path.is_file()]
         assert logs
         assert not [path for path in logs if key.encode() in path.read_bytes()]
@@ -174,7 +173,7 @@ def test_a_node_lost_in_the_middle_ends_the_run_and_the_answers_stay(
             when_answered(run, 10, lambda: cluster.remove_node(node, allow_graceful=False)),
             pytest.raises(UserError, match="Ray worker of step 'split' is gone"),
         ):
-            generate(run, engine=Engine("ray", cluster.address))
+            generate(run, RequestOptions(engine=Engine("ray", cluster.address)))
     assert Ledger(run.path / "ledger.sqlite").totals().answers >= 10
     assert not run.table_path("responses").exists()
     assert [path for path in run.path.iterdir() if path.is_dir()] == []
@@ -190,7 +189,7 @@ def test_ctrl_c_stops_a_run_on_ray_and_keeps_its_answers(
             when_answered(run, 4, lambda: os.kill(os.getpid(), signal.SIGINT)),
             pytest.raises(Interrupted, match=f"go on with: saferthoughts generate {run.name}"),
         ):
-            generate(run, engine=Engine("ray", cluster.address))
+            generate(run, RequestOptions(engine=Engine("ray", cluster.address)))
     assert not run.table_path("responses").exists()
 
 
@@ -212,7 +211,7 @@ def test_too_few_cpus_are_told(cluster: Any, tmp_path: Path) -> None:
 def test_a_worker_whose_cpus_are_all_taken_is_told(
     cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipelines.generate.ray_cluster._CPU_S", 3.0)
+    monkeypatch.setattr("pipelines.runner.ray_cluster._CPU_S", 3.0)
     words = [sys.executable, "-c", TAKER, cluster.address]
     with node_of(cluster), subprocess.Popen(words, stdout=-1, stderr=-3, text=True) as other:
         assert other.stdout is not None
@@ -244,7 +243,7 @@ def test_an_address_that_cannot_be_is_told(address: str, told: str, tmp_path: Pa
 
 
 def test_an_address_where_something_else_answers_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.generate.ray_cluster._CONNECT_S", 5.0)
+    monkeypatch.setattr("pipelines.runner.ray_cluster._CONNECT_S", 5.0)
     with ThreadingHTTPServer(("127.0.0.1", 0), _Website) as website:
         threading.Thread(target=website.serve_forever, daemon=True).start()
         assert "it is no Ray cluster" in refused(f"127.0.0.1:{website.server_port}", tmp_path)

@@ -23,6 +23,7 @@ from pipelines.rehearsal.server import rehearsing
 from pipelines.repairs import CLOSING, EDIT_OPENING, OPENING
 from pipelines.repairs.requests import repair_messages
 from pipelines.repairs.stage import repair
+from pipelines.runner.options import RequestOptions
 from pipelines.runs import RunFolder
 from pipelines.settings.changes import change
 from pipelines.settings.config import load_config
@@ -268,7 +269,7 @@ def test_a_budget_stops_repair_and_a_higher_one_goes_on(new_run: Callable[..., R
     totals = Ledger(run.path / "ledger.sqlite").totals()
     spent = totals.input_tokens + totals.output_tokens
     with pytest.raises(Incomplete, match=rf"saferthoughts repair new --max-tokens {2 * (spent + 2000):g}"):
-        repair(run, Caps(max_tokens=spent + 2000))
+        repair(run, RequestOptions(Caps(max_tokens=spent + 2000)))
     assert not run.table_path("repairs").exists()
     assert repair(run).flagged == len({item.root_id for item in attempts_of(run)})
 

@@ -19,7 +19,6 @@ from pipelines.runs import RunFolder
 from pipelines.settings.changes import change
 from pipelines.settings.options import Options
 from pipelines.teachers.client import TeacherError
-from pipelines.teachers.limits import Caps
 
 
 def outcomes_of(
@@ -235,13 +234,13 @@ def test_a_stage_works_wherever_it_is_called(judged: RunFolder, where: str) -> N
     change(judged, Options(judges=("rehearsal-judge",)))
 
     async def inside() -> int:
-        return judge(judged, Caps()).responses
+        return judge(judged).responses
 
     if where == "in a running loop":
         assert asyncio.run(inside()) == 78
         return
     with ThreadPoolExecutor(1) as pool:
-        done = pool.submit(lambda: asyncio.run(inside()) if "loop" in where else judge(judged, Caps()).responses)
+        done = pool.submit(lambda: asyncio.run(inside()) if "loop" in where else judge(judged).responses)
         assert done.result() == 78
 
 

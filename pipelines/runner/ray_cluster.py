@@ -22,11 +22,13 @@ from pipelines.progress import console
 from pipelines.teachers.waits import seconds_from
 
 TIMEOUT = "SAFERTHOUGHTS_RAY_TIMEOUT"
-# Seconds for an address to answer; and, from the beginning, for the nodes to show that they can run a step.
+# Seconds for an address to answer; and, from the beginning, for the nodes to show that they can make requests.
 _CONNECT_S = seconds_from(TIMEOUT, 12.0)
 _PATIENCE_S = seconds_from(TIMEOUT, 28.0)
 # Seconds of those that a CPU may take to come free once this machine's node runs things at all.
 _CPU_S = _PATIENCE_S
+# Seconds for further nodes, once one is there that lends a CPU.
+_OTHERS_S = 5.0
 # CPUs of a cluster of our own, and bytes of its object store: what passes through it are batches of a few hundred rows.
 _OWN_CPUS = 2
 _OWN_STORE = 100 * 1024**2
@@ -48,11 +50,10 @@ except Exception as error:
 
 @dataclass(frozen=True, slots=True)
 class Nodes:
-    """Node ids: `home` is this machine's, which has the run folder, and `worker` the one for steps that do not need
-    it; the same where no other can."""
+    """Node ids: `home` is this machine's, which has the run folder, and `workers` those that lend a CPU."""
 
     home: str
-    worker: str
+    workers: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +73,8 @@ def connected(address: str | None, folder: Path) -> Iterator[Nodes]:
         folder: The run folder, which must be there for the workers of this machine's node.
 
     Raises:
-        UserError: Ray is not installed, nobody answers at the address, or no node has the CPU and the modules for a
-            step; within 30 seconds.
+        UserError: Ray is not installed, nobody answers at the address, or no node has the CPU and the modules to
+            make requests; within 30 seconds.
     """
     deadline = time.monotonic() + _PATIENCE_S
     # Ray reports its use to its makers unless told not to, and takes this from the environment when it is imported.
@@ -88,7 +89,7 @@ def connected(address: str | None, folder: Path) -> Iterator[Nodes]:
     options: dict[str, Any] = {"runtime_env": shipped, "log_to_driver": False, "logging_level": "ERROR"}
     if address is None:
         options |= {"num_cpus": _OWN_CPUS, "include_dashboard": False, "object_store_memory": _OWN_STORE}
-    # Ray's own handler takes nodes down; forked steps of a later pipeline would inherit it, and hang when ended.
+    # Ray's own handler takes nodes down, and would stay.
     handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address=address or "local", **options)
@@ -130,7 +131,7 @@ def _knock(address: str) -> None:
 
 
 def _look_over(folder: Path, deadline: float) -> Nodes:
-    """Have the nodes import what a step needs, and choose among those that could."""
+    """Have the nodes import what a request needs, and find those that can."""
     import ray
 
     # Inside this function, it travels whole: the node may lack the very modules that this file imports.
@@ -147,8 +148,8 @@ def _look_over(folder: Path, deadline: float) -> Nodes:
         except ModuleNotFoundError as error:
             return f"lacks the module '{error.name}'"
         except ImportError as error:
-            return f"cannot import what a step needs ({error})"
-        return f"distilabel {version('distilabel')}"
+            return f"cannot import what a request needs ({error})"
+        return f"aiohttp {version('aiohttp')}"
 
     home = ray.get_runtime_context().get_node_id()
     known: Any = ray.nodes  # untyped
@@ -162,7 +163,7 @@ def _look_over(folder: Path, deadline: float) -> Nodes:
         task = ray.remote(look).options(
             num_cpus=probe.cpus, max_retries=0, scheduling_strategy=on_node(probe.node), name="saferthoughts-probe"
         )
-        refs[task.remote(["pipelines.generate.ray_engine"], probe.where)] = probe
+        refs[task.remote(["pipelines.runner.ray_client"], probe.where)] = probe
     able = _settle(refs, problems, deadline)
     if probes[0] not in able:
         told = problems.get(home) or f"started no worker within {_PATIENCE_S:g} s"
@@ -173,15 +174,14 @@ def _look_over(folder: Path, deadline: float) -> Nodes:
         problems[node] = f"gave no CPU within {_CPU_S:g} s"
     said = "; ".join(f"{names[node]} {problem}" for node, problem in sorted(problems.items()))
     if not workers:
-        raise UserError(f"No node of the Ray cluster can run a step: {said}. Put that right and run again; {_HELP}.")
-    worker = next((node for node in workers if node != home), home)
-    if worker == home and problems.keys() - {home}:
+        raise UserError(f"No node of the Ray cluster can make requests: {said}. Put that right and run again; {_HELP}.")
+    if problems.keys() - {home}:
         console.print(f"ray: nodes left out: {said}", highlight=False, markup=False, soft_wrap=True)
-    return Nodes(home, worker)
+    return Nodes(home, tuple(workers))
 
 
 def _settle(refs: dict[Any, _Probe], problems: dict[str, str], deadline: float) -> list[_Probe]:
-    """The probes that came back well, as soon as they are enough; what the others told goes to `problems`."""
+    """The probes that came back well, soon after they are enough; what the others answered goes to `problems`."""
     import ray
 
     able: list[_Probe] = []
@@ -196,15 +196,15 @@ def _settle(refs: dict[Any, _Probe], problems: dict[str, str], deadline: float) 
                 told = ray.get(ref)
             except ray.exceptions.RayError as error:
                 told = f"cannot run a task ({' '.join(str(error).split())[:300]})"
-            if told.startswith("distilabel "):
+            if told.startswith("aiohttp "):
                 able.append(probe)
                 versions[probe] = told
                 if probe is home:
                     deadline = min(deadline, time.monotonic() + _CPU_S)
             else:
                 problems[probe.node] = told
-        if home in able and any(probe.cpus and probe.node != home.node for probe in able):
-            break
+        if home in able and any(probe.cpus for probe in able):
+            deadline = min(deadline, time.monotonic() + _OTHERS_S)
     for ref in waiting:
         ray.cancel(ref, force=True)
     for probe in list(able):
