@@ -9,7 +9,12 @@ from contextlib import contextmanager
 
 @contextmanager
 def muted_imports() -> Iterator[None]:
-    """Import distilabel inside the block."""
+    """Import distilabel inside the block.
+
+    A class of ours that has one of Distilabel's for its base repeats pydantic's warning on the base's fields, so that
+    one stays silenced.
+    """
+    warnings.filterwarnings("ignore", "The 'default' attribute with value None was provided to", UserWarning)
     kept = sys.excepthook
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

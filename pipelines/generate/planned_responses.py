@@ -51,8 +51,8 @@ class PlannedResponses(GeneratorStep):  # type: ignore[misc]
     """
 
     run: RuntimeParameter[str] = Field(default=".", description="the run folder")
-    max_cost: RuntimeParameter[float | None] = Field(default=None, description="US dollars that the run may cost")
-    max_tokens: RuntimeParameter[int | None] = Field(default=None, description="tokens that the run may take")
+    max_cost: RuntimeParameter[float] | None = Field(default=None, description="US dollars that the run may cost")
+    max_tokens: RuntimeParameter[int] | None = Field(default=None, description="tokens that the run may take")
 
     _source: Callable[[], Iterator[dict[str, Any]]] | None = PrivateAttr(default=None)
 

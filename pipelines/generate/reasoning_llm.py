@@ -60,7 +60,7 @@ class ReasoningLLM(AsyncLLM):  # type: ignore[misc]
     """A reasoning model behind the OpenAI protocol, with our ledger, limits, retries and parsers.
 
     A generation is reasoning and answer as one text, `<think>` first, or the answer alone where the server showed no
-    reasoning. One that failed is None, and `error` says why; beside it come `finish_reason` and `reasoning_source`.
+    reasoning. One that failed is None, and `error` says why; beside it comes `finish_reason`.
 
     Attributes:
         teacher: A name of `saferthoughts teachers list`, or an entry as teachers.yaml has it.
@@ -80,8 +80,8 @@ class ReasoningLLM(AsyncLLM):  # type: ignore[misc]
 
     teacher: str | dict[str, Any]
     ledger: str = ""
-    max_cost: RuntimeParameter[float | None] = Field(default=None, description="US dollars that all calls may cost")
-    max_tokens: RuntimeParameter[int | None] = Field(default=None, description="tokens that all calls may take")
+    max_cost: RuntimeParameter[float] | None = Field(default=None, description="US dollars that all calls may cost")
+    max_tokens: RuntimeParameter[int] | None = Field(default=None, description="tokens that all calls may take")
 
     _entry: Teacher | None = PrivateAttr(default=None)
     _urls: list[str] = PrivateAttr(default_factory=list)
@@ -141,8 +141,7 @@ class ReasoningLLM(AsyncLLM):  # type: ignore[misc]
             seed: Likewise; it moves on with each generation.
 
         Returns:
-            As Distilabel has it: `generations`, `statistics`, and lists of `error`, `finish_reason` and
-            `reasoning_source`.
+            As Distilabel has it: `generations`, `statistics`, and lists of `finish_reason` and `error`.
         """
         given = {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens, "seed": seed}
         changes = {name: value for name, value in given.items() if value is not None}
@@ -157,11 +156,11 @@ class ReasoningLLM(AsyncLLM):  # type: ignore[misc]
         return {
             "generations": [answer["text"] for answer in answers],
             "statistics": {name: [answer[name] for answer in answers] for name in ("input_tokens", "output_tokens")},
-            **{name: [answer[name] for answer in answers] for name in ("error", "finish_reason", "reasoning_source")},
+            **{name: [answer[name] for answer in answers] for name in ("finish_reason", "error")},
         }
 
     async def _answer(self, messages: list[dict[str, Any]], fields: dict[str, Any], sample: int) -> dict[str, Any]:
-        nothing = {"text": None, "input_tokens": 0, "output_tokens": 0, "finish_reason": "", "reasoning_source": "none"}
+        nothing = {"text": None, "input_tokens": 0, "output_tokens": 0, "finish_reason": None}
         try:
             reply: Reply = await self._asker.ask(_NAME, messages, fields, sample)
         except (TeacherError, NotAttempted) as error:
@@ -174,5 +173,4 @@ class ReasoningLLM(AsyncLLM):  # type: ignore[misc]
             "output_tokens": reply.output_tokens,
             "error": "",
             "finish_reason": reply.finish_reason,
-            "reasoning_source": thought.source,
         }

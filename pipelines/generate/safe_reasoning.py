@@ -3,7 +3,7 @@
 Reads the variant's folder; writes nothing. Importing it imports distilabel, which takes a second.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import field_validator
 
@@ -13,7 +13,14 @@ from pipelines.prompts.variant import Message, variant
 from pipelines.thinking import split
 
 with muted_imports():
+    from distilabel.steps import StepInput
     from distilabel.steps.tasks import Task
+
+if TYPE_CHECKING:
+    from distilabel.typing import StepOutput
+
+# What `ReasoningLLM` says beside a generation.
+_OF_LLM = ("finish_reason", "error")
 
 
 class SafeReasoning(Task):  # type: ignore[misc]
@@ -27,8 +34,10 @@ class SafeReasoning(Task):  # type: ignore[misc]
         - prompt (`str`): What the user asks.
 
     Output columns:
-        - reasoning (`str`): The reasoning, without its marks; "" where the model showed none.
-        - answer (`str`): The answer.
+        - reasoning (`str`): The reasoning, without its marks; "" where the model showed none, null where it failed.
+        - answer (`str`): The answer, null where it failed.
+        - finish_reason (`str`): Why the model stopped; null from an LLM that does not say.
+        - error (`str`): "", or what went wrong.
         - model_name (`str`): The model.
 
     Categories:
@@ -62,7 +71,7 @@ class SafeReasoning(Task):  # type: ignore[misc]
     @property
     def outputs(self) -> list[str]:
         """The columns that it adds."""
-        return ["reasoning", "answer", "model_name"]
+        return ["reasoning", "answer", *_OF_LLM, "model_name"]
 
     def format_input(self, input: dict[str, Any]) -> list[Message]:
         """The chat that is sent for a row."""
@@ -71,6 +80,15 @@ class SafeReasoning(Task):  # type: ignore[misc]
     def format_output(self, output: str | None, input: dict[str, Any] | None = None) -> dict[str, Any]:
         """Reasoning and answer of a generation, null where it failed."""
         if output is None:
-            return {"reasoning": None, "answer": None}
+            return {"reasoning": None, "answer": None, "finish_reason": None, "error": "the LLM gave no generation"}
         thought = split(output)
-        return {"reasoning": thought.reasoning.strip(), "answer": thought.answer.strip()}
+        answer = {"reasoning": thought.reasoning.strip(), "answer": thought.answer.strip()}
+        return {**answer, "finish_reason": None, "error": ""}
+
+    def process(self, inputs: StepInput) -> "StepOutput":
+        """The rows with our columns; what `ReasoningLLM` says beside a generation takes the place of what is known
+        without it."""
+        for rows in super().process(inputs):
+            for row in rows:
+                row.update((name, row.pop(f"llm_{self.name}_{name}", row[name])) for name in _OF_LLM)
+            yield rows

@@ -182,8 +182,9 @@ def test_judging_and_repair_take_over_what_another_run_was_answered(judged: RunF
             for name, entry in config.teachers.items()
         }
         save_config(judged, config.model_copy(update={"teachers": teachers}))
-        judge(judged, reuse=(other.path / "ledger.sqlite",))
-        repair(judged, reuse=(other.path / "ledger.sqlite",))
+        reusing = RequestOptions(reuse=(other.path / "ledger.sqlite",))
+        judge(judged, reusing)
+        repair(judged, reusing)
         assert stats(url)["requests"] == 0
     for name in ("verdicts", "responses", "repairs"):
         assert judged.read(name).equals(other.read(name))

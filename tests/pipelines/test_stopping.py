@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -161,25 +161,6 @@ def test_a_signal_that_is_ignored_stays_ignored(judged: RunFolder) -> None:
             os.kill(process.pid, signal.SIGINT)
             text = told_by(process)
     assert process.returncode == 130, text
-
-
-def children_of(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_step_process_that_dies_ends_generation(judged: RunFolder, number: signal.Signals) -> None:
-    prepared(judged, "generate")
-    with rehearsing(RehearsalSettings(delay=3600)) as url:
-        redirected(judged, url)
-        with started(judged, "generate", url) as process:
-            for child in children_of(process.pid):
-                with suppress(ProcessLookupError):  # it went with the one before it
-                    os.kill(child, number)
-            text = told_by(process)
-    assert process.returncode == (130 if number == signal.SIGTERM else 2), text
-    assert "Traceback" not in text
-    assert f"go on with: saferthoughts --runs {judged.path.parent} generate" in text.splitlines()[-1]
 
 
 @pytest.mark.parametrize("stage", ["judge", "repair"])
