@@ -85,8 +85,8 @@ class ReasoningLLM(AsyncLLM):  # type: ignore[misc]
 
     _entry: Teacher | None = PrivateAttr(default=None)
     _urls: list[str] = PrivateAttr(default_factory=list)
-    _servers: Any = PrivateAttr(default_factory=ExitStack)
-    _clients: Any = PrivateAttr(default_factory=AsyncExitStack)
+    _servers: Any = PrivateAttr(default_factory=lambda: ExitStack())
+    _clients: Any = PrivateAttr(default_factory=lambda: AsyncExitStack())
     _asker: Any = PrivateAttr(default=None)
 
     @property
