@@ -1,6 +1,7 @@
 """How each task is decoded and run: the named protocols, and single values laid over them.
 
-Reads `protocols.yaml` beside this file; writes nothing. A value that a protocol does not give is as under `paper`.
+Reads `protocols.yaml` beside this file; writes nothing. A value that a protocol does not give is as under `paper`,
+and a task that none names has the settings of its own `ENTRY`.
 """
 
 import copy
@@ -48,7 +49,9 @@ def settings(protocol: str, task: str, overrides: Mapping[str, Settings] | None 
     """
     if protocol not in _all():
         raise unknown("protocol", protocol, names())
-    found = copy.deepcopy(_all()[PAPER].get(task, {}))
+    from eval.suites import entry  # which imports Inspect
+
+    found = copy.deepcopy(_all()[PAPER][task] if task in _all()[PAPER] else dict(entry(task).settings))
     for values in (_all()[protocol].get(task, {}), (overrides or {}).get(task, {})):
         _lay_over(found, values)
     return found

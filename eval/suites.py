@@ -1,17 +1,20 @@
 """Which tasks there are, and which of them a suite has.
 
-Reads nothing until a task is asked for: `eval/tasks/NAME.py` is imported then, so that a package that one of them needs
-and that is not there does not take the others away.
+A file of eval/tasks/ is a task by itself. It is imported when the task is asked for, so that a package that one of them
+needs and that is not there does not take the others away.
 """
 
 from collections.abc import Iterable
 from importlib import import_module
-from importlib.util import find_spec
+from pathlib import Path
 
 from eval.task_spec import Entry
 from pipelines.errors import UserError, unknown
 
-TASKS = ("refusal", "none", "pap", "pair", "xstest", "math500", "aime24", "livecodebench")
+# The order in which tasks are run and shown; files beyond these follow in alphabetical order.
+_ORDER = ("refusal", "none", "pap", "pair", "xstest", "math500", "aime24", "livecodebench")
+_FILES = {path.stem for path in Path(__file__).with_name("tasks").glob("[!_]*.py")}
+TASKS = (*(name for name in _ORDER if name in _FILES), *sorted(_FILES - set(_ORDER)))
 SUITES: dict[str, tuple[str, ...]] = {
     "paper": ("none", "pap", "pair", "xstest", "math500", "aime24", "livecodebench"),
     "safety": ("none", "pap", "pair", "xstest"),
@@ -20,14 +23,6 @@ SUITES: dict[str, tuple[str, ...]] = {
     "quick": ("refusal", "none", "xstest", "math500"),
 }
 QUICK = "quick"
-# The tasks whose figure is what a guard says, and what a judge says; string rules do where there is none.
-GUARDED = ("none", "pap", "pair")
-JUDGED = ("xstest",)
-
-
-def decides(task: str) -> str:
-    """Which role a task's figure is the word of: guard or judge, "" where it is counted."""
-    return "guard" if task in GUARDED else "judge" if task in JUDGED else ""
 
 
 def chosen_tasks(suite: str, tasks: Iterable[str] = ()) -> tuple[str, ...]:
@@ -54,8 +49,6 @@ def entry(name: str) -> Entry:
     """
     if name not in TASKS:
         raise unknown("task", name, TASKS)
-    if find_spec(f"eval.tasks.{name}") is None:
-        raise UserError(f"Task '{name}' is not part of this version. Leave it out, or choose others with --task.")
     found = import_module(f"eval.tasks.{name}").ENTRY
     if not isinstance(found, Entry) or found.name != name:
         raise TypeError(f"eval/tasks/{name}.py does not end with the ENTRY of '{name}'.")

@@ -11,7 +11,7 @@ decoding in Task.config; name, version and metadata of the Task are the engine's
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from inspect_ai import Task
 from inspect_ai.model import GenerateConfig
@@ -65,8 +65,10 @@ class Built:
 class Entry:
     """A task by name. `roles` are Inspect model roles that it asks; `needs` tells why it cannot run here, or "".
 
-    `rescorer` makes the scorer alone, without the data: what `saferthoughts rescore` scores stored answers with. None
-    for a task whose scores depend on nothing that could be chosen anew.
+    `decided_by` is the role whose word the figure is, string rules where nobody has it; "" where it is counted.
+    `settings` hold where a protocol does not name the task. `rescorer` makes the scorer alone, without the data: what
+    `saferthoughts rescore` scores stored answers with. None for a task whose scores depend on nothing that could be
+    chosen anew.
     """
 
     name: str
@@ -77,3 +79,5 @@ class Entry:
     roles: Callable[[Asked], tuple[str, ...]] = lambda asked: ()
     needs: Callable[[], str] = lambda: ""
     rescorer: Callable[[Asked], Scorer] | None = None
+    decided_by: Literal["guard", "judge", ""] = ""
+    settings: Mapping[str, Any] = field(default_factory=lambda: {"temperature": 0, "max_tokens": 4096, "epochs": 1})

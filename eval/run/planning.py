@@ -17,7 +17,7 @@ from eval.models.inspect_models import Role, Roles
 from eval.protocols import EXCLUDE, PAPER, SHORT, Settings, settings
 from eval.run.answers import Expected, expected_of
 from eval.run.results import ScoreMode
-from eval.suites import QUICK, chosen_tasks, decides, ready
+from eval.suites import QUICK, chosen_tasks, ready
 from eval.task_spec import Asked, Built, Entry
 from pipelines.errors import UserError, unknown
 from pipelines.progress import console
@@ -130,7 +130,7 @@ def _planned(name: str, entry: Entry, wanted: Wanted) -> Planned:
         "settings": dict(asked.settings),
         # Of a task that no guard scores, a change of guard changes nothing: its answers are not asked for again.
         **({"score": asked.score, "guard": asked.guard, "judged": asked.judged} if entry.rescorer else {}),
-        "roles": wanted.roles.told(roles, decides(name)),
+        "roles": wanted.roles.told(roles, entry.decided_by),
         "data": asdict(built.data),
         "samples_sha256": _samples_sha256(samples),
         "prompts": dict(built.prompts),

@@ -37,7 +37,7 @@ from eval.run.kept_scores import KeptScores, kept_by, key_of
 from eval.run.logs import read_log
 from eval.run.metrics import comparisons, rates
 from eval.run.results import NAME, Answer, Results, ScoreMode, TaskRun, read_results, write_results
-from eval.suites import GUARDED, JUDGED, decides, entry
+from eval.suites import entry
 from eval.task_spec import Asked
 from pipelines.command_line import typed_command
 from pipelines.errors import Incomplete, UserError
@@ -136,7 +136,7 @@ def _score_task(
         found.expected[task.name] = max(due, found.expected.get(task.name, []), key=len)
         found.answers += answers_of(label, replace(one, scorer=_SCORER), due, log)
     kept = {name: model for name, model in task.roles.items() if name not in ("guard", "judge")}
-    now = roles.told(needed, decides(task.name))
+    now = roles.told(needed, one.decided_by)
     return replace(task, score=asked.score, roles=kept | now, logs={label: task.logs[label] for label in labels})
 
 
@@ -155,14 +155,14 @@ def _chosen(
     none = True
     for task in results.tasks:
         labels = [label for label, path in task.logs.items() if log is None or (folder / path).resolve() == log]
-        if labels and decides(task.name) in by and entry(task.name).rescorer is not None:
+        if labels and entry(task.name).decided_by in by and entry(task.name).rescorer is not None:
             none = False
             yield task, labels
     if none:
         names = ", ".join(task.name for task in results.tasks)
         raise UserError(
             f"Nothing in '{log or folder}' is scored by a {' or a '.join(by)}; its tasks are {names}. A guard scores "
-            f"{', '.join(GUARDED)}, a judge {', '.join(JUDGED)}."
+            "attacks (none, pap, pair), a judge over-refusal (xstest)."
         )
 
 

@@ -61,4 +61,6 @@ def build(asked: Asked) -> Built:
     return Built(task, used, guards.prompts(asked))
 
 
-ENTRY = Entry("none", "No attack", guards.ASR, "guarded", build, guards.roles, rescorer=guards.rescorer)
+ENTRY = Entry(
+    "none", "No attack", guards.ASR, "guarded", build, guards.roles, rescorer=guards.rescorer, decided_by="guard"
+)

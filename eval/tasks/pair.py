@@ -46,4 +46,4 @@ def roles(asked: Asked) -> tuple[str, ...]:
     return (ATTACKER, JUDGE, *guards.roles(asked))
 
 
-ENTRY = Entry("pair", "PAIR", guards.ASR, "guarded", build, roles, rescorer=guards.rescorer)
+ENTRY = Entry("pair", "PAIR", guards.ASR, "guarded", build, roles, rescorer=guards.rescorer, decided_by="guard")

@@ -157,4 +157,4 @@ def _taxonomy_hash(asked: Asked) -> dict[str, str]:
     return {path.name: file_hash(path)}
 
 
-ENTRY = Entry("pap", "PAP", guards.ASR, "guarded", build, roles, rescorer=guards.rescorer)
+ENTRY = Entry("pap", "PAP", guards.ASR, "guarded", build, roles, rescorer=guards.rescorer, decided_by="guard")

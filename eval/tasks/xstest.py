@@ -87,4 +87,13 @@ def roles(asked: Asked) -> tuple[str, ...]:
     return (overrefusal.ROLE,) if asked.judged else ()
 
 
-ENTRY = Entry("xstest", "XSTest", overrefusal.OVER_REFUSAL, "refused", build, roles, rescorer=overrefusal.rescorer)
+ENTRY = Entry(
+    "xstest",
+    "XSTest",
+    overrefusal.OVER_REFUSAL,
+    "refused",
+    build,
+    roles,
+    rescorer=overrefusal.rescorer,
+    decided_by="judge",
+)

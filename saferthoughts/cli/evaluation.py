@@ -110,9 +110,10 @@ def evaluate(
 
 def _require_guard(wanted: "Wanted") -> None:
     """Refuse an attack success rate that nobody was chosen for to judge; the bundled samples have string rules."""
-    from eval.suites import GUARDED, chosen_tasks
+    from eval.suites import chosen_tasks, entry
 
-    asked = [task for task in chosen_tasks(wanted.suite, wanted.tasks) if task in GUARDED and not wanted.bundled(task)]
+    tasks = [task for task in chosen_tasks(wanted.suite, wanted.tasks) if not wanted.bundled(task)]
+    asked = [task for task in tasks if entry(task).decided_by == "guard"]
     if asked:
         raise UserError(
             f"Who tells whether a response is unsafe? Task {asked[0]} needs --guard, such as --guard llama-guard-3, "

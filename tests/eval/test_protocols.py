@@ -1,6 +1,11 @@
 """Protocols, suites and what may be set: what stands in the file, and every wrong name told with the right ones."""
 
+import os
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +13,8 @@ from eval.protocols import names, parsed, settings
 from eval.suites import SUITES, TASKS, chosen_tasks, entry, ready
 from eval.tasks import none
 from pipelines.errors import UserError
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_protocols_differ_where_the_study_does() -> None:
@@ -26,6 +33,23 @@ def test_every_task_has_settings_and_every_suite_known_tasks() -> None:
     for task in TASKS:
         assert settings("paper", task)["epochs"] >= 1
     assert all(set(tasks) <= set(TASKS) for tasks in SUITES.values())
+
+
+def test_a_file_is_a_task_by_itself(tmp_path: Path) -> None:
+    for area in ("pipelines", "curation"):
+        (tmp_path / area).symlink_to(ROOT / area)
+    shutil.copytree(ROOT / "eval", tmp_path / "eval", ignore=shutil.ignore_patterns("__pycache__"))
+    ours = (ROOT / "eval" / "tasks" / "none.py").read_text(encoding="utf-8")
+    (tmp_path / "eval" / "tasks" / "mine.py").write_text(ours.replace('"none"', '"mine"'), encoding="utf-8")
+    code = (
+        "from eval.protocols import parsed, settings\n"
+        "from eval.suites import TASKS, chosen_tasks, ready\n"
+        "assert ready(chosen_tasks('quick', ['mine']))['mine'].decided_by == 'guard'\n"
+        "print(TASKS[-1], settings('paper', 'mine', parsed(['mine.max_tokens=9'], TASKS)))\n"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True)
+    assert done.stdout.decode() == "mine {'temperature': 0, 'max_tokens': 9, 'epochs': 1}\n", done.stderr.decode()
 
 
 def test_overrides_reach_into_a_part_and_leave_the_rest() -> None:
