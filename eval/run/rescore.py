@@ -162,7 +162,7 @@ def _chosen(
         names = ", ".join(task.name for task in results.tasks)
         raise UserError(
             f"Nothing in '{log or folder}' is scored by a {' or a '.join(by)}; its tasks are {names}. A guard scores "
-            "attacks (none, pap, pair), a judge over-refusal (xstest)."
+            "attacks, such as none and pair; a judge over-refusal, such as xstest."
         )
 
 

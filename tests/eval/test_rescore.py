@@ -194,7 +194,7 @@ def test_nothing_to_score_anew_is_refused(evaluated: Evaluated, tmp_path: Path) 
         rescore(tmp_path / "x.eval", Roles(), "full")
     log = evaluated.folder / evaluated.results.tasks[0].logs["target"]
     with pytest.raises(
-        UserError, match=r"is scored by a judge; its tasks are refusal, none, xstest\. A guard scores none, pap"
+        UserError, match=r"is scored by a judge; its tasks are refusal, none, xstest\. A guard scores attacks, such"
     ):
         rescore(log, Roles(), "full", ["judge"])
     assert not list(evaluated.folder.glob("rescored-rules*"))
