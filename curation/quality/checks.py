@@ -140,8 +140,9 @@ def check(run: RunFolder) -> Checked:
 def _rejected_apart(run: RunFolder, queries: dict[str, Path]) -> pa.Table:
     """What the queries object to, where some of them are somebody's own: in a process with limits."""
     texts = {name: _text(path) for name, path in queries.items()}
-    for name, text in texts.items():
-        _read(queries[name], text)
+    with duckdb.connect() as parser:
+        for name, text in texts.items():
+            _read(queries[name], text, parser)
     paths = {name: str(path.resolve()) for name, path in queries.items()}
     return run_apart({"kind": "checks", "run": str(run.path.resolve()), "queries": paths}, _LONGEST_S)
 
@@ -159,11 +160,12 @@ def _rejected(run: RunFolder, db: duckdb.DuckDBPyConnection, queries: dict[str, 
     texts = {name: _text(path) for name, path in queries.items()}
     later = [name for name, text in texts.items() if re.search(r"\bobjected\b", text)]
     found: list[pa.Table] = [REJECTED.empty_table()]
-    with meter("check", len(queries), "checks") as shown:
+    with meter("check", len(queries), "checks") as shown, duckdb.connect() as parser:
         for names in ([name for name in queries if name not in later], later):
             db.register("objected", pa.concat_tables(found).select(["response_id"]))
             for name in names:
-                found.append(_objections(run, db, name, queries[name], texts[name]))
+                query = _read(queries[name], texts[name], parser)
+                found.append(_objections(run, db, name, queries[name], query))
                 shown.advance()
     return pa.concat_tables(found).sort_by(
         [("response_id", "ascending"), ("check_name", "ascending"), ("reason", "ascending"), ("value", "ascending")]
@@ -178,7 +180,6 @@ def _text(path: Path) -> str:
 
 
 def _objections(run: RunFolder, db: duckdb.DuckDBPyConnection, name: str, path: Path, query: str) -> pa.Table:
-    query = _read(path, query)
     try:
         found = db.sql(query).to_arrow_table()
     except duckdb.Error as error:
@@ -200,10 +201,10 @@ def _objections(run: RunFolder, db: duckdb.DuckDBPyConnection, name: str, path: 
     return pa.table(columns, schema=REJECTED)
 
 
-def _read(path: Path, query: str) -> str:
+def _read(path: Path, query: str, parser: duckdb.DuckDBPyConnection) -> str:
     """The query, where it is one that only reads."""
     try:
-        return reading(query)
+        return reading(query, parser)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     except duckdb.Error as error:

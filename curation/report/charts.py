@@ -33,8 +33,9 @@ def files_of(charts: dict[str, Any]) -> dict[str, bytes]:
     files = {}
     for name, chart in charts.items():
         drawn = chart.configure(background="white", font="sans-serif", padding=12).configure_view(stroke=None).to_dict()
-        files[f"{name}.svg"] = _renumbered(str(vl_convert.vegalite_to_svg(drawn))).encode()
-        files[f"{name}.png"] = bytes(vl_convert.vegalite_to_png(drawn, scale=2))
+        svg = str(vl_convert.vegalite_to_svg(drawn))
+        files[f"{name}.svg"] = _renumbered(svg).encode()
+        files[f"{name}.png"] = bytes(vl_convert.svg_to_png(svg, scale=2))
     return files
 
 

@@ -7,6 +7,7 @@ one's own folder pass through here. Reads and writes nothing.
 import json
 import re
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import duckdb
@@ -31,8 +32,12 @@ _FUNCTIONS = (
 _PLAIN_NAME = re.compile(r"\w+")
 
 
-def reading(text: str) -> str:
+def reading(text: str, parser: duckdb.DuckDBPyConnection | None = None) -> str:
     """The one statement of a text, where it only reads, as it is to be run.
+
+    Args:
+        text: The text.
+        parser: A connection that holds nothing, to parse many texts with; one of its own if not given.
 
     Raises:
         UserError: it is none or several, it writes, or it names a file or a function that is not for queries.
@@ -47,10 +52,10 @@ def reading(text: str) -> str:
     if _kind(_only(text)) == "EXPLAIN":
         # What is explained is parsed by itself, and what was parsed is what is put together again.
         inner = _after_first_word(text)
-        _check_tree(inner)
+        _check_tree(inner, parser)
         _only(f"EXPLAIN {inner}")
         return f"EXPLAIN {inner}"
-    _check_tree(text)
+    _check_tree(text, parser)
     return text
 
 
@@ -82,8 +87,8 @@ def _after_first_word(text: str) -> str:
     return inner
 
 
-def _check_tree(text: str) -> None:
-    with duckdb.connect() as db:
+def _check_tree(text: str, parser: duckdb.DuckDBPyConnection | None) -> None:
+    with duckdb.connect() if parser is None else nullcontext(parser) as db:
         found = db.execute("SELECT json_serialize_sql(?)", [text]).fetchall()[0][0]
     try:
         tree = json.loads(found)

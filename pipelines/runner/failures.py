@@ -8,9 +8,10 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pipelines.teachers.client import TeacherError
+if TYPE_CHECKING:
+    from pipelines.teachers.client import TeacherError
 
 # So many different reasons are listed.
 _REASONS = 10
@@ -50,13 +51,13 @@ def count(failures: Iterable[Failure]) -> Failures:
     return Failures(len(found), sum(failure.permanent for failure in found), tuple(reasons))
 
 
-def failure_of(error: TeacherError) -> Failure:
+def failure_of(error: "TeacherError") -> Failure:
     """A final failure of a row's request. What is refused as malformed is so for good as well: where that is the
     settings' fault it holds for every row, and stops the stage."""
     return Failure(str(error), error.permanent or error.refused)
 
 
-def reason_of(error: TeacherError) -> str:
+def reason_of(error: "TeacherError") -> str:
     """What a judgement that could not be asked for says in place of a verdict."""
     failure = failure_of(error)
     return f"{_REFUSED if failure.permanent else _FAILED}: {failure.text}"

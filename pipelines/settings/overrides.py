@@ -85,9 +85,13 @@ def safe_yaml(text: str) -> Any:
         yaml.YAMLError: it is not YAML, or has one of these.
     """
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        _count(node, {}, ())
-        return yaml.safe_load(text)
+        loader = yaml.SafeLoader(text)
+        try:
+            node = loader.get_single_node()
+            _count(node, {}, ())
+            return None if node is None else loader.construct_document(node)
+        finally:
+            loader.dispose()
     except RecursionError:
         raise yaml.YAMLError("it is nested too deep") from None
     except (ValueError, OverflowError) as error:  # a date that is none, an integer of a million digits

@@ -13,7 +13,6 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
-import openai
 import tenacity
 
 from pipelines.errors import UserError
@@ -82,6 +81,8 @@ def api_key(name: str, teacher: Teacher) -> str:
 
 def worth_repeating(error: BaseException) -> bool:
     """Whether another call of OpenAI's client may do better: rate limits, server errors, cut connections, hangs."""
+    import openai
+
     if isinstance(error, openai.APIStatusError):
         return error.status_code in (408, 409, 425, 429) or error.status_code >= 500
     return isinstance(error, openai.APIConnectionError | TimeoutError)
