@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import duckdb
-from scipy.stats import t  # type: ignore[import-untyped]
 
 from cards.release_folder import lineage_now
 from cards.shards import shards_of
@@ -327,6 +326,8 @@ def _mean(rows: int, mean: float, spread: float | None) -> Interval:
     """A mean with its t interval."""
     if rows < 2 or not spread:
         return Interval(mean, mean, mean)
+    from scipy.stats import t  # type: ignore[import-untyped]
+
     half = float(t.ppf((1 + CONFIDENCE) / 2, rows - 1) * spread / math.sqrt(rows))
     return Interval(mean, mean - half, mean + half)
 

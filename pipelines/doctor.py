@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import tomllib
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from urllib.error import URLError
 from urllib.parse import urlsplit
@@ -81,13 +82,18 @@ def _stage(stage: str) -> Finding:
     versions, missing = [], []
     for package in packages(extra):
         try:
-            versions.append(f"{package} {importlib.metadata.version(package)}")
+            versions.append(f"{package} {_version(package)}")
         except importlib.metadata.PackageNotFoundError:
             missing.append(package)
     if missing:
         install = f"pip install -c constraints.txt -e '.[{extra}]'" if extra else "make demo"
         return Finding(stage, False, f"missing {', '.join(missing)}; {install}")
     return Finding(stage, True, ", ".join(versions))
+
+
+@cache
+def _version(package: str) -> str:
+    return importlib.metadata.version(package)
 
 
 def _gpu() -> Finding:

@@ -4,14 +4,14 @@ They are RE2's, by way of pyarrow: the time grows with the text alone, where Pyt
 Reads and writes nothing.
 """
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from pipelines.errors import UserError
 
 
 def found(expression: str, text: str) -> bool:
     """Whether an expression is found in a text, in whatever case."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     whole = text.encode("utf-8", errors="replace").decode("utf-8")
     return bool(pc.match_substring_regex(pa.scalar(whole), pattern=expression, ignore_case=True).as_py())
 
@@ -22,6 +22,8 @@ def check_expression(expression: str, what: str) -> None:
     Raises:
         UserError: with what RE2 says.
     """
+    import pyarrow as pa
+
     try:
         found(expression, "")
     except (pa.ArrowException, UnicodeEncodeError) as error:

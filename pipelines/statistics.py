@@ -5,14 +5,15 @@ Reads and writes nothing. Counts here can be small (20 a group), so nothing rest
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import comb
+from math import comb, sqrt
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import MonteCarloMethod, binomtest, chi2_contingency, norm  # type: ignore[import-untyped]
 
 CONFIDENCE = 0.95
+# So many standard deviations either side hold that share of a normal distribution.
+_Z = 1.959963984540054
 _RESAMPLES = 2000
 
 
@@ -72,8 +73,11 @@ def wilson(successes: int, n: int) -> Interval:
         raise ValueError(f"{successes} successes of {n} is not a rate.")
     if n == 0:
         return Interval(float("nan"), 0.0, 1.0)
-    interval = binomtest(successes, n).proportion_ci(confidence_level=CONFIDENCE, method="wilson")
-    return Interval(successes / n, float(interval.low), float(interval.high))
+    rate = successes / n
+    size = 2 * (n + _Z**2)
+    middle = (2 * n * rate + _Z**2) / size
+    half = _Z / size * sqrt(4 * n * rate * (1 - rate) + _Z**2)
+    return Interval(rate, middle - half if successes else 0.0, middle + half if successes < n else 1.0)
 
 
 class Dependent(NamedTuple):
@@ -89,6 +93,8 @@ def dependence(table: Sequence[Sequence[int]]) -> Dependent:
     Every row and column has a sum above 0. Where an expected count is below 5 the chi-square distribution does not
     hold, and the p value comes from 9,999 seeded random tables with the same sums.
     """
+    from scipy.stats import MonteCarloMethod, chi2_contingency  # type: ignore[import-untyped]
+
     counts = np.asarray(table, float)
     expected = counts.sum(1, keepdims=True) * counts.sum(0, keepdims=True) / counts.sum()
     few = bool((expected < 5).any())
@@ -157,6 +163,8 @@ def mcnemar_exact(pairs: Mapping[str, Pair]) -> McNemar:
 
 def _fair_coin(one: int, other: int) -> float:
     """The two-sided p value of heads and tails of a coin under its being fair."""
+    from scipy.stats import binomtest
+
     return float(binomtest(one, one + other, 0.5).pvalue) if one + other else 1.0
 
 
@@ -203,9 +211,8 @@ def wilson_share(share: float, n: float) -> Interval:
     """
     if n <= 0:
         return Interval(float("nan"), 0.0, 1.0)
-    z = float(norm.ppf(1 - (1 - CONFIDENCE) / 2))
-    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
+    middle = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
+    half = _Z * np.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2)) / (1 + _Z**2 / n)
     return Interval(share, max(0.0, float(middle - half)), min(1.0, float(middle + half)))
 
 
@@ -258,7 +265,7 @@ def detectable(pairs: int) -> float | None:
     It takes the best case: every discordant pair falls the same way. None where not even that is enough.
     """
     for discordant in range(1, pairs + 1):
-        if float(binomtest(discordant, discordant, 0.5).pvalue) < 1 - CONFIDENCE:
+        if _fair_coin(discordant, 0) < 1 - CONFIDENCE:
             return discordant / pairs
     return None
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipelines.reasoning_families import ANSWER_MARKS, FAMILIES, HARMONY_CHANNEL, Family
 
@@ -47,6 +46,8 @@ def join(reasoning: str, answer: str) -> str:
 
 def join_columns(reasoning: pa.ChunkedArray, answer: pa.ChunkedArray) -> pa.Array:
     """`join` of two columns of text, row by row."""
+    import pyarrow.compute as pc
+
     parts = (f"{OPEN}\n", reasoning, f"\n{CLOSE}\n\n", answer, "")
     joined = pc.binary_join_element_wise(*(pc.cast(p, pa.string()) if not isinstance(p, str) else p for p in parts))
     return joined.combine_chunks() if isinstance(joined, pa.ChunkedArray) else joined

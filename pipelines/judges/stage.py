@@ -80,7 +80,8 @@ def judge(run: RunFolder, options: RequestOptions = DEFAULTS) -> Judged:
         Incomplete: the budget is spent.
     """
     config = load_config(run)
-    responses = run.read("responses").num_rows
+    with run.opened("responses") as file:
+        responses = int(file.metadata.num_rows)
     check_teachers(judge_teachers(config), options.caps)
     expected = Load()
     kinds = {config.judges[name].kind for name in config.judging.judges}

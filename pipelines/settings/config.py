@@ -194,7 +194,8 @@ class Judge(Part):
         if self.template is not None:
             template_of(self.template, JUDGED, "The template of a judge")
         for name in ("safe", "unsafe"):
-            check_expression(getattr(self, name) or "", f"'{name}' of a judge")
+            if expression := getattr(self, name):
+                check_expression(expression, f"'{name}' of a judge")
         if self.overlap_chars * 2 > self.window_chars:
             raise ValueError("overlap_chars can be at most half of window_chars")
         return self

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 OLD_NAMES = {"default": "direct"}
 _FIRST_NAMES = {new: old for old, new in OLD_NAMES.items()}
@@ -82,6 +81,8 @@ def all_names_now(value: Any) -> Any:
 
 def rows_now(rows: Rows) -> Rows:
     """Rows of a run's table with the variants' names now."""
+    import pyarrow.compute as pc
+
     for name in _NAMED:
         place = rows.schema.get_field_index(name)
         if place < 0:

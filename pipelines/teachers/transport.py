@@ -11,16 +11,15 @@ import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.request import getproxies, proxy_bypass
-
-import aiohttp
-import certifi
-from aiohttp.http_exceptions import HttpProcessingError
-from yarl import URL
 
 from pipelines.errors import one_line, without_secrets
 from pipelines.teachers.replies import Kind, ReplyFailure, lowered
+
+if TYPE_CHECKING:
+    import aiohttp
+    from yarl import URL
 
 # No answer of a model comes near it; what sends more is broken, or means ill.
 MOST_BYTES = 64 * 1024**2
@@ -87,6 +86,10 @@ class Transport:
 
     @asynccontextmanager
     async def _answer(self, method: str, path: str, data: bytes | None) -> AsyncIterator[Incoming]:
+        import aiohttp
+        from aiohttp.http_exceptions import HttpProcessingError
+        from yarl import URL
+
         try:
             base = URL(self.base_url)
             url = base.joinpath(*path.split("/")).with_query(base.query)
@@ -105,6 +108,9 @@ class Transport:
             raise self._failure(error) from error
 
     def _failure(self, error: Exception) -> ConnectionFailed:
+        import aiohttp
+        from aiohttp.http_exceptions import HttpProcessingError
+
         text = str(getattr(error, "message", "") or error) or type(error).__name__
         words = one_line(without_secrets(text, self._key))
         match error:
@@ -123,7 +129,9 @@ class Transport:
         # aiohttp's word for a header that cannot be sent, which would repeat the key.
         return ConnectionFailed("the request cannot be sent: look at the key and the base_url", kind="fatal")
 
-    def _open(self) -> aiohttp.ClientSession:
+    def _open(self) -> "aiohttp.ClientSession":
+        import aiohttp
+
         loop = asyncio.get_running_loop()
         if self._session is None or self._session.closed or self._loop is not loop:
             connector = aiohttp.TCPConnector(limit=self._connections, keepalive_timeout=_KEEP_ALIVE_S)
@@ -141,7 +149,7 @@ class Transport:
             self._session = None
 
 
-async def _pieces(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+async def _pieces(answer: "aiohttp.ClientResponse") -> AsyncIterator[bytes]:
     read = 0
     async for piece in answer.content.iter_any():
         read += len(piece)
@@ -154,12 +162,14 @@ async def _pieces(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
 @functools.cache
 def _tls() -> ssl.SSLContext:
     """The machine's certificates, and certifi's for a machine (a small container) that has none."""
+    import certifi
+
     context = ssl.create_default_context()
     context.load_verify_locations(certifi.where())
     return context
 
 
-def _proxy(url: URL) -> str | None:
+def _proxy(url: "URL") -> str | None:
     """The proxy that the environment names for an address; never one for this machine itself."""
     if url.host is None or is_loopback(url.host) or proxy_bypass(f"{url.host}:{url.port}"):
         return None
