@@ -6,6 +6,7 @@ Ctrl-C ends the first moment as it ends any other. Run it with `saferthoughts` o
 
 import atexit
 import contextlib
+import gc
 import os
 import re
 import sys
@@ -21,6 +22,8 @@ def main() -> None:
     # Read once, when torch is loaded: its idle threads then sleep. Spinning, they slow every other process down, and
     # themselves 4 to 10 times where a core is shared.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # A command makes objects mostly by importing, and few of them go: Python looks after every 700 whether some may.
+    gc.set_threshold(10_000)
     listen(lambda: f"saferthoughts: {_stopped()}")
     try:
         code = run_command()
