@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from pipelines.documents import yaml_of
 from pipelines.errors import UserError
@@ -23,6 +24,25 @@ _KNOWN = (
     *("extra_gated_button_content", "source_datasets", "annotations_creators", "language_creators"),
     *("library_name", "base_model", "datasets", "pipeline_tag", "model-index"),
 )
+
+
+class _Files(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    split: str = Field(pattern=r"^\w+(\.\w+)*$")
+    path: str
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    config_name: str
+    description: str = ""
+    default: bool = False
+    data_files: list[_Files]
+
+
+_CONFIGS = TypeAdapter(list[_Config])
 
 
 class _Strict(yaml.SafeLoader):
@@ -117,17 +137,16 @@ def _listed(front: dict[str, Any], key: str, choices: tuple[str, ...]) -> list[A
 
 
 def _configs(configs: Any, folder: Path | None) -> list[str]:
-    """Faults of `configs`: by `datasets`' own reading, and by looking for the files."""
-    from datasets.utils.metadata import MetadataConfigs
-
+    """Faults of `configs`: of what `datasets` takes, our cards have one form; and by looking for the files."""
     if not configs:
         return []
     try:
-        MetadataConfigs.from_dataset_card_data({"configs": configs})
-        names = [config["config_name"] for config in configs]
-        patterns = [(config["config_name"], entry["path"]) for config in configs for entry in config["data_files"]]
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        return [f"configs: {' '.join(str(error).split())}"]
+        found = _CONFIGS.validate_python(configs)
+    except ValidationError as error:
+        first = error.errors()[0]
+        return [f"configs: {'.'.join(map(str, first['loc']))}: {first['msg']}"]
+    names = [config.config_name for config in found]
+    patterns = [(config.config_name, files.path) for config in found for files in config.data_files]
     faults = [f"configs: '{name}' stands twice" for name in sorted({name for name in names if names.count(name) > 1})]
     if folder is not None:
         faults += [
