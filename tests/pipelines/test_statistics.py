@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binomtest  # type: ignore[import-untyped]
 
 from pipelines.statistics import (
     Confusion,
@@ -38,6 +39,13 @@ def test_wilson_matches_its_formula(n: int, share: float) -> None:
     assert interval.rate == rate
     assert interval.low == pytest.approx(centre - half, abs=1e-9)
     assert interval.high == pytest.approx(centre + half, abs=1e-9)
+
+
+@pytest.mark.parametrize("n", [1, 7, 120, 4096])
+def test_wilson_is_scipys_to_the_last_digit(n: int) -> None:
+    for successes in {0, 1, n // 3, n}:
+        theirs = binomtest(successes, n).proportion_ci(confidence_level=0.95, method="wilson")
+        assert (wilson(successes, n).low, wilson(successes, n).high) == (theirs.low, theirs.high)
 
 
 def test_wilson_of_none_in_fifty_reaches_seven_percent() -> None:
