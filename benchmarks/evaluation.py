@@ -174,7 +174,7 @@ def apart(name: str, given: dict[str, Any]) -> dict[str, Any]:
 def _attack(given: dict[str, Any]) -> dict[str, Any]:
     from eval.models.inspect_models import Role, Roles
     from eval.run.planning import Wanted
-    from pipelines.settings.config import Teacher
+    from pipelines.settings.teacher import Teacher
 
     def role(model: str) -> Role:
         return Role(model, Teacher(model=model, base_url=given["url"], in_flight=given["in_flight"]))
@@ -195,7 +195,7 @@ def _evaluated(given: dict[str, Any], wanted: Any, in_flight: int) -> dict[str, 
     """Seconds of `evaluate`, whose results must be whole."""
     from eval.models.inspect_models import Target
     from eval.run.stage import evaluate, require_complete
-    from pipelines.settings.config import Teacher
+    from pipelines.settings.teacher import Teacher
 
     target = Target(TARGET, teacher=Teacher(model=TARGET, base_url=given["url"], in_flight=in_flight))
     output = Path(given["folder"]) / "eval"

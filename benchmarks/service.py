@@ -31,8 +31,9 @@ from rich.table import Table
 
 from pipelines.records import LABELS, Judgement, Prompt, Response, Verdict, arrow_schema
 from pipelines.runs import RunFolder
-from pipelines.settings.config import Roles, RunConfig, load_teachers, save_config
+from pipelines.settings.config import Roles, RunConfig, save_config
 from pipelines.settings.resolving import resolve
+from pipelines.settings.teacher import load_teachers
 from pipelines.teachers.ledger import Ledger
 from service.store import Store
 from service.tokens import Tokens

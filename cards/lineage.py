@@ -21,7 +21,9 @@ from pipelines.judges.scoring import read_scores
 from pipelines.records import PATTERNS
 from pipelines.runs import VERSION, RunFolder
 from pipelines.settings.changes import knows_baseline
-from pipelines.settings.config import Judge, RunConfig, Teacher, load_teachers
+from pipelines.settings.config import RunConfig
+from pipelines.settings.judge import Judge
+from pipelines.settings.teacher import Teacher, load_teachers
 
 
 def lineage_of(

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.prompts.variant import load_variants
-from pipelines.settings.config import RunConfig, Teacher, load_judges
+from pipelines.settings.config import RunConfig
+from pipelines.settings.judge import load_judges
+from pipelines.settings.teacher import Teacher
 
 
 def visible(text: str) -> str:

@@ -21,18 +21,12 @@ from pipelines.errors import UserError, unknown
 from pipelines.prompts.variant import load_variants
 from pipelines.records import Prompt, from_table, to_table
 from pipelines.runs import RunFolder, file_hash
-from pipelines.settings.config import (
-    Judge,
-    RunConfig,
-    Teacher,
-    load_judges,
-    load_teachers,
-    paired_with,
-    save_config,
-    validated,
-)
+from pipelines.settings.config import RunConfig, paired_with, save_config
+from pipelines.settings.judge import Judge, load_judges
 from pipelines.settings.options import name_of
+from pipelines.settings.parts import validated
 from pipelines.settings.resolving import resolve
+from pipelines.settings.teacher import Teacher, load_teachers
 
 # Of a release's settings, those that are texts and choices, whole ...
 _TAKEN = ("seed", "variants", "benign_variant", "samples", "judging", "repair", "selection")

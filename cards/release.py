@@ -49,7 +49,8 @@ from pipelines.progress import meter
 from pipelines.prompts.prompt_sets import UNKNOWN_LICENSE
 from pipelines.records import Prompt, arrow_schema, content_id
 from pipelines.runs import RunFolder, atomic_folder, file_hash, write_json, write_text
-from pipelines.settings.config import Release, load_config, validated
+from pipelines.settings.config import Release, load_config
+from pipelines.settings.parts import validated
 
 
 @dataclass(frozen=True, slots=True)

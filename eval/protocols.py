@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import UserError, unknown
-from pipelines.settings.config import read_yaml
 from pipelines.settings.overrides import Setting, key_and_value, override, settings_of
+from pipelines.settings.parts import read_yaml
 
 PROTOCOLS = Path(__file__).with_name("protocols.yaml")
 # The study's paper, and what bundled samples are asked under.

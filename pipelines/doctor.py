@@ -19,7 +19,7 @@ from urllib.request import urlopen
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.settings.config import Teacher, load_teachers
+from pipelines.settings.teacher import Teacher, load_teachers
 
 # Stage -> its extra; pyproject.toml says which packages that is.
 NEEDS = {

@@ -10,7 +10,7 @@ from pathlib import Path
 from pipelines.errors import UserError, one_line, unknown
 from pipelines.prompts.prompt_files import READERS
 from pipelines.runs import RUN_NAME, RunFolder
-from pipelines.settings.config import Teacher, load_teachers
+from pipelines.settings.teacher import Teacher, load_teachers
 from service.jobs import Supervisor
 from service.problems import Problem
 from service.queue import Job, Queue

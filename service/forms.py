@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pipelines.settings.config import validated
+from pipelines.settings.parts import validated
 from service.shapes import Again, Budget, NewRun, PublishWanted
 
 # A name that the API takes and no run will have: an estimate needs none.

@@ -256,7 +256,8 @@ def estimate(caller: Viewer, house: HouseOf, form: Posted) -> Response:
 
 def _choices(house: House) -> dict[str, Any]:
     from pipelines.prompts.variant import load_variants
-    from pipelines.settings.config import RunConfig, load_judges
+    from pipelines.settings.config import RunConfig
+    from pipelines.settings.judge import load_judges
 
     return {
         "sets": list(house.prompt_sets()),

@@ -11,7 +11,7 @@ import uvicorn
 from filelock import FileLock, Timeout
 
 from pipelines.errors import UserError
-from pipelines.settings.config import load_teachers
+from pipelines.settings.teacher import load_teachers
 from service.app import guarded
 from service.app_state import ServeSettings, opened
 from service.connections import HEADERS_S, limits

@@ -5,7 +5,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, Field
 
 from pipelines.errors import visible
-from pipelines.settings.config import Judging, Part, Prompts, Release, Repairing, Roles
+from pipelines.settings.config import Prompts, Release, Repairing, Roles
+from pipelines.settings.judge import Judging
+from pipelines.settings.parts import Part
 from service.queue import State
 
 RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="a folder's name")]

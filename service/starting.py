@@ -8,8 +8,10 @@ from typing import Any
 from cards.regenerate import Answering
 from pipelines.prompts.prompt_sets import draw, load_pool
 from pipelines.runs import RunFolder
-from pipelines.settings.config import RunConfig, load_judges, validated
+from pipelines.settings.config import RunConfig
+from pipelines.settings.judge import load_judges
 from pipelines.settings.old_names import current_name
+from pipelines.settings.parts import validated
 from pipelines.settings.resolving import resolve
 from saferthoughts.stages import begin_run, regenerate_run
 from service.app_state import House

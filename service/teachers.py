@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 from pipelines.errors import UserError, unknown
-from pipelines.settings.config import Teacher
+from pipelines.settings.teacher import Teacher
 from service.app_state import House
 from service.problems import Problem
 from service.shapes import TeacherState, TeacherTest

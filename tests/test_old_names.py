@@ -24,9 +24,10 @@ from pipelines.generate.stage import generate
 from pipelines.records import Response, from_table
 from pipelines.repairs.stage import repair
 from pipelines.runs import RunFolder
-from pipelines.settings.config import RunConfig, load_config, save_config, validated
+from pipelines.settings.config import RunConfig, load_config, save_config
 from pipelines.settings.old_names import all_names_now, first_name, keys_now, rows_now
 from pipelines.settings.options import Options, configured
+from pipelines.settings.parts import validated
 from pipelines.teachers.ledger import Ledger
 from saferthoughts.cli.app import app
 from service.rows import filter_of

@@ -9,7 +9,7 @@ from collections.abc import Generator, Iterator
 from typing import Any
 
 from pipelines.errors import UserError
-from pipelines.settings.config import Teacher
+from pipelines.settings.teacher import Teacher
 from pipelines.teachers.client import api_key
 from pipelines.thinking import OPEN
 from training.arithmetic import serving_dtype

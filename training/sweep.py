@@ -21,9 +21,9 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from pipelines.errors import UserError, unknown
-from pipelines.settings.config import Part, read_yaml, validated
 from pipelines.settings.old_names import first_name
 from pipelines.settings.overrides import Setting
+from pipelines.settings.parts import Part, read_yaml, validated
 from training.mixture_rows import Blend, load_blend
 from training.recipe import Recipe, load_recipe, mixture_now
 

@@ -10,8 +10,9 @@ from pipelines.errors import UserError
 from pipelines.generate.stage import generate
 from pipelines.records import Prompt, content_id, to_table
 from pipelines.runs import RunFolder
-from pipelines.settings.config import RunConfig, Teacher, save_config
+from pipelines.settings.config import RunConfig, save_config
 from pipelines.settings.resolving import resolve
+from pipelines.settings.teacher import Teacher
 
 TEACHER = "loopback"
 

@@ -24,9 +24,10 @@ from pipelines.prompts.variant import load_variants
 from pipelines.prompts.variant import variant as load_variant
 from pipelines.records import Prompt, Response, content_id, to_table
 from pipelines.runs import RunFolder, file_hash
-from pipelines.settings.config import Roles, RunConfig, load_config, load_teachers, save_config
+from pipelines.settings.config import Roles, RunConfig, load_config, save_config
 from pipelines.settings.old_names import current_name, first_name
 from pipelines.settings.resolving import resolve
+from pipelines.settings.teacher import load_teachers
 from pipelines.teachers.finish_reasons import STOP
 from pipelines.thinking import Thought, split
 

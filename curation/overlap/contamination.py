@@ -32,7 +32,7 @@ from pipelines.freshness import made_from
 from pipelines.progress import meter
 from pipelines.records import content_id
 from pipelines.runs import RunFolder, file_hash
-from pipelines.settings.config import read_yaml
+from pipelines.settings.parts import read_yaml
 
 SETS = Path(__file__).with_name("eval_sets.yaml")
 NGRAM = 13

@@ -30,7 +30,7 @@ from tenacity.wait import wait_base
 
 from eval.models.responses import message_of
 from eval.scorers.refusals import REFUSAL
-from pipelines.settings.config import Teacher
+from pipelines.settings.teacher import Teacher
 from pipelines.teachers.client import SUSPECTS_TO_STOP, TeacherClient, passing
 from pipelines.teachers.finish_reasons import STOP
 from pipelines.teachers.ledger import Reply

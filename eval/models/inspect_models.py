@@ -1,6 +1,6 @@
 """Models for Inspect: an endpoint, a local checkpoint, the judges and attackers of a task.
 
-Reads `teachers.yaml` and `judges.yaml` through `pipelines/settings/config.py`, keys from the environment. A server that
+Reads `teachers.yaml` and `judges.yaml` through `pipelines/settings/`, keys from the environment. A server that
 is started for the run writes its log into the folder it is given. `eval/run/stage.py` opens them for as long as it
 asks:
 
@@ -24,7 +24,8 @@ from eval.models.endpoint import EndpointAPI
 from eval.models.hf_local import CONNECTIONS, StudentAPI
 from pipelines.errors import UserError, unknown
 from pipelines.progress import console
-from pipelines.settings.config import Judge, Sampling, Serve, Teacher, load_judges, load_teachers
+from pipelines.settings.judge import Judge, load_judges
+from pipelines.settings.teacher import Sampling, Serve, Teacher, load_teachers
 from pipelines.teachers.client import api_key
 from pipelines.thinking import OPEN, ReasoningStyle
 from training.decoding import ReplyDecoder

@@ -13,8 +13,9 @@ import pyarrow as pa
 from pipelines.prompts.variant import Message
 from pipelines.records import Prompt, content_id, from_table
 from pipelines.runs import RunFolder
-from pipelines.settings.config import RunConfig, Sampling, Teacher
+from pipelines.settings.config import RunConfig
 from pipelines.settings.old_names import first_name
+from pipelines.settings.teacher import Sampling, Teacher
 from pipelines.teachers.ledger import request_key
 
 ANYBODY = "*"

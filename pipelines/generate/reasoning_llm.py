@@ -20,7 +20,8 @@ from pipelines.runner.options import RequestOptions
 from pipelines.runner.outcomes import Control, NotAttempted
 from pipelines.runner.session import asking
 from pipelines.runs import RunFolder
-from pipelines.settings.config import Teacher, load_teachers, validated
+from pipelines.settings.parts import validated
+from pipelines.settings.teacher import Teacher, load_teachers
 from pipelines.teachers.client import TeacherError
 from pipelines.teachers.launch import open_endpoints
 from pipelines.teachers.ledger import Reply

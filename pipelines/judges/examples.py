@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from pipelines.judges.patterns import breach
 from pipelines.records import LABELS, OVERTHINKING_SUBTYPES, Compliance, Kind
-from pipelines.settings.config import Part, read_yaml, validated
+from pipelines.settings.parts import Part, read_yaml, validated
 
 _FILE = Path(__file__).with_name("examples.yaml")
 

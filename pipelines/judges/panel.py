@@ -27,7 +27,9 @@ from pipelines.prompts.variant import Message
 from pipelines.records import LABELS, PATTERNS, Judgement, Kind, Response, Verdict
 from pipelines.runner.asker import Asker
 from pipelines.runner.failures import reason_of
-from pipelines.settings.config import Judge, JudgeKind, RunConfig, Teacher
+from pipelines.settings.config import RunConfig
+from pipelines.settings.judge import Judge, JudgeKind
+from pipelines.settings.teacher import Teacher
 from pipelines.teachers.client import TeacherError
 from pipelines.teachers.finish_reasons import cut_short
 from pipelines.teachers.ledger import Reply

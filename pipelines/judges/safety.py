@@ -13,7 +13,7 @@ from functools import lru_cache
 from pipelines.expressions import found
 from pipelines.prompts.variant import Message
 from pipelines.records import Safety
-from pipelines.settings.config import JUDGED, Judge
+from pipelines.settings.judge import JUDGED, Judge
 from pipelines.templates import template_of
 from pipelines.thinking import Thought, join
 

@@ -29,7 +29,8 @@ from pipelines.runner.options import DEFAULTS, RequestOptions
 from pipelines.runner.preflight import check_judges_answer
 from pipelines.runner.session import StageWork, check_teachers, run_stage
 from pipelines.runs import RunFolder, file_hash
-from pipelines.settings.config import RunConfig, Teacher, load_config
+from pipelines.settings.config import RunConfig, load_config
+from pipelines.settings.teacher import Teacher
 from pipelines.teachers.ledger import Ledger
 
 

@@ -20,7 +20,7 @@ from pipelines.judges.rules import WITHHELD, judge_by_rules
 from pipelines.prompts.variant import Message
 from pipelines.records import LABELS, OVERTHINKING_SUBTYPES, PATTERNS
 from pipelines.rehearsal.truth import Truth, truth_of
-from pipelines.settings.config import read_yaml, validated
+from pipelines.settings.parts import read_yaml, validated
 from pipelines.thinking import split
 
 JUDGE_MODEL, SHIELD_MODEL, GUARD_MODEL = "rehearsal-judge", "rehearsal-shield", "rehearsal-guard"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from pipelines.settings.config import read_yaml, validated
+from pipelines.settings.parts import read_yaml, validated
 
 _WORDS = Path(__file__).with_name("words.yaml")
 _TOKEN = re.compile(r"[\w'-]+")

@@ -21,7 +21,7 @@ from pipelines.records import LABELS, OVERTHINKING_SUBTYPES
 from pipelines.rehearsal.lexicon import lexicon
 from pipelines.rehearsal.reading import Reading, Request, read
 from pipelines.repairs import EDIT_OPENING, OPENING
-from pipelines.settings.config import read_yaml, validated
+from pipelines.settings.parts import read_yaml, validated
 
 REASONING_MODEL, GENERAL_MODEL = "rehearsal-r1", "rehearsal-4o"
 MODELS = (REASONING_MODEL, GENERAL_MODEL)

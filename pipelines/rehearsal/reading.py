@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pipelines.prompts.variant import Message, load_variants
 from pipelines.rehearsal.lexicon import lexicon
 from pipelines.repairs import CLOSING, OPENING
-from pipelines.settings.config import read_yaml
+from pipelines.settings.parts import read_yaml
 from pipelines.thinking import OPEN
 
 Form = Literal["steps", "text", "list", "facts"]

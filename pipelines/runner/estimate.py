@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pipelines.generate.plan import plan, prompts_of
 from pipelines.judges.patterns import rubric
 from pipelines.runs import RunFolder
-from pipelines.settings.config import Judge, RunConfig, Teacher
+from pipelines.settings.config import RunConfig
+from pipelines.settings.judge import Judge
+from pipelines.settings.teacher import Teacher
 from pipelines.study import FLAGGED_SHARE, mean_length
 from pipelines.teachers.ledger import Ledger, Reply
 from pipelines.teachers.limits import CHARS_PER_TOKEN

@@ -21,7 +21,8 @@ from pipelines.judges.patterns import rubric
 from pipelines.progress import console
 from pipelines.prompts.variant import variant
 from pipelines.runs import RunFolder
-from pipelines.settings.config import RunConfig, Teacher, change_config
+from pipelines.settings.config import RunConfig, change_config
+from pipelines.settings.teacher import Teacher
 from pipelines.teachers.first_question import (
     MESSAGES,
     QUESTION_TOKENS,

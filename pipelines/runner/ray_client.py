@@ -15,7 +15,7 @@ from typing import Any
 from pipelines.errors import UserError
 from pipelines.runner.options import Engine
 from pipelines.runner.ray_cluster import connected, on_node
-from pipelines.settings.config import Teacher
+from pipelines.settings.teacher import Teacher
 from pipelines.teachers.client import TeacherClient
 from pipelines.teachers.ledger import Reply
 from pipelines.teachers.replies import ReplyFailure

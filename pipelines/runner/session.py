@@ -25,7 +25,7 @@ from pipelines.runner.outcomes import Control, Ending, Outcome, ResultT, RowT, T
 from pipelines.runner.scheduler import Lane, in_thread, run_rows
 from pipelines.runner.stop import signals_end
 from pipelines.runs import RunFolder
-from pipelines.settings.config import Teacher
+from pipelines.settings.teacher import Teacher
 from pipelines.teachers.client import TeacherClient, api_key
 from pipelines.teachers.launch import open_endpoints
 from pipelines.teachers.ledger import PREFLIGHT, Ledger, Totals

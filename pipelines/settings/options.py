@@ -12,19 +12,13 @@ from typing import Any
 from pydantic import BaseModel
 
 from pipelines.errors import UserError
-from pipelines.settings.config import (
-    RunConfig,
-    Teacher,
-    load_judges,
-    load_teachers,
-    paired_with,
-    read_yaml,
-    teachers_in,
-    validated,
-)
+from pipelines.settings.config import RunConfig, paired_with
+from pipelines.settings.judge import load_judges
 from pipelines.settings.old_names import typed_name
 from pipelines.settings.overrides import Setting, key_and_value, merge, override, settings_of
+from pipelines.settings.parts import read_yaml, validated
 from pipelines.settings.resolving import resolve
+from pipelines.settings.teacher import Teacher, load_teachers, teachers_in
 
 _PLAIN = re.compile(r"[^A-Za-z0-9._-]+")
 

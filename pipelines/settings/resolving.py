@@ -4,7 +4,9 @@ Reads what `pipelines/settings/config.py` reads; writes nothing.
 """
 
 from pipelines.errors import UserError, unknown
-from pipelines.settings.config import Judge, RunConfig, Teacher, load_judges, paired_with
+from pipelines.settings.config import RunConfig, paired_with
+from pipelines.settings.judge import Judge, load_judges
+from pipelines.settings.teacher import Teacher
 
 
 def resolve(config: RunConfig, teachers: dict[str, Teacher], asks: bool = True) -> RunConfig:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.settings.config import Teacher
+from pipelines.settings.teacher import Teacher
 
 # Below it, an answer of a model that reasons is always cut.
 LEAST_ANSWER = 256

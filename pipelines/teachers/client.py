@@ -17,7 +17,7 @@ import tenacity
 
 from pipelines.errors import UserError
 from pipelines.prompts.variant import Message
-from pipelines.settings.config import Teacher
+from pipelines.settings.teacher import Teacher
 from pipelines.teachers.ledger import Reply
 from pipelines.teachers.limits import RateLimits
 from pipelines.teachers.load_balancer import Endpoints

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipelines.settings.config import Price
+from pipelines.settings.teacher import Price
 from pipelines.teachers.finish_reasons import finish_of
 from pipelines.teachers.ledger import Reply
 

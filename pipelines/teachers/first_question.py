@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from pipelines.errors import UserError, one_line, unknown
 from pipelines.generate.plan import request_fields
 from pipelines.prompts.variant import Message
-from pipelines.settings.config import Teacher
+from pipelines.settings.teacher import Teacher
 from pipelines.teachers.adapting import LEAST_ANSWER, Adapted, adapted_to, fitted
 from pipelines.teachers.client import TeacherClient, TeacherError, api_key
 from pipelines.teachers.finish_reasons import cut_short

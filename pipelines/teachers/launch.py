@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 
 from pipelines.runs import RunFolder
-from pipelines.settings.config import Teacher
+from pipelines.settings.teacher import Teacher
 
 
 def open_endpoints(

@@ -17,8 +17,8 @@ from rich.text import Text
 
 from pipelines.errors import UserError
 from pipelines.generate.plan import request_fields
-from pipelines.settings.config import Teacher
 from pipelines.settings.options import Options, configured
+from pipelines.settings.teacher import Teacher
 from pipelines.teachers.client import TeacherClient, TeacherError, api_key
 from pipelines.teachers.finish_reasons import cut_short
 from pipelines.teachers.first_question import MESSAGES, FirstAnswer, ask_first, beginning, reasoning_elsewhere

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from pipelines.errors import one_line, without_secrets
-from pipelines.settings.config import Price
+from pipelines.settings.teacher import Price
 from pipelines.teachers.completions import BrokenReply, reply_of
 from pipelines.teachers.ledger import Reply
 from pipelines.teachers.waits import asked_wait

@@ -13,8 +13,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from pipelines.errors import UserError
-from pipelines.settings.config import read_yaml, validated
 from pipelines.settings.overrides import Setting, key_and_value
+from pipelines.settings.parts import read_yaml, validated
 
 HOST = "127.0.0.1"
 PARSERS = Path(__file__).with_name("reasoning_parsers.yaml")

@@ -24,7 +24,7 @@ from urllib.request import ProxyHandler, build_opener
 
 from pipelines.errors import Interrupted, UserError
 from pipelines.progress import console
-from pipelines.settings.config import Teacher
+from pipelines.settings.teacher import Teacher
 from pipelines.teachers.vllm_command import HOST, ServeCommand, port_of, serve_command
 
 _PROCESS = Path(__file__).with_name("server_process.py")

@@ -10,7 +10,8 @@ from pathlib import Path
 from eval.models.inspect_models import Target
 from pipelines.errors import UserError
 from pipelines.runs import RunFolder
-from pipelines.settings.config import Teacher, load_config, load_teachers
+from pipelines.settings.config import load_config
+from pipelines.settings.teacher import Teacher, load_teachers
 
 _PLAIN = re.compile(r"[^A-Za-z0-9._-]+")
 

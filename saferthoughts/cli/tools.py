@@ -148,7 +148,7 @@ def rehearse(
     """
     from pipelines.rehearsal.faults import RehearsalSettings
     from pipelines.rehearsal.server import serve
-    from pipelines.settings.config import validated
+    from pipelines.settings.parts import validated
 
     settings = {
         "port": port, "style": style, "seed": seed, "delay": delay, "heavy_tail": heavy_tail, "fail_429": fail_429,

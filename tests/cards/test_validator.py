@@ -21,7 +21,8 @@ from cards.verify import verify
 from curation.quality.checks import check
 from pipelines.errors import UserError, visible
 from pipelines.runs import RunFolder
-from pipelines.settings.config import Release, load_config, save_config, validated
+from pipelines.settings.config import Release, load_config, save_config
+from pipelines.settings.parts import validated
 
 LINEAGE = Path(__file__).parent / "lineage.json"
 

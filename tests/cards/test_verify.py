@@ -17,7 +17,8 @@ from pipelines.generate.stage import generate
 from pipelines.judges.stage import judge
 from pipelines.repairs.stage import repair
 from pipelines.runs import RunFolder, file_hash
-from pipelines.settings.config import Teacher, load_config
+from pipelines.settings.config import load_config
+from pipelines.settings.teacher import Teacher
 
 
 @pytest.fixture(scope="module")

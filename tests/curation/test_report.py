@@ -22,7 +22,8 @@ from pipelines.judges.stage import judge, record_judging, write_verdicts
 from pipelines.records import LABELS, Judgement, Prompt, Response, Verdict, from_table, to_table
 from pipelines.repairs.stage import repair
 from pipelines.runs import RunFolder
-from pipelines.settings.config import Teacher, load_config, save_config
+from pipelines.settings.config import load_config, save_config
+from pipelines.settings.teacher import Teacher
 from saferthoughts.stages import judge_run
 
 HOSTILE = "<script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\"> \u202e {{ 7 * 7 }}"

@@ -87,7 +87,8 @@ def _known() -> dict[str, frozenset[str]]:
     """The names that each option or argument may have, where the command line itself takes any text."""
     from eval.suites import SUITES, TASKS
     from pipelines.prompts.variant import load_variants
-    from pipelines.settings.config import load_judges, load_teachers
+    from pipelines.settings.judge import load_judges
+    from pipelines.settings.teacher import load_teachers
     from training.recipe import recipe_names
 
     teachers = frozenset(load_teachers())

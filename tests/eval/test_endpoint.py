@@ -18,7 +18,7 @@ from eval.run.planning import Wanted
 from eval.run.results import Results, read_results
 from eval.run.stage import evaluate, require_complete
 from pipelines.errors import Incomplete, UserError
-from pipelines.settings.config import Teacher
+from pipelines.settings.teacher import Teacher
 from pipelines.thinking import join
 
 Serving = Callable[..., AbstractContextManager[Any]]

@@ -22,7 +22,7 @@ from eval.run.stage import evaluate
 from pipelines.errors import UserError
 from pipelines.rehearsal.faults import RehearsalSettings
 from pipelines.rehearsal.server import rehearsing
-from pipelines.settings.config import Teacher
+from pipelines.settings.teacher import Teacher
 
 IN_FLIGHT = 6
 QUESTIONS = 80

@@ -21,7 +21,7 @@ from eval.run.rescore import rescore
 from eval.run.results import Results, read_results
 from eval.run.stage import evaluate
 from pipelines.errors import Incomplete, UserError
-from pipelines.settings.config import Teacher
+from pipelines.settings.teacher import Teacher
 
 Serving = Callable[..., AbstractContextManager[Any]]
 

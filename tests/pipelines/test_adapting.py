@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.settings.config import Teacher
+from pipelines.settings.teacher import Teacher
 from pipelines.teachers.adapting import adapted_to, fitted
 from pipelines.teachers.model_list import ModelList, _models
 

@@ -26,7 +26,8 @@ from pipelines.records import Response, from_table
 from pipelines.rehearsal.faults import RehearsalSettings
 from pipelines.rehearsal.server import rehearsing
 from pipelines.runs import RunFolder
-from pipelines.settings.config import Teacher, load_config
+from pipelines.settings.config import load_config
+from pipelines.settings.teacher import Teacher
 from pipelines.teachers.batch.results import Results, take_in
 from pipelines.teachers.batch.stage import BatchOutcome, BatchRules, run_batches
 from pipelines.teachers.batch.store import opened

@@ -17,7 +17,7 @@ from aiohttp import web
 
 from pipelines.generate.plan import Ask
 from pipelines.runs import RunFolder
-from pipelines.settings.config import Teacher
+from pipelines.settings.teacher import Teacher
 from pipelines.teachers.batch.stage import BatchOutcome, BatchRules, run_batches
 from pipelines.teachers.batch.status import BatchStatus, read_status
 from pipelines.teachers.ledger import Ledger

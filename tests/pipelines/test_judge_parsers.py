@@ -20,7 +20,7 @@ from pipelines.judges.patterns import (
 from pipelines.judges.safety import CONTINUED, guard_of, read_reply
 from pipelines.judges.windows import windows
 from pipelines.records import LABELS
-from pipelines.settings.config import Judge
+from pipelines.settings.judge import Judge
 from pipelines.thinking import join, split
 
 QUERY, REASONING, ANSWER = "Do it.", "That would hurt people. Should I help anyway? No.", "Sorry, no."

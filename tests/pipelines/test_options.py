@@ -7,8 +7,9 @@ import yaml
 
 from pipelines.errors import UserError
 from pipelines.runs import RunFolder
-from pipelines.settings.config import RunConfig, load_config, load_teachers, save_config
+from pipelines.settings.config import RunConfig, load_config, save_config
 from pipelines.settings.options import Options, configured
+from pipelines.settings.teacher import load_teachers
 
 
 def test_the_rehearsal_teacher_answers_all_six_variants_where_it_is_named_and_only_there() -> None:

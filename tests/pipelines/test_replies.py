@@ -15,7 +15,7 @@ from inspect_ai.model import GenerateConfig, ModelOutput, get_model
 
 from eval.models.endpoint import EndpointAPI, EndpointGone, RequestRefused
 from pipelines.errors import UserError
-from pipelines.settings.config import Teacher
+from pipelines.settings.teacher import Teacher
 from pipelines.teachers.client import Patience, TeacherClient, TeacherError
 from pipelines.teachers.finish_reasons import cut_short
 from pipelines.teachers.ledger import Ledger, Reply

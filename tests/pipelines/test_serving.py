@@ -23,7 +23,7 @@ import pytest
 import yaml
 
 from pipelines.errors import UserError
-from pipelines.settings.config import Teacher
+from pipelines.settings.teacher import Teacher
 from pipelines.teachers import server_process
 from pipelines.teachers.probe import probe
 from pipelines.teachers.vllm_command import PARSERS, options_of, serve_command
@@ -278,7 +278,7 @@ def start_elsewhere(tmp_path: Path) -> subprocess.Popen[str]:
     code = textwrap.dedent(f"""
         import time
         from pathlib import Path
-        from pipelines.settings.config import Serve, Teacher
+        from pipelines.settings.teacher import Serve, Teacher
         from pipelines.teachers.vllm_server import served
         with served("t", Teacher(model="rehearsal-r1", serve=Serve(model="org/m")), Path({str(tmp_path)!r})) as url:
             print(url, flush=True)

@@ -22,8 +22,8 @@ from rich.console import Console
 from pipelines.errors import UserError
 from pipelines.rehearsal.faults import RehearsalSettings
 from pipelines.rehearsal.server import rehearsing
-from pipelines.settings.config import Teacher
 from pipelines.settings.options import Options
+from pipelines.settings.teacher import Teacher
 from pipelines.teachers.probe import Probe, Support, chosen, probe, probe_table
 
 ROOT = Path(__file__).parents[2]

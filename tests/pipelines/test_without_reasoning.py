@@ -19,7 +19,9 @@ from pipelines.judges.stage import judge
 from pipelines.prompts.variant import load_variants
 from pipelines.records import Response, Verdict, from_table
 from pipelines.runs import RunFolder
-from pipelines.settings.config import Judge, Teacher, load_config, save_config
+from pipelines.settings.config import load_config, save_config
+from pipelines.settings.judge import Judge
+from pipelines.settings.teacher import Teacher
 from saferthoughts.stages import judge_run
 
 OURS = load_variants()["nocot"].fixed_answer or ""

@@ -7,7 +7,7 @@ import pytest
 from pipelines.errors import UserError
 from pipelines.judges.safety import guard_of
 from pipelines.prompts.variant import reworded, variant
-from pipelines.settings.config import Judge
+from pipelines.settings.judge import Judge
 from pipelines.templates import MOST_CHARS, template_of
 from tests.security.commands import Command
 

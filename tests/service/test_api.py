@@ -13,7 +13,7 @@ import pytest
 
 from cards.verify import verify
 from pipelines.prompts.mildness import severity
-from pipelines.settings.config import load_teachers
+from pipelines.settings.teacher import load_teachers
 from pipelines.teachers.ledger import Ledger
 from tests.service.conftest import RESPONSES, Service, command
 

@@ -8,7 +8,7 @@ import pytest
 from eval.models.inspect_models import RULES, roles
 from pipelines.errors import UserError
 from pipelines.runs import RunFolder
-from pipelines.settings.config import Teacher
+from pipelines.settings.teacher import Teacher
 from saferthoughts.cli.model_resolver import Named, place_of
 
 

@@ -19,7 +19,7 @@ from rich.console import Console
 from pipelines.errors import UserError
 from pipelines.rehearsal.faults import RehearsalSettings
 from pipelines.rehearsal.server import rehearsing
-from pipelines.settings.config import Teacher
+from pipelines.settings.teacher import Teacher
 from pipelines.thinking import join, split
 from training.chat import Part, converse, parted
 from training.chat_models import Endpoint

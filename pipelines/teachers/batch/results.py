@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import one_line
-from pipelines.settings.config import Price
+from pipelines.settings.teacher import Price
 from pipelines.teachers.ledger import Ledger
 from pipelines.teachers.replies import HttpAnswer, ReplyFailure, failure_of, read_document
 

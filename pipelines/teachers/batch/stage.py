@@ -18,7 +18,7 @@ from pipelines.errors import Interrupted, UserError, one_line
 from pipelines.generate.plan import Ask
 from pipelines.progress import Meter, console, meter
 from pipelines.runs import RunFolder, atomic
-from pipelines.settings.config import Teacher
+from pipelines.settings.teacher import Teacher
 from pipelines.teachers.batch.results import Failure, Results, discounted, take_in
 from pipelines.teachers.batch.status import BatchStatus, mark_of, read_status
 from pipelines.teachers.batch.store import Batch, BatchStore, Line, Origin, opened

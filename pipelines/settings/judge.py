@@ -1,0 +1,72 @@
+"""Entries of judges: rules, or a teacher's entry that is asked, and how their votes are counted.
+
+Reads `pipelines/judges/judges.yaml`; writes nothing.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from pipelines.expressions import check_expression
+from pipelines.settings.parts import Part, read_yaml, validated
+from pipelines.settings.teacher import Sampling
+from pipelines.templates import template_of
+
+# What the template of a judge of safety may name.
+JUDGED = ("query", "reasoning", "answer")
+JUDGES = Path(__file__).parents[1] / "judges" / "judges.yaml"
+
+JudgeKind = Literal["rules", "patterns", "safety"]
+
+
+class Judge(Part):
+    """Who judges responses: rules, or a teacher entry asked as a judge of the patterns or of safety."""
+
+    kind: JudgeKind
+    teacher: str | None = Field(default=None, description="the entry of teachers.yaml that is asked; null for rules")
+    form: Literal["reasoningshield", "llamaguard", "template"] | None = Field(
+        default=None, description="how a judge of safety is asked and read"
+    )
+    template: str | None = Field(default=None, description="jinja over query, reasoning, answer; for form: template")
+    safe: str | None = Field(default=None, description="regular expression of a reply that says safe; form: template")
+    unsafe: str | None = Field(default=None, description="the same for unsafe; wins where both are found")
+    threshold: float = Field(default=0, ge=0, le=1, description="highest judgment of ReasoningShield that is safe")
+    sampling: Sampling = Sampling(temperature=0, top_p=None, max_tokens=2048)
+    output: Literal["auto", "json_schema", "json_object", "text"] = Field(
+        default="auto", description="how JSON is asked for; auto takes the first of the three that the server accepts"
+    )
+    asks: int = Field(default=3, ge=1, le=10, description="most requests for one verdict, until one can be read")
+    window_chars: int = Field(default=24_000, ge=1000, description="longest piece of reasoning shown in one request")
+    overlap_chars: int = Field(default=2_000, ge=0, description="how much of a piece is shown again with the next")
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Judge":
+        if (self.kind == "rules") != (self.teacher is None):
+            raise ValueError("a judge of the patterns or of safety needs a teacher, and rules take none")
+        if (self.kind == "safety") != (self.form is not None):
+            raise ValueError("a judge of safety, and no other, has a form: reasoningshield, llamaguard or template")
+        if self.form == "template" and not (self.template and self.safe and self.unsafe):
+            raise ValueError("form: template needs template, safe and unsafe")
+        if self.template is not None:
+            template_of(self.template, JUDGED, "The template of a judge")
+        for name in ("safe", "unsafe"):
+            if expression := getattr(self, name):
+                check_expression(expression, f"'{name}' of a judge")
+        if self.overlap_chars * 2 > self.window_chars:
+            raise ValueError("overlap_chars can be at most half of window_chars")
+        return self
+
+
+class Judging(Part):
+    """Which judges judge a run, and how their votes are counted."""
+
+    judges: tuple[str, ...] = Field(default=("rules",), min_length=1, description="names of judges.yaml or of `judges`")
+    vote: Literal["majority", "any", "all"] = Field(
+        default="majority", description="how many judges of a kind must flag a label; a tie of the majority flags"
+    )
+
+
+def load_judges() -> dict[str, Judge]:
+    """The shipped judges."""
+    return {name: validated(Judge, value, f"judge '{name}' in {JUDGES}") for name, value in read_yaml(JUDGES).items()}
