@@ -63,7 +63,7 @@ time.sleep(600)
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    """A head that has no CPU to give, as heads often have; tests add the nodes they need. Strangers are kept out."""
+    """A head that has no CPU to give, as heads often have; tests add nodes. Strangers are kept out."""
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
@@ -71,7 +71,8 @@ def cluster() -> Iterator[Any]:
         patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
         from ray.cluster_utils import Cluster
 
-        head = {"num_cpus": 0, "object_store_memory": STORE, "include_dashboard": False, "_system_config": QUICK}
+        head: dict[str, Any] = {"num_cpus": 0, "object_store_memory": STORE, "_system_config": QUICK}
+        head |= {"include_dashboard": False, "include_log_monitor": False}
         handler = signal.getsignal(signal.SIGTERM)
         made = Cluster(initialize_head=True, head_node_args=head)
         try:
@@ -81,15 +82,18 @@ def cluster() -> Iterator[Any]:
             signal.signal(signal.SIGTERM, handler)
 
 
-@contextmanager
-def node_of(cluster: Any, cpus: int = 1, **options: Any) -> Iterator[Any]:
-    """One more node while the block runs; it may be removed inside."""
-    node = cluster.add_node(num_cpus=cpus, object_store_memory=STORE, **options)
-    try:
-        yield node
-    finally:
-        if node in cluster.list_all_nodes():
-            cluster.remove_node(node)
+@pytest.fixture(scope="module")
+def nodes() -> list[Any]:
+    """The node that tests share."""
+    return []
+
+
+@pytest.fixture
+def worker(cluster: Any, nodes: list[Any]) -> Any:
+    """A node with one CPU: each takes seconds of computing time to come up, so tests leave it to those after them."""
+    if not nodes or nodes[0] not in cluster.list_all_nodes():
+        nodes[:] = [cluster.add_node(num_cpus=1, object_store_memory=STORE)]
+    return nodes[0]
 
 
 @pytest.fixture(autouse=True)
@@ -135,12 +139,24 @@ def locally(run: RunFolder) -> str:
     return subprocess.run(words, check=True, capture_output=True, text=True, timeout=500).stdout
 
 
+def test_nodes_without_the_module_or_a_cpu_are_told(cluster: Any, tmp_path: Path) -> None:
+    # What stands in for a node without the package is a node where importing it fails in the same way.
+    text = "raise ModuleNotFoundError(\"No module named 'distilabel'\", name='distilabel')\n"
+    (tmp_path / "distilabel.py").write_text(text, encoding="utf-8")
+    node = cluster.add_node(num_cpus=1, object_store_memory=STORE, env_vars={"PYTHONPATH": str(tmp_path)})
+    told = refused(cluster.address, tmp_path)
+    cluster.remove_node(node)
+    assert told.count("lacks the module 'distilabel'") == 1
+    # The head's.
+    assert told.count("has no CPU for Ray") == 1
+
+
 def test_a_run_moves_to_two_nodes_and_back_with_the_same_rows(
-    cluster: Any, new_run: Callable[..., RunFolder], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    cluster: Any, worker: Any, new_run: Callable[..., RunFolder], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     # The nodes do not have the key: it must come with the asking step, and must not stay in what Ray writes.
     key = f"sk-{secrets.token_hex(16)}"
-    with node_of(cluster) as node, rehearsing() as url:
+    with rehearsing() as url:
         monkeypatch.setenv("RAY_TEST_KEY", key)
         local = new_run(harmful=4, benign=2, **at(url))
         locally(local)
@@ -151,7 +167,7 @@ def test_a_run_moves_to_two_nodes_and_back_with_the_same_rows(
         assert ledger.drop(rows[::2]) == 11
         ledger.close()
         assert generate(moved, engine=Engine("ray", cluster.address)).asked == 11
-        logs = [path for path in Path(node.get_session_dir_path()).rglob("*") if path.is_file()]
+        logs = [path for path in Path(worker.get_session_dir_path()).rglob("*") if path.is_file()]
         assert logs
         assert not [path for path in logs if key.encode() in path.read_bytes()]
         tables = [pq.read_table(run.table_path("responses")).drop_columns(["latency_s"]) for run in (local, moved)]
@@ -163,28 +179,12 @@ def test_a_run_moves_to_two_nodes_and_back_with_the_same_rows(
     assert moved.table_path("responses").read_bytes() == on_ray
 
 
-def test_a_node_lost_in_the_middle_ends_the_run_and_the_answers_stay(
-    cluster: Any, new_run: Callable[..., RunFolder], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("RAY_TEST_KEY", "any")
-    with rehearsing(RehearsalSettings(delay=0.3)) as url, node_of(cluster) as node:
-        # It would take three minutes, and ends as soon as the loss is noticed.
-        run = new_run(harmful=300, benign=0, **at(url, sets=("teachers.flags.in_flight=2",)))
-        with (
-            when_answered(run, 10, lambda: cluster.remove_node(node, allow_graceful=False)),
-            pytest.raises(UserError, match="Ray worker of step 'split' is gone"),
-        ):
-            generate(run, engine=Engine("ray", cluster.address))
-    assert Ledger(run.path / "ledger.sqlite").totals().answers >= 10
-    assert not run.table_path("responses").exists()
-    assert [path for path in run.path.iterdir() if path.is_dir()] == []
-
-
+@pytest.mark.usefixtures("worker")
 def test_ctrl_c_stops_a_run_on_ray_and_keeps_its_answers(
     cluster: Any, new_run: Callable[..., RunFolder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_TEST_KEY", "any")
-    with rehearsing(RehearsalSettings(delay=0.3)) as url, node_of(cluster):
+    with rehearsing(RehearsalSettings(delay=0.3)) as url:
         run = new_run(harmful=40, benign=40, **at(url, sets=("teachers.flags.in_flight=2",)))
         with (
             when_answered(run, 4, lambda: os.kill(os.getpid(), signal.SIGINT)),
@@ -194,33 +194,36 @@ def test_ctrl_c_stops_a_run_on_ray_and_keeps_its_answers(
     assert not run.table_path("responses").exists()
 
 
-def test_a_module_missing_on_the_only_worker_is_told(cluster: Any, tmp_path: Path) -> None:
-    # What stands in for a node without the package is a node where importing it fails in the same way.
-    text = "raise ModuleNotFoundError(\"No module named 'distilabel'\", name='distilabel')\n"
-    (tmp_path / "distilabel.py").write_text(text, encoding="utf-8")
-    with node_of(cluster, env_vars={"PYTHONPATH": str(tmp_path)}):
-        told = refused(cluster.address, tmp_path)
-    assert "lacks the module 'distilabel'" in told
-    assert "has no CPU for Ray" in told
-
-
-def test_too_few_cpus_are_told(cluster: Any, tmp_path: Path) -> None:
-    with node_of(cluster, cpus=0):
-        assert refused(cluster.address, tmp_path).count("has no CPU for Ray") == 2
-
-
+@pytest.mark.usefixtures("worker")
 def test_a_worker_whose_cpus_are_all_taken_is_told(
     cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipelines.generate.ray_cluster._CPU_S", 3.0)
     words = [sys.executable, "-c", TAKER, cluster.address]
-    with node_of(cluster), subprocess.Popen(words, stdout=-1, stderr=-3, text=True) as other:
+    with subprocess.Popen(words, stdout=-1, stderr=-3, text=True) as other:
         assert other.stdout is not None
         try:
             assert other.stdout.readline() == "taken\n"
             assert "gave no CPU within" in refused(cluster.address, tmp_path)
         finally:
             other.kill()
+
+
+def test_a_node_lost_in_the_middle_ends_the_run_and_the_answers_stay(
+    cluster: Any, worker: Any, new_run: Callable[..., RunFolder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_TEST_KEY", "any")
+    with rehearsing(RehearsalSettings(delay=0.3)) as url:
+        # It would take a minute, and ends as soon as the loss is noticed.
+        run = new_run(harmful=100, benign=0, **at(url, sets=("teachers.flags.in_flight=2",)))
+        with (
+            when_answered(run, 10, lambda: cluster.remove_node(worker, allow_graceful=False)),
+            pytest.raises(UserError, match="Ray worker of step 'split' is gone"),
+        ):
+            generate(run, engine=Engine("ray", cluster.address))
+    assert Ledger(run.path / "ledger.sqlite").totals().answers >= 10
+    assert not run.table_path("responses").exists()
+    assert [path for path in run.path.iterdir() if path.is_dir()] == []
 
 
 def refused(address: str, folder: Path) -> str:
