@@ -37,7 +37,7 @@ server = xllamacpp.Server(params)
 print(server.listening_address, flush=True)
 threading.Event().wait()
 """
-REFUSES = r"""root ::= "<think>\n" [a-zA-Z ,.]{20,120} "\n</think>\n\nI'm sorry, but I can't help with that." """
+REFUSES = r"""root ::= "<think>\n" [a-zA-Z ,.]{20,40} "\n</think>\n\nI'm sorry, but I can't help with that." """
 ONE_WORD = 'root ::= "safe" | "unsafe"'
 
 pytestmark = [
@@ -102,7 +102,7 @@ def home(url: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "guard": {"kind": "safety", "form": "llamaguard", "teacher": "small-word", "asks": 1},
     }
     config = {
-        "prompts": {"harmful": 2, "benign": 4},
+        "prompts": {"harmful": 1, "benign": 2},
         "variants": ["direct"],
         "roles": {"reasoning": "small", "general": "small-plain"},
         "judging": {"judges": ["patterns", "safety", "guard"]},
@@ -152,9 +152,9 @@ def test_teachers_test_finds_the_reasoning(home: Path) -> None:
 
 
 def test_every_prompt_has_its_answer_with_reasoning_apart(home: Path, run: str) -> None:
-    assert "generate: 6 of 6 responses, 6 asked for now" in run
+    assert "generate: 3 of 3 responses, 3 asked for now" in run
     responses = rows(home, "responses")
-    assert len(responses) == 6
+    assert len(responses) == 3
     for row in responses:
         assert (row["reasoning_source"], row["finish_reason"]) == ("inline", "stop")
         assert len(str(row["reasoning"]).strip()) > 10
@@ -167,7 +167,7 @@ def test_verdicts_are_read_or_say_why_not(home: Path, run: str) -> None:
         name: [row for row in rows(home, "judgements") if row["judge"] == name]
         for name in ("patterns", "safety", "guard")
     }
-    assert [len(judgements) for judgements in found.values()] == [6, 6, 6]
+    assert [len(judgements) for judgements in found.values()] == [3, 3, 3]
     # One word by a grammar is always read.
     assert {(row["reason"], row["safety"] in ("safe", "unsafe")) for row in found["safety"]} == {("", True)}
     # JSON by a schema is, unless the model fills in another row's hash or talks past its token limit.
@@ -186,7 +186,7 @@ def test_verdicts_are_read_or_say_why_not(home: Path, run: str) -> None:
 
 
 def test_release_holds_the_accepted_rows(home: Path, run: str) -> None:
-    accepted = re.search(r"check: (\d) of 6 rows accepted", run)
+    accepted = re.search(r"check: (\d) of 3 rows accepted", run)
     assert accepted
     released = re.search(r"release: runs/real/release: (.*)", run)
     assert released

@@ -17,7 +17,9 @@ from inspect_ai import eval as inspect_eval
 from inspect_ai.log import EvalLog, read_eval_log
 from inspect_ai.model import Model, get_model
 
+from eval.sandbox.bubblewrap import Limits, available
 from pipelines.thinking import join
+from tests.eval.sandboxed import MARKS, survivors
 
 # Every outcome an evaluation must tell apart, by sample id.
 ANSWERS = {
@@ -130,6 +132,16 @@ def _learn(model: Any, tokenizer: Any) -> None:
         model(**batch, labels=labels).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
+
+
+@pytest.fixture
+def limits() -> Iterator[Limits]:
+    """Tight ones for the sandbox; afterwards nothing of it may be alive."""
+    if reason := available():
+        pytest.skip(reason)
+    chosen = Limits(cpu=1, wall=120, memory=256 << 20, output=next(MARKS))
+    yield chosen
+    assert survivors(chosen) == []
 
 
 # What a script gives for a request's body: the content of a reply, a whole message (`finish_reason` taken out of it),

@@ -1,10 +1,7 @@
 """An evaluation that is killed goes on where it was: a real process, a real SIGKILL, an endpoint that counts."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 import zipfile
 from collections.abc import Callable
@@ -23,6 +20,7 @@ from pipelines.errors import UserError
 from pipelines.rehearsal.faults import RehearsalSettings
 from pipelines.rehearsal.server import rehearsing
 from pipelines.settings.teacher import Teacher
+from tests.warmed import Warmed
 
 IN_FLIGHT = 6
 QUESTIONS = 80
@@ -33,19 +31,13 @@ def stats(url: str) -> dict[str, Any]:
         return dict(json.load(reply))
 
 
-def stopped(
-    command: list[str], folder: Path, url: str, requests: int, number: int
-) -> "subprocess.CompletedProcess[str]":
-    """Run a command until the endpoint has had so many requests, then send it a signal."""
-    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        deadline = time.monotonic() + 120
-        while stats(url)["requests"] < requests:
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        os.kill(process.pid, number)
-        out, err = process.communicate(timeout=60)
-    return subprocess.CompletedProcess(command, process.returncode, out, err)
+def stopped(words: list[str], folder: Path, url: str, requests: int, number: int) -> tuple[int, str]:
+    """Run a command until the endpoint has had so many requests, then send it a signal; its exit code and errors."""
+    process = Warmed(*words, cwd=folder)
+    while stats(url)["requests"] < requests:
+        assert not process.ended, process.errors
+        time.sleep(0.02)
+    return process.end(number), process.errors
 
 
 def test_killed_and_interrupted_evaluation_asks_again_at_most_what_was_in_flight(tmp_path: Path) -> None:
@@ -55,23 +47,20 @@ def test_killed_and_interrupted_evaluation_asks_again_at_most_what_was_in_flight
         entry = {"mine": {"base_url": url, "model": "rehearsal-r1", "in_flight": IN_FLIGHT}}
         teachers.write_text(json.dumps(entry), encoding="utf-8")
         words = ["eval", "mine", "--teachers", str(teachers), "--task", "refusal", "--output", str(output)]
-        command = [sys.executable, "-m", "saferthoughts", *words]
-        stopped(command, tmp_path, url, 25, signal.SIGKILL)
+        stopped(words, tmp_path, url, 25, signal.SIGKILL)
         killed = stats(url)
         assert not (output / "results.json").exists()
-        interrupted = stopped(command, tmp_path, url, killed["requests"] + 25, signal.SIGINT)
-        assert interrupted.returncode == 130
-        assert interrupted.stderr.splitlines()[-1].startswith(
-            f"saferthoughts: Interrupted; what was answered is in {output}"
-        )
-        assert "Traceback" not in interrupted.stderr
+        code, errors = stopped(words, tmp_path, url, killed["requests"] + 25, signal.SIGINT)
+        assert code == 130
+        assert errors.splitlines()[-1].startswith(f"saferthoughts: Interrupted; what was answered is in {output}")
+        assert "Traceback" not in errors
         assert stats(url)["repeats"] <= IN_FLIGHT
-        again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-        assert again.returncode == 0, again.stderr
+        again = Warmed(*words, cwd=tmp_path)
+        assert again.wait() == 0, again.errors
         after = stats(url)
     assert after["distinct"] == QUESTIONS
     assert after["repeats"] <= 2 * IN_FLIGHT
-    assert "from an earlier call" in again.stderr
+    assert "from an earlier call" in again.errors
     results = read_results(output)
     assert [(rate.n, rate.errored) for rate in results.rates if not rate.group] == [(QUESTIONS, 0)]
     # One log is left, in which all of it is.
@@ -84,17 +73,15 @@ def test_file_that_may_not_grow_is_one_line_and_the_same_command_goes_on(limit: 
         entry = {"mine": {"base_url": url, "model": "rehearsal-r1", "in_flight": IN_FLIGHT}}
         (tmp_path / "teachers.yaml").write_text(json.dumps(entry), encoding="utf-8")
         words = ["eval", "mine", "--teachers", "teachers.yaml", "--task", "refusal", "--output", "out"]
-        command = [sys.executable, "-m", "saferthoughts", *words]
-        limited = ["bash", "-c", f'ulimit -f {limit // 1024}; exec "$@"', "bash", *command]
-        done = subprocess.run(limited, cwd=tmp_path, capture_output=True, text=True, check=False)
-        assert done.returncode == 2
-        assert "Traceback" not in done.stderr
-        last = done.stderr.splitlines()[-1]
+        done = Warmed(*words, cwd=tmp_path, largest=limit)
+        assert done.wait() == 2
+        assert "Traceback" not in done.errors
+        last = done.errors.splitlines()[-1]
         assert last.startswith("saferthoughts: The answers cannot be written into out/logs/")
         assert last.endswith(f"go on with: saferthoughts {' '.join(words)}")
         before = stats(url)["requests"]
-        again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-        assert again.returncode == 0, again.stderr
+        again = Warmed(*words, cwd=tmp_path)
+        assert again.wait() == 0, again.errors
         after = stats(url)
     assert after["distinct"] == QUESTIONS
     # It stopped at the first refusal instead of asking on for answers that cannot be kept.

@@ -22,6 +22,7 @@ from eval.run.results import Results, read_results
 from eval.run.stage import evaluate
 from pipelines.errors import Incomplete, UserError
 from pipelines.settings.teacher import Teacher
+from tests.warmed import Warmed
 
 Serving = Callable[..., AbstractContextManager[Any]]
 
@@ -165,20 +166,16 @@ def test_rescoring_that_is_stopped_keeps_its_scores_and_goes_on(serving: Serving
         entry = {"slow": {"base_url": loopback.url, "model": "slow", "in_flight": 2}}
         (tmp_path / "teachers.yaml").write_text(json.dumps(entry), encoding="utf-8")
         words = ["rescore", "eval", "--guard", "slow", "--teachers", "teachers.yaml"]
-        command = [sys.executable, "-m", "saferthoughts", *words]
-        with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
-            deadline = time.monotonic() + 120
-            while len(loopback.of("slow")) < 5:
-                assert process.poll() is None
-                assert time.monotonic() < deadline
-                time.sleep(0.02)
-            process.send_signal(signal.SIGINT)
-            _, err = process.communicate(timeout=60)
-        assert process.returncode == 130
-        assert err.splitlines()[-1].startswith(
+        process = Warmed(*words, cwd=tmp_path)
+        while len(loopback.of("slow")) < 5:
+            assert not process.ended, process.errors
+            time.sleep(0.02)
+        assert process.end(signal.SIGINT) == 130
+        assert process.errors.splitlines()[-1].startswith(
             "saferthoughts: Stopped; the scores so far are kept. Go on with: saferth"
         )
         waiting.set()
+        command = [sys.executable, "-m", "saferthoughts", *words]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         # Eight answers, and the two that were in flight once more.

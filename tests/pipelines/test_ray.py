@@ -1,4 +1,4 @@
-"""Generation on Ray, on clusters of real nodes: the rows of the local engine, and a line instead of a wait."""
+"""Requests from Ray workers, on clusters of real nodes: the rows of the local engine, and a line instead of a wait."""
 
 import os
 import secrets
@@ -24,12 +24,15 @@ import pytest
 from pipelines.errors import Interrupted, UserError
 from pipelines.generate.plan import plan, prompts_of
 from pipelines.generate.stage import generate
+from pipelines.judges.stage import judge
 from pipelines.rehearsal.faults import RehearsalSettings
 from pipelines.rehearsal.server import rehearsing
-from pipelines.runner.options import Engine, RequestOptions
+from pipelines.runner.options import DEFAULTS, Engine, RequestOptions
 from pipelines.runner.ray_cluster import connected
 from pipelines.runs import RunFolder
+from pipelines.settings.changes import change
 from pipelines.settings.config import load_config
+from pipelines.settings.options import Options
 from pipelines.teachers.ledger import Ledger
 
 pytestmark = [
@@ -63,7 +66,7 @@ time.sleep(600)
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    """A head that has no CPU to give, as heads often have; tests add the nodes they need. Strangers are kept out."""
+    """A head that has no CPU to give, as heads often have; tests add nodes. Strangers are kept out."""
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
@@ -71,7 +74,8 @@ def cluster() -> Iterator[Any]:
         patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
         from ray.cluster_utils import Cluster
 
-        head = {"num_cpus": 0, "object_store_memory": STORE, "include_dashboard": False, "_system_config": QUICK}
+        head: dict[str, Any] = {"num_cpus": 0, "object_store_memory": STORE, "_system_config": QUICK}
+        head |= {"include_dashboard": False, "include_log_monitor": False}
         handler = signal.getsignal(signal.SIGTERM)
         made = Cluster(initialize_head=True, head_node_args=head)
         try:
@@ -81,15 +85,18 @@ def cluster() -> Iterator[Any]:
             signal.signal(signal.SIGTERM, handler)
 
 
-@contextmanager
-def node_of(cluster: Any, cpus: int = 1, **options: Any) -> Iterator[Any]:
-    """One more node while the block runs; it may be removed inside."""
-    node = cluster.add_node(num_cpus=cpus, object_store_memory=STORE, **options)
-    try:
-        yield node
-    finally:
-        if node in cluster.list_all_nodes():
-            cluster.remove_node(node)
+@pytest.fixture(scope="module")
+def nodes() -> list[Any]:
+    """The node that tests share."""
+    return []
+
+
+@pytest.fixture
+def worker(cluster: Any, nodes: list[Any]) -> Any:
+    """A node with one CPU: each takes seconds of computing time to come up, so tests leave it to those after them."""
+    if not nodes or nodes[0] not in cluster.list_all_nodes():
+        nodes[:] = [cluster.add_node(num_cpus=1, object_store_memory=STORE)]
+    return nodes[0]
 
 
 @pytest.fixture(autouse=True)
@@ -123,6 +130,12 @@ def when_answered(run: RunFolder, count: int, act: Callable[[], object]) -> Iter
             watching.result()
 
 
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rehearsal server is taken for one of another machine, which workers of all nodes ask."""
+    monkeypatch.setattr("pipelines.teachers.client.is_loopback", lambda host: False)
+
+
 def at(url: str, **options: Any) -> dict[str, Any]:
     return {"base_url": url, "model": "rehearsal-r1", "api_key_env": "RAY_TEST_KEY", **options}
 
@@ -134,12 +147,25 @@ def locally(run: RunFolder) -> str:
     return subprocess.run(words, check=True, capture_output=True, text=True, timeout=500).stdout
 
 
+def test_nodes_without_the_module_or_a_cpu_are_told(cluster: Any, tmp_path: Path) -> None:
+    # What stands in for a node without the package is a node where importing it fails in the same way.
+    text = "raise ModuleNotFoundError(\"No module named 'aiolimiter'\", name='aiolimiter')\n"
+    (tmp_path / "aiolimiter.py").write_text(text, encoding="utf-8")
+    node = cluster.add_node(num_cpus=1, object_store_memory=STORE, env_vars={"PYTHONPATH": str(tmp_path)})
+    told = refused(cluster.address, tmp_path)
+    cluster.remove_node(node)
+    assert told.count("lacks the module 'aiolimiter'") == 1
+    # The head's.
+    assert told.count("has no CPU for Ray") == 1
+
+
+@pytest.mark.usefixtures("elsewhere")
 def test_a_run_moves_to_two_nodes_and_back_with_the_same_rows(
-    cluster: Any, new_run: Callable[..., RunFolder], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    cluster: Any, worker: Any, new_run: Callable[..., RunFolder], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    # The nodes do not have the key: it must come with the asking step, and must not stay in what Ray writes.
+    # The nodes do not have the key: it must come with the request, and must not stay in what Ray writes.
     key = f"sk-{secrets.token_hex(16)}"
-    with node_of(cluster) as node, rehearsing() as url:
+    with rehearsing() as url:
         monkeypatch.setenv("RAY_TEST_KEY", key)
         local = new_run(harmful=4, benign=2, **at(url))
         locally(local)
@@ -150,7 +176,7 @@ def test_a_run_moves_to_two_nodes_and_back_with_the_same_rows(
         assert ledger.drop(rows[::2]) == 11
         ledger.close()
         assert generate(moved, RequestOptions(engine=Engine("ray", cluster.address))).asked == 11
-        logs = [path for path in Path(node.get_session_dir_path()).rglob("*") if path.is_file()]
+        logs = [path for path in Path(worker.get_session_dir_path()).rglob("*") if path.is_file()]
         assert logs
         assert not [path for path in logs if key.encode() in path.read_bytes()]
         tables = [pq.read_table(run.table_path("responses")).drop_columns(["latency_s"]) for run in (local, moved)]
@@ -162,28 +188,12 @@ def test_a_run_moves_to_two_nodes_and_back_with_the_same_rows(
     assert moved.table_path("responses").read_bytes() == on_ray
 
 
-def test_a_node_lost_in_the_middle_ends_the_run_and_the_answers_stay(
-    cluster: Any, new_run: Callable[..., RunFolder], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("RAY_TEST_KEY", "any")
-    with rehearsing(RehearsalSettings(delay=0.3)) as url, node_of(cluster) as node:
-        # It would take three minutes, and ends as soon as the loss is noticed.
-        run = new_run(harmful=300, benign=0, **at(url, sets=("teachers.flags.in_flight=2",)))
-        with (
-            when_answered(run, 10, lambda: cluster.remove_node(node, allow_graceful=False)),
-            pytest.raises(UserError, match="Ray worker of step 'split' is gone"),
-        ):
-            generate(run, RequestOptions(engine=Engine("ray", cluster.address)))
-    assert Ledger(run.path / "ledger.sqlite").totals().answers >= 10
-    assert not run.table_path("responses").exists()
-    assert [path for path in run.path.iterdir() if path.is_dir()] == []
-
-
+@pytest.mark.usefixtures("worker")
 def test_ctrl_c_stops_a_run_on_ray_and_keeps_its_answers(
     cluster: Any, new_run: Callable[..., RunFolder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_TEST_KEY", "any")
-    with rehearsing(RehearsalSettings(delay=0.3)) as url, node_of(cluster):
+    with rehearsing(RehearsalSettings(delay=0.3)) as url:
         run = new_run(harmful=40, benign=40, **at(url, sets=("teachers.flags.in_flight=2",)))
         with (
             when_answered(run, 4, lambda: os.kill(os.getpid(), signal.SIGINT)),
@@ -193,33 +203,51 @@ def test_ctrl_c_stops_a_run_on_ray_and_keeps_its_answers(
     assert not run.table_path("responses").exists()
 
 
-def test_a_module_missing_on_the_only_worker_is_told(cluster: Any, tmp_path: Path) -> None:
-    # What stands in for a node without the package is a node where importing it fails in the same way.
-    text = "raise ModuleNotFoundError(\"No module named 'distilabel'\", name='distilabel')\n"
-    (tmp_path / "distilabel.py").write_text(text, encoding="utf-8")
-    with node_of(cluster, env_vars={"PYTHONPATH": str(tmp_path)}):
-        told = refused(cluster.address, tmp_path)
-    assert "lacks the module 'distilabel'" in told
-    assert "has no CPU for Ray" in told
-
-
-def test_too_few_cpus_are_told(cluster: Any, tmp_path: Path) -> None:
-    with node_of(cluster, cpus=0):
-        assert refused(cluster.address, tmp_path).count("has no CPU for Ray") == 2
-
-
+@pytest.mark.usefixtures("worker")
 def test_a_worker_whose_cpus_are_all_taken_is_told(
     cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipelines.runner.ray_cluster._CPU_S", 3.0)
     words = [sys.executable, "-c", TAKER, cluster.address]
-    with node_of(cluster), subprocess.Popen(words, stdout=-1, stderr=-3, text=True) as other:
+    with subprocess.Popen(words, stdout=-1, stderr=-3, text=True) as other:
         assert other.stdout is not None
         try:
             assert other.stdout.readline() == "taken\n"
             assert "gave no CPU within" in refused(cluster.address, tmp_path)
         finally:
             other.kill()
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_a_node_lost_in_the_middle_is_left_out_and_the_last_one_ends_the_run(
+    cluster: Any, worker: Any, new_run: Callable[..., RunFolder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_TEST_KEY", "any")
+    ray = RequestOptions(engine=Engine("ray", cluster.address))
+    other = cluster.add_node(num_cpus=1, object_store_memory=STORE)
+    with rehearsing(RehearsalSettings(delay=0.3)) as url:
+        run = new_run(harmful=10, benign=0, **at(url, sets=("teachers.flags.in_flight=4",)))
+        with when_answered(run, 10, lambda: cluster.remove_node(other, allow_graceful=False)):
+            done = generate(run, ray)
+        assert (done.planned, done.failed) == (60, 0)
+        # It would take a minute, and ends as soon as the loss is noticed.
+        run = new_run(harmful=100, benign=0, **at(url, sets=("teachers.flags.in_flight=2",)))
+        with (
+            when_answered(run, 10, lambda: cluster.remove_node(worker, allow_graceful=False)),
+            pytest.raises(UserError, match="Every Ray worker that made requests is gone"),
+        ):
+            generate(run, ray)
+    assert Ledger(run.path / "ledger.sqlite").totals().answers >= 10
+    assert not run.table_path("responses").exists()
+    assert [path for path in run.path.iterdir() if path.is_dir()] == []
+
+
+def test_judging_is_done_by_ray_workers_as_well(cluster: Any, worker: Any, judged: RunFolder) -> None:
+    alone = RunFolder(shutil.copytree(judged.path, judged.path.parent / "alone"))
+    for run, options in ((alone, DEFAULTS), (judged, RequestOptions(engine=Engine("ray", cluster.address)))):
+        change(run, Options(judges=("rehearsal-judge",)))
+        judge(run, options)
+    assert judged.read("verdicts").equals(alone.read("verdicts"))
 
 
 def refused(address: str, folder: Path) -> str:

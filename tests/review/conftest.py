@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -84,12 +85,19 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         pytest.skip(f"argilla-server's environment cannot be made: {error}")
 
 
+@pytest.fixture(scope="session")
+def checked_once(judged_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small run, repaired and checked."""
+    run = RunFolder(shutil.copytree(judged_once, tmp_path_factory.mktemp("checked") / "small"))
+    repair(run)
+    check(run)
+    return run.path
+
+
 @pytest.fixture
-def checked(judged: RunFolder) -> RunFolder:
-    """A run that is generated, judged, repaired and checked."""
-    repair(judged)
-    check(judged)
-    return judged
+def checked(checked_once: Path, tmp_path: Path) -> RunFolder:
+    """A run that is generated, judged, repaired and checked, the test's own to change."""
+    return RunFolder(shutil.copytree(checked_once, tmp_path / "runs" / "small"))
 
 
 @pytest.fixture

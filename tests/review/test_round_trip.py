@@ -149,7 +149,7 @@ def test_two_annotators_vote_while_records_are_logged_and_no_vote_is_lost(server
     assert pull(run, server.client(), server.runs / ".argilla").votes == 2 * len(records)
 
 
-def test_kill_9_of_the_server_loses_no_submitted_vote(named: Named, tmp_path: Path) -> None:
+def test_a_new_server_loses_no_vote_by_kill_9_and_limits_logins(named: Named, tmp_path: Path) -> None:
     run = named()
     runs = tmp_path / "killed"
     with serving(runs / ".argilla", 0, 1) as running:
@@ -164,11 +164,36 @@ def test_kill_9_of_the_server_loses_no_submitted_vote(named: Named, tmp_path: Pa
         done = pull(run, again.client(), runs / ".argilla")
         assert done.votes == 7
         assert len(again.records(run.name)) == 20
+        limits_logins(again)
+        shuts_other_origins_out(again)
         process = running.process
     deadline = time.monotonic() + 120
     while Path(f"/proc/{process}").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not Path(f"/proc/{process}").exists()
+
+
+def limits_logins(own: Server) -> None:
+    """It is not the tests' common server, since nobody can log in there for a while."""
+
+    def login(password: str) -> int:
+        body = urllib.parse.urlencode({"username": "owner", "password": password}).encode()
+        try:
+            with urllib.request.urlopen(f"{own.url}/api/v1/token", data=body, timeout=300) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    assert login(own.account("owner")["password"]) in (200, 201)
+    assert [login("wrong") for _ in range(7)] == [401] * 5 + [429] * 2
+    assert login(own.account("owner")["password"]) == 429
+
+
+def shuts_other_origins_out(own: Server) -> None:
+    request = urllib.request.Request(f"{own.url}/api/v1/version", headers={"Origin": "http://evil.example"})
+    with urllib.request.urlopen(request, timeout=300) as answer:
+        assert answer.headers["access-control-allow-origin"] is None
+        assert "script-src 'self' 'sha256-" in answer.headers["content-security-policy"]
 
 
 def test_credentials_are_random_and_for_the_owner_alone(server: Server) -> None:
@@ -179,27 +204,6 @@ def test_credentials_are_random_and_for_the_owner_alone(server: Server) -> None:
     assert len({account["password"] for account in accounts}) == len(accounts) == 3
     log = (home / "server.log").read_text()
     assert not any(account["password"] in log or account["api_key"] in log for account in accounts)
-
-
-def test_logins_are_limited_and_other_origins_shut_out(named: Named, tmp_path: Path) -> None:
-    with serving(tmp_path / "own" / ".argilla", 0, 1) as running:
-        own = Server(tmp_path / "own", running.url, running.process)
-
-        def login(password: str) -> int:
-            body = urllib.parse.urlencode({"username": "owner", "password": password}).encode()
-            try:
-                with urllib.request.urlopen(f"{own.url}/api/v1/token", data=body, timeout=300) as answer:
-                    return int(answer.status)
-            except urllib.error.HTTPError as error:
-                return error.code
-
-        assert login(own.account("owner")["password"]) in (200, 201)
-        assert [login("wrong") for _ in range(7)] == [401] * 5 + [429] * 2
-        assert login(own.account("owner")["password"]) == 429
-        request = urllib.request.Request(f"{own.url}/api/v1/version", headers={"Origin": "http://evil.example"})
-        with urllib.request.urlopen(request, timeout=300) as answer:
-            assert answer.headers["access-control-allow-origin"] is None
-            assert "script-src 'self' 'sha256-" in answer.headers["content-security-policy"]
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a refused client's connection

@@ -1,7 +1,8 @@
 """A tiny student with ChatML's markers and SmolLM2's serving template, small releases, and the real student."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -46,24 +47,38 @@ def release_rows(kind: str, count: int) -> list[dict[str, Any]]:
     return rows
 
 
+def written_release(folder: Path, configs: Mapping[str, Sequence[dict[str, Any]]]) -> Path:
+    """Write a release folder of the given configurations."""
+    lines = ["---", "configs:"]
+    for config, rows in configs.items():
+        data = folder / "data" / config
+        data.mkdir(parents=True)
+        schema = None if rows else pa.schema({"messages": pa.list_(pa.struct({"role": pa.string()}))})
+        pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), data / "train-00000-of-00001.parquet")
+        lines += [f"- config_name: {config}", "  data_files:", "  - split: train"]
+        lines += [f"    path: data/{config}/train-*.parquet"]
+    (folder / "README.md").write_text("\n".join([*lines, "---", "# A release", ""]), encoding="utf-8")
+    return folder
+
+
 @pytest.fixture
-def write_release(tmp_path: Path) -> Callable[[Mapping[str, Sequence[dict[str, Any]]]], Path]:
+def write_release(tmp_path: Path) -> Callable[..., Path]:
     """Write a release folder of the given configurations and return its path."""
 
     def write(configs: Mapping[str, Sequence[dict[str, Any]]], name: str = "release") -> Path:
-        folder = tmp_path / name
-        lines = ["---", "configs:"]
-        for config, rows in configs.items():
-            data = folder / "data" / config
-            data.mkdir(parents=True)
-            schema = None if rows else pa.schema({"messages": pa.list_(pa.struct({"role": pa.string()}))})
-            pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), data / "train-00000-of-00001.parquet")
-            lines += [f"- config_name: {config}", "  data_files:", "  - split: train"]
-            lines += [f"    path: data/{config}/train-*.parquet"]
-        (folder / "README.md").write_text("\n".join([*lines, "---", "# A release", ""]), encoding="utf-8")
-        return folder
+        return written_release(tmp_path / name, configs)
 
     return write
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_measurement() -> Iterator[None]:
+    """The machine's rate is measured once for all trainings, not once for each."""
+    from training import estimate
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(estimate, "peak_flops", cache(estimate.peak_flops))
+        yield
 
 
 @pytest.fixture

@@ -1,13 +1,12 @@
 """A training that is stopped goes on from its last checkpoint as if it had not been; what it takes is told before."""
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
+import socket
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,8 @@ import torch
 from safetensors.torch import load_file
 
 from pipelines.errors import UserError
+from tests.training.conftest import release_rows, written_release
+from tests.warmed import Warmed, training
 from training.checkpoints import check_disk, checkpoints_in, workplace_of
 from training.recipe import Recipe
 from training.sft import check, train
@@ -31,44 +32,54 @@ SETTINGS: dict[str, Any] = {
     "gradient_checkpointing": False,
     "checkpoint_minutes": 1e-6,
 }
-RUN = """
-import json, sys
-from pathlib import Path
-from training.checkpoints import workplace_of
-from training.recipe import Recipe
-from training.sft import train
-train(Recipe.model_validate(json.loads(sys.argv[1])), Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4], print)
-"""
+# Where a checkpoint after every step would only take time.
+SELDOM: dict[str, Any] = {**SETTINGS, "checkpoint_minutes": 60}
 
 
-def start(settings: dict[str, Any], release: Path, output: Path, student: Path) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-u", "-c", RUN, json.dumps(settings), str(release), str(output), str(student)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+@dataclass(frozen=True)
+class Killed:
+    """A training that was killed: its release, what it left behind, and the step of its last whole checkpoint."""
+
+    release: Path
+    work: Path
+    step: int
+
+
+@pytest.fixture(scope="module")
+def killed(tiny_student: Path, tmp_path_factory: pytest.TempPathFactory) -> Killed:
+    """A real process, killed by a real SIGKILL once it has left a few checkpoints."""
+    folder = tmp_path_factory.mktemp("killed")
+    rows = {"improved": release_rows("harmful", 10), "benign": release_rows("benign", 6)}
+    release, work = written_release(folder / "release", rows), folder / ".model.training"
+    first = Warmed(SETTINGS, release, folder / "model", tiny_student, cwd=folder, call=training)
+    while not any(
+        int(path.parent.name.partition("-")[2]) >= 3 for path in work.glob("checkpoint-*/trainer_state.json")
+    ):
+        assert not first.ended, first.errors
+        time.sleep(0.02)
+    assert first.end(signal.SIGKILL) == -signal.SIGKILL
+    assert not (folder / "model").exists()
+    whole = next(path for path in checkpoints_in(work) if not fault_of(path))
+    return Killed(release, work, step_of(whole))
+
+
+def step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.partition("-")[2])
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     return dict(load_file(folder / "model.safetensors"))
 
 
-def test_killed_and_run_again_it_ends_where_it_would_have(release: Path, tiny_student: Path, tmp_path: Path) -> None:
-    settings = {**SETTINGS, "epochs": 12}
-    whole = train(Recipe.model_validate(settings), release, tmp_path / "whole", tiny_student)
-    first = start(settings, release, tmp_path / "model", tiny_student)
-    work = tmp_path / ".model.training"
-    for _ in range(6000):
-        if any(int(path.parent.name.partition("-")[2]) >= 6 for path in work.glob("checkpoint-*/trainer_state.json")):
-            break
-        time.sleep(0.05)
-    os.kill(first.pid, signal.SIGKILL)
-    first.communicate()
-    assert not (tmp_path / "model").exists()
-    second = start(settings, release, tmp_path / "model", tiny_student)
-    told, errors = second.communicate(timeout=900)
-    assert second.returncode == 0, errors
-    step = int(told.partition("going on from step ")[2].split()[0])
-    assert step >= 6
+def test_killed_and_run_again_it_ends_where_it_would_have(killed: Killed, tiny_student: Path, tmp_path: Path) -> None:
+    recipe = Recipe.model_validate(SELDOM)
+    whole = train(recipe, killed.release, tmp_path / "whole", tiny_student)
+    work = shutil.copytree(killed.work, tmp_path / ".model.training")
+    told: list[str] = []
+    done = train(recipe, killed.release, tmp_path / "model", tiny_student, told.append)
+    assert f"going on from step {killed.step}" in told
     facts = json.loads((tmp_path / "model" / "training.json").read_text())
-    assert facts["resumed_from"] == step
+    assert facts["resumed_from"] == done.resumed_from == killed.step >= 3
     assert facts["loss"] == pytest.approx(whole.losses, rel=1e-4, abs=1e-4)
     ours, theirs = weights(tmp_path / "model"), weights(tmp_path / "whole")
     for name, value in theirs.items():
@@ -78,15 +89,14 @@ def test_killed_and_run_again_it_ends_where_it_would_have(release: Path, tiny_st
 
 def test_ctrl_c_ends_the_step_and_keeps_it(release: Path, tiny_student: Path, tmp_path: Path) -> None:
     # Long enough to be stopped, and without a checkpoint by the clock.
-    settings = {**SETTINGS, "epochs": 12, "checkpoint_minutes": 60}
-    first = start(settings, release, tmp_path / "model", tiny_student)
-    assert first.stdout is not None
-    assert "estimated" in first.stdout.readline() + first.stdout.readline()
+    settings = {**SELDOM, "epochs": 12}
+    first = Warmed(settings, release, tmp_path / "model", tiny_student, cwd=tmp_path, call=training)
+    while "estimated" not in first.printed:
+        assert not first.ended, first.errors
+        time.sleep(0.02)
     time.sleep(0.5)
-    first.send_signal(signal.SIGINT)
-    _, errors = first.communicate(timeout=300)
-    assert first.returncode == 1
-    stopped = int(errors.rpartition("Stopped after step ")[2].split()[0])
+    assert first.end(signal.SIGINT) == 1
+    stopped = int(first.errors.rpartition("Stopped after step ")[2].split()[0])
     work = tmp_path / ".model.training"
     assert (work / f"checkpoint-{stopped}" / "trainer_state.json").is_file()
     told: list[str] = []
@@ -109,27 +119,20 @@ def test_another_recipe_begins_anew(release: Path, tiny_student: Path, tmp_path:
     (work / "checkpoint-3").mkdir(parents=True)
     (work / "checkpoint-3" / "trainer_state.json").write_text("{}")
     (work / "fingerprint.json").write_text('"of another training"')
-    done = train(Recipe.model_validate(SETTINGS), release, tmp_path / "model", tiny_student)
+    done = train(Recipe.model_validate({**SELDOM, "epochs": 1}), release, tmp_path / "model", tiny_student)
     assert done.resumed_from == 0
-    assert len(done.losses) == 64
+    assert len(done.losses) == 8
 
 
 def test_a_torn_checkpoint_is_set_aside_and_the_one_before_it_gone_on_from(
-    release: Path, tiny_student: Path, tmp_path: Path
+    killed: Killed, tiny_student: Path, tmp_path: Path
 ) -> None:
-    stopped = start(SETTINGS, release, tmp_path / "model", tiny_student)
-    work = tmp_path / ".model.training"
-    for _ in range(15000):
-        if any(work.glob("checkpoint-*/trainer_state.json")):
-            break
-        time.sleep(0.02)
-    os.kill(stopped.pid, signal.SIGKILL)
-    stopped.communicate()
-    whole = next(path for path in checkpoints_in(work) if not fault_of(path))
+    work, step = tmp_path / ".model.training", killed.step
+    whole = work / f"checkpoint-{step}"
+    shutil.copytree(killed.work, work)
     for path in checkpoints_in(work):
         if path != whole:
             shutil.rmtree(path)
-    step = int(whole.name.partition("-")[2])
     for how, fault in FAULTS.items():
         for name in ("trainer_state.json", "optimizer.pt", "scheduler.pt", "rng_state.pth", "model.safetensors"):
             torn = work / f"checkpoint-{step + 1}"
@@ -141,7 +144,7 @@ def test_a_torn_checkpoint_is_set_aside_and_the_one_before_it_gone_on_from(
             fault(torn / name)
             assert name.partition(".")[0].removesuffix("_state") in fault_of(torn).replace("weights", "model"), how
     told: list[str] = []
-    done = train(Recipe.model_validate(SETTINGS), release, tmp_path / "model", tiny_student, told.append)
+    done = train(Recipe.model_validate(SELDOM), killed.release, tmp_path / "model", tiny_student, told.append)
     assert done.resumed_from == step
     assert any(f"checkpoint-{step + 1} cannot be gone on from" in line and "set aside" in line for line in told)
 
@@ -177,7 +180,7 @@ def test_a_check_proves_and_plans_and_writes_nothing(release: Path, tiny_student
 
 def test_the_planned_steps_are_those_that_are_done(release: Path, tiny_student: Path, tmp_path: Path) -> None:
     for settings in ({"effective_batch": 8}, {"batch_size": 3}, {"packing": True, "effective_batch": 8}):
-        recipe = Recipe.model_validate({**SETTINGS, "epochs": 2, **settings})
+        recipe = Recipe.model_validate({**SELDOM, "epochs": 2, **settings})
         done = train(recipe, release, tmp_path / "model", tiny_student)
         assert len(done.losses) == done.plan.steps, settings
 
@@ -200,34 +203,25 @@ def test_a_disk_that_is_too_small_is_told_before_the_first_step(
         train(Recipe.model_validate(SETTINGS), release, tmp_path / "model", tiny_student)
 
 
-def test_two_processes_have_the_loss_of_one(
-    release: Path, tiny_student: Path, tmp_path: Path, start_two: Callable[..., str]
-) -> None:
+def test_two_processes_have_the_loss_of_one(release: Path, tiny_student: Path, tmp_path: Path) -> None:
     settings = {**SETTINGS, "epochs": 2, "effective_batch": 8, "checkpoint_minutes": 0}
     one = train(Recipe.model_validate(settings), release, tmp_path / "one", tiny_student)
-    told = start_two(RUN, json.dumps(settings), str(release), str(tmp_path / "two"), str(tiny_student))
-    assert "on 2 processes" in told
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    # What torchrun and `accelerate launch` let their processes know; on this CPU they train together by gloo.
+    together = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    pair = []
+    for rank in "01":
+        (tmp_path / rank).mkdir()
+        env = {**together, "RANK": rank, "LOCAL_RANK": rank}
+        given = (settings, release, tmp_path / "two", tiny_student)
+        pair.append(Warmed(*given, cwd=tmp_path / rank, call=training, env=env))
+    assert [process.wait() for process in pair] == [0, 0], pair[0].errors + pair[1].errors
+    assert "on 2 processes" in pair[0].printed
+    assert pair[1].printed == ""
     two = json.loads((tmp_path / "two" / "training.json").read_text())
     assert two["processes"] == 2
     assert len(two["loss"]) == len(one.losses)
     # Which rows share a step differs with the number of processes, so single losses do; their course does not.
     assert two["loss"][0] == pytest.approx(one.losses[0], rel=0.05)
     assert two["loss"][-1] == pytest.approx(one.losses[-1], rel=0.3)
-
-
-@pytest.fixture
-def start_two(tmp_path: Path) -> Callable[..., str]:
-    """Run a piece of Python in two processes that train together on this CPU (gloo)."""
-
-    def run(code: str, *arguments: str) -> str:
-        script = tmp_path / "script.py"
-        script.write_text(code)
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-        env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(
-            [*command, str(script), *arguments], capture_output=True, text=True, env=env, timeout=300, check=False
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-        return done.stdout
-
-    return run

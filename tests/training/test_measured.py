@@ -16,6 +16,7 @@ from eval.report.page import read_sources, write_evaluation_report
 from pipelines.errors import UserError
 from saferthoughts.cli.evaluation import evaluate
 from saferthoughts.cli.options import Settings
+from tests.warmed import Warmed
 from training.recipe import Recipe
 from training.sft import train
 
@@ -50,8 +51,8 @@ def trained(judged_once: Path, tiny_student: Path, tmp_path_factory: pytest.Temp
     folder = tmp_path_factory.mktemp("measured")
     shutil.copytree(judged_once, folder / "runs" / "small")
     for words in (["check", "small"], ["release", "build", "small"]):
-        done = typed(words, folder)
-        assert done.returncode == 0, done.stderr
+        done = Warmed(*words, cwd=folder)
+        assert done.wait() == 0, done.errors
     release = folder / "runs" / "small" / "release"
     member = folder / "swept" / "member"
     recipe = Recipe(student=str(tiny_student), **RECIPE)  # type: ignore[arg-type]

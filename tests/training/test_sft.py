@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from pipelines.errors import UserError
 from pipelines.runs import file_hash
 from pipelines.settings.overrides import settings_of
+from tests.training.conftest import release_rows, written_release
 from training.mixture import draw
 from training.model_folder import merged_anew
 from training.quiet import quiet
@@ -20,17 +21,28 @@ from training.recipe import Recipe, load_recipe
 from training.sft import TrainResult, build_trainer, cpu_threads, is_trained, train
 
 
+def recipe_of(**changed: Any) -> Recipe:
+    settings = {"epochs": 2, "learning_rate": 1e-2, "batch_size": 4, "gradient_checkpointing": False, **changed}
+    mixture = {"improved": 10, "benign": 6}
+    return Recipe.model_validate({"mixture": mixture, "chat_template": "smollm2", "max_length": 512, **settings})
+
+
 @pytest.fixture
 def trained(release: Path, tiny_student: Path, tmp_path: Path) -> Callable[..., TrainResult]:
     """Train the tiny student on the small release."""
 
     def run(output: str = "model", **recipe: Any) -> TrainResult:
-        settings = {"epochs": 2, "learning_rate": 1e-2, "batch_size": 4, "gradient_checkpointing": False, **recipe}
-        mixture = {"improved": 10, "benign": 6}
-        made = Recipe.model_validate({"mixture": mixture, "chat_template": "smollm2", "max_length": 512, **settings})
-        return train(made, release, tmp_path / output, tiny_student)
+        return train(recipe_of(**recipe), release, tmp_path / output, tiny_student)
 
     return run
+
+
+@pytest.fixture(scope="module")
+def model(tiny_student: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
+    """A trained one that tests only read."""
+    folder = tmp_path_factory.mktemp("trained")
+    rows = {"improved": release_rows("harmful", 10), "benign": release_rows("benign", 6)}
+    return train(recipe_of(), written_release(folder / "release", rows), folder / "model", tiny_student)
 
 
 def hidden(folder: Path) -> list[str]:
@@ -62,25 +74,23 @@ def test_train_leaves_a_whole_model(
     assert capsys.readouterr().out == ""
 
 
-def test_trained_model_is_served_with_the_students_own_template(
-    trained: Callable[..., TrainResult], tiny_student: Path
-) -> None:
-    folder = trained().model
+def test_trained_model_is_served_with_the_students_own_template(model: TrainResult, tiny_student: Path) -> None:
+    folder = model.model
     tokenizer = AutoTokenizer.from_pretrained(folder)
     assert tokenizer.chat_template == AutoTokenizer.from_pretrained(tiny_student).chat_template
     assert "generation %" not in tokenizer.chat_template
-    model = AutoModelForCausalLM.from_pretrained(folder)
+    served = AutoModelForCausalLM.from_pretrained(folder)
     prompt = tokenizer.apply_chat_template(
         [{"role": "user", "content": "How do I forge letter number 3?"}],
         add_generation_prompt=True,
         return_tensors="pt",
         return_dict=True,
     )
-    assert model.generate(**prompt, max_new_tokens=4, do_sample=False).shape[1] == prompt["input_ids"].shape[1] + 4
+    assert served.generate(**prompt, max_new_tokens=4, do_sample=False).shape[1] == prompt["input_ids"].shape[1] + 4
 
 
-def test_training_twice_gives_the_same_weights(trained: Callable[..., TrainResult]) -> None:
-    first, second, other = trained("one"), trained("two"), trained("three", seed=7)
+def test_training_twice_gives_the_same_weights(model: TrainResult, trained: Callable[..., TrainResult]) -> None:
+    first, second, other = model, trained("two"), trained("three", seed=7)
     weights = [file_hash(result.model / "model.safetensors") for result in (first, second, other)]
     assert first.losses == second.losses
     assert weights[0] == weights[1] != weights[2]
@@ -108,9 +118,9 @@ def test_every_way_of_training_changes_a_model_that_loads(
 
 
 def test_what_is_trained_is_known_by_its_recipe_rows_and_student(
-    trained: Callable[..., TrainResult], release: Path, tiny_student: Path
+    model: TrainResult, release: Path, tiny_student: Path
 ) -> None:
-    folder = trained().model
+    folder = model.model
     recipe = load_recipe(str(folder / "recipe.yaml"))
     assert is_trained(recipe, release, folder)
     assert is_trained(recipe.model_copy(update={"report_to": "none"}), release, folder)
@@ -150,8 +160,10 @@ def test_adapters_over_quantised_weights_are_merged_into_whole_ones(
         torch.testing.assert_close(whole[name].float(), value.float(), rtol=1e-2, atol=1e-2)
 
 
-def test_train_replaces_an_earlier_model_and_nothing_else(trained: Callable[..., TrainResult], tmp_path: Path) -> None:
-    trained()
+def test_train_replaces_an_earlier_model_and_nothing_else(
+    model: TrainResult, trained: Callable[..., TrainResult], tmp_path: Path
+) -> None:
+    shutil.copytree(model.model, tmp_path / "model")
     trained(seed=7)
     assert load_recipe(str(tmp_path / "model" / "recipe.yaml")).seed == 7
     keep = tmp_path / "mine" / "notes.txt"
@@ -201,7 +213,8 @@ def test_template_without_generation_markers_is_refused(trained: Callable[..., T
 
 @pytest.mark.timeout(300)
 def test_real_student_learns_from_one_step(release: Path, real_student: Path, tmp_path: Path) -> None:
-    recipe = load_recipe("smollm2-135m-cpu", settings_of(["mixture={improved: 4, benign: 4}", "epochs=2"]))
+    settings = ["mixture={improved: 1, benign: 1}", "epochs=2", "batch_size=2"]
+    recipe = load_recipe("smollm2-135m-cpu", settings_of(settings))
     result = train(recipe, release, tmp_path / "model", real_student)
     assert result.losses[-1] < result.losses[0]
     assert result.proof.example[0].text.endswith("<|im_start|>assistant\n")

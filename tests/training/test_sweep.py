@@ -1,10 +1,7 @@
 """Sweeps: which members a file has, and that they are trained one after another, once, whatever happens."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,7 +12,9 @@ import yaml
 
 from pipelines.errors import UserError
 from pipelines.settings.overrides import settings_of
-from training.recipe import load_recipe
+from tests.warmed import Warmed
+from training.recipe import Recipe, load_recipe
+from training.sft import train
 from training.sweep import SWEEPS, Member, load_sweep, members_of, shown
 from training.sweep_run import Outcome, Score, table_of, write_results
 
@@ -120,30 +119,31 @@ def test_a_sweep_trains_each_member_once_and_goes_on_after_a_kill(
     release: Path, tiny_student: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({**RECIPE, "student": str(tiny_student)}))
-    # The second is trained for long enough to be killed in, the third wants more rows than there are.
+    # One is trained already, one for long enough to be killed in, one wants more rows than there are.
     grids = {"few": {"mixture": [{"improved": 4}]}, "long": {"epochs": [80]}, "many": {"mixture": [{"improved": 99}]}}
     sweep = {"recipe": str(tmp_path / "recipe.yaml"), "grids": grids}
     (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(sweep, sort_keys=False))
     output = tmp_path / "swept"
-    words = ["--sweep", str(tmp_path / "sweep.yaml"), "--dataset", str(release), "--output", str(output)]
-    command = [sys.executable, "-m", "saferthoughts", "train", *words, "--set", "checkpoint_minutes=0.01"]
-    first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    few = Recipe.model_validate({**RECIPE, "mixture": {"improved": 4}})
+    train(few, release, output / "mixture=improved_4", tiny_student)
+    words = ["train", "--sweep", str(tmp_path / "sweep.yaml"), "--dataset", str(release), "--output", str(output)]
+    # The sweep begins warm; its members are begun by the sweep, each by the interpreter.
+    words += ["--set", "checkpoint_minutes=0.01"]
+    first = Warmed(*words, cwd=tmp_path)
     work = output / ".epochs=80.training"
-    for _ in range(6000):
-        if any(work.glob("checkpoint-*/trainer_state.json")):
-            break
-        time.sleep(0.05)
-    os.kill(first.pid, signal.SIGKILL)
-    first.communicate()
+    while not any(work.glob("checkpoint-*/trainer_state.json")):
+        assert not first.ended, first.errors
+        time.sleep(0.02)
+    assert first.end(signal.SIGKILL) == -signal.SIGKILL
     # The member ends with the sweep, or two of them would train the same model from now on.
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 1, done.stderr
-    assert "1 of 3 members failed; the same command tries them again." in done.stderr
+    done = Warmed(*words, cwd=tmp_path)
+    assert done.wait() == 1, done.errors
+    assert "1 of 3 members failed; the same command tries them again." in done.errors
     assert "going on from step" in (output / "logs" / "epochs=80.txt").read_text()
     found = {one["name"]: one for one in json.loads((output / "results.json").read_text())}
     assert [one["state"] for one in found.values()] == ["trained", "trained", "failed"]
     assert "has 10 rows, the recipe's mixture wants 99" in found["mixture=improved_99"]["reason"]
     assert found["mixture=improved_4"]["rows"] == 4
     assert found["epochs=80"]["last_loss"] < found["epochs=80"]["first_loss"]
-    assert done.stderr.count("is trained already") == 1
+    assert done.errors.count("is trained already") == 1
     assert "| many | mixture=improved:99 |" in (output / "results.md").read_text()
