@@ -6,7 +6,8 @@ The suite runs in three processes side by side (`make test`); `pytest` alone run
 import os
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +34,14 @@ settings.register_profile("suite", deadline=None, suppress_health_check=[HealthC
 settings.load_profile("suite")
 
 SMALL = Options(harmful=12, benign=6, seed=5, teacher="rehearsal")
-# In `make test`, the files of one of these folders, or else of one file, go to one process, since they share what takes
+# In `make test`, the files whose names begin so, or else of one file, go to one process, since they share what takes
 # long to make. What takes longest begins first, so that both processes end together.
-TOGETHER = ("tests/training/", "tests/review/", "tests/service/")
+TOGETHER = ("tests/training/", "tests/review/", "tests/service/", "tests/cards/test_pu")
 FIRST = (
     *TOGETHER,
     "tests/test_real_server.py",
     "tests/docs/test_guides.py",
     "tests/pipelines/test_ray.py",
-    "tests/cards/test_publish.py",
     "tests/eval/",
 )
 
@@ -77,6 +77,20 @@ def judged_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run.path
 
 
+@pytest.fixture(scope="session")
+def released_once(judged_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run repaired, checked and released."""
+    from cards.release import build_release
+    from curation.quality.checks import check
+    from pipelines.repairs.stage import repair
+
+    run = RunFolder(Path(shutil.copytree(judged_once, tmp_path_factory.mktemp("released") / "small")))
+    repair(run)
+    check(run)
+    build_release(run)
+    return run.path
+
+
 @pytest.fixture
 def judged(judged_once: Path, tmp_path: Path) -> RunFolder:
     """A run that was generated and judged, the test's own to change."""
@@ -84,11 +98,26 @@ def judged(judged_once: Path, tmp_path: Path) -> RunFolder:
     return RunFolder.open(tmp_path / "runs", "small")
 
 
+@pytest.fixture
+def released(released_once: Path, tmp_path: Path) -> RunFolder:
+    """A run that was repaired, checked and released, the test's own to change; not beside `judged`."""
+    shutil.copytree(released_once, tmp_path / "runs" / "small")
+    return RunFolder.open(tmp_path / "runs", "small")
+
+
+@contextmanager
+def changing_tables() -> Iterator[None]:
+    """Let a run's tables be changed by hand, which stages refuse."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipelines.freshness.stale", lambda run, *tables: [])
+        yield
+
+
 @pytest.fixture(autouse=True)
-def tables_by_hand(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def tables_by_hand(request: pytest.FixtureRequest) -> Iterator[None]:
     """Let tests change a run's tables by hand; tests/curation/test_freshness.py has what stages say to that."""
-    if "test_freshness" not in request.node.nodeid:
-        monkeypatch.setattr("pipelines.freshness.stale", lambda run, *tables: [])
+    with nullcontext() if "test_freshness" in request.node.nodeid else changing_tables():
+        yield
 
 
 @pytest.fixture

@@ -8,15 +8,22 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import command
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def typed(words: Sequence[str], cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run `saferthoughts` with those words in a folder."""
+    return command(words, cwd, {**os.environ, **environment})
+
+
+def typed_afresh(words: Sequence[str], cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The same in an interpreter that has loaded nothing yet."""
     return subprocess.run(
         [sys.executable, "-m", "saferthoughts", *words],
         cwd=cwd,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", **environment},
+        env={**os.environ, **environment},
         capture_output=True,
         text=True,
         timeout=120,
@@ -32,7 +39,7 @@ def assert_refused(done: subprocess.CompletedProcess[str], told: str) -> None:
 
 
 def test_help_shows_the_stages_in_the_order_of_work(tmp_path: Path) -> None:
-    done = typed(["--help"], tmp_path)
+    done = typed_afresh(["--help"], tmp_path)
     listed = [line.split()[0] for line in done.stdout.split("Commands:")[1].splitlines() if line.strip()]
     stages = ["prompts", "generate", "judge", "check", "release", "train", "eval", "report"]
     assert [name for name in listed if name in stages] == stages
@@ -78,7 +85,7 @@ def test_bad_input_is_one_clear_line_and_leaves_nothing(tmp_path: Path, words: l
 
 
 def test_debug_shows_the_traceback_and_the_line(tmp_path: Path) -> None:
-    done = typed(["--debug", "generate", "nowhere"], tmp_path)
+    done = typed_afresh(["--debug", "generate", "nowhere"], tmp_path)
     assert done.returncode == 2
     assert "Traceback" in done.stderr
     assert done.stderr.splitlines()[-1].startswith("saferthoughts: There is no run")
@@ -125,7 +132,7 @@ def test_a_full_disk_is_one_clear_line_and_what_was_finished_stays(tmp_path: Pat
     if not _tiny_disk(disk):
         pytest.skip("mounting a small disk needs root")
     try:
-        done = typed(["run", "mine", "--teacher", "rehearsal", "--harmful", "300", "--benign", "40"], tmp_path)
+        done = typed(["run", "mine", "--teacher", "rehearsal", "--harmful", "60", "--benign", "8"], tmp_path)
         assert done.returncode == 2, done.stderr
         assert "The disk is full." in done.stderr
         assert "Traceback" not in done.stderr
@@ -153,7 +160,7 @@ def test_plain_pip_install_stops_with_the_line_that_works(tmp_path: Path) -> Non
 
 
 def test_doctor_says_what_is_there_and_shows_no_secret(tmp_path: Path) -> None:
-    done = typed(["doctor"], tmp_path, OPENAI_API_KEY="sk-very-secret", COLUMNS="200")
+    done = typed_afresh(["doctor"], tmp_path, OPENAI_API_KEY="sk-very-secret", COLUMNS="200")
     assert done.returncode == 0
     assert "OPENAI_API_KEY is set" in done.stdout
     assert "sk-very-secret" not in done.stdout + done.stderr
@@ -162,7 +169,7 @@ def test_doctor_says_what_is_there_and_shows_no_secret(tmp_path: Path) -> None:
 
 
 def test_run_goes_from_prompts_to_a_release_and_a_report(tmp_path: Path) -> None:
-    done = typed(["run", "mine", "--teacher", "rehearsal", "--harmful", "4", "--benign", "3"], tmp_path)
+    done = typed_afresh(["run", "mine", "--teacher", "rehearsal", "--harmful", "4", "--benign", "3"], tmp_path)
     assert done.returncode == 0, done.stderr
     run = tmp_path / "runs" / "mine"
     assert (run / "release" / "README.md").exists()

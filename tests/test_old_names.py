@@ -54,32 +54,36 @@ def text_renamed_back(path: Path) -> None:
     path.write_text(re.sub(r"(?m)^(- |benign_variant: )direct$", r"\1default", text))
 
 
-@pytest.fixture
-def before(judged: RunFolder) -> RunFolder:
-    """A run that was generated, judged, repaired and selected before the name changed."""
+@pytest.fixture(scope="module")
+def made_before(judged_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was generated, judged, repaired and selected before the name changed, and beside it its release."""
+    folder = tmp_path_factory.mktemp("before")
+    run = RunFolder(Path(shutil.copytree(judged_once, folder / "small")))
     # All variants were repaired and checked for patterns then.
-    config = load_config(judged)
+    config = load_config(run)
     everyone = {"variants": config.variants}
     changes = {key: getattr(config, key).model_copy(update=everyone) for key in ("repair", "checks")}
-    save_config(judged, config.model_copy(update=changes))
-    repair(judged)
-    check(judged)
-    select(judged)
-    save_config(judged, config)
+    save_config(run, config.model_copy(update=changes))
+    repair(run)
+    check(run)
+    select(run)
+    save_config(run, config)
     for table in ("responses", "failed", "selected"):
-        renamed_back(judged.table_path(table))
+        renamed_back(run.table_path(table))
     for name in ("manifest.json", "run.yaml"):
-        text_renamed_back(judged.path / name)
-    assert "- default\n" in (judged.path / "run.yaml").read_text()
-    assert '"default": {' in (judged.path / "manifest.json").read_text()
-    return RunFolder(judged.path)
+        text_renamed_back(run.path / name)
+    assert "- default\n" in (run.path / "run.yaml").read_text()
+    assert '"default": {' in (run.path / "manifest.json").read_text()
+    built = RunFolder(Path(shutil.copytree(run.path, folder / "built")))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipelines.freshness.stale", lambda run, *tables: [])
+        shutil.move(build_release(built).folder, folder / "release")
+    release_renamed_back(folder / "release")
+    return folder
 
 
-@pytest.fixture
-def release(before: RunFolder, tmp_path: Path) -> Path:
-    """A release of before: the folder, the card and the lineage of the old name."""
-    build_release(before)
-    folder = Path(shutil.copytree(before.path / "release", tmp_path / "release"))
+def release_renamed_back(folder: Path) -> None:
+    """A release's folder, card and lineage as they were before."""
     (folder / "data" / "direct").rename(folder / "data" / "default")
     text_renamed_back(folder / "lineage.json")
     lineage = json.loads((folder / "lineage.json").read_text())
@@ -90,7 +94,18 @@ def release(before: RunFolder, tmp_path: Path) -> Path:
     card = (folder / "README.md").read_text()
     card = re.sub(r"  default: true\n", "", card).replace("config_name: direct", "config_name: default")
     (folder / "README.md").write_text(card.replace("data/direct/", "data/default/"))
-    return folder
+
+
+@pytest.fixture
+def before(made_before: Path, tmp_path: Path) -> RunFolder:
+    """The run of before, the test's own to change."""
+    return RunFolder(Path(shutil.copytree(made_before / "small", tmp_path / "runs" / "small")))
+
+
+@pytest.fixture
+def release(made_before: Path, tmp_path: Path) -> Path:
+    """The release of before, the test's own to change."""
+    return Path(shutil.copytree(made_before / "release", tmp_path / "release"))
 
 
 def test_a_run_of_before_goes_on_and_asks_nothing_again(before: RunFolder) -> None:

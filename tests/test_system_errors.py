@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from curation.quality.checks import check
 from pipelines.errors import UserError, refusal_of
 from pipelines.runs import RunFolder
 from pipelines.settings.config import load_config
+from tests.commands import command
 
 ROOT = Path(__file__).resolve().parents[1]
 # Commands that write, and what they print of the file that they cannot write.
@@ -33,13 +35,10 @@ READING = {
 }
 
 
-def typed(words: list[str], runs: Path, before: str = "") -> subprocess.CompletedProcess[str]:
-    """Run the command in a shell that sets limits before it."""
-    arguments = [word.replace("{runs}", str(runs)) for word in words]
-    command = [sys.executable, "-m", "saferthoughts", "--runs", str(runs), *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
-    shell = ["bash", "-c", f'{before} exec "$@"', "bash", *command]
-    return subprocess.run(shell, env=environment, capture_output=True, text=True, timeout=300, check=False)
+def typed(words: list[str], runs: Path, largest: int | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the command, with a limit to the size of its files in bytes, as `ulimit -f` sets it."""
+    limits = {} if largest is None else {resource.RLIMIT_FSIZE: largest}
+    return command(["--runs", str(runs), *(word.replace("{runs}", str(runs)) for word in words)], limits=limits)
 
 
 def assert_one_line(done: subprocess.CompletedProcess[str], *parts: str) -> None:
@@ -56,8 +55,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A small run of the rehearsal teacher, up to its checks."""
     runs = tmp_path_factory.mktemp("runs")
     words = ["run", "small", "--teacher", "rehearsal", "--harmful", "2", "--benign", "1", "--variant", "short"]
-    words += ["--until", "check"]
-    done = typed(words, runs)
+    done = typed([*words, "--until", "check"], runs)
     assert (runs / "small" / "accepted.parquet").exists(), done.stderr
     return RunFolder.open(runs, "small")
 
@@ -121,7 +119,7 @@ def test_full_disk_is_one_line_and_the_same_command_goes_on(mounted: Callable[..
 def test_limit_on_the_size_of_files_is_one_line(run: RunFolder, tmp_path: Path, name: str) -> None:
     runs = tmp_path / "runs"
     shutil.copytree(run.path.parent, runs)
-    assert_one_line(typed(COMMANDS[name], runs, "ulimit -f 1;"), "ulimit -f", f"{runs}/")
+    assert_one_line(typed(COMMANDS[name], runs, largest=1024), "ulimit -f", f"{runs}/")
     assert not list(runs.rglob("*.tmp"))
 
 
@@ -131,7 +129,7 @@ def test_limit_on_the_size_of_files_is_not_taken_for_a_damaged_ledger(
 ) -> None:
     runs = tmp_path / "runs"
     shutil.copytree(run.path.parent, runs)
-    done = typed(COMMANDS[name], runs, "ulimit -f 1;")
+    done = typed(COMMANDS[name], runs, largest=1024)
     assert_one_line(done, words, "ulimit -f")
     assert "damaged" not in done.stderr
     assert typed(COMMANDS[name], runs).returncode == 0
@@ -150,9 +148,9 @@ def test_an_error_of_ours_keeps_its_traceback(run: RunFolder, tmp_path: Path) ->
     (tmp_path / "sitecustomize.py").write_text(
         "import curation.sql.query as q\ndef broken(*_): 1 / 0\nq.query = broken\n"
     )
-    command = [sys.executable, "-m", "saferthoughts", "--runs", str(run.path.parent), *READING["sql"]]
+    words = [sys.executable, "-m", "saferthoughts", "--runs", str(run.path.parent), *READING["sql"]]
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 1
     assert "ZeroDivisionError" in done.stderr
     assert "Please report it" in done.stderr.splitlines()[-1]

@@ -8,12 +8,19 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cards.release import build_release
+from curation.quality.checks import check
+from pipelines.runs import RunFolder
+from tests.commands import Command, command
+
+REPO = "acme/safe"
 SERVER = Path(__file__).parents[1] / "hub" / "server.py"
 
 
@@ -25,39 +32,27 @@ class TestHub:
     url: str
     home: Path
     xet: bool
+    # The cache of the Hub's client, where it is to outlast `home`: commands with one and the same share a warm process.
+    cache: Path | None = None
 
     def env(self, token: str | None = "hf_alice") -> dict[str, str]:
         """The environment of a client: this Hub, this token, caches of its own."""
         apart = ("HF_HUB_OFFLINE", "HF_TOKEN", "HF_ENDPOINT")
         env = {key: value for key, value in os.environ.items() if key not in apart}
-        env |= {"HF_ENDPOINT": self.url, "HF_HOME": str(self.home / "hf"), "HF_HUB_DISABLE_IMPLICIT_TOKEN": "0"}
+        env |= {"HF_ENDPOINT": self.url, "HF_HOME": str(self.cache or self.home / "hf")}
         env |= {"SAFERTHOUGHTS_CACHE": str(self.home / "cache"), "HF_HUB_DISABLE_TELEMETRY": "1"}
+        env |= {"HF_HUB_DISABLE_IMPLICIT_TOKEN": "0"}
         if not self.xet:
             env["HF_HUB_DISABLE_XET"] = "1"
         return env | ({"HF_TOKEN": token} if token else {})
 
     def run(self, *arguments: str, token: str | None = "hf_alice", **more: str) -> subprocess.CompletedProcess[str]:
         """One command of ours, to its end."""
-        return subprocess.run(
-            [sys.executable, "-m", "saferthoughts", *arguments],
-            env=self.env(token) | more,
-            cwd=self.home,
-            capture_output=True,
-            text=True,
-            timeout=180,
-            check=False,
-        )
+        return command(arguments, self.home, self.env(token) | more, timeout=180)
 
-    def start(self, *arguments: str) -> "subprocess.Popen[str]":
+    def start(self, *arguments: str) -> Command:
         """One command of ours, under way."""
-        return subprocess.Popen(
-            [sys.executable, "-m", "saferthoughts", *arguments],
-            env=self.env(),
-            cwd=self.home,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        return Command(arguments, env=self.env(), cwd=self.home, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def python(self, code: str, *arguments: str, token: str | None = "hf_alice") -> str:
         """What a piece of Python prints that uses the Hub's own clients."""
@@ -76,6 +71,10 @@ class TestHub:
     def faults(self, *faults: dict[str, Any]) -> None:
         """Set what goes wrong from now on (tests/hub/faults.py); nothing, if nothing is given."""
         self._post("/_faults", list(faults))
+
+    def begin_anew(self) -> None:
+        """Keep everything in a folder of `home` from now on."""
+        self._post("/_root", str(self.home / "root"))
 
     def log(self) -> list[tuple[str, str, int]]:
         """Every request since the last call."""
@@ -120,31 +119,81 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-@pytest.fixture
-def start_hub(tmp_path: Path) -> Iterator[Callable[..., TestHub]]:
-    """Start a Hub; ended after the test."""
-    running = []
-
-    def start(*options: str) -> TestHub:
-        home = tmp_path / f"hub{len(running)}"
-        home.mkdir()
-        port_file = home / "url"
-        running.append(subprocess.Popen([sys.executable, str(SERVER), str(home / "root"), str(port_file), *options]))
+@contextmanager
+def serving(home: Path, *options: str) -> Iterator[TestHub]:
+    """A Hub that keeps what it has in a folder."""
+    port_file = home / "url"
+    process = subprocess.Popen([sys.executable, str(SERVER), str(home / "root"), str(port_file), *options])
+    try:
         for _ in range(3000):
             if port_file.exists() and port_file.read_text():
-                hub = TestHub(port_file.read_text(), home, "--xet" in options)
-                hub.faults()
-                return hub
+                break
             time.sleep(0.1)
-        raise RuntimeError("the Hub of the tests did not start")
-
-    yield start
-    for process in running:
+        yield TestHub(port_file.read_text(), home, "--xet" in options)
+    finally:
         process.kill()
         process.wait()
 
 
 @pytest.fixture
-def hub(start_hub: Callable[..., TestHub]) -> TestHub:
-    """A Hub over plain large-file uploads."""
-    return start_hub()
+def start_hub(tmp_path: Path) -> Iterator[Callable[..., TestHub]]:
+    """Start a Hub; ended after the test."""
+    with ExitStack() as running:
+
+        def start(*options: str) -> TestHub:
+            home = tmp_path / f"hub{len(list(tmp_path.glob('hub*')))}"
+            home.mkdir()
+            return running.enter_context(serving(home, *options))
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def hub_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestHub]:
+    """The Hub that tests have one after the other."""
+    with serving(tmp_path_factory.mktemp("hub")) as hub:
+        yield hub
+
+
+@pytest.fixture
+def hub(hub_once: TestHub, tmp_path: Path) -> Iterator[TestHub]:
+    """A Hub over plain large-file uploads, without repositories, faults and caches from before."""
+    cache = hub_once.home / "hf"
+    hub = TestHub(hub_once.url, tmp_path / "hub", xet=False, cache=cache)
+    hub.home.mkdir()
+    hub.begin_anew()
+    yield hub
+    hub.faults()
+    shutil.rmtree(cache, ignore_errors=True)
+
+
+def tags(hub: Any) -> dict[str, str]:
+    """The commits of all tags and branches."""
+    refs = hub.get(f"/api/datasets/{REPO}/refs")
+    return {ref["name"]: ref["targetCommit"] for ref in [*refs["tags"], *refs["branches"]]}
+
+
+def commits(hub: Any) -> list[str]:
+    """The titles of all commits, the newest first."""
+    return [commit["title"] for commit in hub.get(f"/api/datasets/{REPO}/commits/main")]
+
+
+@pytest.fixture(scope="session")
+def built(judged_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Releases 1.0.0 and, with the rows that it left out, 1.1.0, beside their run."""
+    folder = tmp_path_factory.mktemp("built")
+    run = RunFolder(shutil.copytree(judged_once, folder / "run"))
+    check(run)
+    accepted = run.read("accepted")
+    run.write("accepted", accepted.slice(4))
+    first = shutil.copytree(build_release(run).folder, folder / "first")
+    run.write("accepted", accepted)
+    shutil.copytree(build_release(run, since=first).folder, folder / "second")
+    return folder
+
+
+@pytest.fixture
+def versions(built: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """The two releases, the test's own to change; their run is beside them."""
+    folder = shutil.copytree(built, tmp_path / "built")
+    return folder / "first", folder / "second"

@@ -17,32 +17,15 @@ from curation.quality.checks import check
 from pipelines.errors import UserError
 from pipelines.judges.stage import judge
 from pipelines.records import Prompt, Response, from_table, to_table
-from pipelines.repairs.stage import repair
 from pipelines.runs import RunFolder
 from pipelines.settings.config import load_config, save_config
 
 Built = Callable[..., Path]
 
 
-@pytest.fixture(scope="module")
-def released_once(judged_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = RunFolder(shutil.copytree(judged_once, tmp_path_factory.mktemp("released") / "small"))
-    repair(run)
-    check(run)
-    build_release(run)
-    return run.path
-
-
 @pytest.fixture
-def judged(released_once: Path, tmp_path: Path) -> RunFolder:
-    """A run that was repaired, checked and released, the test's own to change."""
-    shutil.copytree(released_once, tmp_path / "runs" / "small")
-    return RunFolder.open(tmp_path / "runs", "small")
-
-
-@pytest.fixture
-def old(judged: RunFolder, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(judged.path / "release", tmp_path / "old"))
+def old(released: RunFolder, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(released.path / "release", tmp_path / "old"))
 
 
 def without(run: RunFolder, variant: str, count: int) -> None:
@@ -61,57 +44,57 @@ def test_a_release_does_not_differ_from_itself(old: Path) -> None:
     assert all(balance.distance == 0 for balance in found.balances)
 
 
-def test_fewer_rows_are_a_patch_and_more_rows_a_minor_version(old: Path, judged: RunFolder, tmp_path: Path) -> None:
-    without(judged, "nocot", 3)
-    fewer = build_release(judged, since=old).folder
+def test_fewer_rows_are_a_patch_and_more_rows_a_minor_version(old: Path, released: RunFolder, tmp_path: Path) -> None:
+    without(released, "nocot", 3)
+    fewer = build_release(released, since=old).folder
     assert compare(old, fewer).step == "patch"
     assert "version: 1.0.1" in (fewer / "README.md").read_text() or "version 1.0.1" in (fewer / "README.md").read_text()
     assert "nocot: 12 to 9 rows (3 removed)." in (fewer / "CHANGELOG.md").read_text()
     before = Path(shutil.copytree(fewer, tmp_path / "fewer"))
-    check(judged)
-    more = build_release(judged, since=before).folder
+    check(released)
+    more = build_release(released, since=before).folder
     changelog = (more / "CHANGELOG.md").read_text()
     assert "## 1.1.0\n\n- nocot: 9 to 12 rows (3 added).\n\n## 1.0.1\n" in changelog
     assert changelog.count("## ") == 3
     assert verify(more).faults == ()
 
 
-def test_another_instruction_is_a_major_version(old: Path, judged: RunFolder) -> None:
-    config = load_config(judged)
-    save_config(judged, config.model_copy(update={"instructions": {"improved": "Mind the risk. {{ query }}"}}))
-    folder = build_release(judged, since=old).folder
+def test_another_instruction_is_a_major_version(old: Path, released: RunFolder) -> None:
+    config = load_config(released)
+    save_config(released, config.model_copy(update={"instructions": {"improved": "Mind the risk. {{ query }}"}}))
+    folder = build_release(released, since=old).folder
     found = compare(old, folder)
     assert found.step == "major"
     assert found.meaning == ("the instruction of improved is another one",)
     assert found.versions == ("1.0.0", "2.0.0")
 
 
-def test_a_variant_that_is_gone_is_a_major_version(old: Path, judged: RunFolder) -> None:
-    without(judged, "short", 1000)
+def test_a_variant_that_is_gone_is_a_major_version(old: Path, released: RunFolder) -> None:
+    without(released, "short", 1000)
     with pytest.raises(UserError, match=r"Version 1\.0\.1 understates .*give 2\.0\.0 or higher\. config short is gone"):
-        build_release(judged, since=old, version="1.0.1")
-    assert build_release(judged, since=old, version="3.0.0").folder.exists()
+        build_release(released, since=old, version="1.0.1")
+    assert build_release(released, since=old, version="3.0.0").folder.exists()
 
 
-def test_an_understated_version_leaves_the_old_release_as_it_was(old: Path, judged: RunFolder) -> None:
-    before = (judged.path / "release" / "checksums.sha256").read_bytes()
-    without(judged, "nocot", 1)
+def test_an_understated_version_leaves_the_old_release_as_it_was(old: Path, released: RunFolder) -> None:
+    before = (released.path / "release" / "checksums.sha256").read_bytes()
+    without(released, "nocot", 1)
     with pytest.raises(UserError, match=r"understates what differs from 1\.0\.0: give 1\.0\.1 or higher"):
-        build_release(judged, since=old, version="1.0.0")
+        build_release(released, since=old, version="1.0.0")
     with pytest.raises(UserError, match="version"):
-        build_release(judged, version="one")
-    assert (judged.path / "release" / "checksums.sha256").read_bytes() == before
+        build_release(released, version="one")
+    assert (released.path / "release" / "checksums.sha256").read_bytes() == before
 
 
-def test_drift_is_told_with_its_intervals(old: Path, judged: RunFolder) -> None:
+def test_drift_is_told_with_its_intervals(old: Path, released: RunFolder) -> None:
     responses = [
         replace(row, answer="I will not do that, it would hurt people. " * 3) if row.variant == "nocot" else row
-        for row in from_table(Response, judged.read("responses"))
+        for row in from_table(Response, released.read("responses"))
     ]
-    judged.write("responses", to_table(Response, responses))
-    judge(judged)
-    check(judged)
-    found = compare(old, build_release(judged, since=old).folder)
+    released.write("responses", to_table(Response, responses))
+    judge(released)
+    check(released)
+    found = compare(old, build_release(released, since=old).folder)
     (opening,) = [drift for drift in found.drifts if drift.config == "nocot" and "Sorry" in drift.figure]
     assert opening.apart
     assert opening.after.rate == 0
@@ -121,17 +104,17 @@ def test_drift_is_told_with_its_intervals(old: Path, judged: RunFolder) -> None:
     assert any(line.startswith("nocot: words of answer") for line in lines_of(found))
 
 
-def test_rows_that_lie_in_other_categories_are_told_with_intervals(old: Path, judged: RunFolder) -> None:
-    prompts = {row.prompt_id: row for row in from_table(Prompt, judged.read("prompts"))}
+def test_rows_that_lie_in_other_categories_are_told_with_intervals(old: Path, released: RunFolder) -> None:
+    prompts = {row.prompt_id: row for row in from_table(Prompt, released.read("prompts"))}
     kept = next(prompt.template_id for prompt in prompts.values() if prompt.kind == "harmful")
     dropped = {
         row.response_id
-        for row in from_table(Response, judged.read("responses"))
+        for row in from_table(Response, released.read("responses"))
         if row.variant == "nocot" and prompts[row.prompt_id].template_id != kept
     }
-    table = judged.read("accepted")
-    judged.write("accepted", table.filter([name not in dropped for name in table["response_id"].to_pylist()]))
-    found = compare(old, build_release(judged, since=old).folder)
+    table = released.read("accepted")
+    released.write("accepted", table.filter([name not in dropped for name in table["response_id"].to_pylist()]))
+    found = compare(old, build_release(released, since=old).folder)
     moves = {(one.config, one.dimension): one for one in found.balances}
     for one in moves.values():
         for when in ("before", "after"):

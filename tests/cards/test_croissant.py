@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from cards.release import build_release
-from curation.quality.checks import check
 from pipelines.runs import RunFolder
 
 READ = """
@@ -21,9 +19,8 @@ for name in ("improved", "metadata"):
 
 
 @pytest.fixture
-def release(judged: RunFolder) -> Path:
-    check(judged)
-    return build_release(judged).folder
+def release(released: RunFolder) -> Path:
+    return released.path / "release"
 
 
 def read(folder: Path) -> subprocess.CompletedProcess[str]:

@@ -1,11 +1,8 @@
-"""Publishing and pulling over HTTP with the real clients: whole or not at all, whatever goes wrong on the way."""
+"""Publishing over HTTP with the real clients: whole or not at all, the same release once, and by whom it may be."""
 
 import json
-import os
 import shutil
-import signal
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,11 +10,10 @@ from typing import Any
 import pytest
 
 from cards.release import build_release
-from curation.quality.checks import check
 from pipelines.runs import RunFolder
 from pipelines.settings.config import load_config, save_config
+from tests.cards.conftest import REPO, commits, tags
 
-REPO = "acme/safe"
 LOAD = """
 import sys, datasets
 for revision in sys.argv[2:]:
@@ -26,40 +22,8 @@ for revision in sys.argv[2:]:
 """
 
 
-@pytest.fixture(scope="module")
-def built(judged_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Releases 1.0.0 and, with the rows that it left out, 1.1.0, beside their run."""
-    folder = tmp_path_factory.mktemp("built")
-    run = RunFolder(shutil.copytree(judged_once, folder / "run"))
-    check(run)
-    accepted = run.read("accepted")
-    run.write("accepted", accepted.slice(4))
-    first = shutil.copytree(build_release(run).folder, folder / "first")
-    run.write("accepted", accepted)
-    shutil.copytree(build_release(run, since=first).folder, folder / "second")
-    return folder
-
-
-@pytest.fixture
-def versions(built: Path, tmp_path: Path) -> tuple[Path, Path]:
-    """The two releases, the test's own to change; their run is beside them."""
-    folder = shutil.copytree(built, tmp_path / "built")
-    return folder / "first", folder / "second"
-
-
 def improved(folder: Path) -> int:
     return int(json.loads((folder / "lineage.json").read_text())["rows"]["improved"])
-
-
-def tags(hub: Any) -> dict[str, str]:
-    """The commits of all tags and branches."""
-    refs = hub.get(f"/api/datasets/{REPO}/refs")
-    return {ref["name"]: ref["targetCommit"] for ref in [*refs["tags"], *refs["branches"]]}
-
-
-def commits(hub: Any) -> list[str]:
-    """The titles of all commits, the newest first."""
-    return [commit["title"] for commit in hub.get(f"/api/datasets/{REPO}/commits/main")]
 
 
 def test_two_versions_each_give_their_rows(hub: Any, versions: tuple[Path, Path]) -> None:
@@ -103,91 +67,6 @@ print(HfApi().list_repo_files(sys.argv[1], repo_type="dataset"))
     sums.write_text("".join(line for line in sums.read_text().splitlines(True) if "lengths.svg" not in line))
     assert hub.run("publish", str(versions[1]), "--repo", REPO).returncode == 0
     assert "plots/lengths.svg" not in hub.python(code, REPO)
-
-
-PASSING = {
-    "429 with Retry-After": {"path": "/commit/main$", "status": 429, "headers": {"Retry-After": "1"}},
-    "429 with a date gone by": {
-        "path": "/commit/main$",
-        "status": 429,
-        "headers": {"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"},
-    },
-    "408 at the tag": {"path": "/tag/", "status": 408},
-    "500 at the commit": {"path": "/commit/main$", "status": 500},
-    "503 at the tag": {"path": "/tag/", "status": 503, "times": 2},
-    "connection cut before the commit": {"path": "/commit/main$", "cut": True},
-    "connection cut after the commit": {"path": "/commit/main$", "cut": True, "after": True},
-    "500 after the commit landed": {"path": "/commit/main$", "status": 500, "after": True},
-    "connection cut after the tag": {"path": "/tag/", "cut": True, "after": True},
-    "500 at an upload": {"path": "^/_large/", "method": "PUT", "status": 500},
-    "slow": {"path": "/commit/main$", "delay": 2.0},
-    "502 while reading back": {"path": "/tree/", "method": "GET", "status": 502, "skip": 2},
-}
-
-
-@pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING)
-def test_what_passes_is_lived_through_and_nothing_is_made_twice(
-    hub: Any, versions: tuple[Path, Path], fault: dict[str, Any]
-) -> None:
-    hub.faults(fault)
-    done = hub.run("publish", str(versions[0]), "--repo", REPO)
-    assert done.returncode == 0, done.stderr
-    assert commits(hub) == ["Release 1.0.0", "initial commit"]
-    found = tags(hub)
-    assert found["v1.0.0"] == found["main"]
-
-
-LASTING = {
-    "401": ({"path": "whoami", "method": "GET", "status": 401}, "does not accept the token"),
-    "403 at the commit": ({"path": "/commit/main$", "status": 403, "message": "read only"}, "read only"),
-    "404 at the tag": ({"path": "/tag/", "status": 404}, "refused: status 404"),
-    "full disk at the Hub": ({"path": "^/_large/", "method": "PUT", "status": 507}, "no room left"),
-    "409 at the commit": ({"path": "/commit/main$", "status": 409}, "Somebody else pushed to acme/safe"),
-    "412 at the commit": ({"path": "/commit/main$", "status": 412}, "Somebody else pushed to acme/safe"),
-    "500 for ever": ({"path": "/commit/main$", "status": 500}, "status 500"),
-}
-
-
-@pytest.mark.parametrize(("fault", "told"), LASTING.values(), ids=LASTING)
-def test_what_lasts_is_told_in_a_line_and_going_on_works(
-    hub: Any, versions: tuple[Path, Path], fault: dict[str, Any], told: str
-) -> None:
-    hub.faults({**fault, "times": 99})
-    done = hub.run("publish", str(versions[0]), "--repo", REPO)
-    assert done.returncode == 2, done.stdout
-    assert told in done.stderr.splitlines()[-1]
-    assert "Traceback" not in done.stderr
-    hub.faults()
-    assert hub.run("publish", str(versions[0]), "--repo", REPO).returncode == 0
-    assert commits(hub)[:1] == ["Release 1.0.0"]
-
-
-def test_a_hub_that_says_nothing_is_given_up_and_what_landed_is_found(hub: Any, versions: tuple[Path, Path]) -> None:
-    hub.faults({"path": "/commit/main$", "delay": 1200.0, "after": True, "status": 500})
-    started = time.monotonic()
-    done = hub.run("publish", str(versions[0]), "--repo", REPO, SAFERTHOUGHTS_HUB_TIMEOUT="5")
-    assert done.returncode == 0, done.stderr
-    assert time.monotonic() - started < 600
-    assert commits(hub) == ["Release 1.0.0", "initial commit"]
-    wrong = hub.run("publish", str(versions[0]), "--repo", REPO, SAFERTHOUGHTS_HUB_TIMEOUT="soon")
-    assert (wrong.returncode, "SAFERTHOUGHTS_HUB_TIMEOUT is 'soon'" in wrong.stderr) == (2, True)
-
-
-def test_a_full_disk_here_is_told_and_leaves_nothing(
-    hub: Any, versions: tuple[Path, Path], small_disk: Callable[[int], Path]
-) -> None:
-    hub.run("publish", str(versions[0]), "--repo", REPO)
-    disk = small_disk(100_000)
-    done = hub.run("pull", f"{REPO}@v1.0.0", "--to", str(disk / "mine"))
-    assert (done.returncode, "The disk is full." in done.stderr) == (2, True), done.stderr
-    assert "Traceback" not in done.stderr
-    assert not (disk / "mine").exists()
-
-
-def test_a_hub_that_is_down_is_told(hub: Any, versions: tuple[Path, Path]) -> None:
-    done = hub.run("publish", str(versions[0]), "--repo", REPO, HF_ENDPOINT="http://127.0.0.1:9")
-    assert done.returncode == 2
-    assert "http://127.0.0.1:9 does not answer" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -261,74 +140,6 @@ def test_a_broken_release_is_not_published(hub: Any, versions: tuple[Path, Path]
     assert hub.log() == []
 
 
-def test_a_push_by_somebody_else_in_between_is_told(hub: Any, versions: tuple[Path, Path]) -> None:
-    hub.run("publish", str(versions[0]), "--repo", REPO)
-    hub.faults({"path": "/commit/main$", "delay": 60.0})
-    ours = hub.start("publish", str(versions[1]), "--repo", REPO)
-    hub.wait_until_held()
-    code = """
-import sys
-from huggingface_hub import HfApi
-HfApi().upload_file(path_or_fileobj=b"x", path_in_repo="notes.txt", repo_id=sys.argv[1], repo_type="dataset",
-                    commit_message="notes of mine")
-"""
-    hub.python(code, REPO, token="hf_bob")
-    hub.faults()
-    _, told = ours.communicate(timeout=60)
-    assert ours.returncode == 2, told
-    assert "Somebody else pushed to acme/safe" in told
-    assert "'notes of mine' by bob" in told
-    assert "v1.1.0" not in tags(hub)
-
-
-def test_of_six_at_once_one_wins_and_five_are_told(hub: Any, versions: tuple[Path, Path], tmp_path: Path) -> None:
-    run = RunFolder(versions[0].parent / "run")
-    accepted = run.read("accepted")
-    folders = []
-    for number in range(6):
-        run.write("accepted", accepted.slice(number))
-        folders.append(shutil.copytree(build_release(run, version="1.0.0").folder, tmp_path / f"racer{number}"))
-    racers = [hub.start("publish", str(folder), "--repo", REPO) for folder in folders]
-    ends = [(racer.communicate(timeout=170), racer.returncode) for racer in racers]
-    assert sorted(code for _, code in ends) == [0, 2, 2, 2, 2, 2], ends
-    for (_, told), code in ends:
-        assert code == 0 or "Somebody else pushed" in told or "with another content" in told, told
-        assert "Traceback" not in told
-    assert commits(hub) == ["Release 1.0.0", "initial commit"]
-    found = tags(hub)
-    assert found["v1.0.0"] == found["main"]
-
-
-def test_a_killed_upload_goes_on_where_it_was(hub: Any, versions: tuple[Path, Path]) -> None:
-    large = [path for path in versions[0].rglob("*") if path.suffix in (".parquet", ".png")]
-    hub.faults({"path": "^/_large/", "method": "PUT", "delay": 60.0, "skip": 4})
-    first = hub.start("publish", str(versions[0]), "--repo", REPO)
-    hub.wait_until_held()
-    sent = sum(entry[0] == "PUT" and entry[2] == 200 for entry in hub.log())
-    os.kill(first.pid, signal.SIGKILL)
-    first.communicate()
-    hub.faults()
-    done = hub.run("publish", str(versions[0]), "--repo", REPO)
-    assert done.returncode == 0, done.stderr
-    again = sum(entry[0] == "PUT" for entry in hub.log())
-    assert (sent, again) == (4, len(large) - 4)
-    assert commits(hub) == ["Release 1.0.0", "initial commit"]
-
-
-def test_killed_between_commit_and_tag_the_tag_is_made_later(hub: Any, versions: tuple[Path, Path]) -> None:
-    hub.faults({"path": "/tag/", "delay": 60.0})
-    first = hub.start("publish", str(versions[0]), "--repo", REPO)
-    hub.wait_until_held()
-    os.kill(first.pid, signal.SIGKILL)
-    first.communicate()
-    hub.faults()
-    assert "v1.0.0" not in tags(hub)
-    done = hub.run("publish", str(versions[0]), "--repo", REPO)
-    assert done.returncode == 0, done.stderr
-    assert commits(hub) == ["Release 1.0.0", "initial commit"]
-    assert "v1.0.0" in tags(hub)
-
-
 def test_private_and_gated_are_what_they_say(hub: Any, versions: tuple[Path, Path]) -> None:
     assert hub.run("publish", str(versions[0]), "--repo", REPO, "--private", "--gated").returncode == 0
     stranger = hub.run("pull", f"{REPO}@v1.0.0", token="hf_carol")
@@ -338,89 +149,6 @@ def test_private_and_gated_are_what_they_say(hub: Any, versions: tuple[Path, Pat
     assert (gated.returncode, "acme/gated is gated" in gated.stderr) == (2, True)
     public = hub.run("publish", str(versions[0]), "--repo", "acme/gated", "--private")
     assert (public.returncode, "is public already" in public.stderr) == (2, True)
-
-
-def test_a_pull_is_checked_and_knows_what_it_is(hub: Any, versions: tuple[Path, Path]) -> None:
-    for folder in versions:
-        hub.run("publish", str(folder), "--repo", REPO)
-    done = hub.run("pull", f"{REPO}@1.0.0", token=None)
-    assert done.returncode == 0, done.stderr
-    folder = hub.home / "safe-1.0.0"
-    ours = {path.relative_to(versions[0]): path.read_bytes() for path in versions[0].rglob("*") if path.is_file()}
-    theirs = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    record = json.loads(theirs.pop(Path(".cache/saferthoughts.json")))
-    assert theirs == ours
-    assert record["revision"] == "v1.0.0"
-    assert "there already" in hub.run("pull", f"{REPO}@v1.0.0").stdout
-    # Another day's bytes, or another hand's, under the right name.
-    stale = folder / "data" / "improved" / "train-00000-of-00001.parquet"
-    stale.write_bytes(b"x" + stale.read_bytes()[1:])
-    again = hub.run("pull", f"{REPO}@v1.0.0")
-    assert again.returncode == 0
-    assert "1 files were not those of the commit" in again.stdout
-    assert stale.read_bytes() == ours[Path("data/improved/train-00000-of-00001.parquet")]
-    assert hub.run("pull", REPO).stdout.startswith("safe-1.1.0: acme/safe@v1.1.0")
-    wrong = hub.run("pull", f"{REPO}@v1.1.0", "--to", "safe-1.0.0")
-    assert (wrong.returncode, "holds acme/safe@v1.0.0" in wrong.stderr) == (2, True)
-
-
-def test_a_tag_that_was_moved_is_told(hub: Any, versions: tuple[Path, Path]) -> None:
-    for folder in versions:
-        hub.run("publish", str(folder), "--repo", REPO)
-    hub.run("pull", f"{REPO}@v1.0.0")
-    code = """
-import sys
-from huggingface_hub import HfApi
-HfApi().delete_tag(sys.argv[1], tag="v1.0.0", repo_type="dataset")
-HfApi().create_tag(sys.argv[1], tag="v1.0.0", revision="main", repo_type="dataset")
-"""
-    hub.python(code, REPO)
-    done = hub.run("pull", f"{REPO}@v1.0.0")
-    assert done.returncode == 2
-    assert "somebody moved the tag" in done.stderr
-
-
-def test_what_cannot_be_pulled_is_told_and_leaves_nothing(hub: Any, versions: tuple[Path, Path]) -> None:
-    hub.run("publish", str(versions[0]), "--repo", REPO)
-    foreign = """
-from huggingface_hub import HfApi
-HfApi().create_repo("acme/foreign", repo_type="dataset")
-HfApi().upload_file(path_or_fileobj=b"x", path_in_repo="x.parquet", repo_id="acme/foreign", repo_type="dataset")
-"""
-    hub.python(foreign)
-    for address, told in (
-        ("acme/foreign", "acme/foreign@main holds no release of SaferThoughts"),
-        (f"{REPO}@v9.0.0", "Unknown version of acme/safe 'v9.0.0'"),
-        ("acme/none", "There is no dataset acme/none"),
-        ("nowhere", "neither a release folder nor a repository"),
-    ):
-        done = hub.run("pull", address)
-        assert (done.returncode, told in done.stderr) == (2, True), done.stderr
-    hub.faults({"path": "/resolve/", "method": "GET", "status": 500, "times": 99, "skip": 8})
-    assert hub.run("pull", REPO, "--to", "mine").returncode == 2
-    assert {path.name for path in hub.home.iterdir() if path.name[0] != "."} <= {"root", "url", "cache", "hf"}
-    hub.faults()
-    hub.log()
-    assert hub.run("pull", REPO, "--to", "mine").returncode == 0
-    fetched = {entry[1] for entry in hub.log() if entry[0] == "GET" and "/resolve/" in entry[1]}
-    assert len(fetched) < len([path for path in versions[0].rglob("*") if path.is_file()])
-
-
-def test_with_the_hub_down_nothing_old_is_given_out(hub: Any, versions: tuple[Path, Path]) -> None:
-    hub.run("publish", str(versions[0]), "--repo", REPO)
-    assert hub.run("release", "verify", f"{REPO}@v1.0.0").returncode == 0
-    down = hub.run("release", "verify", f"{REPO}@v1.0.0", HF_ENDPOINT="http://127.0.0.1:9")
-    assert (down.returncode, "does not answer" in down.stderr) == (2, True)
-
-
-def test_addresses_do_wherever_folders_do(hub: Any, versions: tuple[Path, Path]) -> None:
-    for folder in versions:
-        hub.run("publish", str(folder), "--repo", REPO)
-    compared = hub.run("compare", f"{REPO}@v1.0.0", str(versions[1]))
-    assert "that makes version 1.1.0 (minor)" in compared.stdout, compared.stderr
-    made = hub.run("regenerate", f"{REPO}@v1.1.0", "again", "--teacher", "rehearsal-general", "--yes")
-    assert "Go on: saferthoughts run again" in made.stdout, made.stderr
-    assert (hub.home / "runs" / "again" / "prompts.parquet").exists()
 
 
 def test_the_same_works_over_xet(start_hub: Callable[..., Any], versions: tuple[Path, Path]) -> None:

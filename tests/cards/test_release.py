@@ -4,8 +4,6 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +24,7 @@ from pipelines.repairs.stage import repair
 from pipelines.runs import RunFolder
 from pipelines.settings.options import Options, configured
 from pipelines.thinking import join
+from tests.commands import command
 
 CONFIGS = ["direct", "realsafe", "improved", "short", "template", "nocot", "benign", "metadata"]
 HOUSE_COLUMNS = [
@@ -34,14 +33,6 @@ HOUSE_COLUMNS = [
     *("overthinking", "strong_vacillation", "weak_vacillation", "harmful_additions", "inconsistency", "judge"),
     *("safety_verdict", "review_votes", "run_id"),
 ]
-
-
-@pytest.fixture
-def released(judged: RunFolder) -> RunFolder:
-    repair(judged)
-    check(judged)
-    build_release(judged)
-    return judged
 
 
 def load(run: RunFolder, config: str) -> datasets.Dataset:
@@ -104,22 +95,21 @@ def test_the_same_rows_give_the_same_bytes_in_any_order(released: RunFolder) -> 
     assert (released.path / "release" / "checksums.sha256").read_text() == before
 
 
-def test_two_runs_with_one_seed_give_the_same_parquet(judged: RunFolder, tmp_path: Path) -> None:
+def test_two_runs_with_one_seed_give_the_same_parquet(released: RunFolder, tmp_path: Path) -> None:
     other = start(
         tmp_path / "other", "another-name", configured(Options(harmful=12, benign=6, seed=5, teacher="rehearsal"))
     ).run
     generate(other)
     judge(other)
-    for run in (judged, other):
-        repair(run)
-        check(run)
-        build_release(run)
+    repair(other)
+    check(other)
+    build_release(other)
     ours, theirs = (
         {
             path.relative_to(run.path): hashlib.sha256(path.read_bytes()).hexdigest()
             for path in (run.path / "release" / "data").rglob("*.parquet")
         }
-        for run in (judged, other)
+        for run in (released, other)
     )
     assert ours == theirs
     assert len(ours) == len(CONFIGS)
@@ -195,23 +185,15 @@ def test_a_build_on_a_full_disk_leaves_no_trace(judged: RunFolder, small_disk: C
 
 def test_the_same_rows_give_the_same_bytes_on_any_number_of_threads(released: RunFolder) -> None:
     sums = set()
-    for threads in (1, 7):
-        build = [sys.executable, "-c", BUILD, str(released.path), str(threads)]
-        env = {**os.environ, "OMP_NUM_THREADS": str(threads), "RAYON_NUM_THREADS": str(threads)}
-        subprocess.run(build, check=True, env=env, capture_output=True, timeout=120)
+    for threads in ("1", "7"):
+        shutil.rmtree(released.path / "release")
+        env = {**os.environ, "OMP_NUM_THREADS": threads, "RAYON_NUM_THREADS": threads}
+        words = ["--runs", str(released.path.parent), "release", "build", released.name]
+        # DuckDB takes as many threads as the process has processors.
+        done = command(words, env=env, processors=int(threads))
+        assert done.returncode == 0, done.stderr
         sums.add((released.path / "release" / "checksums.sha256").read_text())
     assert len(sums) == 1
-
-
-# DuckDB takes as many threads as the process has processors.
-BUILD = """
-import os, sys
-from pathlib import Path
-os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:int(sys.argv[2])])
-from cards.release import build_release
-from pipelines.runs import RunFolder
-build_release(RunFolder(Path(sys.argv[1])))
-"""
 
 
 def test_pandas_reads_what_datasets_reads(released: RunFolder) -> None:

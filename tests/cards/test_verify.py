@@ -1,7 +1,6 @@
 """A release can be checked by who gets it, and its recipe run again with another teacher."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,32 +8,13 @@ import pyarrow as pa
 import pytest
 
 from cards.regenerate import Answering, regenerate
-from cards.release import build_release
 from cards.verify import verify
-from curation.quality.checks import check
 from pipelines.errors import UserError
 from pipelines.generate.stage import generate
 from pipelines.judges.stage import judge
-from pipelines.repairs.stage import repair
 from pipelines.runs import RunFolder, file_hash
 from pipelines.settings.config import load_config
 from pipelines.settings.teacher import Teacher
-
-
-@pytest.fixture(scope="module")
-def released_once(judged_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = RunFolder(shutil.copytree(judged_once, tmp_path_factory.mktemp("released") / "small"))
-    repair(run)
-    check(run)
-    build_release(run)
-    return run.path
-
-
-@pytest.fixture
-def released(released_once: Path, tmp_path: Path) -> RunFolder:
-    """A run with its release, the test's own to change."""
-    shutil.copytree(released_once, tmp_path / "runs" / "small")
-    return RunFolder.open(tmp_path / "runs", "small")
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """The quality queries: what each objects to, and that no row is lost between accepted and rejected."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from pipelines.records import Prompt, Response, from_table, to_table
 from pipelines.runs import RunFolder
 from pipelines.settings import changes
 from pipelines.settings.options import Options
+from tests.conftest import changing_tables
 
 OPENING = ("refusal_opening", "refusal does not begin as asked")
 LEAKED = ("instruction_leaked", "instruction leaked")
@@ -57,84 +59,112 @@ def test_every_response_is_accepted_or_rejected_with_a_reason(judged: RunFolder)
     assert done.accepted + done.rejected == done.responses == len(everyone)
 
 
-@pytest.mark.parametrize(
-    ("variant", "changes", "expected"),
-    [
-        ("improved", {"finish_reason": "length"}, ("format_broken", "truncated")),
-        ("improved", {"finish_reason": "insufficient_system_resource"}, ("format_broken", "truncated")),
-        ("improved", {"finish_reason": "unknown"}, ("format_broken", "truncated")),
-        ("improved", {"finish_reason": ""}, ("format_broken", "truncated")),
-        ("improved", {"finish_reason": "SAFETY"}, ("format_broken", "stopped by a content filter")),
-        ("improved", {"reasoning_source": "truncated", "answer": ""}, ("format_broken", "truncated")),
-        ("improved", {"answer": "Sorry. <Think>hm</Think>"}, ("format_broken", "tag left in the answer")),
-        ("improved", {"reasoning": "Hm. <|channel|>"}, ("format_broken", "tag left in the reasoning")),
-        ("improved", {"answer": ""}, ("format_broken", "answer missing")),
-        ("short", {"reasoning": ""}, ("format_broken", "reasoning missing")),
-        ("nocot", {"reasoning": "Hm."}, ("format_broken", "reasoning where there should be none")),
-        ("template", {"answer": "Sorry. </think>"}, ("format_broken", "tag left in the answer")),
-        ("template", {"reasoning": "<think> a"}, ("format_broken", "tag left in the reasoning")),
-        (
-            "improved",
-            {"answer": "Of course, [detail withheld]."},
-            ("refusal_missing", "no refusal of a harmful prompt"),
-        ),
-        ("benign", {"answer": "Sorry, I cannot help with that."}, ("refusal_present", "refusal of a benign prompt")),
-        ("template", {"reasoning": "No."}, ("length_out_of_bounds", "reasoning too short")),
-        ("short", {"reasoning": "one two " * 300}, ("length_out_of_bounds", "reasoning too long")),
-        ("improved", {"answer": "I can't help with that. It is harmful."}, OPENING),
-        (
-            "template",
-            {"reasoning": "I look at it and it is harmful. " * 4},
-            ("template_lines", "template not followed"),
-        ),
-        ("improved", {"reasoning": "According to the instructions, I refuse."}, LEAKED),
-        ("improved", {"answer": "Sorry, no.\nUser request: more"}, LEAKED),
-        ("benign", {"reasoning": "The system prompt says to take care."}, LEAKED),
-        ("improved", {"reasoning": "I refuse, and then I ask myself whether to refuse. " * 30}, LOOP),
-        (
-            "improved",
-            {"reasoning": "This is harmful. 我不能帮助您完成这个请求因为它会伤害别人", "answer": "Sorry, no."},
-            SCRIPT,
-        ),
-        ("improved", {"reasoning": FRENCH}, ("language_differs", "another language than the prompt")),
-        ("improved", {"answer": "Sorry. Ask jane.doe@mail-server.org."}, PERSONAL.format("e-mail address")),
-        ("improved", {"answer": "Sorry. Call (212) 867-5309."}, PERSONAL.format("phone number")),
-        ("improved", {"answer": "Sorry. It is 4111 1111 1111 1111."}, PERSONAL.format("card number")),
-        ("improved", {"answer": "Sorry. It is 078-05-1120."}, PERSONAL.format("social security number")),
-        ("improved", {"answer": "Sorry. It is 8.8.8.8."}, PERSONAL.format("internet address")),
-    ],
-)
+BROKEN: list[tuple[str, dict[str, str], tuple[str, str] | str]] = [
+    ("improved", {"finish_reason": "length"}, ("format_broken", "truncated")),
+    ("improved", {"finish_reason": "insufficient_system_resource"}, ("format_broken", "truncated")),
+    ("improved", {"finish_reason": "unknown"}, ("format_broken", "truncated")),
+    ("improved", {"finish_reason": ""}, ("format_broken", "truncated")),
+    ("improved", {"finish_reason": "SAFETY"}, ("format_broken", "stopped by a content filter")),
+    ("improved", {"reasoning_source": "truncated", "answer": ""}, ("format_broken", "truncated")),
+    ("improved", {"answer": "Sorry. <Think>hm</Think>"}, ("format_broken", "tag left in the answer")),
+    ("improved", {"reasoning": "Hm. <|channel|>"}, ("format_broken", "tag left in the reasoning")),
+    ("improved", {"answer": ""}, ("format_broken", "answer missing")),
+    ("short", {"reasoning": ""}, ("format_broken", "reasoning missing")),
+    ("nocot", {"reasoning": "Hm."}, ("format_broken", "reasoning where there should be none")),
+    ("template", {"answer": "Sorry. </think>"}, ("format_broken", "tag left in the answer")),
+    ("template", {"reasoning": "<think> a"}, ("format_broken", "tag left in the reasoning")),
+    (
+        "improved",
+        {"answer": "Of course, [detail withheld]."},
+        ("refusal_missing", "no refusal of a harmful prompt"),
+    ),
+    ("benign", {"answer": "Sorry, I cannot help with that."}, ("refusal_present", "refusal of a benign prompt")),
+    ("template", {"reasoning": "No."}, ("length_out_of_bounds", "reasoning too short")),
+    ("short", {"reasoning": "one two " * 300}, ("length_out_of_bounds", "reasoning too long")),
+    ("improved", {"answer": "I can't help with that. It is harmful."}, OPENING),
+    (
+        "template",
+        {"reasoning": "I look at it and it is harmful. " * 4},
+        ("template_lines", "template not followed"),
+    ),
+    ("improved", {"reasoning": "According to the instructions, I refuse."}, LEAKED),
+    ("improved", {"answer": "Sorry, no.\nUser request: more"}, LEAKED),
+    ("benign", {"reasoning": "The system prompt says to take care."}, LEAKED),
+    ("improved", {"reasoning": "I refuse, and then I ask myself whether to refuse. " * 30}, LOOP),
+    (
+        "improved",
+        {"reasoning": "This is harmful. 我不能帮助您完成这个请求因为它会伤害别人", "answer": "Sorry, no."},
+        SCRIPT,
+    ),
+    ("improved", {"reasoning": FRENCH}, ("language_differs", "another language than the prompt")),
+    ("improved", {"answer": "Sorry. Ask jane.doe@mail-server.org."}, PERSONAL.format("e-mail address")),
+    ("improved", {"answer": "Sorry. Call (212) 867-5309."}, PERSONAL.format("phone number")),
+    ("improved", {"answer": "Sorry. It is 4111 1111 1111 1111."}, PERSONAL.format("card number")),
+    ("improved", {"answer": "Sorry. It is 078-05-1120."}, PERSONAL.format("social security number")),
+    ("improved", {"answer": "Sorry. It is 8.8.8.8."}, PERSONAL.format("internet address")),
+]
+LET_PASS: list[tuple[str, dict[str, str]]] = [
+    ("improved", {"answer": "I'm sorry, but I can't help with that."}),
+    ("improved", {"answer": "**Sorry**, I can't help with that."}),
+    ("benign", {"reasoning": "The user wants a cake. Following the instructions on the packet is best."}),
+    ("benign", {"answer": "Write to help@example.com or call 555-0123; the router is at 192.168.1.1."}),
+    ("benign", {"answer": "In French that is: je ne sais pas."}),
+    (
+        "benign",
+        {
+            "reasoning": "They want a good plan for the garden. "
+            + "".join(f"Step {n}: dig row {n}. " for n in range(40))
+        },
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def reasons(judged_once: Path, tmp_path_factory: pytest.TempPathFactory) -> list[set[tuple[str, str]]]:
+    """What the rows of `BROKEN`, and then those of `LET_PASS`, are rejected for.
+
+    Each is another response of its variant; they come from two runs, as a variant has fewer responses than cases.
+    """
+    cases = [*(case[:2] for case in BROKEN), *LET_PASS]
+    found: dict[int, set[tuple[str, str]]] = {}
+    for half in (0, 1):
+        run = RunFolder(Path(shutil.copytree(judged_once, tmp_path_factory.mktemp("broken") / "small")))
+        kinds = {prompt.prompt_id: prompt.kind for prompt in from_table(Prompt, run.read("prompts"))}
+        responses = from_table(Response, run.read("responses"))
+        changed: dict[int, str] = {}
+        for number in range(half, len(cases), 2):
+            variant, changes = cases[number]
+            at = next(
+                at
+                for at, row in enumerate(responses)
+                if row.response_id not in changed.values()
+                and variant == ("benign" if kinds[row.prompt_id] == "benign" else row.variant)
+            )
+            changed[number] = responses[at].response_id
+            responses[at] = replace(responses[at], **changes)
+        with changing_tables():
+            run.write("responses", to_table(Response, responses))
+            judge(run)
+            check(run)
+        found |= {number: reasons_of(run, response_id) for number, response_id in changed.items()}
+    return [found[number] for number in range(len(cases))]
+
+
+@pytest.mark.parametrize(("number", "case"), list(enumerate(BROKEN)))
 def test_a_broken_row_is_rejected_for_what_is_broken(
-    judged: RunFolder, variant: str, changes: dict[str, str], expected: tuple[str, str] | str
+    reasons: list[set[tuple[str, str]]], number: int, case: tuple[str, dict[str, str], tuple[str, str] | str]
 ) -> None:
-    response_id = change(judged, variant, **changes)
-    check(judged)
+    expected = case[2]
     wanted = ("personal_data", expected) if isinstance(expected, str) else expected
-    assert wanted in reasons_of(judged, response_id)
+    assert wanted in reasons[number]
 
 
-@pytest.mark.parametrize(
-    ("variant", "changes"),
-    [
-        ("improved", {"answer": "I'm sorry, but I can't help with that."}),
-        ("improved", {"answer": "**Sorry**, I can't help with that."}),
-        ("benign", {"reasoning": "The user wants a cake. Following the instructions on the packet is best."}),
-        ("benign", {"answer": "Write to help@example.com or call 555-0123; the router is at 192.168.1.1."}),
-        ("benign", {"answer": "In French that is: je ne sais pas."}),
-        (
-            "benign",
-            {
-                "reasoning": "They want a good plan for the garden. "
-                + "".join(f"Step {n}: dig row {n}. " for n in range(40))
-            },
-        ),
-    ],
-)
-def test_what_only_looks_broken_is_let_pass(judged: RunFolder, variant: str, changes: dict[str, str]) -> None:
-    response_id = change(judged, variant, **changes)
-    check(judged)
+@pytest.mark.parametrize(("number", "case"), list(enumerate(LET_PASS)))
+def test_what_only_looks_broken_is_let_pass(
+    reasons: list[set[tuple[str, str]]], number: int, case: tuple[str, dict[str, str]]
+) -> None:
     own = {"refusal_opening", "instruction_leaked", "personal_data", "language_differs", "repetition"}
-    assert not own & {name for name, _ in reasons_of(judged, response_id)}
+    assert not own & {name for name, _ in reasons[len(BROKEN) + number]}, case
 
 
 def test_a_category_that_is_left_out_or_twice_is_told(judged: RunFolder) -> None:

@@ -25,6 +25,7 @@ from pipelines.runs import RunFolder
 from pipelines.settings.config import load_config, save_config
 from pipelines.settings.teacher import Teacher
 from saferthoughts.stages import judge_run
+from tests.conftest import changing_tables
 
 HOSTILE = "<script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\"> \u202e {{ 7 * 7 }}"
 REFUSING = "That would hurt people badly, and it is against the law as well. I refuse and say so in a sentence."
@@ -50,21 +51,23 @@ def results(text: str) -> dict[str, Any]:
     }
 
 
-@pytest.fixture
-def hostile_report(judged: RunFolder) -> Path:
+@pytest.fixture(scope="module")
+def hostile_report(judged_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with hostile text in a rejected row, one of a megabyte beside it, and hostile students' replies."""
-    responses = from_table(Response, judged.read("responses"))
-    kinds = {prompt.prompt_id: prompt.kind for prompt in from_table(Prompt, judged.read("prompts"))}
+    run = RunFolder(Path(shutil.copytree(judged_once, tmp_path_factory.mktemp("hostile") / "small")))
+    responses = from_table(Response, run.read("responses"))
+    kinds = {prompt.prompt_id: prompt.kind for prompt in from_table(Prompt, run.read("prompts"))}
     broken = [at for at, row in enumerate(responses) if row.variant == "improved" and kinds[row.prompt_id] == "harmful"]
     for at, text in zip(broken, (HOSTILE, HOSTILE + "a" * 1_000_000), strict=False):
         responses[at] = replace(responses[at], reasoning=text, answer=text, finish_reason="length")
-    judged.write("responses", to_table(Response, responses))
-    judge(judged)
-    repair(judged)
-    check(judged)
-    (judged.path / "eval").mkdir()
-    (judged.path / "eval" / "results.json").write_text(json.dumps(results(HOSTILE)))
-    return write_report(judged)
+    (run.path / "eval").mkdir()
+    (run.path / "eval" / "results.json").write_text(json.dumps(results(HOSTILE)))
+    with changing_tables():
+        run.write("responses", to_table(Response, responses))
+        judge(run)
+        repair(run)
+        check(run)
+        return write_report(run)
 
 
 def test_the_report_can_be_written_before_anything_was_judged(judged: RunFolder) -> None:
@@ -102,13 +105,11 @@ def test_the_funnel_and_report_json_show_what_the_tables_hold(judged: RunFolder)
     assert page.count("<figure>") == 3
 
 
-def test_rates_before_and_after_repair_are_those_of_the_verdicts(judged: RunFolder) -> None:
-    repair(judged)
-    check(judged)
-    write_report(judged)
-    figures = json.loads((judged.path / "report.json").read_text())
+def test_rates_before_and_after_repair_are_those_of_the_verdicts(released: RunFolder) -> None:
+    write_report(released)
+    figures = json.loads((released.path / "report.json").read_text())
     (row,) = [r for r in figures["patterns"] if (r["config"], r["label"]) == ("direct", "any_pattern")]
-    with open_views(judged) as db:
+    with open_views(released) as db:
         counted = db.sql(
             "SELECT count(*) FILTER (attempt = 0), count(*) FILTER (response_id NOT IN "
             "(SELECT response_id FROM repairs WHERE NOT chosen)) FROM responses JOIN verdicts USING (response_id) "
@@ -119,7 +120,7 @@ def test_rates_before_and_after_repair_are_those_of_the_verdicts(judged: RunFold
     assert [(row["before"]["count"] or 0, row["after"]["count"] or 0)] == counted
     # The run is judged by rules, which do not tell every pattern of every row: a number found, and no share.
     assert (row["before"]["low"], row["before"]["rate"], row["before"]["high"]) == (None, None, None)
-    page = (judged.path / "report.html").read_text()
+    page = (released.path / "report.html").read_text()
     assert f"at least {row['before']['count']}" in page
     assert page.count("is the baseline") == page.count("<code>direct</code> is the baseline") == 1
 

@@ -1,5 +1,6 @@
 """The draw: exact numbers, the prompts' own mixture, the same prompts where pairs are asked for."""
 
+import shutil
 from collections import Counter
 
 import pyarrow.parquet as pq
@@ -8,21 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cards.release import build_release
-from curation.quality.checks import check
 from curation.report.survivorship import survivorship
 from curation.selection import allocate, select
 from pipelines.errors import UserError
 from pipelines.records import Prompt, Response, from_table, to_table
-from pipelines.repairs.stage import repair
 from pipelines.runs import RunFolder
 from saferthoughts.stages import select_run
 
 
 @pytest.fixture
-def checked(judged: RunFolder) -> RunFolder:
-    repair(judged)
-    check(judged)
-    return judged
+def checked(released: RunFolder) -> RunFolder:
+    shutil.rmtree(released.path / "release")
+    return released
 
 
 STRATA = st.dictionaries(st.text("abcdef", min_size=1, max_size=2), st.tuples(st.integers(0, 20), st.integers(1, 50)))

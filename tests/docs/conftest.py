@@ -2,16 +2,13 @@
 
 import json
 import shutil
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pipelines.rehearsal.server import rehearsing
-from tests.cards.conftest import SERVER, TestHub
+from tests.cards.conftest import TestHub, serving
 from tests.docs.pages import ROOT, parts
 from tests.docs.reading import Reader, Surroundings
 from tests.training.conftest import tiny_student as tiny_student
@@ -34,16 +31,8 @@ _CLONED = (
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestHub]:
     """The Hub of the tests, for all guides."""
-    home = tmp_path_factory.mktemp("hub")
-    url = home / "url"
-    server = subprocess.Popen([sys.executable, str(SERVER), str(home / "root"), str(url)])
-    for _ in range(3000):
-        if url.exists() and url.read_text():
-            break
-        time.sleep(0.1)
-    yield TestHub(url.read_text(), home, xet=False)
-    server.kill()
-    server.wait()
+    with serving(tmp_path_factory.mktemp("hub")) as hub:
+        yield hub
 
 
 @pytest.fixture(scope="module")

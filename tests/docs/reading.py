@@ -45,8 +45,8 @@ class Reader:
         self.environment = {**around.environment, **here}
         self._servers: list[subprocess.Popen[bytes]] = []
 
-    def follow(self, part: Part) -> None:
-        """Do one thing that a page says; what it says cannot be run here is passed over.
+    def follow(self, part: Part) -> bool:
+        """Do one thing that a page says, and give whether it was; what it says cannot be run here is passed over.
 
         Raises:
             AssertionError: it failed, or its output is not the page's.
@@ -66,6 +66,7 @@ class Reader:
             for begins, act in self.around.afterwards.items():
                 if text.startswith(begins):
                     act(self.folder)
+        return isinstance(part, File) or part.not_run is None
 
     def close(self) -> None:
         """End the servers as Ctrl-C does."""

@@ -2,8 +2,8 @@
 
     python tests/hub/server.py ROOT PORT_FILE [--xet] [--page N]
 
-Tokens: hf_alice and hf_bob may write to acme, hf_carol may read. /_faults sets faults (faults.py), /_held gives the
-paths that wait, /_log every request since the last call as [method, path, status].
+Tokens: hf_alice and hf_bob may write to acme, hf_carol may read. /_root sets another ROOT, /_faults sets faults
+(faults.py), /_held gives the paths that wait, /_log every request since the last call as [method, path, status].
 """
 
 import argparse
@@ -21,28 +21,26 @@ from urllib.parse import parse_qs, quote, unquote, urlencode
 import uvicorn
 import xet
 import yaml
+from access import Access, may_write
 from faults import Fault, Faults
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 from store import LARGE, Refusal, Store, pointer
 
-USERS = {"hf_alice": ("alice", "write"), "hf_bob": ("bob", "write"), "hf_carol": ("carol", "read")}
-MEMBERS = {"acme": ("alice", "bob")}
 
-
-def may_write(user: str | None, repo: str) -> bool:
-    owner = repo.split("/")[0]
-    return user is not None and user in (owner, *MEMBERS.get(owner, ()))
-
-
-class Hub:
+class Hub(Access):
     """The application: ASGI, routed by hand, since revisions and paths come percent-encoded within a segment."""
 
     def __init__(self, root: Path, url: str, with_xet: bool, page: int) -> None:
-        self.store, self.url, self.page = Store(root), url, page
-        self.cas = root / "cas" if with_xet else None
+        self.url, self.page, self.with_xet = url, page, with_xet
         self.faults = Faults()
+        self.keep_in(root)
+
+    def keep_in(self, root: Path) -> None:
+        """Be a Hub with what that folder holds: nothing, if it is new."""
+        self.store = Store(root)
+        self.cas = root / "cas" if self.with_xet else None
         self.log: list[list[Any]] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -82,6 +80,9 @@ class Hub:
     async def control(self, request: Request, path: str) -> Response:
         if path == "/_faults":
             self.faults.set(await request.json())
+            return JSONResponse({})
+        if path == "/_root":
+            self.keep_in(Path(await request.json()))
             return JSONResponse({})
         if path == "/_held":
             return JSONResponse(self.faults.held)
@@ -145,40 +146,6 @@ class Hub:
                 (self.writable if "write" in rest[0] else self.readable)(request, kind, name)
                 return self.xet_token()
         raise Refusal(404, "no such page")
-
-    # who may
-
-    def user(self, request: Request, needed: bool = False) -> tuple[str | None, str]:
-        token = (request.headers.get("authorization") or "").removeprefix("Bearer ").strip()
-        if not token and not needed:
-            return None, "read"
-        if token not in USERS:
-            raise Refusal(401, "Invalid username or password." if not token else "Invalid credentials")
-        return USERS[token]
-
-    def readable(self, request: Request, kind: str, name: str, content: bool = False) -> dict[str, Any]:
-        user, _ = self.user(request)
-        if not self.store.exists(kind, name):
-            raise Refusal(404 if user else 401, "Repository not found", "RepoNotFound")
-        repo = self.store.repo(kind, name)
-        if repo["private"] and not may_write(user, name):
-            raise Refusal(404 if user else 401, "Repository not found", "RepoNotFound")
-        if content and repo["gated"] and not may_write(user, name):
-            raise Refusal(403 if user else 401, f"Access to {name} is restricted", "GatedRepo")
-        return repo
-
-    def writable(self, request: Request, kind: str, name: str) -> tuple[str, dict[str, Any]]:
-        user, role = self.user(request, needed=True)
-        repo = self.readable(request, kind, name)
-        if role != "write" or not may_write(user, name):
-            raise Refusal(403, f"You don't have write access to {name}")
-        return str(user), repo
-
-    def whoami(self, request: Request) -> Response:
-        user, role = self.user(request, needed=True)
-        orgs = [{"type": "org", "name": org} for org, members in MEMBERS.items() if user in members]
-        auth = {"type": "access_token", "accessToken": {"displayName": "test", "role": role}}
-        return JSONResponse({"type": "user", "id": user, "name": user, "orgs": orgs, "auth": auth})
 
     # repositories
 

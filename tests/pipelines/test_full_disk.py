@@ -13,6 +13,7 @@ import pytest
 from pipelines.runs import RunFolder
 from pipelines.settings.changes import change
 from pipelines.settings.options import Options
+from tests import commands
 
 
 @pytest.fixture
@@ -42,8 +43,7 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[..., Path]]:
 
 def command(runs: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """The real command; one that hangs fails the test."""
-    line = [sys.executable, "-m", "saferthoughts", "--runs", str(runs), *words]
-    return subprocess.run(line, capture_output=True, text=True, timeout=180, check=False)
+    return commands.command(["--runs", str(runs), *words], timeout=180)
 
 
 @contextmanager

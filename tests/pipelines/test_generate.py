@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from pipelines.rehearsal.faults import RehearsalSettings
 from pipelines.rehearsal.server import rehearsing
 from pipelines.runs import RunFolder
 from pipelines.teachers.ledger import Ledger
+from tests.commands import Command
 from tests.pipelines.reply_bodies import RETRIED, Kind
 from tests.pipelines.reply_server import serving_beside
 
@@ -148,8 +148,8 @@ def test_the_key_is_sent_and_stays_out_of_every_file(
 
 
 def command(run: RunFolder) -> subprocess.Popen[str]:
-    words = [sys.executable, "-m", "saferthoughts", "--runs", str(run.path.parent), "generate", run.name]
-    return subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    words = ["--runs", str(run.path.parent), "generate", run.name]
+    return Command(words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
 
 
 def wait_for_answers(run: RunFolder, count: int) -> None:

@@ -3,7 +3,6 @@ costs, and that it is asked once."""
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from pipelines.runs import RunFolder
 from pipelines.settings.config import load_config
 from pipelines.teachers.first_question import MESSAGES
 from pipelines.teachers.ledger import Ledger
+from tests import commands
 from tests.pipelines.reply_bodies import KEPT, Kind, good, refused
 from tests.pipelines.reply_server import Server, serving_beside
 
@@ -24,11 +24,8 @@ LONG_TEXT = "This model's maximum context length is 4096 tokens. However, you re
 
 
 def command(run: RunFolder, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "saferthoughts", "--runs", str(run.path.parent), arguments[0], run.name, *arguments[1:]],
-        cwd=ROOT, env={**os.environ, "COLUMNS": "200", "NO_PROXY": "*"}, capture_output=True, text=True, timeout=400,
-        check=False,
-    )  # fmt: skip
+    words = ["--runs", str(run.path.parent), arguments[0], run.name, *arguments[1:]]
+    return commands.command(words, ROOT, {**os.environ, "COLUMNS": "200", "NO_PROXY": "*"}, timeout=400)
 
 
 def at(url: str, *sets: str, **more: Any) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from pipelines.teachers.ledger import Ledger
 from pipelines.teachers.limits import Caps
 from saferthoughts.cli.ledgers import prune_ledger
 from saferthoughts.stages import repair_run
+from tests.commands import Command
 
 WEIGHS = "That would hurt people. Should I help anyway?"
 KEEPS = "That hurts people; I decline. Shall I keep the pirate's voice?"
@@ -181,8 +182,8 @@ def test_kill_9_in_the_middle_of_repair_asks_nothing_twice_beyond_what_was_in_fl
         generate(run)
         judge(run)
         before = Ledger(run.path / "ledger.sqlite").totals().answers
-        words = [sys.executable, "-m", "saferthoughts", "--runs", str(run.path.parent), "repair", run.name]
-        with subprocess.Popen(words, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as killed:
+        words = ["--runs", str(run.path.parent), "repair", run.name]
+        with Command(words, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as killed:
             deadline = time.monotonic() + 300
             while Ledger(run.path / "ledger.sqlite").totals().answers < before + 20:
                 assert time.monotonic() < deadline, "no answers arrived"

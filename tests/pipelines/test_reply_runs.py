@@ -1,8 +1,6 @@
 """Odd answers in whole runs: each costs one row at most, spent credit stops the run, streaming changes nothing."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ from pipelines.records import Prompt, from_table
 from pipelines.rehearsal.server import rehearsing
 from pipelines.runs import RunFolder
 from pipelines.teachers.ledger import Ledger
+from tests.commands import command
 from tests.pipelines.reply_bodies import FOR_GOOD, KEPT, STOPS, Kind, good, refused
 from tests.pipelines.reply_kinds import KINDS
 from tests.pipelines.reply_server import serving_beside
@@ -66,10 +65,8 @@ def test_spent_credit_stops_the_command_at_once(new_run: Callable[..., RunFolder
     spent = Kind("", "", (refused(402, "Insufficient Balance"),), STOPS)
     with serving_beside(lambda body: spent) as server:
         run = new_run(harmful=12, benign=8, **at(server.url, "in_flight=2"))
-        done = subprocess.run(
-            [sys.executable, "-m", "saferthoughts", "--runs", str(run.path.parent), "generate", run.name],
-            cwd=ROOT, env={**os.environ, "COLUMNS": "200"}, capture_output=True, text=True, timeout=300, check=False,
-        )  # fmt: skip
+        words = ["--runs", str(run.path.parent), "generate", run.name]
+        done = command(words, ROOT, {**os.environ, "COLUMNS": "200"})
     assert done.returncode != 0
     assert "Insufficient Balance" in done.stderr + done.stdout
     assert "Traceback" not in done.stderr + done.stdout

@@ -300,6 +300,7 @@ def test_server_does_not_outlive_whoever_started_it(
         starter.send_signal(number)
         starter.wait()
         wait_until(lambda: not any(alive(pid) for pid in processes))
+        assert starter.returncode != 0
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent has gone")
@@ -308,6 +309,7 @@ def test_server_does_not_outlive_its_keeper(told: Callable[[], dict[str, Any]], 
         server, worker = told()["pids"]
         os.kill(told()["keeper"], signal.SIGKILL)
         wait_until(lambda: not alive(server))
+        assert not alive(server)
         os.kill(worker, signal.SIGKILL)  # without a keeper, workers are the server's own to end
 
 

@@ -24,6 +24,7 @@ from pipelines.settings.changes import change
 from pipelines.settings.config import load_config, save_config
 from pipelines.settings.options import Options
 from pipelines.teachers.ledger import Ledger
+from tests.commands import Command
 from tests.pipelines.first_answers import answer_first
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="signals process groups")
@@ -68,9 +69,10 @@ def in_flight(url: str) -> int:
 @contextmanager
 def started(run: RunFolder, stage: str, url: str, *before: str) -> Iterator[subprocess.Popen[str]]:
     """The real command, in a process group of its own, once its requests are under way."""
-    words = [*before, sys.executable, "-m", "saferthoughts", "--runs", str(run.path.parent), stage, run.name]
-    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    with subprocess.Popen(words, start_new_session=True, **pipes) as process:
+    words = ["--runs", str(run.path.parent), stage, run.name]
+    given: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "start_new_session": True}
+    fresh = [*before, sys.executable, "-m", "saferthoughts", *words]
+    with subprocess.Popen(fresh, text=True, **given) if before else Command(words, **given) as process:
         try:
             deadline = time.monotonic() + 120
             while in_flight(url) < 1:

@@ -7,8 +7,6 @@ server here does.
 import json
 import os
 import re
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +23,7 @@ from pipelines.rehearsal.server import rehearsing
 from pipelines.settings.options import Options
 from pipelines.settings.teacher import Teacher
 from pipelines.teachers.probe import Probe, Support, chosen, probe, probe_table
+from tests.commands import command
 
 ROOT = Path(__file__).parents[2]
 
@@ -229,10 +228,9 @@ def test_missing_key_is_told_before_anything_is_asked(tmp_path: Path, monkeypatc
 
 def test_command_shows_a_table(tmp_path: Path) -> None:
     with rehearsing(RehearsalSettings(style="missing_opener")) as url:
-        done = subprocess.run(
-            [sys.executable, "-m", "saferthoughts", "teachers", "test", "--base-url", url, "--model", "rehearsal-r1"],
-            cwd=ROOT, env={**os.environ, "COLUMNS": "200"}, capture_output=True, text=True, check=True, timeout=60,
-        )  # fmt: skip
+        words = ["teachers", "test", "--base-url", url, "--model", "rehearsal-r1"]
+        done = command(words, ROOT, {**os.environ, "COLUMNS": "200"})
+    assert done.returncode == 0, done.stderr
     rows = dict(line.strip().split("  ", 1) for line in done.stdout.splitlines() if "  " in line.strip())
     assert rows["reasoning"].strip() == "found, inline before </think>, without an opening tag"
     assert rows["json_schema"].strip() == "accepted"

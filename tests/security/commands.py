@@ -2,10 +2,10 @@
 
 import os
 import shutil
-import subprocess
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from tests.commands import command
 
 
 @dataclass(frozen=True)
@@ -25,16 +25,7 @@ class Command:
     env: dict[str, str] = field(default_factory=dict)
 
     def __call__(self, *arguments: str, stdin: str | None = None, **more: str) -> Done:
-        done = subprocess.run(
-            [sys.executable, "-m", "saferthoughts", *arguments],
-            env={**os.environ, **self.env, **more},
-            cwd=self.home,
-            capture_output=True,
-            text=True,
-            input=stdin or "",
-            timeout=300,
-            check=False,
-        )
+        done = command(arguments, self.home, {**os.environ, **self.env, **more}, stdin or "")
         assert "Traceback" not in done.stderr, done.stderr
         # One line, however wide the terminal was thought to be.
         return Done(done.returncode, " ".join((done.stdout + done.stderr).split()))

@@ -35,7 +35,7 @@ def test_a_hostile_folder_is_refused_by_every_reader(
     before = sorted(path.name for path in tmp_path.iterdir())
     for read in (
         lambda: open_release(release),
-        lambda: compare(released_once, release),
+        lambda: compare(released_once / "release", release),
         lambda: regenerate(release, tmp_path / "runs", "new", Answering("rehearsal")),
         lambda: draw(release, {"improved": 1}, 0, tmp_path / "cache"),
     ):

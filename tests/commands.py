@@ -1,0 +1,125 @@
+"""Commands of ours as processes of their own, forked from one that has loaded the libraries already (tests/warm.py).
+
+Loading them is four fifths of what a small command takes. Such a process is a user's in all else: its arguments,
+folder, environment, exit code and output, and what signals and limits do to it. The commands of README and guides, and
+those of tests/test_front_door.py and tests/test_extras.py, start in a fresh interpreter.
+"""
+
+import atexit
+import json
+import os
+import select
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+# What the stages load, and what they load where a Hub is to be asked.
+STAGES = (
+    "pipelines.generate.stage",
+    "pipelines.judges.stage",
+    "pipelines.repairs.stage",
+    "curation.report.page",
+    "curation.selection",
+)
+STAGES += ("saferthoughts.stages", "cards.release", "cards.verify", "duckdb", "pipelines.generate.planned_responses")
+HUB = ("saferthoughts.stages", "cards.publish", "cards.pull", "cards.verify", "pandas", "datasets")
+
+
+@cache
+def _server(of_the_hub: frozenset[tuple[str, str]]) -> socket.socket:
+    """The process for those variables, which the Hub's client reads when it is loaded; ended with the tests."""
+    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    modules = HUB if "HF_ENDPOINT" in dict(of_the_hub) else STAGES
+    words = [sys.executable, str(ROOT / "tests" / "warm.py"), str(its.fileno()), "saferthoughts.cli.app", *modules]
+    others = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    nothing = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+    server = subprocess.Popen(words, pass_fds=[its.fileno()], env=others | dict(of_the_hub), cwd=ROOT, **nothing)
+    its.close()
+
+    def end() -> None:
+        ours.close()
+        server.wait()
+
+    atexit.register(end)
+    return ours
+
+
+class Command(subprocess.Popen[str]):
+    """`saferthoughts` with some words, under way: what Popen is for `[sys.executable, "-m", "saferthoughts", *words]`.
+
+    Args:
+        words: What follows `saferthoughts`.
+        limits: As for `resource.setrlimit`, the hard limit the same.
+        processors: How many it may use at most.
+        given: As for Popen, but for what is about the program, and text always.
+    """
+
+    def __init__(
+        self, words: Sequence[str], limits: Mapping[int, int] | None = None, processors: int | None = None, **given: Any
+    ) -> None:
+        self._limits = list((limits or {}).items())
+        self._processors = processors
+        self._status: int | None = None
+        super().__init__(list(words), text=True, **given)
+
+    def _execute_child(self, words: list[str], *given: Any) -> None:
+        cwd, env, reading, writing, errors = given[4], given[5], given[9], given[12], given[14]
+        environment = dict(os.environ if env is None else env)
+        order = {
+            "words": words,
+            "cwd": str(cwd or os.getcwd()),
+            "env": environment,
+            "session": given[-2],
+            "group": given[-1],
+            "limits": self._limits,
+            "processors": self._processors,
+        }
+        ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        # A number, as Popen keeps processes that nobody waits for.
+        self._answers = ours.detach()
+        streams = [number if stream == -1 else stream for number, stream in enumerate((reading, writing, errors))]
+        of_the_hub = {pair for pair in environment.items() if pair[0].startswith("HF_") and pair[0] != "HF_TOKEN"}
+        server = _server(frozenset(of_the_hub))
+        socket.send_fds(server, [json.dumps(order).encode()], [*streams, its.fileno()])
+        its.close()
+        self._child_created = True
+        self._close_pipe_fds(*given[9:15])  # type: ignore[attr-defined]
+        self.pid = int(os.read(self._answers, 64))
+
+    def _try_wait(self, flags: int) -> tuple[int, int]:
+        """What `os.waitpid` gives for a child, which this process is not."""
+        if self._status is None:
+            if flags and not select.select([self._answers], [], [], 0)[0]:
+                return 0, 0
+            self._status = int(os.read(self._answers, 64))
+            os.close(self._answers)
+        return self.pid, self._status
+
+    def _internal_poll(self, *_: Any, **__: Any) -> int | None:
+        if self.returncode is None and self._try_wait(os.WNOHANG)[0]:
+            self._handle_exitstatus(self._status)  # type: ignore[attr-defined]
+        return self.returncode
+
+
+def command(
+    words: Sequence[str],
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    stdin: str = "",
+    timeout: float = 300,
+    limits: Mapping[int, int] | None = None,
+    processors: int | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run `saferthoughts` with some words to its end; one that hangs fails the test."""
+    pipe = subprocess.PIPE
+    with Command(words, limits, processors, cwd=cwd, env=env, stdin=pipe, stdout=pipe, stderr=pipe) as process:
+        try:
+            out, errors = process.communicate(stdin, timeout)
+        finally:
+            process.kill()
+    return subprocess.CompletedProcess(list(words), process.returncode, out, errors)

@@ -1,0 +1,105 @@
+"""A process that has loaded the libraries, and forks one for each command that `tests/commands.py` orders.
+
+    python tests/warm.py DESCRIPTOR MODULE...
+
+Reads orders from the socket with that number, until it closes: JSON, and with it stdin, stdout, stderr and a socket
+that is answered with the command's process id and, once it has ended, its status.
+"""
+
+import atexit
+import gc
+import importlib
+import json
+import os
+import resource
+import runpy
+import signal
+import socket
+import sys
+import threading
+import traceback
+from contextlib import suppress
+from typing import Any, NoReturn
+
+
+def _reap(*_: object) -> None:
+    """Wait for whatever has ended, so that its CPU time counts as this process's children's."""
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
+def _keep(order: dict[str, Any], descriptors: list[int]) -> None:
+    """Fork the command and, as its parent, answer with its id and status; as the command, become it."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    *streams, answers = descriptors
+    process = os.fork()
+    if process == 0:
+        os.close(answers)
+        _become(order, streams)
+    for stream in streams:
+        os.close(stream)
+    os.write(answers, str(process).encode())
+    _, status = os.waitpid(process, 0)
+    # Nobody may be left who waits for it.
+    with suppress(OSError):
+        os.write(answers, str(status).encode())
+    os._exit(0)
+
+
+def _become(order: dict[str, Any], streams: list[int]) -> NoReturn:
+    """Be the process that `python -m saferthoughts WORDS` is, to its end."""
+    if order["session"]:
+        os.setsid()
+    elif order["group"] >= 0:
+        os.setpgid(0, order["group"])
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    for limit, size in order["limits"]:
+        resource.setrlimit(limit, (size, size))
+    if order["processors"]:
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: order["processors"]])
+    os.chdir(order["cwd"])
+    os.environ.clear()
+    os.environ.update(order["env"])
+    sys.path[0] = order["cwd"]
+    sys.argv[1:] = order["words"]
+    code: object = 0
+    try:
+        runpy.run_module("saferthoughts", run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        code = end.code
+    except BaseException:  # noqa: BLE001 - as the interpreter does
+        traceback.print_exc()
+        code = 1
+    # All of the interpreter's end but to take the libraries apart, which takes a second.
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
+    os._exit(code if isinstance(code, int) else 0 if code is None else 1)
+
+
+def main() -> None:
+    control, *modules = sys.argv[1:]
+    for name in modules:
+        importlib.import_module(name)
+    # So that no collection looks at what is shared.
+    gc.freeze()
+    orders = socket.socket(fileno=int(control))
+    signal.signal(signal.SIGCHLD, _reap)
+    while True:
+        message, descriptors, *_ = socket.recv_fds(orders, 1 << 20, 4)
+        if not message:
+            return
+        if os.fork() == 0:
+            orders.close()
+            _keep(json.loads(message), descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+if __name__ == "__main__":
+    main()
