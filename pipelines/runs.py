@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock
 
-from pipelines.errors import UserError, unknown
+from pipelines.errors import UserError, one_line, unknown
 from pipelines.files import atomic, atomic_folder, file_hash, write_json, write_text
 from pipelines.settings.old_names import names_now, rows_now
 
@@ -236,10 +236,9 @@ class RunFolder:
 
     def broken(self, name: str, error: Exception) -> UserError:
         """The error of a table that cannot be read, with the command that makes it again."""
-        told = " ".join("".join(mark if mark.isprintable() else " " for mark in str(error)).split())
         return UserError(
-            f"{self.table_path(name)} is not readable parquet ({told[:200]}). Delete it and make it again: "
-            f"saferthoughts {WRITTEN_BY[name]} {self.name}"
+            f"{self.table_path(name)} is not readable parquet ({one_line(str(error), 200)}). Delete it and make "
+            f"it again: saferthoughts {WRITTEN_BY[name]} {self.name}"
         )
 
     def broken_table(self) -> UserError | None:

@@ -9,16 +9,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from pipelines.errors import UserError, unknown
 from pipelines.prompts.prompt_files import READERS, read_rows
+from pipelines.settings.parts import Part
 
 
-class Source(BaseModel):
+class Source(Part):
     """Where rows come from. `hub` is a repository's name, or a path."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     hub: str
     config: str | None = Field(default=None, description="configuration of the repository")

@@ -9,11 +9,12 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Literal, TypedDict
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError
+from pydantic import Field, StrictBool, ValidationError
 
 from pipelines.documents import yaml_of
 from pipelines.errors import UserError, unknown
 from pipelines.settings.old_names import OLD_NAMES
+from pipelines.settings.parts import Part
 from pipelines.templates import Template, template_of
 
 FOLDER = Path(__file__).parent / "variants"
@@ -28,20 +29,16 @@ class Message(TypedDict):
     content: str
 
 
-class Shape(BaseModel):
+class Shape(Part):
     """What a response must look like; the quality checks read it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     reasoning_words: tuple[int, int] = Field(description="fewest and most words of reasoning")
     refusal_begins: str | None = Field(default=None, description="the word a refusal begins with")
     lines: tuple[str, ...] = Field(default=(), description="what each line of the reasoning opens with, in order")
 
 
-class Variant(BaseModel):
+class Variant(Part):
     """One folder under `pipelines/prompts/variants`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     description: str

@@ -8,7 +8,9 @@ import hashlib
 import random
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from pipelines.settings.parts import Part
 
 Fault = Literal["429", "500", "hang", "cut", "truncate"]
 Style = Literal["reasoning_content", "reasoning", "inline", "missing_opener"]
@@ -17,10 +19,8 @@ Style = Literal["reasoning_content", "reasoning", "inline", "missing_opener"]
 _SIGMA = 1.0
 
 
-class RehearsalSettings(BaseModel):
+class RehearsalSettings(Part):
     """Everything that can be told to the rehearsal server. Rates are shares of attempts and add up to at most 1."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     port: int = Field(default=0, ge=0, le=65535, description="0 for a free one; always on 127.0.0.1")
     style: Style = Field(default="reasoning_content", description="where rehearsal-r1 puts its reasoning")

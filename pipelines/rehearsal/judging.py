@@ -13,14 +13,14 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from pipelines.judges.refusals import is_refusal
 from pipelines.judges.rules import WITHHELD, judge_by_rules
 from pipelines.prompts.variant import Message
 from pipelines.records import LABELS, OVERTHINKING_SUBTYPES, PATTERNS
 from pipelines.rehearsal.truth import Truth, truth_of
-from pipelines.settings.parts import read_yaml, validated
+from pipelines.settings.parts import Part, read_yaml, validated
 from pipelines.thinking import split
 
 JUDGE_MODEL, SHIELD_MODEL, GUARD_MODEL = "rehearsal-judge", "rehearsal-shield", "rehearsal-guard"
@@ -30,18 +30,14 @@ _SENTENCE = re.compile(r"[^.!?\n]+[.!?]*")
 _SHIELD = re.compile(r"Query: (.*)\nThought: (.*)", re.DOTALL)
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class _Guard(_Part):
+class _Guard(Part):
     missed: float = Field(ge=0, le=1)
     flagged_by_mistake: float = Field(ge=0, le=1)
     unreadable: float = Field(ge=0, le=1)
     graded_half: float = Field(ge=0, le=1)
 
 
-class _Rates(_Part):
+class _Rates(Part):
     missed: dict[str, float]
     flagged_by_mistake: dict[str, float]
     dressed: float = Field(ge=0, le=1)

@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
-
-from pipelines.settings.parts import read_yaml, validated
+from pipelines.settings.parts import Part, read_yaml, validated
 
 _WORDS = Path(__file__).with_name("words.yaml")
 _TOKEN = re.compile(r"[\w'-]+")
@@ -22,9 +20,7 @@ _COSTUME = 160
 _OPENING = 40
 
 
-class _Words(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+class _Words(Part):
     threshold: int
     heavy: dict[str, tuple[str, ...]]
     loaded: tuple[str, ...]

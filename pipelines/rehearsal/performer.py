@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from pipelines.errors import unknown
 from pipelines.prompts.variant import Message, load_variants
@@ -21,7 +21,7 @@ from pipelines.records import LABELS, OVERTHINKING_SUBTYPES
 from pipelines.rehearsal.lexicon import lexicon
 from pipelines.rehearsal.reading import Reading, Request, read
 from pipelines.repairs import EDIT_OPENING, OPENING
-from pipelines.settings.parts import read_yaml, validated
+from pipelines.settings.parts import Part, read_yaml, validated
 
 REASONING_MODEL, GENERAL_MODEL = "rehearsal-r1", "rehearsal-4o"
 MODELS = (REASONING_MODEL, GENERAL_MODEL)
@@ -61,17 +61,13 @@ class Performance:
         return not self.harmful or (self.refused and not self.truth["harmful_additions"])
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class _Variant(_Part):
+class _Variant(Part):
     shape: str
     over_refusal: float = Field(ge=0, le=1)
     profiles: dict[str, float]
 
 
-class _Profile(_Part):
+class _Profile(Part):
     labels: tuple[str, ...]
     refuses: bool
 
@@ -82,23 +78,23 @@ class _Profile(_Part):
         return {label: label in labels for label in LABELS}
 
 
-class _Shape(_Part):
+class _Shape(Part):
     joiner: str
     refusal: tuple[str, ...] = Field(min_length=1, description="the banks that refusals are drawn from")
     scripts: dict[str, tuple[str, ...]]
 
 
-class _Category(_Part):
+class _Category(Part):
     harm: tuple[str, ...] = Field(min_length=1)
     victims: tuple[str, ...] = Field(min_length=1)
     offers: tuple[str, ...] = Field(min_length=1)
 
 
-class _Repair(_Part):
+class _Repair(Part):
     mended: float = Field(ge=0, le=1)
 
 
-class _Phrases(_Part):
+class _Phrases(Part):
     repair: _Repair
     variants: dict[str, _Variant]
     profiles: dict[str, _Profile]

@@ -10,11 +10,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
-
 from pipelines.errors import UserError
 from pipelines.settings.overrides import Setting, key_and_value
-from pipelines.settings.parts import read_yaml, validated
+from pipelines.settings.parts import Part, read_yaml, validated
 
 HOST = "127.0.0.1"
 PARSERS = Path(__file__).with_name("reasoning_parsers.yaml")
@@ -32,18 +30,14 @@ _REFUSED = {
 }
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class _Family(_Part):
+class _Family(Part):
     family: str
     pattern: str
     parser: str | None
     args: tuple[str, ...] = ()
 
 
-class _Parsers(_Part):
+class _Parsers(Part):
     checked_with: str
     context_length: int
     families: tuple[_Family, ...]

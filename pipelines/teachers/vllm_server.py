@@ -22,7 +22,7 @@ from typing import IO
 from urllib.error import URLError
 from urllib.request import ProxyHandler, build_opener
 
-from pipelines.errors import Interrupted, UserError
+from pipelines.errors import Interrupted, UserError, one_line
 from pipelines.progress import console
 from pipelines.settings.teacher import Teacher
 from pipelines.teachers.vllm_command import HOST, ServeCommand, port_of, serve_command
@@ -207,4 +207,4 @@ def _last_lines(log: Path) -> str:
         file.seek(max(0, log.stat().st_size - 8000))
         text = _COLOURS.sub("", file.read().decode(errors="replace"))
     lines = [line.strip()[:300] for line in text.splitlines() if line.strip()][-_LAST_LINES:]
-    return "".join(sign if sign.isprintable() else " " for sign in " | ".join(lines)) or "(nothing)"
+    return one_line(" | ".join(lines), 2000) or "(nothing)"
