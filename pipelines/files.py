@@ -22,7 +22,7 @@ from typing import Any
 
 _SUFFIX = ".tmp"
 # What a full disk, a limit or a mount answers to a write, without a path.
-_ON_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE}
+ON_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE}
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
@@ -203,6 +203,6 @@ def _named_after(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         name = str(error.filename or "")
-        if f".{path.name}." in name or (not name and error.errno in _ON_WRITING):
+        if f".{path.name}." in name or (not name and error.errno in ON_WRITING):
             error.filename = str(path)
         raise

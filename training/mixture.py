@@ -16,10 +16,12 @@ import pyarrow.parquet as pq
 
 from cards.release_folder import open_release
 from cards.shards import shards_of
-from pipelines.errors import UserError, unknown
+from pipelines.errors import UserError, one_line, unknown
+from pipelines.files import ON_WRITING
 from pipelines.records import content_id
 from pipelines.runs import file_hash
 from pipelines.settings.old_names import first_name
+from pipelines.system_errors import system_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ def draw(dataset: Path, wanted: Mapping[str, int], seed: int, cache: Path) -> Mi
     try:
         configs = datasets.get_dataset_config_names(str(dataset.resolve()))
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        raise _unreadable(dataset, error) from error
+        raise _unreadable(dataset, error, cache) from error
     rows: list[TrainingRow] = []
     for config, count in wanted.items():
         # A release of before has it under its first name.
@@ -100,9 +102,9 @@ def _load(dataset: Path, config: str, cache: Path) -> list[dict[str, Any]]:
         split = datasets.load_dataset(str(dataset.resolve()), config, split="train", cache_dir=str(cache))
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         # A file of no rows at all is an error inside `datasets` 5.2 (a batch size of 0).
-        if "BatchSize must be greater than 0" in _root_cause(error):
+        if "BatchSize must be greater than 0" in str(_innermost(error)):
             raise _empty(dataset, config) from error
-        raise _unreadable(dataset, error) from error
+        raise _unreadable(dataset, error, cache) from error
     if "messages" not in split.column_names:
         raise UserError(
             f"Configuration '{config}' of {dataset} has no column 'messages', only {', '.join(split.column_names)}. "
@@ -150,12 +152,17 @@ def _empty(dataset: Path, config: str) -> UserError:
     )
 
 
-def _unreadable(dataset: Path, error: Exception) -> UserError:
-    return UserError(f"Dataset '{dataset}' cannot be read as a release: {_root_cause(error)}")
+def _unreadable(dataset: Path, error: Exception, cache: Path) -> UserError:
+    """The error of a release that `datasets` could not load: of the disk where it keeps a copy, or of the release."""
+    cause = _innermost(error)
+    if isinstance(cause, OSError) and cause.errno in ON_WRITING:
+        cause.filename = cause.filename or str(cache)
+        return UserError(str(system_line(cause)))
+    return UserError(f"Dataset '{dataset}' cannot be read as a release: {one_line(str(cause))}")
 
 
-def _root_cause(error: BaseException) -> str:
-    """The innermost message on one line: `datasets` wraps what went wrong in one that says nothing."""
+def _innermost(error: BaseException) -> BaseException:
+    """What went wrong in the first place: `datasets` wraps it in an error that says nothing."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return " ".join(str(error).split())[:300]
+    return error

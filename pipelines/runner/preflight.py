@@ -3,8 +3,9 @@
 Reads run.yaml, the prompts and the ledger; writes the answer to the ledger, so that nobody is asked twice, and to
 run.yaml what a server does not take (a lower max_tokens, no temperature): it is the sampling of every answer that
 follows. Of several servers each is asked, at the same time: the run goes on without those that are not there, which
-the requests that follow look for, and stops at one that answers and refuses. Nothing is asked, and nothing changed,
-where the ledger holds answers under the same settings. The embedded rehearsal teacher is not asked.
+the requests that follow look for, and stops at one that answers and refuses. A single server is not asked where the
+ledger holds answers under the same settings; one that was added to others is, and has to take them. The embedded
+rehearsal teacher is not asked.
 """
 
 import asyncio
@@ -46,7 +47,8 @@ _TEMPLATE_TOKENS = 128
 class _Entry:
     """Somebody to ask: an entry as it is asked in its role, and what is to be found out.
 
-    `holder` is the key of run.yaml that its sampling belongs to: the teacher's name, or the judge's.
+    `holder` is the key of run.yaml that its sampling belongs to: the teacher's name, or the judge's. `settled` says
+    that the run has answers under its settings, which cannot change any more.
     """
 
     role: Literal["teacher", "judge"]
@@ -56,15 +58,16 @@ class _Entry:
     urls: tuple[str, ...]
     prompt_tokens: int
     wants_reasoning: bool = False
+    settled: bool = False
 
     def keys(self, teacher: Teacher) -> dict[str, str]:
         """The ledger's keys of its first questions, by URL, where it is asked as `teacher`."""
-        return {url: first_key(teacher, server) for server, url in enumerate(self.urls)}
+        return {url: first_key(teacher, url) for url in self.urls}
 
 
-def first_key(teacher: Teacher, server: int = 0) -> str:
-    """The ledger's key of the first question to one server of an entry, counted from 0, as it is asked in its role."""
-    return request_key(teacher.model, MESSAGES, request_fields(teacher, 0), _SAMPLE - server)
+def first_key(teacher: Teacher, url: str) -> str:
+    """The ledger's key of the first question to one server of an entry, as it is asked in its role."""
+    return request_key(teacher.model, MESSAGES, {**request_fields(teacher, 0), "at": url}, _SAMPLE)
 
 
 def check_teachers_answer(
@@ -89,17 +92,19 @@ def check_teachers_answer(
         The run's configuration, as the teachers take it.
 
     Raises:
-        UserError: a teacher does not answer, or shows no reasoning where a variant wants some.
+        UserError: a teacher does not answer, shows no reasoning where a variant wants some, or has a server that does
+            not take the settings under which others answered.
     """
     longest, reasoning = _planned_for(run, config, names)
     entries = []
     for name in names:
         teacher = config.teachers[name]
         urls = teacher.urls or tuple(endpoints.get(name, ()))
-        if teacher.embedded or not urls or _answered(run, config, ledger, name):
+        settled = _answered(run, config, ledger, name)
+        if teacher.embedded or not urls or (settled and len(urls) == 1):
             continue
         wants = teacher.reasoning_style != "none" and not no_reasoning and name in reasoning
-        entries.append(_Entry("teacher", name, name, teacher, urls, _tokens_of(longest[name]), wants))
+        entries.append(_Entry("teacher", name, name, teacher, urls, _tokens_of(longest[name]), wants, settled))
     return _checked(run, config, ledger, entries)
 
 
@@ -182,6 +187,12 @@ def _noted(ledger: Ledger, entry: _Entry, found: Sequence[FirstAnswer | NoAnswer
     """The entry as all of its servers take it, with their answers kept and what they are told of."""
     answers = [one for one in found if isinstance(one, FirstAnswer)]
     taken = _as_all_take_it(entry.teacher, [answer.teacher for answer in answers])
+    if entry.settled and taken != entry.teacher:
+        odd = next(answer for answer in answers if answer.changes)
+        raise UserError(
+            f"{entry.role} {entry.holder}: {odd.url} does not take the settings under which this run has answers "
+            f"({'; '.join(odd.changes)}). Take it out of base_urls, or ask it in a new run."
+        )
     for line in dict.fromkeys(line for answer in answers for line in answer.changes):
         _say(f"{entry.role} {entry.holder}: {line}; kept in run.yaml")
     keys = entry.keys(taken)

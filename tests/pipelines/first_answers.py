@@ -16,6 +16,7 @@ def answer_first(run: RunFolder) -> None:
     ledger = Ledger(run.path / "ledger.sqlite")
     for entry in entries:
         reply = Reply("75 minutes.", None, "From 14:50 to 16:05.", "stop", 27, 30, None, 0.1)
-        ledger.put(first_key(entry), entry.model, reply)
-        ledger.use(PREFLIGHT, first_key(entry))
+        for url in entry.urls:
+            ledger.put(first_key(entry, url), entry.model, reply)
+            ledger.use(PREFLIGHT, first_key(entry, url))
     ledger.close()

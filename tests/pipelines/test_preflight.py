@@ -4,13 +4,17 @@ costs, and that it is asked once."""
 import os
 import subprocess
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pipelines.generate.plan import plan, prompts_of
 from pipelines.runs import RunFolder
+from pipelines.settings.changes import change
 from pipelines.settings.config import load_config
+from pipelines.settings.options import Options
 from pipelines.teachers.first_question import MESSAGES
 from pipelines.teachers.ledger import Ledger
 from tests import commands
@@ -230,6 +234,28 @@ def test_one_of_several_servers_that_refuses_stops_the_run(new_run: Callable[...
     assert f"{two.url} refuses it without a key" in done.stderr
     assert f"The others answer ({one.url}): mend this one, or take it out of base_urls." in done.stderr
     assert (len(one.bodies), len(two.bodies)) == (0, 1)
+
+
+def test_a_server_that_is_added_is_asked_and_has_to_take_the_settings(new_run: Callable[..., RunFolder]) -> None:
+    with (
+        serving_beside(lambda body: kind(REASONED)) as one,
+        serving_beside(lambda body: kind(REASONED)) as two,
+        serving_beside(o_series, first_too=True) as odd,
+    ):
+        run = new_run(**several(one.url))
+        assert command(run, "generate").returncode == 0
+        planned = [ask.key for ask in plan(load_config(run), prompts_of(run))]
+        for server in (two, odd):
+            with closing(Ledger(run.path / "ledger.sqlite")) as ledger:
+                ledger.drop(planned[:1])
+            change(run, Options(sets=(f"teachers.flags.base_urls=[{one.url}, {server.url}]",)))
+            done = command(run, "generate")
+            if server is two:
+                assert done.returncode == 0, done.stderr
+                assert f"teacher flags: answers at {two.url}" in done.stderr
+    assert (one.first, two.first) == (1, 1)
+    assert done.returncode == 2
+    assert f"{odd.url} does not take the settings under which this run has answers" in done.stderr
 
 
 def test_several_servers_are_asked_as_all_of_them_take_it(new_run: Callable[..., RunFolder]) -> None:

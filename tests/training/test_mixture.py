@@ -1,3 +1,4 @@
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -6,6 +7,7 @@ import pytest
 
 from pipelines.errors import UserError
 from pipelines.thinking import join
+from tests.commands import command
 from training.mixture import Mixture, draw
 from training.quiet import quiet
 
@@ -96,3 +98,10 @@ def test_damaged_parquet_is_one_clear_line(release: Path, drawn: Callable[..., M
     (release / "data" / "improved" / "train-00000-of-00001.parquet").write_bytes(b"PAR1 not at all")
     with pytest.raises(UserError, match="cannot be read as a release"):
         drawn(release, improved=4)
+
+
+def test_a_limit_on_the_size_of_files_is_named_as_what_it_is(release: Path, tiny_student: Path) -> None:
+    words = ["train", "smollm2-135m-cpu", "--dataset", str(release), "--student", str(tiny_student), "--check"]
+    done = command([*words, "--set", "mixture={improved: 2}"], limits={resource.RLIMIT_FSIZE: 200})
+    assert done.returncode == 2
+    assert "the file would be larger than is allowed here. Raise the limit (ulimit -f)" in done.stderr
