@@ -2,17 +2,21 @@
 
 import asyncio
 import errno
+import json
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 
 from pipelines.command_line import typed_command
 from pipelines.errors import UserError
+from pipelines.generate.stage import generate
 from pipelines.judges.stage import judge
+from pipelines.rehearsal.server import rehearsing
 from pipelines.runner.outcomes import Control, Ending, NotAttempted, Outcome
 from pipelines.runner.scheduler import _MOST_WAITING, STRANGE_TO_STOP, Lane, in_thread, run_rows
 from pipelines.runs import RunFolder
@@ -242,6 +246,18 @@ def test_a_stage_works_wherever_it_is_called(judged: RunFolder, where: str) -> N
     with ThreadPoolExecutor(1) as pool:
         done = pool.submit(lambda: asyncio.run(inside()) if "loop" in where else judge(judged).responses)
         assert done.result() == 78
+
+
+def test_teachers_are_asked_first_inside_a_running_loop_as_well(new_run: Callable[..., RunFolder]) -> None:
+    with rehearsing() as url:
+        run = new_run(harmful=2, benign=1, variants=("direct",), base_url=url, model="rehearsal-r1")
+
+        async def inside() -> int:
+            return generate(run).kept
+
+        assert asyncio.run(inside()) == 3
+        with urlopen(url.removesuffix("/v1") + "/stats") as answer:
+            assert json.load(answer)["requests"] == 4
 
 
 def test_an_error_of_the_asynchronous_side_is_raised_here() -> None:
