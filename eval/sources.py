@@ -22,8 +22,8 @@ from eval.run.results import DataUsed
 from eval.task_spec import Asked
 from pipelines.documents import check_parquet
 from pipelines.errors import UserError
-from pipelines.prompts.prompt_files import Row, read_rows
 from pipelines.records import content_id
+from pipelines.row_files import Row, read_rows
 from pipelines.runs import atomic, file_hash
 
 # Our name of a column -> what a file may call it, the first that is there.

@@ -26,8 +26,8 @@ _MOST_ROWS = 200_000_000
 _MOST_COLUMNS = 500
 _DEEPEST_COLUMN = 8
 # Text packs to a fifth, repeated text to a hundredth; what unfolds further is made to.
-_MOST_UNFOLDING = 1_000
-_UNFOLDING_FROM = 2_000 * _MB
+MOST_UNFOLDING = 1_000
+UNFOLDING_FROM = 2_000 * _MB
 _BATCH_BYTES = 256 * _MB
 
 
@@ -135,7 +135,7 @@ def _levels(column: Any) -> int:
 
 
 def _check_unfolding(path: Path, unfolded: int, size: int) -> None:
-    if unfolded > max(_UNFOLDING_FROM, _MOST_UNFOLDING * size):
+    if unfolded > max(UNFOLDING_FROM, MOST_UNFOLDING * size):
         raise ValueError(f"{path.name} unfolds from {size:,} bytes to more than {unfolded:,}")
 
 
@@ -157,16 +157,16 @@ def parquet_batches(path: Path, most_rows: int = 4_000) -> Iterator[pa.Table]:
             widest = sum(group.column(at).total_uncompressed_size for at in range(group.num_columns))
             rows = max(1, min(most_rows, _BATCH_BYTES // max(widest, 1)))
             for batch in file.iter_batches(batch_size=rows, row_groups=[number]):
-                table = _dense(pa.Table.from_batches([batch]))
+                table = dense(pa.Table.from_batches([batch]))
                 unfolded += table.nbytes
                 _check_unfolding(path, unfolded, size)
                 yield table
 
 
-def _dense(table: pa.Table) -> pa.Table:
+def dense(table: pa.Table) -> pa.Table:
     """The table with every value where it stands: a file may ask to be read as numbers into a list of texts."""
-    fields = [
-        pa.field(field.name, field.type.value_type) if pa.types.is_dictionary(field.type) else field
-        for field in table.schema
-    ]
-    return table.cast(pa.schema(fields))
+    return table.cast(pa.schema([pa.field(field.name, _plain_type(field.type)) for field in table.schema]))
+
+
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    return _plain_type(kind.value_type) if pa.types.is_dictionary(kind) else kind

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipelines.errors import UserError, one_line, unknown
-from pipelines.prompts.prompt_files import READERS
+from pipelines.row_files import READERS
 from pipelines.runs import RUN_NAME, RunFolder
 from pipelines.settings.teacher import Teacher, load_teachers
 from service.jobs import Supervisor

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import Field
 
 from pipelines.errors import UserError, unknown
-from pipelines.prompts.prompt_files import READERS, read_rows
+from pipelines.row_files import READERS, read_rows
 from pipelines.settings.parts import Part
 
 

@@ -33,7 +33,7 @@ from eval.task_prompts import hashes, rendered
 from eval.task_spec import Asked, Built, Entry
 from eval.tasks.none import QUESTION, STUDY, STUDY_COMMIT, questions
 from pipelines.errors import UserError, unknown
-from pipelines.prompts.prompt_files import optional_text, text, yaml_rows
+from pipelines.row_files import optional_text, text, yaml_rows
 from pipelines.runs import file_hash
 
 # Read at this commit, the file has 50 rows with the columns query, final_query, category.

@@ -5,8 +5,10 @@ Reads `pipelines/prompts/bundled/` (the set "bundled"), a user's folder of the s
     harmful.yaml    list of {id, category, text}, with `source` and `license` where they are known
     benign.yaml     the same; a user's folder may leave out one of these two
     templates.yaml  list of {id, text}, one `{behaviour}` slot in each text; a user's folder may leave it out
-    anything.jsonl | .csv | .parquet | .yaml    a column prompt, text, query, question or behaviour; optional columns
-                                                kind (harmful, benign), category, id, source, license
+    any file of rows (`pipelines/row_files.py`) a column prompt, text, query, question, behaviour, goal, behavior,
+                                                forbidden_prompt or instruction, in whatever case, or the one that is
+                                                named; optional columns kind (harmful, benign), category, id, source,
+                                                license; HarmBench's ContextString goes in front of its behaviour
     anything.txt                                one prompt a line
 
 Writes nothing: the stage does (`saferthoughts prompts NAME`). From Python:
@@ -18,13 +20,13 @@ import heapq
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import get_args
 
 from pipelines.errors import UserError, unknown
-from pipelines.prompts.prompt_files import READERS, TEXT_COLUMNS, Row, optional_text, read_rows, text, yaml_rows
 from pipelines.records import Kind, Prompt, content_id
+from pipelines.row_files import READERS, Row, optional_text, read_rows, text, yaml_rows
 
 BUNDLED = Path(__file__).parent / "bundled"
 BUNDLED_SOURCE, BUNDLED_LICENSE = "saferthoughts bundled", "Apache-2.0"
@@ -33,6 +35,15 @@ NO_CATEGORY = "uncategorised"
 SLOT = "{behaviour}"
 KINDS: tuple[Kind, ...] = get_args(Kind)
 _FOLDER_FILES = ("harmful.yaml", "benign.yaml", "templates.yaml")
+# What each field is called in files; where one has several of them, the first in this order.
+FIELDS: Mapping[str, tuple[str, ...]] = {
+    "prompt": (
+        *("prompt", "text", "query", "question", "behaviour", "goal", "behavior", "forbidden_prompt", "instruction"),
+    ),
+    "context": ("contextstring",),
+    **{name: (name,) for name in ("kind", "category", "id", "source", "license")},
+}
+_IN_FOLDERS = {"prompt": "text", **{name: name for name in ("category", "id", "source", "license")}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +71,15 @@ class Template:
 
 @dataclass(frozen=True, slots=True)
 class PromptPool:
-    """All that a run may draw from. `duplicates` counts the requests that stood more than once and were dropped."""
+    """All that a run may draw from. `duplicates` counts the requests that stood more than once and were dropped;
+    `unread` are a file's columns of which nothing is made."""
 
     name: str
     behaviours: tuple[Request, ...]
     benign: tuple[Request, ...]
     templates: tuple[Template, ...]
     duplicates: int = 0
+    unread: tuple[str, ...] = ()
 
     @property
     def source(self) -> str:
@@ -85,12 +98,15 @@ class PromptPool:
         return content_id(*(sorted(item.text for item in part) for part in parts))
 
 
-def load_pool(name_or_path: str | Path, kind: str | None = None) -> PromptPool:
+def load_pool(
+    name_or_path: str | Path, kind: str | None = None, columns: Mapping[str, str] | None = None
+) -> PromptPool:
     """Load a prompt set.
 
     Args:
         name_or_path: "bundled", a folder, or a file; see the module's docstring for their shapes.
         kind: the kind of every row of a file that names none. A kind in a row wins.
+        columns: Field to column, for fields of a file whose columns have other names than `FIELDS` has.
 
     Raises:
         UserError: no such set; a file that is empty, cannot be read, or has a bad row (named with its line); a text
@@ -100,7 +116,7 @@ def load_pool(name_or_path: str | Path, kind: str | None = None) -> PromptPool:
         raise unknown("kind", kind, KINDS)
     path = Path(name_or_path)
     if str(name_or_path) != "bundled" and path.is_file():
-        return _file_pool(path, kind)
+        return _file_pool(path, kind, columns or {})
     if kind is not None:
         raise UserError(
             f"A kind ('{kind}') is for a file of prompts; '{name_or_path}' has its own. Leave the kind out."
@@ -261,7 +277,7 @@ def _folder_pool(name: str, folder: Path, source: str, license_: str) -> PromptP
         raise UserError(f"{folder} holds neither harmful.yaml nor benign.yaml. A prompt set needs one of them.")
     requests = {
         kind: [
-            _request(row, "text", source, license_)
+            _request(row, _IN_FOLDERS, source, license_)
             for row in yaml_rows(folder / f"{kind}.yaml", ("id", "category", "text"), ("source", "license"))
         ]
         for kind in KINDS
@@ -273,24 +289,38 @@ def _folder_pool(name: str, folder: Path, source: str, license_: str) -> PromptP
     return _pool(name, folder, requests.get("harmful", []), requests.get("benign", []), templates)
 
 
-def _file_pool(path: Path, kind: str | None) -> PromptPool:
-    rows = read_rows(path)
-    columns = rows[0].values
-    column = next((name for name in TEXT_COLUMNS if name in columns), None)
-    if column is None:
-        raise UserError(
-            f"{rows[0].where}: no column of prompts among: {', '.join(map(str, columns)) or '(none)'}. "
-            f"Name it one of: {', '.join(TEXT_COLUMNS)}."
-        )
+def _file_pool(path: Path, kind: str | None, mapping: Mapping[str, str]) -> PromptPool:
+    rows = read_rows(path, {*(name for names in FIELDS.values() for name in names), *mapping.values()})
+    there = dict.fromkeys(name for row in rows for name in row.values)
+    columns = _columns(rows[0].where, there, mapping)
     parts: dict[str, list[Request]] = {name: [] for name in KINDS}
     for row in rows:
-        row_kind = row.values.get("kind") or kind
+        row_kind = row.values.get(columns.get("kind", "")) or kind
         if row_kind is None:
             raise UserError(f"{row.where}: no kind. Add a column 'kind' (harmful, benign), or give one for all rows.")
         if row_kind not in KINDS:
             raise UserError(f"{row.where}: {unknown('kind', str(row_kind), KINDS)}")
-        parts[row_kind].append(_request(row, column, path.name, UNKNOWN_LICENSE))
-    return _pool(path.stem, path, parts["harmful"], parts["benign"], ())
+        parts[row_kind].append(_request(row, columns, path.name, UNKNOWN_LICENSE))
+    pool = _pool(path.stem, path, parts["harmful"], parts["benign"], ())
+    return replace(pool, unread=tuple(name for name in there if name not in columns.values()))
+
+
+def _columns(where: str, there: Iterable[str], mapping: Mapping[str, str]) -> dict[str, str]:
+    """Field to column: as named, or by the first of its usual names that a file has, in whatever case."""
+    for field, column in mapping.items():
+        if field not in FIELDS:
+            raise unknown("field in --map", field, FIELDS)
+        if column not in there:
+            raise unknown(f"column of {where}", column, list(there))
+    lower = {str(name).lower(): name for name in there if name not in mapping.values()}
+    found = {field: next((lower[name] for name in names if name in lower), None) for field, names in FIELDS.items()}
+    columns = {**{field: name for field, name in found.items() if name is not None}, **mapping}
+    if "prompt" not in columns:
+        raise UserError(
+            f"{where}: no column of prompts among: {', '.join(map(str, there)) or '(none)'}. Name it one of: "
+            f"{', '.join(FIELDS['prompt'])}; or say which it is: --map prompt=COLUMN."
+        )
+    return columns
 
 
 def _pool(
@@ -319,14 +349,20 @@ def _unique(items: Iterable[Request]) -> tuple[Request, ...]:
     return tuple(kept.values())
 
 
-def _request(row: Row, column: str, source: str, license_: str) -> Request:
-    request = text(row, column)
+def _request(row: Row, columns: Mapping[str, str], source: str, license_: str) -> Request:
+    def optional(field: str) -> str:
+        return optional_text(row, columns.get(field, ""))
+
+    request = text(row, columns["prompt"])
+    if context := optional("context"):
+        # As HarmBench puts them together.
+        request = f"{context}\n\n---\n\n{request}"
     return Request(
-        id=optional_text(row, "id") or content_id(request),
-        category=optional_text(row, "category") or NO_CATEGORY,
+        id=optional("id") or content_id(request),
+        category=optional("category") or NO_CATEGORY,
         text=request,
-        source=optional_text(row, "source") or source,
-        license=optional_text(row, "license") or license_,
+        source=optional("source") or source,
+        license=optional("license") or license_,
     )
 
 
