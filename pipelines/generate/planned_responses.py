@@ -2,7 +2,7 @@
 
 `generate` drives the step itself, in its own process: under Distilabel's scheduler it would take seconds more, and a
 failed step, a full disk or Ctrl-C could hang it. The pipeline that is saved with a run works there as well:
-`distilabel pipeline run --config pipeline.yaml`, in a folder that holds the run. Importing this module imports
+`distilabel pipeline run --config pipeline.yaml --ignore-cache`, in a folder that holds the run. Importing this module imports
 distilabel, which takes a second.
 """
 
@@ -16,10 +16,11 @@ from pydantic import Field, PrivateAttr
 
 from pipelines.generate.imports import muted_imports
 from pipelines.generate.responses import COLUMNS, responses
+from pipelines.records import content_id
 from pipelines.runner.options import RequestOptions
 from pipelines.runner.outcomes import Control
-from pipelines.runs import RunFolder
-from pipelines.settings.config import load_config
+from pipelines.runs import RunFolder, file_hash
+from pipelines.settings.config import RunConfig, load_config
 from pipelines.teachers.launch import open_endpoints
 from pipelines.teachers.limits import Caps
 
@@ -41,6 +42,7 @@ class PlannedResponses(GeneratorStep):  # type: ignore[misc]
 
     Attributes:
         run: The run folder, with run.yaml and prompts.parquet; its ledger is written.
+        plan: A hash of prompts and configuration, by which Distilabel's cache tells one run from another.
         max_cost: US dollars that the run may cost, all calls together.
         max_tokens: Tokens that it may take.
 
@@ -51,6 +53,7 @@ class PlannedResponses(GeneratorStep):  # type: ignore[misc]
     """
 
     run: RuntimeParameter[str] = Field(default=".", description="the run folder")
+    plan: str = Field(default="", description="what is planned, hashed: Distilabel's cache tells runs apart by it")
     max_cost: RuntimeParameter[float] | None = Field(default=None, description="US dollars that the run may cost")
     max_tokens: RuntimeParameter[int] | None = Field(default=None, description="tokens that the run may take")
 
@@ -97,8 +100,9 @@ def in_batches(rows: Iterable[dict[str, Any]], size: int) -> Iterator[tuple[list
     yield batch, True
 
 
-def generation_pipeline() -> tuple[Any, PlannedResponses]:
-    """The pipeline of generation, and its step; the same for every run, whose folder is the working folder."""
+def generation_pipeline(run: RunFolder, config: RunConfig) -> tuple[Any, PlannedResponses]:
+    """The pipeline of a run's generation, and its step; the run's folder is the working folder."""
+    plan = content_id(file_hash(run.table_path("prompts")), config.model_dump(mode="json"))
     with Pipeline(name="saferthoughts-generate") as pipeline:
-        step = PlannedResponses(name="responses", batch_size=_BATCH)
+        step = PlannedResponses(name="responses", batch_size=_BATCH, plan=plan)
     return pipeline, step

@@ -122,7 +122,7 @@ def _run(
     stage that follows must not take a part for all."""
     from pipelines.generate.planned_responses import generation_pipeline
 
-    pipeline, step = generation_pipeline()
+    pipeline, step = generation_pipeline(run, config)
     control = Control()
     with temporary_beside(run.path / "unsorted.parquet") as rows:
         with ExitStack() as stack:

@@ -89,7 +89,14 @@ def test_the_pipeline_of_a_run_runs_by_itself_in_a_copy_of_it(judged: RunFolder,
     elsewhere.mkdir()
     for name in ("run.yaml", "prompts.parquet", "pipeline.yaml"):
         shutil.copyfile(judged.path / name, elsewhere / name)
-    command = [str(Path(sys.executable).with_name("distilabel")), "pipeline", "run", "--config", "pipeline.yaml"]
+    command = [
+        str(Path(sys.executable).with_name("distilabel")),
+        "pipeline",
+        "run",
+        "--config",
+        "pipeline.yaml",
+        "--ignore-cache",
+    ]
     done = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stderr
     run = RunFolder(elsewhere)
