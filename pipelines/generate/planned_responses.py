@@ -2,8 +2,8 @@
 
 `generate` drives the step itself, in its own process: under Distilabel's scheduler it would take seconds more, and a
 failed step, a full disk or Ctrl-C could hang it. The pipeline that is saved with a run works there as well:
-`distilabel pipeline run --config pipeline.yaml --ignore-cache`, in a folder that holds the run. Importing this module imports
-distilabel, which takes a second.
+`distilabel pipeline run --config pipeline.yaml --ignore-cache`, in a folder that holds the run. Importing this module
+imports distilabel, which takes a second.
 """
 
 import logging
