@@ -22,7 +22,7 @@ from pipelines.settings.options import Options, configured
 class Started:
     """The run, and how many prompts of each kind it has; `duplicates` were in the source twice and are there once.
 
-    `kept` and `gone` count the prompts of an earlier call that are still there, and those that are not.
+    `unread` are the columns of its file of which nothing was made. `kept` and `gone` count the prompts of an earlier call that are still there, and those that are not.
     """
 
     run: RunFolder
@@ -31,6 +31,7 @@ class Started:
     duplicates: int
     kept: int = 0
     gone: int = 0
+    unread: tuple[str, ...] = ()
 
 
 def start_or_change(runs: Path, name: str, options: Options, consent: Consent = refuse) -> Started:
@@ -66,7 +67,7 @@ def start(runs: Path, name: str, config: RunConfig, consent: Consent = refuse) -
         UserError: the name is no folder name, the prompt set cannot be read or has too few prompts, or there is a run
             that would lose something, and no consent to it.
     """
-    pool = load_pool(config.prompts.source, config.prompts.kind)
+    pool = load_pool(config.prompts.source, config.prompts.kind, config.prompts.columns)
     folder = RunFolder(runs / name)
     has_some = (folder.path / "run.yaml").exists() and folder.table_path("prompts").exists()
     before, present = (load_config(folder), list(prompts_of(folder))) if has_some else (None, [])
@@ -86,7 +87,7 @@ def start(runs: Path, name: str, config: RunConfig, consent: Consent = refuse) -
         # A larger number later on gives other prompts than at once: those that were there stay.
         kept_from_earlier=kept,
     )
-    return Started(run, harmful, len(drawn) - harmful, pool.duplicates, kept, len(present) - kept)
+    return Started(run, harmful, len(drawn) - harmful, pool.duplicates, kept, len(present) - kept, pool.unread)
 
 
 def _facts(pool: PromptPool) -> dict[str, str | int]:

@@ -45,6 +45,7 @@ class Prompts(Part):
     benign: int | None = Field(default=None, ge=0, description="how many benign prompts; null for all")
     bare_share: float = Field(default=0, ge=0, le=1, description="share of harmful prompts without a jailbreak")
     kind: str | None = Field(default=None, description="kind of every row of a file that has no kind column")
+    columns: dict[str, str] = Field(default_factory=dict, description="field to column, for a file of other names")
 
 
 class Checks(NamingVariants):
