@@ -22,7 +22,8 @@ from pipelines.settings.options import Options, configured
 class Started:
     """The run, and how many prompts of each kind it has; `duplicates` were in the source twice and are there once.
 
-    `unread` are the columns of its file of which nothing was made. `kept` and `gone` count the prompts of an earlier call that are still there, and those that are not.
+    `unread` are the columns of its file of which nothing was made. `kept` and `gone` count the prompts of an earlier
+    call that are still there, and those that are not.
     """
 
     run: RunFolder
