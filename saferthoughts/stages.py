@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cards.regenerate import Answering
     from curation.selection import Selected
     from pipelines.runner.failures import Failures
-    from pipelines.teachers.limits import Caps
+    from pipelines.runner.options import Caps
 
 
 @dataclass(frozen=True, slots=True)

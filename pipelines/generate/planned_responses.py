@@ -17,12 +17,11 @@ from pydantic import Field, PrivateAttr
 from pipelines.generate.imports import muted_imports
 from pipelines.generate.responses import COLUMNS, responses
 from pipelines.records import content_id
-from pipelines.runner.options import RequestOptions
+from pipelines.runner.options import Caps, RequestOptions
 from pipelines.runner.outcomes import Control
 from pipelines.runs import RunFolder, file_hash
 from pipelines.settings.config import RunConfig, load_config
 from pipelines.teachers.launch import open_endpoints
-from pipelines.teachers.limits import Caps
 
 with muted_imports():
     from distilabel.mixins.runtime_parameters import RuntimeParameter

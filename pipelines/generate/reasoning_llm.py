@@ -16,7 +16,7 @@ from pipelines.errors import UserError, unknown
 from pipelines.generate.imports import muted_imports
 from pipelines.generate.plan import request_fields
 from pipelines.runner.asker import Asker
-from pipelines.runner.options import RequestOptions
+from pipelines.runner.options import Caps, RequestOptions
 from pipelines.runner.outcomes import Control, NotAttempted
 from pipelines.runner.session import asking
 from pipelines.runs import RunFolder
@@ -25,7 +25,6 @@ from pipelines.settings.teacher import Teacher, load_teachers
 from pipelines.teachers.client import TeacherError
 from pipelines.teachers.launch import open_endpoints
 from pipelines.teachers.ledger import Reply
-from pipelines.teachers.limits import Caps
 from pipelines.thinking import join, split
 
 with muted_imports():

@@ -20,7 +20,7 @@ from pipelines.progress import console
 from pipelines.records import Response, arrow_schema
 from pipelines.runner.estimate import Estimate, survey
 from pipelines.runner.failures import Failure, Failures, count
-from pipelines.runner.options import DEFAULTS, RequestOptions
+from pipelines.runner.options import DEFAULTS, NO_CAPS, Caps, RequestOptions
 from pipelines.runner.outcomes import Control, Ending
 from pipelines.runner.preflight import check_teachers_answer
 from pipelines.runner.scheduler import unusable
@@ -30,7 +30,6 @@ from pipelines.runs import RunFolder, atomic, file_hash
 from pipelines.settings.config import RunConfig, load_config
 from pipelines.teachers.launch import open_endpoints
 from pipelines.teachers.ledger import Ledger
-from pipelines.teachers.limits import NO_CAPS, Caps
 
 _ENDED = [pa.field("error", pa.string(), nullable=False), pa.field("permanent", pa.bool_(), nullable=False)]
 _ROWS = pa.schema([*arrow_schema(Response), *_ENDED])

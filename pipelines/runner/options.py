@@ -5,9 +5,24 @@ from pathlib import Path
 
 from pipelines.errors import UserError, unknown
 from pipelines.runner.outcomes import MAX_FAILED
-from pipelines.teachers.limits import NO_CAPS, Caps
 
 ENGINES = ("local", "ray")
+
+
+@dataclass(frozen=True, slots=True)
+class Caps:
+    """What a run may spend in all its calls together: US dollars, and tokens of input and output; None for no cap."""
+
+    max_cost: float | None = None
+    max_tokens: int | None = None
+
+    def doubled(self) -> str:
+        """Flags with twice as much, to propose where a cap was reached."""
+        pairs = (("--max-cost", self.max_cost), ("--max-tokens", self.max_tokens))
+        return " ".join(f"{flag} {2 * value:g}" for flag, value in pairs if value is not None)
+
+
+NO_CAPS = Caps()
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,12 @@ _MOST_WAITING = 1000
 STRANGE_TO_STOP = 10
 # Seconds that a thread may take to end after it was asked to; after that it is left behind.
 _GRACE_S = 3.0
-_NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_NO_PLACE = {
+    errno.ENOSPC: "The disk is full.",
+    errno.EDQUOT: "The disk quota is used up.",
+    errno.EFBIG: "A file may not grow any more (ulimit -f).",
+    errno.EROFS: "The file system is read-only.",
+}
 
 T = TypeVar("T")
 
@@ -103,7 +108,7 @@ def unusable(error: BaseException) -> str | None:
     if isinstance(error, sqlite3.Error):
         return f"The ledger cannot be used: {error}."
     if isinstance(error, OSError) and error.errno in _NO_PLACE:
-        return f"Nothing more can be written ({error.strerror}). What was finished is kept."
+        return _NO_PLACE[error.errno]
     return None
 
 

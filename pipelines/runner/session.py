@@ -20,7 +20,7 @@ from pipelines.progress import Meter, console, meter
 from pipelines.runner.asker import Asker, Progress
 from pipelines.runner.estimate import Load
 from pipelines.runner.forecast import Forecast
-from pipelines.runner.options import Engine, RequestOptions
+from pipelines.runner.options import Caps, Engine, RequestOptions
 from pipelines.runner.outcomes import Control, Ending, Outcome, ResultT, RowT, Tally
 from pipelines.runner.scheduler import Lane, in_thread, run_rows
 from pipelines.runner.stop import signals_end
@@ -29,7 +29,7 @@ from pipelines.settings.teacher import Teacher
 from pipelines.teachers.client import TeacherClient, api_key
 from pipelines.teachers.launch import open_endpoints
 from pipelines.teachers.ledger import PREFLIGHT, Ledger, Totals
-from pipelines.teachers.limits import Budget, Caps
+from pipelines.teachers.limits import Budget
 
 # Rows under way at once for each request that may be: most rows wait for one request at a time.
 _ROWS_PER_REQUEST = 2

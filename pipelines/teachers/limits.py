@@ -4,7 +4,6 @@ import asyncio
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from aiolimiter import AsyncLimiter
 
@@ -18,22 +17,6 @@ CHARS_PER_TOKEN = 3.5
 _FIRST_OUTPUT_TOKENS = 1000.0
 # With nothing known of the cost of an answer, at most so many are under way against a budget.
 _BLIND_IN_FLIGHT = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Caps:
-    """What a run may spend in all its calls together: US dollars, and tokens of input and output; None for no cap."""
-
-    max_cost: float | None = None
-    max_tokens: int | None = None
-
-    def doubled(self) -> str:
-        """Flags with twice as much, to propose where a cap was reached."""
-        pairs = (("--max-cost", self.max_cost), ("--max-tokens", self.max_tokens))
-        return " ".join(f"{flag} {2 * value:g}" for flag, value in pairs if value is not None)
-
-
-NO_CAPS = Caps()
 
 
 class RateLimits:

@@ -193,9 +193,8 @@ def request_options(
     Raises:
         UserError: a run to reuse that is not there, or an engine that is none.
     """
-    from pipelines.runner.options import Engine, RequestOptions
+    from pipelines.runner.options import Caps, Engine, RequestOptions
     from pipelines.runner.outcomes import MAX_FAILED
-    from pipelines.teachers.limits import Caps
 
     return RequestOptions(
         caps=Caps(max_cost, max_tokens),

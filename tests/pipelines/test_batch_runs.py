@@ -11,9 +11,8 @@ from pipelines.errors import UserError
 from pipelines.generate.stage import generate
 from pipelines.records import Response, from_table
 from pipelines.rehearsal.server import rehearsing
-from pipelines.runner.options import RequestOptions
+from pipelines.runner.options import Caps, RequestOptions
 from pipelines.runs import RunFolder
-from pipelines.teachers.limits import Caps
 
 ASKED = ["response_id", "reasoning", "answer", "finish_reason", "output_tokens"]
 

@@ -17,14 +17,14 @@ from pipelines.judges.stage import judge
 from pipelines.rehearsal.faults import RehearsalSettings
 from pipelines.rehearsal.server import rehearsing
 from pipelines.repairs.stage import repair
-from pipelines.runner.options import RequestOptions
+from pipelines.runner.options import Caps, RequestOptions
 from pipelines.runs import RunFolder
 from pipelines.settings.changes import change
 from pipelines.settings.config import load_config, save_config
 from pipelines.settings.options import Options
 from pipelines.teachers.ledger import Ledger, Reply
 from pipelines.teachers.limits import Budget as Spending
-from pipelines.teachers.limits import Caps, RateLimits
+from pipelines.teachers.limits import RateLimits
 
 PRICE = "{input: 1.0, output: 10.0}"
 

@@ -23,13 +23,12 @@ from pipelines.rehearsal.server import rehearsing
 from pipelines.repairs import CLOSING, EDIT_OPENING, OPENING
 from pipelines.repairs.requests import repair_messages
 from pipelines.repairs.stage import repair
-from pipelines.runner.options import RequestOptions
+from pipelines.runner.options import Caps, RequestOptions
 from pipelines.runs import RunFolder
 from pipelines.settings.changes import change
 from pipelines.settings.config import load_config
 from pipelines.settings.options import Options
 from pipelines.teachers.ledger import Ledger
-from pipelines.teachers.limits import Caps
 from saferthoughts.cli.ledgers import prune_ledger
 from saferthoughts.stages import repair_run
 from tests.commands import Command
