@@ -10,6 +10,7 @@ import gc
 import os
 import re
 import sys
+import time
 import traceback
 
 from pipelines.command_line import typed_command
@@ -25,6 +26,7 @@ def main() -> None:
     # A command makes objects mostly by importing, and few of them go: Python looks after every 700 whether some may.
     gc.set_threshold(10_000)
     listen(lambda: f"saferthoughts: {_stopped()}")
+    sys.unraisablehook = _unraisable
     try:
         code = run_command()
     except KeyboardInterrupt:  # a second one, while the first was being told of
@@ -73,6 +75,13 @@ def run_command() -> int:
         return _refuse(told, exit_code_of(error))
 
 
+def _unraisable(error: "sys.UnraisableHookArgs") -> None:
+    """Say nothing of what a library could not take apart because it was interrupted, such as a half-made event loop."""
+    time.sleep(_NOTED_S)
+    if not asked():
+        sys.__unraisablehook__(error)
+
+
 def _stopped() -> str:
     return f"Stopped. Nothing is half-written. Go on with: {typed_command()}"
 
@@ -95,4 +104,6 @@ def _refuse(message: str, code: int) -> int:
     return code
 
 
+# Seconds for the thread that listens to signals to note one.
+_NOTED_S = 0.05
 _ONE_LINE = re.compile(r"\s*[\r\n]\s*")
