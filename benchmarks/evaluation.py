@@ -153,9 +153,9 @@ def _golds() -> list[str]:
     if _MATH.exists():
         return [json.loads(line)["answer"] for line in _MATH.read_text(encoding="utf-8").splitlines()]
     from eval.suites import entry
-    from eval.task_spec import Asked
+    from eval.task_spec import TaskRequest
 
-    task = entry("math500").build(Asked({"temperature": 0, "max_tokens": 1, "epochs": 1}, bundled=True)).task
+    task = entry("math500").build(TaskRequest({"temperature": 0, "max_tokens": 1, "epochs": 1}, bundled=True)).task
     return [str(sample.target) for sample in task.dataset]
 
 
@@ -172,7 +172,7 @@ def apart(name: str, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _attack(given: dict[str, Any]) -> dict[str, Any]:
-    from eval.models.inspect_models import Role, Roles
+    from eval.models.inspect_models import ModelRoles, Role
     from eval.run.planning import Wanted
     from pipelines.settings.teacher import Teacher
 
@@ -180,7 +180,7 @@ def _attack(given: dict[str, Any]) -> dict[str, Any]:
         return Role(model, Teacher(model=model, base_url=given["url"], in_flight=given["in_flight"]))
 
     questions = _questions(given["folder"], given["goals"])
-    roles = Roles(attacker=role(ATTACKER), judge=role(JUDGE))
+    roles = ModelRoles(attacker=role(ATTACKER), judge=role(JUDGE))
     return _evaluated(given, Wanted(tasks=("pair",), data={"pair": questions}, roles=roles), given["in_flight"])
 
 

@@ -4,6 +4,7 @@ Reads a run's configuration, manifest, tables and judge scores; writes nothing. 
 times but one day, so that the same inputs give the same release.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
@@ -40,7 +41,6 @@ def lineage_of(
     """
     stages = run.manifest()["stages"]
     pool = stages["prompts"]["pool"]
-    baseline, flagged = knows_baseline(run), _flagged(db)
     return {
         "version": config.release.version,
         "title": config.release.title,
@@ -60,27 +60,12 @@ def lineage_of(
         ],
         "prompts": {**pool, **stages["prompts"]["counts"]},
         "teachers": {name: _teacher(teacher) for name, teacher in config.teachers.items()},
-        "variants": {
-            name: {
-                "teacher": config.teacher_of(name),
-                "description": config.variant(name).description,
-                "repaired": config.repairs(name),
-                "pattern_checked": config.checks_patterns(name, baseline),
-                "flagged": flagged.get(name, 0),
-                "instruction": config.variant(name).instruction,
-                "instruction_sha256": config.variant(name).instruction_hash(),
-            }
-            for name in config.variants
-        },
+        "variants": _variants(config, knows_baseline(run), _flagged(db)),
         "benign_variant": config.benign_variant,
         "judging": _judging(run, config, stages["judge"]),
         "repair": _repair(stages.get("repair") if run.table_path("repairs").exists() else None),
         "queries": stages["check"]["queries"],
-        "counts": {
-            "generate": {key: stages["generate"]["counts"][key] for key in ("planned", "kept", "failed")},
-            "judge": stages["judge"]["counts"],
-            "check": stages["check"]["counts"],
-        },
+        "counts": _counts(stages),
         "failures": _failures(stages["generate"]),
         "reasons": stages["check"]["reasons"],
         "selection": _selection(run, stages.get("select")),
@@ -98,8 +83,33 @@ def lineage_of(
     }
 
 
+def _variants(config: RunConfig, baseline: bool, flagged: Mapping[str, int]) -> dict[str, dict[str, Any]]:
+    """How each variant was made; `flagged` counts its released harmful rows with a pattern."""
+    return {
+        name: {
+            "teacher": config.teacher_of(name),
+            "description": config.variant(name).description,
+            "repaired": config.repairs(name),
+            "pattern_checked": config.checks_patterns(name, baseline),
+            "flagged": flagged.get(name, 0),
+            "instruction": config.variant(name).instruction,
+            "instruction_sha256": config.variant(name).instruction_hash(),
+        }
+        for name in config.variants
+    }
+
+
+def _counts(stages: Mapping[str, Any]) -> dict[str, dict[str, int]]:
+    """Rows that went through generation, judging and the checks."""
+    return {
+        "generate": {key: stages["generate"]["counts"][key] for key in ("planned", "kept", "failed")},
+        "judge": stages["judge"]["counts"],
+        "check": stages["check"]["counts"],
+    }
+
+
 def published(config: RunConfig) -> dict[str, Any]:
-    """The settings without what acts or tells of a machine: who is asked and where, folders, files."""
+    """The run's settings without teachers, endpoints and paths, which act or describe a machine."""
     values = config.model_dump(mode="json", exclude={"teachers": True, "judge_teachers": True, "checks": {"folder"}})
     values["prompts"]["source"] = Path(config.prompts.source).name
     values["training"]["recipe"] = Path(config.training.recipe).name
@@ -107,7 +117,7 @@ def published(config: RunConfig) -> dict[str, Any]:
 
 
 def _teacher(teacher: Teacher) -> dict[str, Any]:
-    """What of a teacher bears on its answers. Of `extra_body` the names alone: it may hold what identifies somebody."""
+    """A teacher's settings that affect its answers. Of `extra_body` only field names: a value may identify someone."""
     kept = {"model", "embedded", "transport", "sampling", "reasoning_style", "price"}
     values = teacher.model_dump(mode="json", include=kept)
     return {**values, "extra_fields": sorted(teacher.extra_body), "place": _place(teacher)}
@@ -232,7 +242,7 @@ def _inputs(db: duckdb.DuckDBPyConnection) -> dict[str, Any]:
 
 
 def _overlap(run: RunFolder, db: duckdb.DuckDBPyConnection, stage: dict[str, Any] | None) -> dict[str, Any] | None:
-    """The items of evaluation sets that released rows overlap with, by set; None where nobody looked."""
+    """Evaluation items that released rows overlap with, by set; None where the search was not run."""
     if stage is None or not run.table_path("contamination").exists():
         return None
     rows = db.sql(
@@ -256,6 +266,6 @@ def _overlap(run: RunFolder, db: duckdb.DuckDBPyConnection, stage: dict[str, Any
 
 
 def _people(run: RunFolder) -> dict[str, Any] | None:
-    """What people's review showed; None where nobody looked, or the figures are of other votes than there are now."""
+    """Results of the human review; None where there was none, or where the votes have changed since."""
     found = agreement_of(run)
     return found and {key: value for key, value in found.items() if key != "deviation"}

@@ -12,7 +12,7 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 from huggingface_hub.errors import HfHubHTTPError
 
-from cards.hub import Hub, Stored, repeated, told
+from cards.hub import Hub, Stored, hub_error, repeated
 from pipelines.errors import UserError
 from pipelines.progress import meter
 
@@ -42,7 +42,7 @@ class Push:
         description: The commit's.
     """
 
-    # What somebody may run to look at another's push.
+    # A command that shows another user's push.
     look = ""
 
     def __init__(self, hub: Hub, folder: Path, title: str, description: str) -> None:
@@ -110,7 +110,7 @@ class Push:
         try:
             return repeated(once)
         except Exception as error:
-            raise told(error, self.hub) or error from error
+            raise hub_error(error, self.hub) or error from error
 
     def _send(self, additions: list[CommitOperationAdd]) -> None:
         """Every large file, one after the other; what the Hub has already is not sent again."""
@@ -122,7 +122,7 @@ class Push:
                 shown.advance(size)
 
     def _landed(self, parent: str) -> str | None:
-        """The commit that holds this folder and came after `parent`: ours, though no answer said so."""
+        """The commit after `parent` that holds this folder: ours, even if the server's answer was lost."""
         history = self.hub.ask(self.hub.api.list_repo_commits, self.hub.repo, repo_type=self.hub.kind)
         for entry in history:
             if entry.commit_id == parent:

@@ -168,7 +168,7 @@ def name_fault(name: str) -> str | None:
 
 
 def kind_fault(name: str) -> str | None:
-    """Why a file of a release is refused by what its name says that it is; None where it may be there."""
+    """Why a file is refused by its name; None where a release may hold such a file."""
     path = PurePosixPath(name)
     suffix = path.suffix.casefold()
     if path.parts[0] == ".cache" and suffix in (*_OF_DOWNLOADS, ""):
@@ -212,7 +212,7 @@ def _parquet_fault(path: Path) -> str | None:
     try:
         check_parquet(path)
     except ValueError as error:
-        # Arrow's own errors are ValueErrors too: a file that is no parquet is told where its rows are wanted.
+        # Arrow's own errors are ValueErrors too: a file that is no parquet is reported where its rows are read.
         return None if isinstance(error, pa.ArrowException) else f"unfolds too far: {error}"
     except OSError:
         return None
@@ -229,7 +229,7 @@ def _card_faults(found: ReleaseFolder) -> list[str]:
     try:
         front = front_matter_of(text)
     except ValueError:
-        return []  # told by `verify`; nothing of it is used
+        return []  # reported by `verify`; nothing of it is used
     named = _paths(front.get("configs"))
     return [f"README.md names {shown(path)}, which leads out of the folder" for path in named if not _inside(path)]
 

@@ -40,10 +40,10 @@ class _Child:
 
     process: psutil.Process
     own: subprocess.Popen[bytes] | None
-    told_at: float | None = None
+    interrupted_at: float | None = None
 
     def ended(self) -> bool:
-        """Whether it is over; a zombie is, which somebody else has yet to collect."""
+        """Whether the process has exited; a zombie has."""
         if self.own is not None:
             return self.own.poll() is not None
         try:
@@ -78,8 +78,8 @@ class Supervisor:
         self._wake.set()
         self._thread.join()
 
-    def hurry(self) -> None:
-        """There is something new to do."""
+    def wake(self) -> None:
+        """Start the next round now instead of after the pause."""
         self._wake.set()
 
     def _work(self) -> None:
@@ -98,8 +98,8 @@ class Supervisor:
             except Exception:  # noqa: BLE001 - one job that cannot be settled must not hold the others up
                 traceback.print_exc()
                 self._children.pop(job.id, None)
-                told = "The service could not tell what came of it; its own log says why."
-                self._queue.end(job, "failed", None, told, "service")
+                message = "The service could not tell what came of it; its own log says why."
+                self._queue.end(job, "failed", None, message, "service")
         free = self._most - len(self._children)
         for job in self._queue.in_state("queued")[: max(free, 0)]:
             if self._queue.begin(job):
@@ -110,7 +110,7 @@ class Supervisor:
         if child is None or child.ended():
             self._settle(job, self._children.pop(job.id, None))
         elif job.state == "cancelling":
-            self._press(child)
+            self._request_stop(child)
 
     def _begin(self, job: Job) -> None:
         folder = self._runs / job.run
@@ -131,15 +131,15 @@ class Supervisor:
                     start_new_session=True,
                 )
         except OSError as error:
-            told = f"It could not be started: {system_line(error) or error}"
-            self._queue.end(job, "failed", None, told, "service")
+            message = f"It could not be started: {system_line(error) or error}"
+            self._queue.end(job, "failed", None, message, "service")
             return
         process = psutil.Process(own.pid)
         self._children[job.id] = _Child(process, own)
         self._queue.note_process(job, own.pid, process.create_time())
 
     def _settle(self, job: Job, child: _Child | None) -> None:
-        """A job's process is gone: what came of it?"""
+        """Record the outcome of an exited job."""
         code = child.own.returncode if child is not None and child.own is not None else None
         message = last_words(self._runs / job.run)
         if job.state == "cancelling":
@@ -152,8 +152,8 @@ class Supervisor:
         elif job.attempts < MOST_ATTEMPTS:
             self._queue.put_back(job)
         else:
-            told = f"by signal {-code}" if code else "with the service"
-            self._queue.end(job, "failed", code, f"It died {job.attempts} times, the last time {told}.", "job")
+            cause = f"by signal {-code}" if code else "with the service"
+            self._queue.end(job, "failed", code, f"It died {job.attempts} times, the last time {cause}.", "job")
 
     def _finished(self, job: Job) -> bool:
         """Whether the run's manifest says that the job's last stage ended after the job began."""
@@ -164,14 +164,14 @@ class Supervisor:
         entry = RunFolder(self._runs / job.run).stage(stage)
         return entry is not None and _seconds(entry["finished"]) >= job.process_started - 1
 
-    def _press(self, child: _Child) -> None:
+    def _request_stop(self, child: _Child) -> None:
         """Ask a job to stop as Ctrl-C does; after a time of grace its whole group is killed."""
         now = time.monotonic()
         try:
-            if child.told_at is None:
-                child.told_at = now
+            if child.interrupted_at is None:
+                child.interrupted_at = now
                 child.process.send_signal(signal.SIGINT)
-            elif now - child.told_at > _GRACE_S:
+            elif now - child.interrupted_at > _GRACE_S:
                 os.killpg(child.process.pid, signal.SIGKILL)
         except (psutil.NoSuchProcess, ProcessLookupError):
             pass  # it ended by itself
@@ -214,17 +214,21 @@ def log_tail(folder: Path) -> str:
 
 
 def last_words(folder: Path) -> str:
-    """What a job said last, without the mark that the front door puts before an error."""
+    """The last line of a job's log, without the command's prefix of errors."""
     lines = [line.strip() for line in log_tail(folder).splitlines() if line.strip()]
     return "" if not lines or lines[-1].startswith("-- ") else lines[-1].removeprefix("saferthoughts: ")
 
 
-def by_name(command: str, run: str, **flags: object) -> tuple[str, ...]:
-    """A command's arguments for a run: flags that are None or False are left out, those that are True stand alone."""
-    said = [*command.split(), run]
+def cli_arguments(command: str, run: str, **flags: object) -> tuple[str, ...]:
+    """A command's arguments for a run: flags that are None or False are omitted, those that are True take no value."""
+    arguments = [*command.split(), run]
     for name, value in flags.items():
         if value is None or value is False:
             continue
         option = f"--{name.replace('_', '-')}"
-        said += [option] if value is True else [option, str(value)]
-    return tuple(said)
+        arguments += [option] if value is True else [option, str(value)]
+    return tuple(arguments)
+
+
+# What service/starting.py calls it.
+by_name = cli_arguments

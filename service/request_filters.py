@@ -70,7 +70,7 @@ def too_many(wait_s: float) -> Problem:
 
 
 class Refusals:
-    """Counts refused credentials by address, so that nobody tries for long."""
+    """Rate limit on refused credentials, by address."""
 
     def __init__(self) -> None:
         self._buckets = Buckets(_REFUSALS_PER_S, _REFUSALS_AT_ONCE)
@@ -86,7 +86,7 @@ class Refusals:
             raise too_many(wait_s)
 
 
-class Guard:
+class RequestFilters:
     """The outermost layer of the service."""
 
     def __init__(self, app: ASGIApp, settings: ServeSettings) -> None:

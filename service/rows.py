@@ -165,7 +165,7 @@ class RowIndex:
         return [self._row(row, texts=True) for row in found.fetchall()]
 
     def judgements(self, response_id: str) -> list[dict[str, Any]]:
-        """What each judge said of a response; `evidence` maps a label to the words that were quoted for it."""
+        """Every judge's verdict on a response; `evidence` maps a label to the words that were quoted for it."""
         found = self._db().execute("SELECT * FROM said WHERE response_id = ? ORDER BY judge", [response_id])
         return [{**dict(row), "evidence": json.loads(row["evidence"] or "{}")} for row in found]
 
@@ -181,8 +181,8 @@ class RowIndex:
         for name, kind in COLUMNS.items():
             if kind is bool and row[name] is not None:
                 row[name] = bool(row[name])
-        said = self._db().execute(_WHOLE if texts else _BEGINNINGS, [found["prompt_id"], found["rowid"]])
-        return row | dict(said.fetchone())
+        text_columns = self._db().execute(_WHOLE if texts else _BEGINNINGS, [found["prompt_id"], found["rowid"]])
+        return row | dict(text_columns.fetchone())
 
 
 class RowIndexes:

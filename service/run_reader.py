@@ -1,6 +1,6 @@
-"""Where a run stands: its manifest, its ledger, its progress file and its newest job, in one value.
+"""A run's state in one value, from its manifest, ledger, progress file and newest job.
 
-Reads only; the ledger is summed again when its files have changed. `Watch` looks once for all who listen to a run.
+Reads only; the ledger is summed again when its files have changed. A `Broadcaster` looks once for all who listen.
 """
 
 import asyncio
@@ -37,8 +37,8 @@ _LONGEST_S = 3600.0
 _MOST_LISTENERS = 1000
 
 
-class Looking:
-    """Looks at runs; what has not changed since the last look is not read again."""
+class RunReader:
+    """Reads runs' states; unchanged files are not read again."""
 
     def __init__(self, runs: Path, queue: Queue) -> None:
         self._runs, self._queue = runs, queue
@@ -46,12 +46,12 @@ class Looking:
         self._reported: set[tuple[str, str]] = set()
 
     def names(self) -> list[str]:
-        """Every run, the one that was begun last first."""
+        """Every run, newest first."""
         names = sorted(path.name for path in self._runs.glob("*") if is_run(self._runs, path.name))
         return sorted(names, key=lambda name: -_begun(self._runs / name / "manifest.json"))
 
     def look(self, name: str) -> RunState:
-        """Where a run of this name stands; whatever is wrong with its files, they are shown as broken, with the reason.
+        """The state of a run by its name; a run with broken files is shown as broken, with the reason.
 
         Raises:
             UserError: there is no such run.
@@ -61,15 +61,15 @@ class Looking:
         except Exception as error:
             if not is_run(self._runs, name):
                 raise
-            told = refusal_of(error)
-            if told is None and (name, repr(error)) not in self._reported:
+            message = refusal_of(error)
+            if message is None and (name, repr(error)) not in self._reported:
                 self._reported.add((name, repr(error)))
                 traceback.print_exc()
-            reason = told or f"Its files cannot be read ({type(error).__name__}: {error})."
+            reason = message or f"Its files cannot be read ({type(error).__name__}: {error})."
             return _broken(name, one_line(reason, _LONGEST_REASON), self._queue.latest(name), self._shape)
 
     def at(self, run: RunFolder) -> RunState:
-        """Where a run stands now. Raises whatever its files bring about; `look` does not."""
+        """A run's state now. Raises what its broken files raise; `look` does not."""
         manifest = self._unless_changed("manifest", run.path / "manifest.json", run.manifest)
         config = self._unless_changed("config", run.path / "run.yaml", lambda: load_config(run))
         totals = self._totals(run)
@@ -233,8 +233,8 @@ def _live(funnel: list[Step], progress: Progress | None) -> list[Step]:
     ]
 
 
-class Watch:
-    """Tells listeners how runs change: one look at a run, every half second, however many listen to it."""
+class Broadcaster:
+    """Sends runs' changes to listeners: one read of a run each half second, however many listen to it."""
 
     def __init__(self, look: Callable[[str], RunState]) -> None:
         self._look = look
@@ -243,17 +243,17 @@ class Watch:
 
     @property
     def listening(self) -> int:
-        """How many listen now."""
+        """The number of listeners."""
         return sum(len(queues) for queues in self._listeners.values())
 
     async def work(self) -> None:
-        """Look and tell, until cancelled."""
+        """Look at every run that has listeners, again and again, until cancelled."""
         while True:
             for name in list(self._listeners):
-                await self._tell(name)
+                await self._publish(name)
             await asyncio.sleep(_LOOK_EVERY_S)
 
-    async def _tell(self, name: str) -> None:
+    async def _publish(self, name: str) -> None:
         try:
             state = await asyncio.to_thread(self._look, name)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one run, others have listeners too
@@ -265,7 +265,7 @@ class Watch:
             self._last[name] = state
             for queue in self._listeners.get(name, ()):
                 if queue.full():
-                    queue.get_nowait()  # a slow listener is told the newest
+                    queue.get_nowait()  # a slow listener gets the newest state only
                 queue.put_nowait(state)
 
     async def events(self, name: str, first: RunState) -> AsyncIterator[str]:
@@ -279,7 +279,7 @@ class Watch:
         until = time.monotonic() + _LONGEST_S
         try:
             yield "retry: 2000\n\n" + _event("state", first)
-            said = spoken(first)
+            last_spoken = spoken(first)
             while time.monotonic() < until:
                 try:
                     state = await asyncio.wait_for(queue.get(), _KEEP_ALIVE_S)
@@ -287,8 +287,8 @@ class Watch:
                     yield ": still here\n\n"
                     continue
                 yield _event("state", state)
-                if spoken(state) != said:
-                    said = spoken(state)
+                if spoken(state) != last_spoken:
+                    last_spoken = spoken(state)
                     yield _event("step", state)
         finally:
             queues = self._listeners.get(name, set())
@@ -298,7 +298,7 @@ class Watch:
                 self._last.pop(name, None)
 
     def check_room(self) -> None:
-        """Let one more listen.
+        """Refuse a further listener where there are too many.
 
         Raises:
             Problem: 503, too many do.
@@ -313,12 +313,12 @@ def _event(kind: str, state: RunState) -> str:
 
 def spoken(state: RunState) -> str:
     """A run's state in a few words that change seldom: its stage, and the tenth of it that is done."""
-    told: str = state.state
+    words: str = state.state
     if state.progress is not None:
         tenths = f", {10 * (10 * state.progress.done // state.progress.total)} %" if state.progress.total else ""
-        told = f"{state.progress.stage}{tenths}"
+        words = f"{state.progress.stage}{tenths}"
     elif state.problem:
-        told = f"{state.state}. {state.problem}"
+        words = f"{state.state}. {state.problem}"
     elif state.job is not None and state.job.state not in OPEN and state.job.message:
-        told = f"{state.state}. {state.job.message}"
-    return told
+        words = f"{state.state}. {state.job.message}"
+    return words

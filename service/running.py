@@ -17,7 +17,7 @@ from service.app_state import ServeSettings, opened
 from service.connections import HEADERS_S, limits
 from service.store import home_of
 
-# Listeners are told that it is over; whoever does not hang up by then is cut off.
+# Listeners get the end of the stream; those still connected after this many seconds are cut off.
 _GOODBYE_S = 2
 # asyncio takes in so many new connections before it reads from any: with more than connections.MOST_WAITING a request
 # that is already there would be cut off unread.
@@ -52,8 +52,8 @@ def _serve(
     settings: ServeSettings, listener: socket.socket, certfile: Path | None, keyfile: Path | None,
     say: Callable[[str], None],
 ) -> None:  # fmt: skip
-    house = opened(settings, dict(os.environ))
-    if not settings.loopback and not house.tokens.listed():
+    state = opened(settings, dict(os.environ))
+    if not settings.loopback and not state.tokens.listed():
         raise UserError(
             f"At {settings.host} others can reach the service, and there is no token that they would need. Make one "
             "first: saferthoughts serve token add NAME --role read"
@@ -65,8 +65,8 @@ def _serve(
     address = f"{scheme}://{host}:{settings.port}"
     server = uvicorn.Server(
         uvicorn.Config(
-            guarded(house),
-            # One-time links would stand in it.
+            guarded(state),
+            # An access log would hold one-time links.
             access_log=False,
             log_level="warning",
             server_header=False,
@@ -81,7 +81,7 @@ def _serve(
     say(f"SaferThoughts serves {settings.runs} at {address}. Ctrl-C stops it; runs that are under way go on.")
     # With a proxy in between the session's cookie goes over TLS only, and so to the proxy.
     where = f"https://{settings.host_names[0]}" if settings.behind_proxy else address
-    say(f"Open once, in a browser of yours: {where}/login?code={house.tokens.one_time_code()}")
+    say(f"Open once, in a browser of yours: {where}/login?code={state.tokens.one_time_code()}")
     server.run(sockets=[listener])
 
 

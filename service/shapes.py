@@ -75,7 +75,7 @@ class ReviewWanted(Part):
 
 
 class PublishWanted(Part):
-    """Where a release goes on the Hub."""
+    """The Hub repository that a release goes to."""
 
     repo: RepoName
     private: bool = False
@@ -109,7 +109,7 @@ class JobState(BaseModel):
 
 
 class Progress(BaseModel):
-    """Where the stage that is under way stands. Rates are units a second, times seconds, cost US dollars."""
+    """Progress of the running stage. Rates are units a second, times seconds, cost US dollars."""
 
     stage: Words
     done: int
@@ -154,11 +154,11 @@ class RunState(BaseModel):
 
 
 class TeacherTest(BaseModel):
-    """What came of a teacher's last test by this service."""
+    """The result of a teacher's last test by this service."""
 
     at: float
     answers: bool
-    told: str
+    message: str
 
 
 class TeacherState(BaseModel):
@@ -173,12 +173,12 @@ class TeacherState(BaseModel):
 
 
 class EstimateState(BaseModel):
-    """What a run would ask and take, by the answers of earlier runs; None where those do not tell."""
+    """A run's estimated requests and cost, from answers of earlier runs; None where those give no estimate."""
 
     requests: int
     tokens: float | None
     cost: float | None
-    told: str
+    message: str
     warnings: list[str] = Field(description="what such a run would lack, such as a judge of safety")
 
 

@@ -109,8 +109,8 @@ def _drawn(part: Further, seed: int) -> list[TrainingRow]:
         if len(kept) == part.rows:
             break
     if len(kept) < part.rows:
-        told = ", ".join(f"{count} {reason}" for reason, count in reasons.items()) or "none was refused"
-        raise UserError(f"'{part.name}' of the mixture wants {part.rows} rows; {part.hub} has {len(kept)} ({told}).")
+        refused = ", ".join(f"{count} {reason}" for reason, count in reasons.items()) or "none was refused"
+        raise UserError(f"'{part.name}' of the mixture wants {part.rows} rows; {part.hub} has {len(kept)} ({refused}).")
     random.Random(seed).shuffle(kept)
     return kept
 
@@ -123,7 +123,7 @@ def _question(row: Mapping[str, Any], part: Further) -> str:
 
 
 def _row(row: Mapping[str, Any], part: Further) -> TrainingRow:
-    """One row; ValueError says why it is left out."""
+    """Read one row; ValueError gives the reason why it is left out."""
     question, reply = row.get(part.prompt), row.get(part.response or "")
     if part.messages is not None:
         turns = row.get(part.messages) or []

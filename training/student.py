@@ -100,9 +100,9 @@ def checkpoint_of(student: str | Path | None) -> Path:
     try:
         folder = snapshot_download(found["repo"], revision=found["revision"], allow_patterns=patterns)
     except (HfHubHTTPError, LocalEntryNotFoundError) as error:
-        told = " ".join(str(error).split())[:200]
+        message = " ".join(str(error).split())[:200]
         raise UserError(
-            f"Student '{student}' is no folder here and could not be had from the Hub ({told}). Give a folder with "
+            f"Student '{student}' is no folder here and could not be had from the Hub ({message}). Give a folder with "
             "--student, or check the name and HF_TOKEN."
         ) from error
     check_checkpoint(Path(folder))
@@ -110,7 +110,7 @@ def checkpoint_of(student: str | Path | None) -> Path:
 
 
 def check_named(student: str | Path | None) -> None:
-    """What can be told of a student at once: a folder is looked into, a name on the Hub is taken on trust.
+    """Check a student's name early: a folder is looked into, a name on the Hub is not looked up.
 
     Raises:
         UserError: neither a name nor a folder that transformers could load.

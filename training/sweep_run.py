@@ -1,4 +1,4 @@
-"""Training a sweep's members one after another, each in a process of its own; what is there already is left alone.
+"""Training a sweep's members one after another, each in its own process; finished members are skipped.
 
 Writes
 
@@ -50,8 +50,8 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What came of a member. Losses, pace and seconds are None until it is trained."""
+class MemberOutcome:
+    """The outcome of a member. Losses, pace and seconds are None until it is trained."""
 
     name: str
     grids: Mapping[str, Mapping[str, Any]]
@@ -66,23 +66,23 @@ class Outcome:
 
 
 def run_sweep(
-    members: Sequence[Member], output: Path, launcher: Sequence[str], tell: Callable[[str], None]
-) -> list[Outcome]:
+    members: Sequence[Member], output: Path, launcher: Sequence[str], report: Callable[[str], None]
+) -> list[MemberOutcome]:
     """Train every member that is not trained yet.
 
     Args:
         members: The sweep's.
         output: The sweep's folder.
         launcher: What runs a Python module: accelerate's command, or the interpreter.
-        tell: Is told what comes of each member.
+        report: Called with a line for each member that ends.
 
     Raises:
         Interrupted: somebody stopped it; the same command goes on.
         UserError: the dataset is not there.
     """
-    releases = {name: opened(name, tell) for name in {str(member.recipe.dataset) for member in members}}
+    releases = {name: opened(name, report) for name in {str(member.recipe.dataset) for member in members}}
     members = [_where_it_is(member, output) for member in members]
-    outcomes = {member.name: Outcome(member.name, member.grids, "waiting") for member in members}
+    outcomes = {member.name: MemberOutcome(member.name, member.grids, "waiting") for member in members}
     output.mkdir(parents=True, exist_ok=True)
     for number, member in enumerate(members, 1):
         folder = output / member.name
@@ -90,7 +90,7 @@ def run_sweep(
         reason = "" if there else _train(member, output, launcher)
         outcomes[member.name] = _outcome(member, folder, reason)
         state = reason or ("is trained already" if there else "trained")
-        tell(f"{number}/{len(members)} {member.name}: {state}")
+        report(f"{number}/{len(members)} {member.name}: {state}")
         write_results(list(outcomes.values()), output)
     return list(outcomes.values())
 
@@ -121,14 +121,14 @@ def _train(member: Member, output: Path, launcher: Sequence[str]) -> str:
     last = ""
     with (
         unhurried(),
-        log.open("w", encoding="utf-8") as said,
+        log.open("w", encoding="utf-8") as log_file,
         subprocess.Popen(
-            kept, stdout=said, stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True
+            kept, stdout=log_file, stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True
         ) as child,
     ):
         for line in _lines(child):
-            said.write(line)
-            said.flush()
+            log_file.write(line)
+            log_file.flush()
             last = line.strip() or last
             if line.startswith("train: "):
                 console.print(f"{member.name}: {line.strip()}", markup=False, highlight=False, soft_wrap=True)
@@ -140,7 +140,7 @@ def _train(member: Member, output: Path, launcher: Sequence[str]) -> str:
 
 
 def _lines(child: "subprocess.Popen[str]") -> Iterator[str]:
-    """What a member says, to its end; Ctrl-C is passed on, so that it saves a checkpoint."""
+    """A member's output, line by line; Ctrl-C is passed on, so that it saves a checkpoint."""
     assert child.stderr is not None
     while True:
         try:
@@ -151,11 +151,11 @@ def _lines(child: "subprocess.Popen[str]") -> Iterator[str]:
             return
 
 
-def _outcome(member: Member, folder: Path, reason: str) -> Outcome:
+def _outcome(member: Member, folder: Path, reason: str) -> MemberOutcome:
     if reason:
-        return Outcome(member.name, member.grids, "failed", reason)
+        return MemberOutcome(member.name, member.grids, "failed", reason)
     facts = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    return Outcome(
+    return MemberOutcome(
         name=member.name,
         grids=member.grids,
         state="trained",
@@ -184,7 +184,7 @@ def _known(rate: Mapping[str, Any]) -> Score:
     return Score(share, interval["low"], interval["high"], rate["n"])
 
 
-def write_results(outcomes: Sequence[Outcome], output: Path) -> None:
+def write_results(outcomes: Sequence[MemberOutcome], output: Path) -> None:
     """Write results.json and results.md."""
     write_json(output / "results.json", [asdict(one) for one in outcomes])
     names, lines = table_of(outcomes)
@@ -193,7 +193,7 @@ def write_results(outcomes: Sequence[Outcome], output: Path) -> None:
     write_text(output / "results.md", "\n".join([f"| {' | '.join(names)} |", f"|{rule}|", *rows, ""]))
 
 
-def table_of(outcomes: Sequence[Outcome]) -> tuple[list[str], list[list[str]]]:
+def table_of(outcomes: Sequence[MemberOutcome]) -> tuple[list[str], list[list[str]]]:
     """The names of the columns and, grid by grid, the cells of each member."""
     tasks = list(dict.fromkeys(task for one in outcomes for task in one.scores or {}))
     names = ["grid", "values", "rows", "first loss", "last loss", "trained tokens/s", *tasks, "state"]

@@ -1,4 +1,4 @@
-"""Whether a checkpoint can be gone on from, by what is in its files and not by their being there.
+"""Whether a checkpoint can be resumed from, judged by the contents of its files.
 
 A process that is killed, a disk that is full and a machine that loses power leave files that are missing, empty or cut.
 Tensors are not read: headers, tables of contents and lengths show that a file is whole. Used by `training.checkpoints`.
@@ -31,10 +31,9 @@ def fault_of(checkpoint: Path) -> str:
             _read(path)
         # Whatever a broken file makes its reader raise: EOFError, RuntimeError, UnpicklingError, SafetensorError, ...
         except Exception as error:  # noqa: BLE001
-            told = " ".join(str(error).split())[:100]
-            return (
-                f"{path.name} is broken: {f'{type(error).__name__}: {told}' if path.stat().st_size else 'it is empty'}"
-            )
+            message = " ".join(str(error).split())[:100]
+            fault = f"{type(error).__name__}: {message}" if path.stat().st_size else "it is empty"
+            return f"{path.name} is broken: {fault}"
     step = checkpoint.name.partition("-")[2]
     found = json.loads(state.read_text(encoding="utf-8"))
     return "" if _fits(found, step) else "trainer_state.json is not that of its step"
@@ -56,7 +55,7 @@ def _read(path: Path) -> None:
     elif path.suffix == ".bin":
         import zipfile
 
-        # Not loaded: training_args.bin holds classes. The table of contents stands at a zip's end.
+        # Not loaded: training_args.bin holds classes. A zip's table of contents is at its end.
         zipfile.ZipFile(path).close()
     elif path.suffix == ".json":
         found = json.loads(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""A conversation of somebody else's dataset as one question and its answer, or the reason why it is not one.
+"""A third-party conversation as one question and its answer, or the reason why it cannot be read as one.
 
 Reads the turns of a row, in the shapes that datasets have them; writes nothing. A row of ours holds one question: a
 system turn is kept in front of it, as models without a system role are asked, and a conversation of several questions
@@ -73,10 +73,10 @@ def _listed(value: Any, what: str) -> Sequence[Mapping[str, Any]]:
 
 
 def _turn(turn: Mapping[str, Any]) -> _Turn:
-    said = str(turn.get("role", turn.get("from")))
-    role = _ROLES.get(said.lower())
+    role_name = str(turn.get("role", turn.get("from")))
+    role = _ROLES.get(role_name.lower())
     if role is None:
-        raise ValueError(f"messages has a turn of the role {said!r}, which a row cannot hold")
+        raise ValueError(f"messages has a turn of the role {role_name!r}, which a row cannot hold")
     for name in _CALLS:
         if turn.get(name):
             raise ValueError(f"a turn has {name}, which a row cannot hold")

@@ -117,8 +117,8 @@ def _search(item: str, of: str, table: pa.Table, threshold: float, rows: list[di
             why = "the lowest id of its cluster; no member is without a fault"
         rows.append({**common, "item_id": name, "survivor": True, "similarity": 1.0, "why": why})
         for member in members:
-            told = f"{member.similarity:.2f} like {name}"
-            row = {"item_id": names[member.index], "survivor": False, "similarity": member.similarity, "why": told}
+            reason = f"{member.similarity:.2f} like {name}"
+            row = {"item_id": names[member.index], "survivor": False, "similarity": member.similarity, "why": reason}
             rows.append({**common, **row})
     return Duplicates(of, table.num_rows, len(clusters), sum(len(members) for members in clusters.values()))
 
@@ -173,6 +173,6 @@ def _band_keys(signatures: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint64]:
 
 
 def _shared(keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
-    """Which of the numbers stand there more than once."""
+    """Which of the numbers occur more than once."""
     _, places, counts = np.unique(keys, return_inverse=True, return_counts=True)
     return np.asarray(counts[places] > 1)

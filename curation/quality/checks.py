@@ -138,7 +138,7 @@ def check(run: RunFolder) -> Checked:
 
 
 def _rejected_apart(run: RunFolder, queries: dict[str, Path]) -> pa.Table:
-    """What the queries object to, where some of them are somebody's own: in a process with limits."""
+    """Run queries of which some are the user's own, in a process with limits; what they object to."""
     texts = {name: _text(path) for name, path in queries.items()}
     with duckdb.connect() as parser:
         for name, text in texts.items():
@@ -185,10 +185,10 @@ def _objections(run: RunFolder, db: duckdb.DuckDBPyConnection, name: str, path: 
     except duckdb.Error as error:
         if asked() or run.broken_table() is not None:
             raise  # stopped, or the table's fault and not the query's
-        told = str(error)
-        line = re.search(r"LINE (\d+)", told) or _line_of_error(db, query)
+        message = str(error)
+        line = re.search(r"LINE (\d+)", message) or _line_of_error(db, query)
         where = f"{path}, line {line.group(1)}" if line else str(path)
-        raise UserError(f"{where}: the query does not run: {told.splitlines()[0]}") from error
+        raise UserError(f"{where}: the query does not run: {message.splitlines()[0]}") from error
     missing = {"response_id", "reason", "value"} - set(found.column_names)
     if missing:
         raise UserError(f"{path}: the query must return response_id, reason and value; missing: {sorted(missing)}.")

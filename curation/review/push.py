@@ -23,7 +23,7 @@ _BATCH = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Pushed:
+class PushedRows:
     """Rows in the sample, how many were sent now, and how many had been sent and were deleted on the server."""
 
     rows: int
@@ -33,14 +33,14 @@ class Pushed:
 
 
 def dataset_name(run: RunFolder, assisted: bool, overlap: bool) -> str:
-    """What the rows' dataset is called: as it was before, else by the run's name and id."""
+    """The name of the rows' dataset: the earlier one, else the run's name and id."""
     ending = ("-assisted" if assisted else "") + ("-overlap" if overlap else "")
     before = (run.stage("review") or {}).get("datasets", [])
     # Pushed before datasets had the run's id in their name.
     return run.name + ending if run.name + ending in before else f"{run.name}-{run.id}{ending}"
 
 
-def push(run: RunFolder, client: Any, wanted: Wanted, min_votes: int, workspace: str | None = None) -> Pushed:
+def push(run: RunFolder, client: Any, wanted: Wanted, min_votes: int, workspace: str | None = None) -> PushedRows:
     """Sample and send.
 
     Args:
@@ -94,7 +94,7 @@ def push(run: RunFolder, client: Any, wanted: Wanted, min_votes: int, workspace:
                 shown.advance(len(part))
     write_sample(run, sample)
     run.record("review", rows=len(sample), min_votes=min_votes, assisted=wanted.assisted, datasets=names)
-    return Pushed(len(sample), sent, deleted, tuple(names))
+    return PushedRows(len(sample), sent, deleted, tuple(names))
 
 
 def ties_of(run: RunFolder, sample: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -87,7 +87,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """A model that a task asks beside the one that is measured; `form` is how a guard is asked and read."""
+    """A model that a task uses besides the measured one; `form` is the guard's prompt format."""
 
     name: str
     teacher: Teacher
@@ -96,7 +96,7 @@ class Role:
 
 
 @dataclass(frozen=True, slots=True)
-class Roles:
+class ModelRoles:
     """Who judges and attacks. Without a guard, or with `rules`, string rules decide."""
 
     guard: Role | None = None
@@ -113,13 +113,13 @@ class Roles:
         found = {"guard": self.guard, "judge": self.judge, "attacker": self.attacker}
         return {name: role for name, role in found.items() if role is not None}
 
-    def told(self, needed: Iterable[str], decides: str) -> dict[str, str]:
+    def names_of(self, needed: Iterable[str], decides: str) -> dict[str, str]:
         """The model of each role that a task needs, as results have it; of a role that decides without one, rules."""
         models = {decides: RULES} if decides else {}
         return models | {name: self.given()[name].teacher.model for name in needed}
 
 
-def roles(guard: str | None, judge: str | None, attacker: str | None, teachers: Path | None = None) -> Roles:
+def roles(guard: str | None, judge: str | None, attacker: str | None, teachers: Path | None = None) -> ModelRoles:
     """The roles by names: a guard is an entry of judges.yaml or teachers.yaml or "rules", the others are of either.
 
     Raises:
@@ -130,7 +130,7 @@ def roles(guard: str | None, judge: str | None, attacker: str | None, teachers: 
     for what, name in (("guard", guard), ("judge", judge), ("attacker", attacker)):
         if name is not None and not (what == "guard" and name == RULES):
             found[what] = _role(what, name, judges, entries)
-    return Roles(**found)
+    return ModelRoles(**found)
 
 
 def _role(what: str, name: str, judges: Mapping[str, Judge], teachers: Mapping[str, Teacher]) -> Role:
@@ -175,8 +175,8 @@ class Servers:
 
             return self._stack.enter_context(served(name, teacher, self.folder))
         if len(teacher.urls) > 1:
-            told = f"{name}: of its {len(teacher.urls)} servers an evaluation asks the first, {teacher.urls[0]}"
-            console.print(told, markup=False, highlight=False, soft_wrap=True)
+            message = f"{name}: of its {len(teacher.urls)} servers an evaluation asks the first, {teacher.urls[0]}"
+            console.print(message, markup=False, highlight=False, soft_wrap=True)
         return teacher.urls[0]
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from pydantic import TypeAdapter
 
 from curation.report.data import known
-from eval.report.examples import Example
+from eval.report.examples import AnswerExample
 from eval.run.results import Comparison, Measured, Rate, Results, TaskRun
 from pipelines.statistics import Interval
 
@@ -26,8 +26,8 @@ COLUMNS = {**REASONING, **SAFETY, **OVER_REFUSAL}
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """One evaluation: a short name that tells it from the others, where it lies, and what it found."""
+class EvaluationSource:
+    """One evaluation of a report: its short name, its folder and its results."""
 
     name: str
     path: Path
@@ -50,7 +50,7 @@ class Figure:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ReportRow:
     """One model in one table: its figures by task, and by task those of the task's groups.
 
     `method` is the study's word for how the model was trained, "" where nobody said. `evaluations` are sources' names.
@@ -93,14 +93,14 @@ class Grouped(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """What may stand in one table: one protocol, one score mode. Comparisons and setups name rows."""
+    """Figures of one table: one protocol, one score mode. Comparisons and setups name rows."""
 
     protocol: str
     score: str
-    rows: tuple[Row, ...]
+    rows: tuple[ReportRow, ...]
     setups: tuple[Setup, ...]
     comparisons: tuple[Comparison, ...]
-    examples: tuple[Example, ...]
+    examples: tuple[AnswerExample, ...]
 
     @property
     def title(self) -> str:
@@ -114,7 +114,7 @@ class Section:
         return (*(task for task in COLUMNS if task in asked), *(task for task in asked if task not in COLUMNS))
 
     @property
-    def by_model(self) -> list[tuple[str, list[Row]]]:
+    def by_model(self) -> list[tuple[str, list[ReportRow]]]:
         """Rows with a figure in a column of the study's Table 1, those of one model together."""
         shown = [row for row in self.rows if row.figures.keys() & COLUMNS.keys()]
         return [(model, list(rows)) for model, rows in itertools.groupby(shown, key=lambda row: row.model)]
@@ -163,7 +163,7 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Everything that a report tells. `rehearsal`: whether the rehearsal teacher answered or judged.
+    """Everything that a report shows. `rehearsal`: whether the rehearsal teacher answered or judged.
 
     `rehearsed` names the models that were trained on its rows.
     """
@@ -176,7 +176,7 @@ class Report:
     rehearsed: tuple[str, ...] = ()
 
     @property
-    def models(self) -> tuple[Row, ...]:
+    def models(self) -> tuple[ReportRow, ...]:
         """Every model once, as its first section has it."""
         seen = {row.name: row for section in reversed(self.sections) for row in section.rows}
         return tuple(seen[name] for name in dict.fromkeys(row.name for part in self.sections for row in part.rows))

@@ -30,7 +30,7 @@ from markupsafe import Markup
 from eval.report import words as report_words
 from eval.report.charts import chart_files, page_charts
 from eval.report.examples import EACH, by_outcome
-from eval.report.figures import COLUMNS, OVER_REFUSAL, REASONING, SAFETY, Report, Source
+from eval.report.figures import COLUMNS, OVER_REFUSAL, REASONING, SAFETY, EvaluationSource, Report
 from eval.report.paper_results import NOTE
 from eval.report.sections import report_of
 from eval.run.results import NAME, read_results
@@ -47,8 +47,8 @@ _FOLDER = Path(__file__).parent
 _MARKDOWN = str.maketrans({**{mark: f"\\{mark}" for mark in "\\`*_[]|#~$"}, "<": "&lt;", ">": "&gt;", "&": "&amp;"})
 
 
-def read_sources(paths: Sequence[Path]) -> list[Source]:
-    """Every evaluation, each by the shortest name that tells it from the others.
+def read_sources(paths: Sequence[Path]) -> list[EvaluationSource]:
+    """Read evaluations; each gets the shortest name that identifies it.
 
     Args:
         paths: Folders with a results.json, or such files.
@@ -62,11 +62,11 @@ def read_sources(paths: Sequence[Path]) -> list[Source]:
         raise UserError(f"The same evaluation is given twice: {', '.join(twice)}. Give each once.")
     found = [read_results(path) for path in paths]
     names = _names(folders)
-    return [Source(*parts) for parts in zip(names, folders, found, strict=True)]
+    return [EvaluationSource(*parts) for parts in zip(names, folders, found, strict=True)]
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """`mine` for runs/mine/eval, the folder's name for another, and as many parents as it takes to be told apart."""
+    """`mine` for runs/mine/eval, the folder's name for another, and as many parents as make it unique."""
     parts = [folder.parts[:-1] if folder.name == "eval" and folder.parent.name else folder.parts for folder in folders]
     for length in range(1, max((len(one) for one in parts), default=1) + 1):
         names = ["/".join(one[-length:]) for one in parts]
@@ -75,8 +75,8 @@ def _names(folders: Sequence[Path]) -> list[str]:
     return [str(folder) for folder in folders]
 
 
-def write_evaluation_report(sources: Sequence[Source], output: Path, bundle: bool = False) -> Report:
-    """Write the report into `output` and return what it tells.
+def write_evaluation_report(sources: Sequence[EvaluationSource], output: Path, bundle: bool = False) -> Report:
+    """Write the report into `output` and return its contents.
 
     Args:
         sources: What `read_sources` gives.
@@ -99,7 +99,7 @@ def write_evaluation_report(sources: Sequence[Source], output: Path, bundle: boo
 
 
 def page_of(report: Report, bundled: bool = False) -> str:
-    """The page. `bundled`: whether Inspect's viewer lies in inspect/ beside it."""
+    """The report's page. `bundled`: whether Inspect's viewer is in inspect/ beside it."""
     charts = {name: Markup(svg) for name, svg in page_charts(report).items()}
     return _rendered("report.html.jinja", report, autoescape=True, charts=charts, bundled=bundled)
 
@@ -156,7 +156,7 @@ def _code(value: Any) -> str:
     return "`" + " ".join(str(value).split()).replace("`", "'") + "`"
 
 
-def write_bundle(sources: Sequence[Source], output: Path) -> None:
+def write_bundle(sources: Sequence[EvaluationSource], output: Path) -> None:
     """Inspect's viewer with the logs of every evaluation, as files for a web server.
 
     Raises:
@@ -178,7 +178,7 @@ def write_bundle(sources: Sequence[Source], output: Path) -> None:
                     kept = Path(folder) / source.name.replace("/", "_") / log
                     kept.parent.mkdir(parents=True, exist_ok=True)
                     shutil.copyfile(path, kept)
-        # It tells its progress to stdout, where the report's own result goes.
+        # Inspect prints progress to stdout, where the report's own result goes.
         with contextlib.redirect_stdout(io.StringIO()):
             # An absolute path: one that begins with hf/ would be put on the Hub.
             bundle_log_dir(folder, str(output.resolve()), overwrite=True)

@@ -1,4 +1,4 @@
-"""How figures are written in a report: in percent, with intervals and with what their denominators are made of.
+"""Formatting of a report's figures: percent, intervals, and what the denominators count.
 
 Reads and writes nothing; the templates and the terminal's table use it.
 """
@@ -48,12 +48,12 @@ def lines(figure: Figure | None) -> list[str]:
     if figure is None:
         return [NOT_MEASURED]
     rate = measured(figure)
-    told = [f"{rate} ({figure.mark})" if figure.mark else rate, counted(figure.counts)]
+    parts = [f"{rate} ({figure.mark})" if figure.mark else rate, counted(figure.counts)]
     if figure.study is not None:
-        told.append(f"study {share(figure.study)}")
+        parts.append(f"study {share(figure.study)}")
     if figure.difference is not None:
-        told.append(f"diff. {points(figure.difference)}")
-    return told
+        parts.append(f"diff. {points(figure.difference)}")
+    return parts
 
 
 def p_value(test: McNemar) -> str:

@@ -1,4 +1,4 @@
-"""From Inspect's logs to answers: every question that was to be asked, with what came of it.
+"""Answers from Inspect's logs: every planned question with its outcome.
 
 Reads logs; writes nothing.
 """
@@ -16,7 +16,7 @@ from inspect_ai.scorer import Score
 
 from eval.models.responses import thought_of
 from eval.run.results import Answer
-from eval.task_spec import Entry
+from eval.task_spec import TaskSpec
 from pipelines.teachers.finish_reasons import cut_short
 
 _GIVEN_UP = re.compile(r"RetryError\(<Future at \w+ state=finished raised (\w+)>\)")
@@ -27,7 +27,7 @@ _OURS = re.compile(r"""^(?:EndpointGone|RequestRefused)\(['"](.*)['"]\)$""")
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """An answer that was to be had: which question, the how-manieth time, and the question's group."""
+    """A planned answer: its question, its epoch (from 1), and the question's group."""
 
     id: str
     epoch: int
@@ -51,17 +51,17 @@ def expected_of(samples: Iterable[Sample], epochs: int) -> list[Expected]:
     return found
 
 
-def answers_of(label: str, entry: Entry, expected: Sequence[Expected], log: EvalLog) -> Iterator[Answer]:
+def answers_of(label: str, spec: TaskSpec, expected: Sequence[Expected], log: EvalLog) -> Iterator[Answer]:
     """The answers of one model to one task, in order; one that was never given is left out."""
     found = {(str(sample.id), sample.epoch): sample for sample in log.samples or []}
     for one in expected:
         sample = found.get((one.id, one.epoch))
         if sample is not None:
-            yield _answer(label, entry, one, sample)
+            yield _answer(label, spec, one, sample)
 
 
-def _answer(label: str, entry: Entry, one: Expected, sample: EvalSample) -> Answer:
-    score = (sample.scores or {}).get(entry.scorer)
+def _answer(label: str, spec: TaskSpec, one: Expected, sample: EvalSample) -> Answer:
+    score = (sample.scores or {}).get(spec.scorer)
     value, unscored = _value(score)
     error = told_error(sample.error.message, sample.error.traceback) if sample.error else ""
     thought = thought_of(sample.output)
@@ -71,7 +71,7 @@ def _answer(label: str, entry: Entry, one: Expected, sample: EvalSample) -> Answ
     stop = str(sample.output.stop_reason) if sample.output.choices else ""
     return Answer(
         model=label,
-        task=entry.name,
+        task=spec.name,
         id=one.id,
         epoch=one.epoch,
         category=one.category,

@@ -32,7 +32,7 @@ _HOME = "XDG_DATA_HOME"
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """What is under way: whom to tell of a finished or failed sample, and whose connections to close at the end."""
+    """The running evaluation: callbacks for finished and failed samples, and the models to close at the end."""
 
     finished: Callable[[], None]
     failed: Callable[[str], None]
@@ -44,7 +44,7 @@ _run: _Run | None = None
 
 @hooks(name="session", description="counts finished samples for the progress bar, closes connections")
 class _Session(Hooks):
-    """Inspect makes the one instance and keeps it for good."""
+    """Hooks of Inspect's, which makes one instance and keeps it."""
 
     def enabled(self) -> bool:
         return _run is not None
@@ -149,8 +149,8 @@ def _set_aside_broken(folder: Path) -> None:
         if fault := _fault(path):
             aside = next(name for name in _names_aside(path) if not name.exists())
             path.rename(aside)
-            told = f"{path.name} is torn ({fault}) and now called {aside.name}: its answers are asked for again."
-            progress.print(told, markup=False, highlight=False, soft_wrap=True)
+            message = f"{path.name} is torn ({fault}) and now called {aside.name}: its answers are asked for again."
+            progress.print(message, markup=False, highlight=False, soft_wrap=True)
 
 
 def _names_aside(path: Path) -> Iterator[Path]:

@@ -1,4 +1,4 @@
-"""Inspect's logs, which may be somebody else's: opened within bounds, and by no path that leads out of their folder.
+"""Reading Inspect's logs, which are untrusted: within size limits, and never outside their folder.
 
 Reads a results folder's logs; writes nothing.
 """
@@ -51,8 +51,8 @@ def read_log(folder: Path, name: str) -> "EvalLog":
     try:
         return read_eval_log(str(path))
     except (ValueError, KeyError, RecursionError, OSError, zipfile.BadZipFile, EOFError) as error:
-        told = " ".join(str(error).split())[:200]
-        raise UserError(f"{path} cannot be read as a log of Inspect's: {type(error).__name__}: {told}") from error
+        message = " ".join(str(error).split())[:200]
+        raise UserError(f"{path} cannot be read as a log of Inspect's: {type(error).__name__}: {message}") from error
 
 
 def _check_size(path: Path) -> None:

@@ -30,7 +30,7 @@ from inspect_ai.model import Model, get_model
 from inspect_ai.scorer import Score, Scorer, Target, mean, scorer
 from inspect_ai.solver import TaskState
 
-from eval.models.inspect_models import Role, Roles, Servers, open_roles
+from eval.models.inspect_models import ModelRoles, Role, Servers, open_roles
 from eval.run.answers import Expected, answers_of
 from eval.run.inspect_session import inspecting
 from eval.run.kept_scores import KeptScores, kept_by, key_of
@@ -38,7 +38,7 @@ from eval.run.logs import read_log
 from eval.run.metrics import comparisons, rates
 from eval.run.results import NAME, Answer, Results, ScoreMode, TaskRun, read_results, write_results
 from eval.suites import entry
-from eval.task_spec import Asked
+from eval.task_spec import TaskRequest
 from pipelines.command_line import typed_command
 from pipelines.errors import Incomplete, UserError
 from pipelines.progress import meter
@@ -65,7 +65,7 @@ class _Found:
     failures: list[str] = field(default_factory=list)
 
 
-def rescore(stored: Path, roles: Roles, part: ScoreMode, by: Collection[str] = ("guard", "judge")) -> Rescored:
+def rescore(stored: Path, roles: ModelRoles, part: ScoreMode, by: Collection[str] = ("guard", "judge")) -> Rescored:
     """Score what was answered again.
 
     Args:
@@ -94,8 +94,8 @@ def rescore(stored: Path, roles: Roles, part: ScoreMode, by: Collection[str] = (
         found = _Found(kept)
         servers = Servers(output, stack)
         for task, labels in chosen:
-            asked = Asked(settings=task.settings, score=part, guard=roles.form, judged=roles.judge is not None)
-            tasks.append(_score_task(task, labels, asked, roles, servers, folder, found))
+            request = TaskRequest(settings=task.settings, score=part, guard=roles.form, judged=roles.judge is not None)
+            tasks.append(_score_task(task, labels, request, roles, servers, folder, found))
     named = {label for task in tasks for label in task.logs}
     models = tuple(model for model in before.models if model.label in named)
     order = [model.label for model in models]
@@ -118,16 +118,22 @@ def rescore(stored: Path, roles: Roles, part: ScoreMode, by: Collection[str] = (
 
 
 def _score_task(
-    task: TaskRun, labels: Sequence[str], asked: Asked, roles: Roles, servers: Servers, folder: Path, found: _Found
+    task: TaskRun,
+    labels: Sequence[str],
+    request: TaskRequest,
+    roles: ModelRoles,
+    servers: Servers,
+    folder: Path,
+    found: _Found,
 ) -> TaskRun:
-    """Score one task's answers of every model again, write the logs, and tell how they were scored."""
+    """Rescore one task's answers of every model, write the logs, and return how they were scored."""
     one = entry(task.name)
     assert one.rescorer is not None
-    needed = {name: role for name, role in roles.given().items() if name in one.roles(asked)}
+    needed = {name: role for name, role in roles.given().items() if name in one.roles(request)}
     for label in labels:
         log = read_log(folder, task.logs[label])
         with meter(f"rescore {label}, {task.name}", len(log.samples or []), "answers") as shown:
-            again = _patient(one.rescorer(asked), shown.advance, found, partial(key_of, label, _way(task)))
+            again = _patient(one.rescorer(request), shown.advance, found, partial(key_of, label, _way(task)))
             log = _score(log, again, open_roles(needed, servers))
         place = servers.folder / task.logs[label]
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -136,8 +142,8 @@ def _score_task(
         found.expected[task.name] = max(due, found.expected.get(task.name, []), key=len)
         found.answers += answers_of(label, replace(one, scorer=_SCORER), due, log)
     kept = {name: model for name, model in task.roles.items() if name not in ("guard", "judge")}
-    now = roles.told(needed, one.decided_by)
-    return replace(task, score=asked.score, roles=kept | now, logs={label: task.logs[label] for label in labels})
+    now = roles.names_of(needed, one.decided_by)
+    return replace(task, score=request.score, roles=kept | now, logs={label: task.logs[label] for label in labels})
 
 
 def _above(log: Path) -> Path:
@@ -151,7 +157,7 @@ def _above(log: Path) -> Path:
 def _chosen(
     results: Results, folder: Path, log: Path | None, by: Collection[str]
 ) -> Iterator[tuple[TaskRun, list[str]]]:
-    """The tasks that can be scored anew, each with the models whose answers are to be."""
+    """The tasks that can be rescored, each with the models whose answers are rescored."""
     none = True
     for task in results.tasks:
         labels = [label for label, path in task.logs.items() if log is None or (folder / path).resolve() == log]
@@ -166,7 +172,7 @@ def _chosen(
         )
 
 
-def _place(folder: Path, roles: Roles, part: ScoreMode, by: Collection[str], of_one: str) -> tuple[Path, str]:
+def _place(folder: Path, roles: ModelRoles, part: ScoreMode, by: Collection[str], of_one: str) -> tuple[Path, str]:
     """The folder that is named for who scores, and all that decides their scores; never one in which another scored.
 
     `of_one` names the task and the model of a single log, whose results are none of the whole.

@@ -71,7 +71,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ProgramOutcome:
     """How a program went. `failed`: it ended with an exit code other than 0; `stderr` is the end of that stream."""
 
     status: Status
@@ -85,7 +85,7 @@ class SandboxError(Exception):
     """The sandbox itself failed: nothing is known about the program."""
 
 
-def run(program: str, stdin: str, limits: Limits) -> Outcome:
+def run(program: str, stdin: str, limits: Limits) -> ProgramOutcome:
     """Run one program and wait for its end: at most `limits.wall` seconds. Blocks: call it from a thread.
 
     Raises:
@@ -104,15 +104,15 @@ def run(program: str, stdin: str, limits: Limits) -> Outcome:
         with _reaped(process, status):
             in_time = _ends(process, limits.wall)
         seconds = time.monotonic() - started
-        told = _content(status)
-        exit_code = _exit_code(told) if in_time else None
-        said = _content(err)[-_STDERR_TAIL:].decode(errors="replace")
-        if exit_code is None and (in_time or b"child-pid" not in told):
-            reason = " ".join(said.split()) or f"no reason given in {seconds:.0f} s"
+        reported = _content(status)
+        exit_code = _exit_code(reported) if in_time else None
+        stderr = _content(err)[-_STDERR_TAIL:].decode(errors="replace")
+        if exit_code is None and (in_time or b"child-pid" not in reported):
+            reason = " ".join(stderr.split()) or f"no reason given in {seconds:.0f} s"
             raise SandboxError(f"bubblewrap did not come to run the program: {reason}")
         found = _content(out)
         full = max(len(found), err.seek(0, os.SEEK_END)) >= limits.output
-    return Outcome(_status(in_time, exit_code, full), exit_code, found.decode(errors="replace"), said, seconds)
+    return ProgramOutcome(_status(in_time, exit_code, full), exit_code, found.decode(errors="replace"), stderr, seconds)
 
 
 @cache
@@ -128,12 +128,12 @@ def available() -> str:
     except SandboxError as error:
         return f"bubblewrap cannot make a sandbox here ({error}). Run where namespaces are allowed."
     if outcome.status != "ended" or outcome.stdout != "contained\n":
-        told = " ".join(f"{outcome.stdout} {outcome.stderr}".split())
-        return f"The sandbox does not hold here ({told or outcome.status}), so no program is run in it."
+        message = " ".join(f"{outcome.stdout} {outcome.stderr}".split())
+        return f"The sandbox does not hold here ({message or outcome.status}), so no program is run in it."
     return ""
 
 
-# Starts a thread, as programs may, and tells everything that should not be.
+# Starts a thread, as programs may, and prints every hole that it finds in the sandbox.
 _PROBE = """
 import os, socket, threading
 wrong = sorted(set(os.listdir("/")) - {"dev", "lib", "lib64", "program.py", "python", "usr"})
@@ -189,7 +189,7 @@ def _own_identity() -> list[str]:
 
 
 def _interpreter() -> str:
-    """The interpreter's path inside: an installation outside /usr stands at /python."""
+    """The interpreter's path inside the sandbox: an installation outside /usr is mounted at /python."""
     real, prefix = Path(sys.executable).resolve(), Path(sys.base_prefix).resolve()
     return str(real) if prefix.is_relative_to("/usr") else str("/python" / real.relative_to(prefix))
 
@@ -210,7 +210,7 @@ def _reaped(process: subprocess.Popen[bytes], status: IO[bytes]) -> Iterator[Non
     finally:
         process.kill()
         process.wait()
-        for entry in _told(_content(status)):
+        for entry in _status_entries(_content(status)):
             if "child-pid" in entry:
                 _collect(entry["child-pid"])
 
@@ -245,11 +245,11 @@ def _ends(process: subprocess.Popen[bytes], seconds: float) -> bool:
 
 def _exit_code(status: bytes) -> int | None:
     """The program's own exit code, which bwrap writes only where it could start one."""
-    codes = [entry["exit-code"] for entry in _told(status) if "exit-code" in entry]
+    codes = [entry["exit-code"] for entry in _status_entries(status) if "exit-code" in entry]
     return codes[0] if codes else None
 
 
-def _told(status: bytes) -> list[dict[str, int]]:
+def _status_entries(status: bytes) -> list[dict[str, int]]:
     """What bwrap wrote so far, an object a line; the last line may be half of one."""
     return [
         json.loads(line) for line in status.decode().splitlines(keepends=True) if line.endswith("\n") and line.strip()

@@ -21,7 +21,7 @@ _WHOLE = {"inline", "reasoning_content", "reasoning"}
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class RefusalReading:
     """One response, read: its stance and its form.
 
     `stance` is "unscored" exactly when the answer is empty. `unclosed`: reasoning began and never ended.
@@ -41,8 +41,8 @@ def refuses(output: ModelOutput, answer: str) -> bool:
     return bool(marked) or is_refusal(answer)
 
 
-def read(thought: Thought, refused: bool | None = None) -> Reading:
-    """Judge a response; `refused` is what `refuses` says of it, by default what its words say.
+def read(thought: Thought, refused: bool | None = None) -> RefusalReading:
+    """Judge a response; `refused` is the result of `refuses`, computed where it is not given.
 
     Well formed: its reasoning stands in a block of its own, opened and closed, both parts have words, and the answer
     has no further tags.
@@ -57,4 +57,4 @@ def read(thought: Thought, refused: bool | None = None) -> Reading:
         and stance != "unscored"
         and not any(tag in thought.answer for tag in TAGS)
     )
-    return Reading(stance, well_formed, thought.source == "truncated")
+    return RefusalReading(stance, well_formed, thought.source == "truncated")

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eval.report.examples import EACH, SHOWN, examples_of
-from eval.report.figures import Source
+from eval.report.figures import EvaluationSource
 from eval.report.page import markdown_of, read_sources, write_evaluation_report
 from eval.report.paper_results import METHODS, study, study_row
 from eval.report.sections import report_of
@@ -27,8 +27,8 @@ HOLED: list[Value] = [1.0] * 2 + [0.0] * 46 + [None, "error"]
 REFUSED: list[Value] = [1.0] * 12 + [0.0] * 138
 
 
-def source(name: str, found: Results) -> Source:
-    return Source(name, Path(name), found)
+def source(name: str, found: Results) -> EvaluationSource:
+    return EvaluationSource(name, Path(name), found)
 
 
 def paper() -> Results:
@@ -67,8 +67,8 @@ def test_a_figure_is_the_one_computed_by_hand() -> None:
     study_low, study_high = by_hand(6, 50)
     # Newcombe's interval of 4 % less 12 %.
     down, up = math.hypot(4 - low, study_high - 12), math.hypot(high - 4, 12 - study_low)
-    told = f"study 12.0 [{study_low:.1f}, {study_high:.1f}]<br>diff. -8.0 [{-8 - down:.1f}, {-8 + up:.1f}]"
-    assert f"4.0 [{low:.1f}, {high:.1f}]<br>2/50<br>{told}" in markdown
+    expected = f"study 12.0 [{study_low:.1f}, {study_high:.1f}]<br>diff. -8.0 [{-8 - down:.1f}, {-8 + up:.1f}]"
+    assert f"4.0 [{low:.1f}, {high:.1f}]<br>2/50<br>{expected}" in markdown
 
 
 def test_bundled_questions_are_not_held_against_the_study() -> None:
@@ -90,7 +90,7 @@ def test_answers_without_a_verdict_are_told_and_widen_the_interval_upwards() -> 
     report = report_of([source("mine", paper())])
     low, high = by_hand(2, 50)[0], by_hand(4, 50)[1]
     assert f"4.0 [{low:.1f}, {high:.1f}]<br>2/50, 1 unscored, 1 errored<br>" in markdown_of(report)
-    assert [told for told in report.warnings if "PAP of" in told]
+    assert [warning for warning in report.warnings if "PAP of" in warning]
 
 
 def test_a_rate_of_nothing_is_a_dash_and_null(tmp_path: Path) -> None:
