@@ -6,13 +6,14 @@ datasets that are to be checked, and for mixtures.
 
 import tempfile
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
-from pipelines.errors import UserError, unknown
-from pipelines.row_files import READERS, read_rows
+from pipelines.errors import UserError, one_line, unknown
+from pipelines.row_files import read_rows
 from pipelines.settings.parts import Part
 
 
@@ -26,48 +27,68 @@ class Source(Part):
     revision: str | None = Field(default=None, description="a tag or commit; the newest one if not given")
 
 
-def read_source(source: Source) -> list[dict[str, Any]]:
-    """All rows, as mappings of columns.
+def read_source(source: Source, most: int | None = None) -> list[dict[str, Any]]:
+    """All rows, as mappings of columns; with `most` the first so many of a repository, of which no more is fetched.
 
     Raises:
         UserError: nothing is there under that name, it cannot be read, or it has no rows.
     """
     path = Path(source.hub)
     if path.is_file():
-        if path.suffix not in READERS:
-            raise UserError(f"{path}: {unknown('type of file', path.suffix, READERS)}")
         return [dict(row.values) for row in read_rows(path)]
     if not path.is_dir() and source.hub.count("/") != 1:
         raise UserError(f"There is no file or folder '{source.hub}', and a dataset on the Hub is named OWNER/NAME.")
-    rows = _local(source, path) if path.is_dir() else _loaded(source, None)
+    rows = _local(source, path) if path.is_dir() else _loaded(source, None, most)
     if not rows:
         raise UserError(f"{source.hub} has no rows in split '{source.split}'.")
     return rows
 
 
 def _local(source: Source, path: Path) -> list[dict[str, Any]]:
+    if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
+        return _saved(source, path)
     # A cache of its own: `datasets` takes two folders of one name for one dataset, and gives the first one's rows.
     with tempfile.TemporaryDirectory() as cache:
         return _loaded(source.model_copy(update={"hub": str(path.resolve())}), cache)
 
 
-def _loaded(source: Source, cache: str | None) -> list[dict[str, Any]]:
+def _saved(source: Source, path: Path) -> list[dict[str, Any]]:
+    """What `save_to_disk` of `datasets` left."""
+    import datasets
+
+    try:
+        found = datasets.load_from_disk(str(path))
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        raise UserError(f"Dataset '{path}' cannot be loaded: {one_line(str(error))}") from error
+    if isinstance(found, datasets.DatasetDict):
+        if source.split not in found:
+            raise unknown(f"split of {path}", source.split, found)
+        found = found[source.split]
+    return [dict(row) for row in found]
+
+
+def _loaded(source: Source, cache: str | None, most: int | None = None) -> list[dict[str, Any]]:
     import datasets
 
     datasets.disable_progress_bars()
     try:
         if source.files is not None and cache is None:
             files = f"hf://datasets/{source.hub}{'@' + source.revision if source.revision else ''}/{source.files}"
-            found = datasets.load_dataset("json", data_files=files, split=source.split)
+            found = datasets.load_dataset("json", data_files=files, split=source.split, streaming=most is not None)
         else:
             found = datasets.load_dataset(
-                source.hub, source.config, split=source.split, revision=source.revision, cache_dir=cache
+                source.hub,
+                source.config,
+                split=source.split,
+                revision=source.revision,
+                cache_dir=cache,
+                streaming=most is not None,
             )
+        return [dict(row) for row in islice(found, most)]
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         message = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         hint = " Without a network, give a file." if cache is None else ""
         raise UserError(f"Dataset '{source.hub}' cannot be loaded: {message.strip()}{hint}") from error
-    return [dict(row) for row in found]
 
 
 def column_of(rows: list[dict[str, Any]], wanted: str | None, choices: tuple[str, ...], where: str) -> str:

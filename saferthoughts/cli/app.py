@@ -10,6 +10,7 @@ import typer
 
 from pipelines.errors import UserError
 from saferthoughts.cli.curation import check, contamination, duplicates, select, sql
+from saferthoughts.cli.dataset import dataset_app
 from saferthoughts.cli.evaluation import evaluate, rescore
 from saferthoughts.cli.judge import judge_app
 from saferthoughts.cli.options import (
@@ -188,6 +189,7 @@ def _stage(stage: str, name: str) -> None:
     say(run_stage(stage, open_run(name)))
 
 
+app.add_typer(dataset_app, name="dataset")
 app.add_typer(review_app, name="review")
 app.add_typer(release_app, name="release")
 

@@ -99,6 +99,8 @@ def _import(
     run = import_dataset(Settings.runs, name, source, columns, kind, typed_name(variant))
     counts = run.manifest()["stages"]["import"]["counts"]
     say(f"{run.path}: {counts['kept']} of {counts['planned']} rows read")
+    if unread := run.manifest()["stages"]["import"]["unread"]:
+        note(f"columns of which nothing was made: {', '.join(unread)}")
     if counts["failed"]:
         failed = run.read("failed")
         note(f"{counts['failed']} rows refused, see {run.table_path('failed')}; the first: {failed['error'][0]}")

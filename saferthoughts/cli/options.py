@@ -49,6 +49,7 @@ ORDER = (
     *(
         "regenerate",
         "compare",
+        "dataset",
         "sql",
         "duplicates",
         "contamination",

@@ -4,7 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
 from cards.release import build_release
 from curation.datasets.imported import import_dataset
@@ -15,6 +19,7 @@ from pipelines.judges.stage import judge
 from pipelines.records import Prompt, Response, from_table
 from pipelines.repairs.stage import repair
 from pipelines.runs import RunFolder
+from saferthoughts.cli.app import app
 
 REFUSAL = "Sorry, I can't help with that."
 USER = {"role": "user", "content": "Q"}
@@ -203,3 +208,46 @@ def test_a_generated_run_is_not_written_over(judged: RunFolder, tmp_path: Path) 
     with pytest.raises(UserError, match="is a run that was generated"):
         import_dataset(judged.path.parent, judged.name, source, {}, "harmful")
     assert judged.table_path("responses").read_bytes() == before
+
+
+def test_the_input_of_alpaca_is_part_of_the_prompt(tmp_path: Path) -> None:
+    values = [{"instruction": "Make it kind.", "input": f"Text {n}", "output": REFUSAL} for n in range(3)]
+    run = read(tmp_path / "runs", rows(tmp_path / "alpaca.jsonl", *values))
+    prompts = from_table(Prompt, run.read("prompts"))
+    assert {prompt.text for prompt in prompts} == {f"Make it kind.\n\nText {n}" for n in range(3)}
+
+
+def test_a_table_is_read_as_the_same_rows_in_lines(tmp_path: Path) -> None:
+    values = [
+        {"question": f"Q{n}", "response": REFUSAL, "category": ["a", "b"], "source": "s", "n": n} for n in range(3)
+    ]
+    lines = read(tmp_path / "runs", rows(tmp_path / "d.jsonl", *values))
+    kept = [lines.read(name) for name in ("prompts", "responses")]
+    pq.write_table(pa.Table.from_pylist(values), tmp_path / "d.parquet")
+    datasets.Dataset.from_list(values).save_to_disk(tmp_path / "saved")
+    datasets.DatasetDict({"train": datasets.Dataset.from_list(values)}).save_to_disk(tmp_path / "splits")
+    for name in ("d.parquet", "saved", "splits"):
+        table = import_dataset(tmp_path / "runs", name, Source(hub=str(tmp_path / name)), {}, "harmful")
+        assert [table.read(one) for one in ("prompts", "responses")] == kept
+        assert table.manifest()["stages"]["import"]["unread"] == ["n"]
+    assert {prompt.category for prompt in from_table(Prompt, lines.read("prompts"))} == {"a, b"}
+
+
+def test_a_look_says_what_is_understood_not_read_and_refused(tmp_path: Path) -> None:
+    good = {"Question": "How do bees sleep?", "chosen": f"<think>Hm.</think>{REFUSAL}", "rejected": "no"}
+    rows(tmp_path / "d.jsonl", good, {**good, "Question": ""}, {**good, "Question": 7}, good)
+    done = CliRunner().invoke(app, ["dataset", "look", str(tmp_path / "d.jsonl")])
+    assert done.exit_code == 0, done.output
+    assert done.output.splitlines()[1:] == [
+        "  prompt: column Question",
+        "  response: column chosen",
+        "  kind: no column; give --kind harmful or --kind benign",
+        "  not read: rejected",
+        "  refused: 1 (the first is row 2): the question is empty",
+        "  refused: 1 (the first is row 3): 'Question' is int, not text",
+        "  refused: 1 (the first is row 4): the same prompt and response as an earlier row",
+        "prompt (uncategorised): How do bees sleep?",
+        "  reasoning: Hm.",
+        f"  answer: {REFUSAL}",
+    ]
+    assert "1 of 4 rows can be used" in done.output.splitlines()[0]

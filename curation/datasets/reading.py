@@ -1,0 +1,241 @@
+"""A third-party dataset read into rows of ours: which column is what, what is not read, and what is refused and why.
+
+Reads any conversational dataset (a file of rows, a folder or a repository on the Hub), or a release of this project;
+writes nothing. `saferthoughts dataset look PATH` shows it, and `imported.py` makes a run of it.
+
+Columns go by name, in whatever case, or by --map FIELD=COLUMN. Fields: messages (a conversation of one question and its
+answer, see `curation/datasets/turns.py`), prompt, input (what Alpaca's instruction is about, put behind it), response
+(reasoning and answer in one text, or as lists of turns), reasoning, answer, system (what stands in front of the
+question), kind, category, variant.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from curation.datasets.sources import Source, read_source
+from curation.datasets.turns import Exchange, exchange, sound
+from pipelines.errors import UserError, unknown
+from pipelines.prompts.prompt_sets import KINDS, UNKNOWN_LICENSE
+from pipelines.prompts.variant import load_variants
+from pipelines.prompts.variant import variant as load_variant
+from pipelines.records import Prompt, Response, content_id
+from pipelines.settings.old_names import current_name, first_name
+from pipelines.teachers.finish_reasons import STOP
+from pipelines.thinking import Thought, split
+
+TEACHER = "dataset"
+# Where a dataset calls a field by another name, the first of these that it has.
+FIELDS: Mapping[str, tuple[str, ...]] = {
+    "messages": ("messages", "conversations", "conversation"),
+    "prompt": ("prompt", "query", "question", "instruction", "text", "goal", "behavior", "forbidden_prompt"),
+    "input": ("input",),
+    "response": ("response", "completion", "output", "chosen"),
+    "reasoning": ("reasoning", "reasoning_content", "thinking", "thought"),
+    "answer": ("answer", "reply"),
+    "system": ("system", "system_prompt"),
+    "kind": ("kind",),
+    "category": ("category",),
+    "variant": ("variant",),
+}
+# Columns that a row keeps as they are, by their own names.
+_KEPT = ("behaviour_id", "template_id", "source", "source_license", "teacher", "model", "finish_reason")
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetRows:
+    """What was made of a dataset of `count` rows.
+
+    `columns` has the column of each field, `unread` the columns of which nothing was made, `refused` the number of each
+    row that cannot be used, from 1, with the reason. Prompts and responses are by their ids.
+    """
+
+    count: int
+    columns: Mapping[str, str]
+    unread: tuple[str, ...]
+    prompts: Mapping[str, Prompt]
+    responses: Mapping[str, Response]
+    refused: tuple[tuple[int, str], ...]
+
+
+def read_dataset(
+    source: Source, mapping: Mapping[str, str], kind: str | None, variant: str = "direct", most: int | None = None
+) -> DatasetRows:
+    """Read a dataset.
+
+    Args:
+        source: Where the rows are. A release of ours is taken whole, a variant a configuration.
+        mapping: Field to column, for fields whose column has another name.
+        kind: "harmful" or "benign", for rows that do not say.
+        variant: Whose shape the rows are checked for, where they do not say.
+        most: The first so many rows of a repository; all if None.
+
+    Raises:
+        UserError: nothing can be read there, a field or column is unknown, or no column is the prompt or the response.
+    """
+    for field in mapping:
+        if field not in FIELDS:
+            raise unknown("field in --map", field, FIELDS)
+    load_variant(variant)
+    if kind is not None and kind not in KINDS:
+        raise unknown("kind", kind, KINDS)
+    prompts: dict[str, Prompt] = {}
+    responses: dict[str, Response] = {}
+    refused: list[tuple[int, str]] = []
+    columns: dict[str, str] = {}
+    there: dict[str, None] = {}
+    number = 0
+    for rows, part in _parts(source, most):
+        names = dict.fromkeys(name for row in rows for name in row)
+        columns = columns_of(names, mapping, source.hub)
+        there |= names
+        for row in rows:
+            number += 1
+            try:
+                prompt, response = _read(row, columns, part or variant, kind, public_name(source))
+            except ValueError as error:
+                refused.append((number, str(error)))
+                continue
+            if response.response_id in responses:
+                refused.append((number, "the same prompt and response as an earlier row"))
+                continue
+            prompts.setdefault(prompt.prompt_id, prompt)
+            responses[response.response_id] = response
+    if number != len(responses) + len(refused):
+        raise RuntimeError(f"{number} rows were read, {len(responses)} kept and {len(refused)} refused")
+    unread = tuple(name for name in there if name not in (*columns.values(), *_KEPT))
+    return DatasetRows(number, columns, unread, prompts, responses, tuple(refused))
+
+
+def public_name(source: Source) -> str:
+    """What a dataset is called on cards and in rows: no path of this machine."""
+    path = Path(source.hub)
+    return path.resolve().name if path.exists() else source.hub
+
+
+def _parts(source: Source, most: int | None) -> list[tuple[list[dict[str, Any]], str | None]]:
+    """The rows, a part for each configuration of a release, with the variant that it is."""
+    folder = Path(source.hub)
+    if is_release(source):
+        names = sorted(path.name for path in (folder / "data").iterdir() if path.name != "metadata")
+        return [
+            (read_source(source.model_copy(update={"config": name})), None if name == "benign" else name)
+            for name in names
+        ]
+    return [(read_source(source, most), None)]
+
+
+def is_release(source: Source) -> bool:
+    """Whether the source is a complete SaferThoughts release, which describes every row."""
+    folder = Path(source.hub)
+    return source.config is None and (folder / "lineage.json").exists() and (folder / "data").is_dir()
+
+
+def columns_of(there: Iterable[str], mapping: Mapping[str, str], where: str) -> dict[str, str]:
+    """The column of each field.
+
+    Raises:
+        UserError: a column that is named is not there, or none is the prompt or the response.
+    """
+    for column in mapping.values():
+        if column not in there:
+            raise unknown(f"column of {where}", column, list(there))
+    lower = {name.lower(): name for name in there if name not in mapping.values()}
+    found = {field: next((lower[name] for name in names if name in lower), "") for field, names in FIELDS.items()}
+    if found["prompt"].lower() != "instruction":
+        # Elsewhere the word means anything.
+        found["input"] = ""
+    columns = {**{field: name for field, name in found.items() if name}, **mapping}
+    # What was named counts before what was found.
+    if "messages" in columns and ("messages" in mapping or not {"prompt", "response", "answer"} & set(mapping)):
+        return {field: name for field, name in columns.items() if field not in ("prompt", "input", "response")}
+    columns.pop("messages", None)
+    if "prompt" not in columns or not {"response", "answer"} & set(columns):
+        raise UserError(
+            f"{where} has the columns {', '.join(there)}: say which is the prompt and which the response, "
+            "e.g. --map prompt=instruction --map response=output (or --map messages=conversation)."
+        )
+    return columns
+
+
+def _read(
+    row: Mapping[str, Any], columns: Mapping[str, str], variant: str, kind: str | None, where: str
+) -> tuple[Prompt, Response]:
+    """Read one row; ValueError gives the reason why it cannot be used."""
+    behaviour, text, thought = _asked_and_answered(row, columns)
+    reasoning, answer, found = thought.reasoning, thought.answer, str(thought.source)
+    if "reasoning" in columns and "answer" in columns:
+        reasoning, answer, found = _text(row, columns["reasoning"]), _text(row, columns["answer"]), "reasoning"
+    elif "reasoning" in columns and not reasoning:
+        reasoning, found = _text(row, columns["reasoning"]), "reasoning"
+    elif "response" not in columns and "messages" not in columns:
+        answer = _text(row, columns["answer"])
+    if not behaviour.strip():
+        raise ValueError("the question is empty")
+    row_kind = row.get(columns.get("kind", ""), kind)
+    if row_kind not in KINDS:
+        raise ValueError(f"kind is {row_kind!r}: it must be harmful or benign (--kind for all rows)")
+    name = current_name(str(row.get(columns.get("variant", "")) or variant))
+    if name not in load_variants():
+        raise ValueError(f"there is no variant {name!r}")
+    prompt = Prompt(
+        prompt_id=content_id(text, row_kind),
+        kind=row_kind,
+        behaviour_id=str(row.get("behaviour_id") or content_id(behaviour)),
+        template_id=str(row.get("template_id") or ""),
+        category=_listed(row.get(columns.get("category", ""))) or "uncategorised",
+        behaviour=behaviour,
+        text=text,
+        source=str(row.get("source") or where),
+        source_license=str(row.get("source_license") or UNKNOWN_LICENSE),
+    )
+    # The text that this tool writes, and no other: an empty thought alone proves nothing.
+    fixed = not reasoning and bool(answer) and answer == load_variants()[name].fixed_answer
+    response = Response(
+        response_id=content_id(prompt.prompt_id, first_name(name), reasoning, answer),
+        prompt_id=prompt.prompt_id,
+        variant=name,
+        teacher="" if fixed else TEACHER,
+        model=str(row.get("teacher") or row.get("model") or ""),
+        sampling="{}",
+        sample=0,
+        attempt=0,
+        parent_id="",
+        reasoning=reasoning,
+        answer=answer,
+        reasoning_source="fixed" if fixed else found,
+        finish_reason=STOP if fixed else str(row.get("finish_reason") or "unknown"),
+        input_tokens=0,
+        output_tokens=0,
+        latency_s=0.0,
+        cost=None,
+        request_key="",
+    )
+    return prompt, response
+
+
+def _asked_and_answered(row: Mapping[str, Any], columns: Mapping[str, str]) -> tuple[str, str, Thought]:
+    """The question, the question with its system text in front, and the response."""
+    response = row.get(columns["response"]) if "response" in columns else None
+    if "messages" in columns:
+        found = exchange(row[columns["messages"]])
+    elif isinstance(row.get(columns["prompt"]), list):
+        found = exchange(row[columns["prompt"]], row.get(columns["answer"]) if response is None else response)
+    else:
+        reply = _text(row, columns["response"]) if "response" in columns else ""
+        asked = _text(row, columns["prompt"])
+        about = row.get(columns.get("input", ""))
+        found = Exchange("", f"{asked}\n\n{sound(about, 'the input')}" if about else asked, split(reply))
+    system = row.get(columns.get("system", ""))
+    parts = [sound(system, "'system'") if system else "", found.system, found.question]
+    return found.question, "\n\n".join(part for part in parts if part.strip()), found.thought
+
+
+def _text(row: Mapping[str, Any], column: str) -> str:
+    return sound(row.get(column), f"'{column}'")
+
+
+def _listed(value: Any) -> str:
+    """A category as text: some datasets have several of a row."""
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value or "")
