@@ -16,7 +16,6 @@ off exactly where the run knows it, and otherwise where several prompts begin or
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +24,7 @@ from rapidfuzz import fuzz
 from scipy.sparse import csr_matrix  # type: ignore[import-untyped]
 
 from curation.datasets.sources import Source, column_of, read_source, text_of
+from curation.overlap.bare_requests import bare_requests
 from curation.overlap.windows import span_of, windows, words_of
 from curation.sql.views import CONTAMINATION, open_views
 from pipelines.errors import UserError
@@ -39,7 +39,6 @@ NGRAM = 13
 # Fewer words are found in too many texts that have nothing to do with the item.
 _LEAST_WORDS = 4
 _ANCHOR = 6
-_TEMPLATE_WORDS, _TEMPLATE_TIMES = 12, 3
 _COVERAGE, _ALIGNMENT = 0.75, 85.0
 _COLUMNS = ("prompt", "question", "query", "problem", "goal", "behavior", "behaviour", "question_content", "text")
 _BATCH = 1000
@@ -165,55 +164,6 @@ def _overlap(one: EvalSet, rows: list[dict[str, object]]) -> Overlap:
         responses_hit=len({row["response_id"] for row in rows if row["response_id"]}),
         by_method=dict(sorted(Counter(str(row["method"]) for row in rows).items())),
     )
-
-
-def bare_requests(prompts: pa.Table) -> list[str]:
-    """Each prompt without its jailbreak template: by the run's own knowledge, or else without the words that several
-    prompts begin or end with."""
-    texts = prompts["text"].to_pylist()
-    known = prompts["behaviour"].to_pylist()
-    unknown_ones = [place for place, text in enumerate(texts) if known[place] == text]
-    stripped = strip_templates([texts[place] for place in unknown_ones])
-    requests = list(known)
-    for place, text in zip(unknown_ones, stripped, strict=True):
-        requests[place] = text
-    return requests
-
-
-def strip_templates(texts: Sequence[str]) -> list[str]:
-    """The texts without what at least three of them, beyond twelve words, begin or end with in common."""
-    words = [words_of(text) for text in texts]
-    plain = [[word for word, _, _ in found] for found in words]
-    heads = _common(plain)
-    tails = _common([found[::-1] for found in plain])
-    stripped = []
-    for text, found, head, tail in zip(texts, words, heads, tails, strict=True):
-        kept = found[head : len(found) - tail] if head + tail < len(found) else found
-        stripped.append(text.encode()[kept[0][1] : kept[-1][2]].decode("utf-8", "replace") if kept else text)
-    return stripped
-
-
-def _common(words: Sequence[list[str]]) -> list[int]:
-    """For each list of words, how many of its first are a template's: shared by enough different lists."""
-    order = sorted(range(len(words)), key=lambda place: words[place])
-    distinct = [place for number, place in enumerate(order) if not number or words[place] != words[order[number - 1]]]
-    shared = [_prefix(words[one], words[other]) for one, other in pairwise(distinct)]
-    lengths: dict[tuple[str, ...], int] = {}
-    around = _TEMPLATE_TIMES - 1
-    for number, place in enumerate(distinct):
-        runs = [shared[begin : begin + around] for begin in range(max(0, number - around), number + 1)]
-        best = max((min(run) for run in runs if len(run) == around), default=0)
-        lengths[tuple(words[place])] = best if best >= _TEMPLATE_WORDS else 0
-    return [lengths[tuple(found)] for found in words]
-
-
-def _prefix(one: list[str], other: list[str]) -> int:
-    length = 0
-    for word, another in zip(one, other, strict=False):
-        if word != another:
-            break
-        length += 1
-    return length
 
 
 def search_prompts(one: EvalSet, texts: pa.ChunkedArray, requests: Sequence[str]) -> list[Hit]:

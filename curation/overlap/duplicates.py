@@ -4,7 +4,8 @@ Reads prompts and responses, and verdicts and repairs where they are; writes dup
 cluster of two or more, which of them survives, and why. Run it with `saferthoughts duplicates RUN`.
 
 Prompts are compared by their bare requests (item_id is the behaviour's id): behind one jailbreak template all prompts
-look alike. A row joins the survivor that it is most like, so each is as similar to its survivor as asked, and clusters
+look alike. Where a dataset does not tell the request from its template, what several prompts begin or end with is left
+out. A row joins the survivor that it is most like, so each is as similar to its survivor as asked, and clusters
 do not grow by chains. Similarity is the share of common word shingles, as MinHash of 125 permutations estimates it.
 """
 
@@ -16,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from rensa import RMinHash
 
+from curation.overlap.bare_requests import bare_requests
 from curation.overlap.windows import windows
 from curation.sql.views import DUPLICATES, open_views
 from pipelines.freshness import made_from, require_fresh
@@ -59,9 +61,11 @@ def find_duplicates(run: RunFolder) -> list[Duplicates]:
     found = []
     with open_views(run, "prompts", "responses") as db:
         requests = db.sql(
-            "SELECT behaviour_id AS id, first(behaviour ORDER BY prompt_id) AS text, true AS clean "
-            "FROM prompts GROUP BY behaviour_id ORDER BY id"
+            "SELECT behaviour_id AS id, arg_min(behaviour, prompt_id) AS behaviour, arg_min(text, prompt_id) AS text, "
+            "true AS clean FROM prompts GROUP BY behaviour_id ORDER BY id"
         ).to_arrow_table()
+        bare = pa.chunked_array([pa.array(bare_requests(requests), pa.string())])
+        requests = requests.set_column(requests.column_names.index("text"), "text", bare)
         variants = [name for (name,) in db.sql("SELECT DISTINCT variant FROM responses ORDER BY variant").fetchall()]
         with meter("duplicates", len(variants) + 1, "sets") as shown:
             found.append(_search("prompt", "prompt", requests, threshold, rows))

@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from curation.overlap.bare_requests import strip_templates
 from curation.overlap.contamination import (
     EvalSet,
     find_contamination,
@@ -14,7 +15,6 @@ from curation.overlap.contamination import (
     load_set,
     search_prompts,
     search_texts,
-    strip_templates,
 )
 from pipelines.errors import UserError
 from pipelines.prompts.prompt_sets import draw, load_pool

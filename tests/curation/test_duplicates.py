@@ -1,12 +1,16 @@
 """Near-duplicates: found where they are, each with a survivor that it resembles."""
 
+import json
 import random
 from dataclasses import replace
+from pathlib import Path
 
 import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from curation.datasets.imported import import_dataset
+from curation.datasets.sources import Source
 from curation.overlap.duplicates import find_duplicates, near_duplicates
 from curation.quality.checks import check
 from curation.sql.views import open_views
@@ -93,3 +97,17 @@ def test_the_same_table_comes_out_whatever_the_order_of_rows(judged: RunFolder) 
     assert judged.read("duplicates").equals(before)
     with open_views(judged) as db:
         assert db.sql("SELECT count(*) FROM duplicates WHERE survivor AND item_id <> cluster").fetchall() == [(0,)]
+
+
+def test_requests_behind_one_template_are_not_taken_for_repeats(tmp_path: Path) -> None:
+    rng = random.Random(7)
+    before, between, after = (text(rng) for _ in range(3))
+    requests = [" ".join(rng.sample(WORDS, 9)) for _ in range(40)]
+    prompts = [f"{before} {request} {between} {request} {after}" for request in requests]
+    # The same request twice, with one more word.
+    prompts.append(f"{before} {requests[0]} please {between} {requests[0]} please {after}")
+    file = tmp_path / "d.jsonl"
+    file.write_text("".join(json.dumps({"prompt": one, "response": "Sorry, no."}) + "\n" for one in prompts))
+    run = import_dataset(tmp_path / "runs", "foreign", Source(hub=str(file)), {}, "harmful")
+    of_prompts = find_duplicates(run)[0]
+    assert (of_prompts.items, of_prompts.clusters, of_prompts.redundant) == (41, 1, 1)
