@@ -21,6 +21,7 @@ from typing import Annotated, Any
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from curation.datasets.sources import Source, read_source
+from curation.datasets.turns import exchange
 from pipelines.errors import UserError, unknown
 from pipelines.records import content_id
 from pipelines.settings.old_names import keys_now
@@ -124,14 +125,14 @@ def _question(row: Mapping[str, Any], part: Further) -> str:
 
 def _row(row: Mapping[str, Any], part: Further) -> TrainingRow:
     """Read one row; ValueError gives the reason why it is left out."""
-    question, reply = row.get(part.prompt), row.get(part.response or "")
     if part.messages is not None:
-        turns = row.get(part.messages) or []
-        by_role = {turn["role"]: turn["content"] for turn in turns if isinstance(turn, dict)}
-        question, reply = by_role.get("user"), by_role.get("assistant")
-    if not isinstance(question, str) or not isinstance(reply, str):
-        raise ValueError("without question and response")
-    thought = split(reply)
+        found = exchange(row.get(part.messages))
+        question, thought = "\n\n".join(filter(str.strip, (found.system, found.question))), found.thought
+    else:
+        asked, reply = row.get(part.prompt), row.get(part.response or "")
+        if not isinstance(asked, str) or not isinstance(reply, str):
+            raise ValueError("without question and response")
+        question, thought = asked, split(reply)
     if not thought.reasoning.strip() or not thought.answer.strip():
         raise ValueError("without reasoning and answer")
     if part.answer is not None and not same_answer(thought.answer, str(row.get(part.answer))):

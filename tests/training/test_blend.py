@@ -4,6 +4,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipelines.errors import UserError
@@ -45,6 +47,23 @@ def test_rows_of_the_release_and_verified_rows_come_together(release: Path, tmp_
     assert all(row.messages[1]["content"].startswith("<think>\nI add one to ") for row in own)
     assert mixture == again
     assert mixture.content != other.content
+
+
+def test_conversations_of_a_table_are_read_as_a_datasets_are(release: Path, tmp_path: Path) -> None:
+    asked = {"from": "human", "value": "What is 1 + 1?"}
+    answered = {"from": "gpt", "value": "<think>\nOne more.\n</think>\n\nTwo."}
+    talks = [[{"from": "system", "value": "Be brief."}, asked, answered], [asked, answered, asked, answered], [asked]]
+    pq.write_table(pa.Table.from_pylist([{"conversations": talk} for talk in talks]), tmp_path / "talks.parquet")
+    further = f"{{name: talk, hub: '{tmp_path / 'talks.parquet'}', messages: conversations, rows: 1}}"
+    wanted = tmp_path / "own.yaml"
+    wanted.write_text(f"release: {{improved: 2}}\nfurther: [{further}]\n")
+    with quiet():
+        mixture = blended(str(wanted), release, 1, tmp_path / "cache")
+    [row] = [row for row in mixture.rows if row.config == "talk"]
+    assert row.messages[0]["content"] == "Be brief.\n\nWhat is 1 + 1?"
+    wanted.write_text(f"release: {{improved: 2}}\nfurther: [{further.replace('rows: 1', 'rows: 2')}]\n")
+    with quiet(), pytest.raises(UserError, match=r"wants 2 rows; .* has 1 \(1 messages (has 2 questions|has no turn)"):
+        blended(str(wanted), release, 1, tmp_path / "cache")
 
 
 def test_too_few_verified_rows_are_told_with_the_reasons(release: Path, tmp_path: Path) -> None:
