@@ -21,8 +21,8 @@ from typing import Annotated, Any
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from curation.datasets.sources import Source, read_source
-from curation.datasets.turns import exchange
 from pipelines.errors import UserError, unknown
+from pipelines.prompts.turns import exchange
 from pipelines.records import content_id
 from pipelines.settings.old_names import keys_now
 from pipelines.settings.parts import Part, read_yaml, validated

@@ -4,7 +4,7 @@ Reads any conversational dataset (a file of rows, a folder or a repository on th
 writes nothing. `saferthoughts dataset look PATH` shows it, and `imported.py` makes a run of it.
 
 Columns go by name, in whatever case, or by --map FIELD=COLUMN. Fields: messages (a conversation of one question and its
-answer, see `curation/datasets/turns.py`), prompt, input (what Alpaca's instruction is about, put behind it), response
+answer, see `pipelines/prompts/turns.py`), prompt, input (what Alpaca's instruction is about, put behind it), response
 (reasoning and answer in one text, or as lists of turns), reasoning, answer, system (what stands in front of the
 question), kind, category, variant.
 """
@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from curation.datasets.sources import Source, read_source
-from curation.datasets.turns import Exchange, exchange, sound
 from pipelines.errors import UserError, unknown
 from pipelines.prompts.prompt_sets import KINDS, UNKNOWN_LICENSE
+from pipelines.prompts.turns import Exchange, exchange, sound
 from pipelines.prompts.variant import load_variants
 from pipelines.prompts.variant import variant as load_variant
 from pipelines.records import Prompt, Response, content_id

@@ -7,8 +7,9 @@ Reads `pipelines/prompts/bundled/` (the set "bundled"), a user's folder of the s
     templates.yaml  list of {id, text}, one `{behaviour}` slot in each text; a user's folder may leave it out
     any file of rows (`pipelines/row_files.py`) a column prompt, text, query, question, behaviour, goal, behavior,
                                                 forbidden_prompt or instruction, in whatever case, or the one that is
-                                                named; optional columns kind (harmful, benign), category, id, source,
-                                                license; HarmBench's ContextString goes in front of its behaviour
+                                                named, or a conversation of one question; optional columns kind
+                                                (harmful, benign), category, id, source, license; HarmBench's
+                                                ContextString goes in front of its behaviour
     anything.txt                                one prompt a line
 
 Writes nothing: the stage does (`saferthoughts prompts NAME`). From Python:
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import get_args
 
 from pipelines.errors import UserError, unknown
+from pipelines.prompts.turns import question_of
 from pipelines.records import Kind, Prompt, content_id
 from pipelines.row_files import READERS, Row, optional_text, read_rows, text, yaml_rows
 
@@ -40,6 +42,7 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
     "prompt": (
         *("prompt", "text", "query", "question", "behaviour", "goal", "behavior", "forbidden_prompt", "instruction"),
     ),
+    "messages": ("messages", "conversations", "conversation"),
     "context": ("contextstring",),
     **{name: (name,) for name in ("kind", "category", "id", "source", "license")},
 }
@@ -315,7 +318,7 @@ def _columns(where: str, there: Iterable[str], mapping: Mapping[str, str]) -> di
     lower = {str(name).lower(): name for name in there if name not in mapping.values()}
     found = {field: next((lower[name] for name in names if name in lower), None) for field, names in FIELDS.items()}
     columns = {**{field: name for field, name in found.items() if name is not None}, **mapping}
-    if "prompt" not in columns:
+    if not {"prompt", "messages"} & columns.keys():
         raise UserError(
             f"{where}: no column of prompts among: {', '.join(map(str, there)) or '(none)'}. Name it one of: "
             f"{', '.join(FIELDS['prompt'])}; or say which it is: --map prompt=COLUMN."
@@ -353,7 +356,10 @@ def _request(row: Row, columns: Mapping[str, str], source: str, license_: str) -
     def optional(field: str) -> str:
         return optional_text(row, columns.get(field, ""))
 
-    request = text(row, columns["prompt"])
+    if "prompt" in columns and not isinstance(row.values.get(columns["prompt"]), list):
+        request = text(row, columns["prompt"])
+    else:
+        request = _asked(row, columns.get("prompt") or columns["messages"])
     if context := optional("context"):
         # As HarmBench puts them together.
         request = f"{context}\n\n---\n\n{request}"
@@ -364,6 +370,13 @@ def _request(row: Row, columns: Mapping[str, str], source: str, license_: str) -
         source=optional("source") or source,
         license=optional("license") or license_,
     )
+
+
+def _asked(row: Row, column: str) -> str:
+    try:
+        return question_of(row.values.get(column)).strip()
+    except ValueError as error:
+        raise UserError(f"{row.where}: '{column}': {error}. Put it right or take the row out.") from error
 
 
 def _templates(path: Path) -> tuple[Template, ...]:

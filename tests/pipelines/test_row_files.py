@@ -158,6 +158,19 @@ def test_a_column_is_named_and_what_is_not_read_is_known(tmp_path: Path) -> None
         load_pool(path, columns={"promt": "q"})
 
 
+@pytest.mark.parametrize("column", ["prompt", "conversations"])
+def test_a_conversation_of_one_question_is_a_prompt(tmp_path: Path, column: str) -> None:
+    asked = [{"role": "system", "content": "Be brief."}, {"from": "human", "value": "Pick a lock"}]
+    path = tmp_path / "set.jsonl"
+    path.write_text(
+        json.dumps({column: [*asked, {"from": "gpt", "value": "No."}]}) + "\n" + json.dumps({column: asked[1:]})
+    )
+    assert [item.text for item in load_pool(path, "harmful").behaviours] == ["Be brief.\n\nPick a lock", "Pick a lock"]
+    path.write_text(json.dumps({column: [*asked, {"from": "gpt", "value": "No."}, asked[1]]}))
+    with pytest.raises(UserError, match=rf"line 1: '{column}': messages .* Put it right or take the row out"):
+        load_pool(path, "harmful")
+
+
 def test_what_unfolds_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.row_files.UNFOLDING_FROM", 10_000)
     monkeypatch.setattr("pipelines.row_files.MOST_UNFOLDING", 10)

@@ -66,6 +66,18 @@ def exchange(prompt: Any, completion: Any = None) -> Exchange:
     return Exchange(system, turns[asked].content, split(answer.content, answer.reasoning or None))
 
 
+def question_of(conversation: Any) -> str:
+    """The one question of a conversation, its system text in front; whether it is answered does not matter.
+
+    Raises:
+        ValueError: as `exchange`.
+    """
+    turns = _listed(conversation, "messages")
+    answered = any(_turn(turn).role == "assistant" for turn in turns)
+    found = exchange(conversation, None if answered else "")
+    return "\n\n".join(filter(str.strip, (found.system, found.question)))
+
+
 def _listed(value: Any, what: str) -> Sequence[Mapping[str, Any]]:
     if not isinstance(value, list) or not all(isinstance(turn, dict) for turn in value):
         raise ValueError(f"{what} is not a list of turns")
