@@ -108,18 +108,18 @@ class Hub:
         try:
             return _repeated(call, *arguments, **options)
         except Exception as error:
-            raise told(error, self) or error from error
+            raise hub_error(error, self) or error from error
 
     def head(self) -> str | None:
         """The newest commit; None where there is no such repository (or none for this token)."""
         try:
             return str(_repeated(self.api.repo_info, self.repo, repo_type=self.kind).sha)
         except GatedRepoError as error:
-            raise told(error, self) or error from error
+            raise hub_error(error, self) or error from error
         except RepositoryNotFoundError:
             return None
         except Exception as error:
-            raise told(error, self) or error from error
+            raise hub_error(error, self) or error from error
 
     def commit_of(self, revision: str) -> str:
         """The commit that a tag, branch or commit's name stands for.
@@ -132,7 +132,7 @@ class Hub:
         except RevisionNotFoundError as error:
             raise unknown(f"version of {self.repo}", revision, self.tags()) from error
         except Exception as error:
-            raise told(error, self) or error from error
+            raise hub_error(error, self) or error from error
 
     def tags(self) -> list[str]:
         """The names of all tags, the newest version last."""
@@ -228,18 +228,18 @@ def repeated(call: Callable[[], Done]) -> Done:
 def _why(error: BaseException | None) -> str:
     """What an error says, without the token, wherever that comes from."""
     token = get_token()
-    said = without_secrets(" ".join(_words(error).split()))
-    return said.replace(token, "(token)") if token else said
+    message = without_secrets(" ".join(_words(error).split()))
+    return message.replace(token, "(token)") if token else message
 
 
 def _words(error: BaseException | None) -> str:
     if isinstance(error, HfHubHTTPError) and error.response is not None:
-        said = error.response.headers.get("x-error-message") or ""
-        return f"status {error.response.status_code}{f' ({said})' if said else ''}"
+        message = error.response.headers.get("x-error-message") or ""
+        return f"status {error.response.status_code}{f' ({message})' if message else ''}"
     return f"{type(error).__name__}{f' ({error})' if str(error) else ''}"
 
 
-def told(error: BaseException, hub: Hub) -> UserError | None:
+def hub_error(error: BaseException, hub: Hub) -> UserError | None:
     """An error of the Hub as one line with what to do; None for any other."""
     error = root(error)
     if isinstance(error, UserError):

@@ -14,7 +14,7 @@ from pathlib import Path
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
-from cards.hub import Hub, Stored, repeated, told
+from cards.hub import Hub, Stored, hub_error, repeated
 from cards.push import Difference, Push
 from cards.verify import lineage_in, verify
 from pipelines.errors import UserError
@@ -147,9 +147,9 @@ class _Release(Push):
             repeated(lambda: create(self.hub.repo, tag=self.tag, revision=commit, repo_type=self.hub.kind))
         except HfHubHTTPError as error:
             if error.response.status_code != 409:
-                raise told(error, self.hub) or error from error
+                raise hub_error(error, self.hub) or error from error
         except Exception as error:
-            raise told(error, self.hub) or error from error
+            raise hub_error(error, self.hub) or error from error
         else:
             return True
         there = self.hub.commit_of(self.tag)

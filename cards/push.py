@@ -12,7 +12,7 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 from huggingface_hub.errors import HfHubHTTPError
 
-from cards.hub import Hub, Stored, repeated, told
+from cards.hub import Hub, Stored, hub_error, repeated
 from pipelines.errors import UserError
 from pipelines.progress import meter
 
@@ -110,7 +110,7 @@ class Push:
         try:
             return repeated(once)
         except Exception as error:
-            raise told(error, self.hub) or error from error
+            raise hub_error(error, self.hub) or error from error
 
     def _send(self, additions: list[CommitOperationAdd]) -> None:
         """Every large file, one after the other; what the Hub has already is not sent again."""

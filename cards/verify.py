@@ -76,10 +76,10 @@ def shaped_like_ours(*folders: Path) -> Iterator[None]:
         yield
     except (KeyError, TypeError, AttributeError) as error:
         where = ", ".join(f"{folder}/lineage.json" for folder in folders)
-        raise UserError(f"{where}: not as a release of this version has it ({_told(error)}).") from error
+        raise UserError(f"{where}: not as a release of this version has it ({_message(error)}).") from error
 
 
-def _told(error: Exception) -> str:
+def _message(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
@@ -106,7 +106,7 @@ class Checks:
         try:
             part()
         except (KeyError, TypeError, AttributeError, ValueError, jinja2.UndefinedError) as error:
-            self._hold(False, f"lineage.json is not as a release of this version has it ({_told(error)})")
+            self._hold(False, f"lineage.json is not as a release of this version has it ({_message(error)})")
 
     def files(self) -> None:
         """checksums.sha256 names every file, and every file has its hash."""
@@ -140,9 +140,9 @@ class Checks:
             same = read.content == self.lineage["content"].get("metadata")
             self._hold(same, "metadata has other content than lineage.json says")
             self._hold(listed == released, "metadata has other ids than the configurations")
-        told = Counter({(entry["source"], entry["license"]): entry["rows"] for entry in self.lineage["sources"]})
+        message = Counter({(entry["source"], entry["license"]): entry["rows"] for entry in self.lineage["sources"]})
         self._hold(
-            self._sources == told, "the rows are from other sources, or under other licences, than lineage.json says"
+            self._sources == message, "the rows are from other sources, or under other licences, than lineage.json says"
         )
 
     def _config(self, name: str, count: int, released: set[bytes]) -> None:
@@ -152,8 +152,8 @@ class Checks:
         self._hold(read.rows == count, f"{name} has {read.rows} rows, lineage.json says {count}")
         same = read.content == self.lineage["content"].get(name)
         self._hold(same, f"{name} has other content than lineage.json says")
-        told = f"{name}: in {read.torn} rows messages, query, reasoning and answer do not fit together"
-        self._hold(not read.torn, told)
+        message = f"{name}: in {read.torn} rows messages, query, reasoning and answer do not fit together"
+        self._hold(not read.torn, message)
         unsafe = read.unsafe if "unsafe" in self._checks() else 0
         self._hold(
             not unsafe, f"{name} holds {unsafe} rows whose own verdict says unsafe, and the card does not say why"
@@ -167,8 +167,8 @@ class Checks:
             same = flagged == entry.get("flagged")
             self._hold(same, f"{name} holds {flagged} rows with a pattern, the card says {entry.get('flagged')}")
         elif "pattern_flagged" in self._checks():
-            told = f"{name} holds {flagged} rows whose own verdict has a pattern, and the card does not say why"
-            self._hold(not flagged, told)
+            message = f"{name} holds {flagged} rows whose own verdict has a pattern, and the card does not say why"
+            self._hold(not flagged, message)
 
     def _objections(self, metadata: "_Read") -> None:
         unscored = metadata.torn if "unscored" in self._checks() else 0
@@ -232,13 +232,13 @@ class Checks:
             return
         try:
             entries = read_json(path)["distribution"]
-            said = {entry["contentUrl"]: entry["sha256"] for entry in entries}
+            message = {entry["contentUrl"]: entry["sha256"] for entry in entries}
         except (OSError, ValueError, KeyError, TypeError) as error:
-            self._hold(False, f"croissant.json cannot be read ({_told(error)})")
+            self._hold(False, f"croissant.json cannot be read ({_message(error)})")
             return
         data = sorted(file.relative_to(self.folder).as_posix() for file in (self.folder / "data").rglob("*.parquet"))
         found = {name: self._hashes.get(name) or file_hash(self.folder / name) for name in data}
-        self._hold(said == found, "croissant.json has other files or hashes than data")
+        self._hold(message == found, "croissant.json has other files or hashes than data")
 
     def words(self) -> None:
         """The card says what the lineage says, and texts have the hashes that stand beside them."""

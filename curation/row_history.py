@@ -1,4 +1,4 @@
-"""The whole story of one response: prompt, attempts, what each judge said, what each check said, where it ended up.
+"""The history of one response: prompt, attempts, what each judge said, what each check said, where it ended up.
 
 Reads the run's tables (`curation/sql/views.py`); writes nothing. Run it with `saferthoughts check RUN --explain ID`.
 """
@@ -17,14 +17,14 @@ from pipelines.runs import RunFolder
 
 
 @dataclass(frozen=True, slots=True)
-class Story:
+class RowHistory:
     """Titles with texts, in order. Texts are as the tables have them: hostile."""
 
     parts: tuple[tuple[str, str], ...]
 
 
-def tell(run: RunFolder, response_id: str) -> Story:
-    """The story of a response by its id, or by the beginning of it.
+def row_history(run: RunFolder, response_id: str) -> RowHistory:
+    """The history of a response by its id, or by the beginning of it.
 
     Raises:
         UserError: there is no such response, or several begin like that.
@@ -39,7 +39,7 @@ def tell(run: RunFolder, response_id: str) -> Story:
         (response,) = found
         name = response["response_id"]
         (prompt,) = _rows(db, "SELECT * FROM prompts WHERE prompt_id = $id", response["prompt_id"])
-        said = _rows(db, "SELECT * FROM judgements WHERE response_id = $id ORDER BY judge", name)
+        message = _rows(db, "SELECT * FROM judgements WHERE response_id = $id ORDER BY judge", name)
         verdicts = _rows(db, "SELECT * FROM verdicts WHERE response_id = $id", name)
         attempts = _rows(
             db,
@@ -75,7 +75,7 @@ def tell(run: RunFolder, response_id: str) -> Story:
         (f"prompt ({prompt['kind']}, {prompt['category']}, {prompt['template_id'] or 'bare'})", prompt["text"]),
         ("reasoning", response["reasoning"]),
         ("answer", response["answer"]),
-        *((f"judge {item['judge']}", _judgement(item)) for item in said),
+        *((f"judge {item['judge']}", _judgement(item)) for item in message),
         *(("verdict", _judgement(item)) for item in verdicts),
     ]
     if attempts:
@@ -87,7 +87,7 @@ def tell(run: RunFolder, response_id: str) -> Story:
     parts.append(("checks", _checks(run, bool(accepted), objections)))
     if selected:
         parts.append(("selected", f"for {selected[0]['config']}, stratum {selected[0]['stratum']}"))
-    return Story(tuple(parts))
+    return RowHistory(tuple(parts))
 
 
 def _rows(db: duckdb.DuckDBPyConnection, query: str, response_id: str) -> list[dict[str, Any]]:
@@ -110,8 +110,8 @@ def _judgement(item: dict[str, Any]) -> str:
 def _attempt(item: dict[str, Any], here: str) -> str:
     marks = [word for word, true in (("kept", item["chosen"]), ("this one", item["response_id"] == here)) if true]
     faults = item["flagged"] or ("unscored" if item["patterns"] is None else "no fault")
-    told = f"{item['attempt']}: {item['response_id']} ({item['strategy']}): {faults}"
-    return "; ".join([told, ", ".join(marks)]) if marks else told
+    message = f"{item['attempt']}: {item['response_id']} ({item['strategy']}): {faults}"
+    return "; ".join([message, ", ".join(marks)]) if marks else message
 
 
 def _checks(run: RunFolder, accepted: bool, objections: list[dict[str, Any]]) -> str:

@@ -77,8 +77,8 @@ def caller_of(request: Request, bearer: Bearer) -> Caller:
         # Wrong ones are counted; coming without any is no attempt at anything.
         if bearer is not None:
             request.app.state.refusals.count(request)
-        told = str(error) if bearer is not None else "A token is needed: Authorization: Bearer TOKEN. " + str(error)
-        raise Problem(401, told, {"www-authenticate": "Bearer"}) from error
+        message = str(error) if bearer is not None else "A token is needed: Authorization: Bearer TOKEN. " + str(error)
+        raise Problem(401, message, {"www-authenticate": "Bearer"}) from error
     if request.method not in _SAFE:
         raise Problem(
             401, "What changes something takes a token, not the page's session.", {"www-authenticate": "Bearer"}

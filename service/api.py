@@ -66,7 +66,7 @@ def estimate(wanted: shapes.Wanted, caller: Reader, house: HouseOf) -> shapes.Es
         requests=found.missing,
         tokens=found.tokens,
         cost=found.cost,
-        told=found.told(),
+        message=found.message(),
         warnings=starting.warnings(house, wanted),
     )
 

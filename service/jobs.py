@@ -40,7 +40,7 @@ class _Child:
 
     process: psutil.Process
     own: subprocess.Popen[bytes] | None
-    told_at: float | None = None
+    asked_at: float | None = None
 
     def ended(self) -> bool:
         """Whether it is over; a zombie is, which somebody else has yet to collect."""
@@ -98,8 +98,8 @@ class Supervisor:
             except Exception:  # noqa: BLE001 - one job that cannot be settled must not hold the others up
                 traceback.print_exc()
                 self._children.pop(job.id, None)
-                told = "The service could not tell what came of it; its own log says why."
-                self._queue.end(job, "failed", None, told, "service")
+                message = "The service could not tell what came of it; its own log says why."
+                self._queue.end(job, "failed", None, message, "service")
         free = self._most - len(self._children)
         for job in self._queue.in_state("queued")[: max(free, 0)]:
             if self._queue.begin(job):
@@ -131,8 +131,8 @@ class Supervisor:
                     start_new_session=True,
                 )
         except OSError as error:
-            told = f"It could not be started: {system_line(error) or error}"
-            self._queue.end(job, "failed", None, told, "service")
+            message = f"It could not be started: {system_line(error) or error}"
+            self._queue.end(job, "failed", None, message, "service")
             return
         process = psutil.Process(own.pid)
         self._children[job.id] = _Child(process, own)
@@ -152,8 +152,8 @@ class Supervisor:
         elif job.attempts < MOST_ATTEMPTS:
             self._queue.put_back(job)
         else:
-            told = f"by signal {-code}" if code else "with the service"
-            self._queue.end(job, "failed", code, f"It died {job.attempts} times, the last time {told}.", "job")
+            text = f"by signal {-code}" if code else "with the service"
+            self._queue.end(job, "failed", code, f"It died {job.attempts} times, the last time {text}.", "job")
 
     def _finished(self, job: Job) -> bool:
         """Whether the run's manifest says that the job's last stage ended after the job began."""
@@ -168,10 +168,10 @@ class Supervisor:
         """Ask a job to stop as Ctrl-C does; after a time of grace its whole group is killed."""
         now = time.monotonic()
         try:
-            if child.told_at is None:
-                child.told_at = now
+            if child.asked_at is None:
+                child.asked_at = now
                 child.process.send_signal(signal.SIGINT)
-            elif now - child.told_at > _GRACE_S:
+            elif now - child.asked_at > _GRACE_S:
                 os.killpg(child.process.pid, signal.SIGKILL)
         except (psutil.NoSuchProcess, ProcessLookupError):
             pass  # it ended by itself
@@ -221,10 +221,10 @@ def last_words(folder: Path) -> str:
 
 def by_name(command: str, run: str, **flags: object) -> tuple[str, ...]:
     """A command's arguments for a run: flags that are None or False are left out, those that are True stand alone."""
-    said = [*command.split(), run]
+    message = [*command.split(), run]
     for name, value in flags.items():
         if value is None or value is False:
             continue
         option = f"--{name.replace('_', '-')}"
-        said += [option] if value is True else [option, str(value)]
-    return tuple(said)
+        message += [option] if value is True else [option, str(value)]
+    return tuple(message)

@@ -132,10 +132,10 @@ def main() -> None:
     try:
         lay_out(RunFolder.open(runs, name), path_of(runs, name))
     except Exception as error:
-        told = refusal_of(error)
-        if told is None:
+        message = refusal_of(error)
+        if message is None:
             raise
-        print(told, file=sys.stderr)
+        print(message, file=sys.stderr)
         sys.exit(2)
 
 

@@ -1,6 +1,6 @@
 """The page: what a browser sees of the service, drawn here and kept fresh by htmx.
 
-GET / runs, /ui/new a form, /ui/runs/RUN one of them with /live, /rows, /rows/PROMPT, /story/RESPONSE, /report;
+GET / runs, /ui/new a form, /ui/runs/RUN one of them with /live, /rows, /rows/PROMPT, /history/RESPONSE, /report;
 /ui/teachers, /docs, /login. Forms go to POST paths beside them and need the session's key; every one works without a
 script as well.
 """
@@ -101,12 +101,12 @@ async def answer_with_problem(request: Request, error: Exception) -> Response:
 def login(request: Request, house: HouseOf, code: str | None = None) -> Response:
     """The form for a token; a one-time link logs in at once."""
     if code is None:
-        return HTMLResponse(render("login", caller=None, key="", told=""))
+        return HTMLResponse(render("login", caller=None, key="", message=""))
     try:
         secret = house.tokens.use_code(code)
     except Unknown as error:
         request.app.state.refusals.count(request)
-        return HTMLResponse(render("login", caller=None, key="", told=str(error)), 401)
+        return HTMLResponse(render("login", caller=None, key="", message=str(error)), 401)
     return _logged_in(house, secret)
 
 
@@ -118,7 +118,7 @@ async def log_in(request: Request, house: HouseOf) -> Response:
         secret = house.tokens.log_in(form.text("token").strip())
     except Unknown as error:
         request.app.state.refusals.count(request)
-        return HTMLResponse(render("login", caller=None, key="", told=str(error)), 401)
+        return HTMLResponse(render("login", caller=None, key="", message=str(error)), 401)
     return _logged_in(house, secret)
 
 
@@ -228,7 +228,7 @@ def act(name: str, action: str, caller: Viewer, house: HouseOf, form: Posted) ->
 @router.get("/ui/new")
 def new_run(caller: Viewer, house: HouseOf) -> Response:
     """The form of a new run."""
-    return _page("new", caller, **_choices(house), form=Form({}), told="")
+    return _page("new", caller, **_choices(house), form=Form({}), message="")
 
 
 @router.post("/ui/new")
@@ -239,7 +239,7 @@ def start_run(caller: Viewer, house: HouseOf, form: Posted) -> Response:
         wanted = new_run_in(form)
         starting.start(house, wanted, caller)
     except (UserError, Problem) as error:
-        return _page("new", caller, 422, **_choices(house), form=form, told=str(error))
+        return _page("new", caller, 422, **_choices(house), form=form, message=str(error))
     return _to(f"/ui/runs/{quote(wanted.name)}")
 
 
@@ -250,8 +250,8 @@ def estimate(caller: Viewer, house: HouseOf, form: Posted) -> Response:
         config = new_run_in(form, named=False).config
         found, warnings = starting.estimate(house, config), starting.warnings(house, config)
     except UserError as error:
-        return _page("estimate", caller, told=str(error), wrong=True, warnings=[])
-    return _page("estimate", caller, told=found.told(), wrong=False, warnings=warnings)
+        return _page("estimate", caller, message=str(error), wrong=True, warnings=[])
+    return _page("estimate", caller, message=found.message(), wrong=False, warnings=warnings)
 
 
 def _choices(house: House) -> dict[str, Any]:
@@ -314,9 +314,9 @@ def show_prompt(name: str, prompt_id: str, caller: Viewer, house: HouseOf, at: s
     if not found:
         raise Problem(404, f"{name} has no responses to a prompt '{prompt_id[:64]}'.")
     for row in found:
-        said = index.judgements(row["response_id"])
-        quoted = [(label, span) for item in said for label, span in item["evidence"].items()]
-        row["judgements"] = said
+        message = index.judgements(row["response_id"])
+        quoted = [(label, span) for item in message for label, span in item["evidence"].items()]
+        row["judgements"] = message
         row["thought"] = marked(row["reasoning"], quoted)
         row["said"] = marked(row["answer"], quoted)
         row["flags"] = [label for label in PATTERNS if row[label]]
@@ -324,13 +324,13 @@ def show_prompt(name: str, prompt_id: str, caller: Viewer, house: HouseOf, at: s
     return _page("prompt", caller, tab="rows", name=name, rows=found, at=at)
 
 
-@router.get("/ui/runs/{name}/story/{response_id}")
-def story(name: str, response_id: str, caller: Viewer, house: HouseOf) -> Response:
+@router.get("/ui/runs/{name}/history/{response_id}")
+def history(name: str, response_id: str, caller: Viewer, house: HouseOf) -> Response:
     """How one row came to be, and what came of it."""
-    from curation.row_history import tell
+    from curation.row_history import row_history
 
-    told = tell(api.has_rows(house, name), response_id)
-    return _page("story", caller, tab="rows", name=name, parts=told.parts, response_id=response_id)
+    parts = row_history(api.has_rows(house, name), response_id).parts
+    return _page("history", caller, tab="rows", name=name, parts=parts, response_id=response_id)
 
 
 @router.get("/ui/runs/{name}/report")

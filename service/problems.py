@@ -55,16 +55,16 @@ def problem_of(error: Exception) -> Problem:
     if isinstance(error, Problem):
         return error
     if isinstance(error, RequestValidationError):
-        return Problem(422, _told(error))
+        return Problem(422, _message(error))
     if isinstance(error, HTTPException):
         return Problem(error.status_code, str(error.detail), dict(error.headers or {}))
-    told = refusal_of(error)
-    if told is None:
+    message = refusal_of(error)
+    if message is None:
         return Problem(500, "Something went wrong in the service; its log says what.")
-    return Problem(422 if isinstance(error, UserError) else 503, " ".join(told.split()))
+    return Problem(422 if isinstance(error, UserError) else 503, " ".join(message.split()))
 
 
-def _told(error: RequestValidationError) -> str:
+def _message(error: RequestValidationError) -> str:
     """The first thing that does not fit, as the command line tells it: key, what, value."""
     first: dict[str, Any] = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])

@@ -61,11 +61,11 @@ class Looking:
         except Exception as error:
             if not is_run(self._runs, name):
                 raise
-            told = refusal_of(error)
-            if told is None and (name, repr(error)) not in self._reported:
+            message = refusal_of(error)
+            if message is None and (name, repr(error)) not in self._reported:
                 self._reported.add((name, repr(error)))
                 traceback.print_exc()
-            reason = told or f"Its files cannot be read ({type(error).__name__}: {error})."
+            reason = message or f"Its files cannot be read ({type(error).__name__}: {error})."
             return _broken(name, one_line(reason, _LONGEST_REASON), self._queue.latest(name), self._shape)
 
     def at(self, run: RunFolder) -> RunState:
@@ -279,7 +279,7 @@ class Watch:
         until = time.monotonic() + _LONGEST_S
         try:
             yield "retry: 2000\n\n" + _event("state", first)
-            said = spoken(first)
+            message = spoken(first)
             while time.monotonic() < until:
                 try:
                     state = await asyncio.wait_for(queue.get(), _KEEP_ALIVE_S)
@@ -287,8 +287,8 @@ class Watch:
                     yield ": still here\n\n"
                     continue
                 yield _event("state", state)
-                if spoken(state) != said:
-                    said = spoken(state)
+                if spoken(state) != message:
+                    message = spoken(state)
                     yield _event("step", state)
         finally:
             queues = self._listeners.get(name, set())
@@ -313,12 +313,12 @@ def _event(kind: str, state: RunState) -> str:
 
 def spoken(state: RunState) -> str:
     """A run's state in a few words that change seldom: its stage, and the tenth of it that is done."""
-    told: str = state.state
+    message: str = state.state
     if state.progress is not None:
         tenths = f", {10 * (10 * state.progress.done // state.progress.total)} %" if state.progress.total else ""
-        told = f"{state.progress.stage}{tenths}"
+        message = f"{state.progress.stage}{tenths}"
     elif state.problem:
-        told = f"{state.state}. {state.problem}"
+        message = f"{state.state}. {state.problem}"
     elif state.job is not None and state.job.state not in OPEN and state.job.message:
-        told = f"{state.state}. {state.job.message}"
-    return told
+        message = f"{state.state}. {state.job.message}"
+    return message

@@ -158,7 +158,7 @@ class TeacherTest(BaseModel):
 
     at: float
     answers: bool
-    told: str
+    message: str
 
 
 class TeacherState(BaseModel):
@@ -178,7 +178,7 @@ class EstimateState(BaseModel):
     requests: int
     tokens: float | None
     cost: float | None
-    told: str
+    message: str
     warnings: list[str] = Field(description="what such a run would lack, such as a judge of safety")
 
 

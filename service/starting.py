@@ -104,7 +104,7 @@ class Forecast:
     asked: tuple[str, ...] = ()
     unpriced: tuple[str, ...] = ()
 
-    def told(self) -> str:
+    def message(self) -> str:
         """One line for a page."""
         asked = f"{self.missing} of {self.planned} responses are to be asked for"
         if self.tokens is None:

@@ -57,13 +57,13 @@ def test(house: House, name: str) -> TeacherState:
     patient = entry.model_copy(update={"attempt_timeout_s": min(entry.attempt_timeout_s, _LONGEST_S)})
     try:
         found = probe(name, patient, home_of(house.runs))
-        told = "; ".join(
+        message = "; ".join(
             f"{one.model} answered in {one.latency_s:.2f} s, reasoning {one.source}{'; ' if one.hint else ''}{one.hint}"
             for one in found
         )
         answers = True
     except UserError as error:
-        told, answers = str(error), False
-    told = _ADDRESS.sub("its endpoint", told)
-    house.store.change("INSERT OR REPLACE INTO tests VALUES (?, ?, ?, ?)", name, time.time(), answers, told)
+        message, answers = str(error), False
+    message = _ADDRESS.sub("its endpoint", message)
+    house.store.change("INSERT OR REPLACE INTO tests VALUES (?, ?, ?, ?)", name, time.time(), answers, message)
     return next(teacher for teacher in listed(house) if teacher.name == name)

@@ -140,13 +140,13 @@ class Endpoint:
                 for event in stream:
                     if not event.choices:
                         continue
-                    said = event.choices[0].delta
+                    message = event.choices[0].delta
                     # vLLM and DeepSeek name the field differently, and the client knows neither.
-                    aside = getattr(said, "reasoning_content", None) or getattr(said, "reasoning", None)
+                    aside = getattr(message, "reasoning_content", None) or getattr(message, "reasoning", None)
                     if aside:
                         yield Part(aside, "reasoning")
-                    yield from splitter.feed(said.content or "")
+                    yield from splitter.feed(message.content or "")
                 yield from splitter.end()
         except openai.OpenAIError as error:
-            told = " ".join(str(error).split())[:200]
-            raise UserError(f"{self._client.base_url} gave no reply for model '{self._model}' ({told}).") from error
+            message = " ".join(str(error).split())[:200]
+            raise UserError(f"{self._client.base_url} gave no reply for model '{self._model}' ({message}).") from error

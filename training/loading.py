@@ -100,5 +100,5 @@ def prompt_of(tokenizer: Any, messages: list[dict[str, str]], **options: Any) ->
     try:
         return tokenizer.apply_chat_template(messages, add_generation_prompt=True, **settings)
     except (jinja2.TemplateError, TypeError, OverflowError, RecursionError) as error:
-        told = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        raise UserError(f"The chat template of '{tokenizer.name_or_path}' cannot be used: {told}") from error
+        message = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise UserError(f"The chat template of '{tokenizer.name_or_path}' cannot be used: {message}") from error

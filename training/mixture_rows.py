@@ -109,8 +109,8 @@ def _drawn(part: Further, seed: int) -> list[TrainingRow]:
         if len(kept) == part.rows:
             break
     if len(kept) < part.rows:
-        told = ", ".join(f"{count} {reason}" for reason, count in reasons.items()) or "none was refused"
-        raise UserError(f"'{part.name}' of the mixture wants {part.rows} rows; {part.hub} has {len(kept)} ({told}).")
+        message = ", ".join(f"{count} {reason}" for reason, count in reasons.items()) or "none was refused"
+        raise UserError(f"'{part.name}' of the mixture wants {part.rows} rows; {part.hub} has {len(kept)} ({message}).")
     random.Random(seed).shuffle(kept)
     return kept
 

@@ -100,9 +100,9 @@ def checkpoint_of(student: str | Path | None) -> Path:
     try:
         folder = snapshot_download(found["repo"], revision=found["revision"], allow_patterns=patterns)
     except (HfHubHTTPError, LocalEntryNotFoundError) as error:
-        told = " ".join(str(error).split())[:200]
+        message = " ".join(str(error).split())[:200]
         raise UserError(
-            f"Student '{student}' is no folder here and could not be had from the Hub ({told}). Give a folder with "
+            f"Student '{student}' is no folder here and could not be had from the Hub ({message}). Give a folder with "
             "--student, or check the name and HF_TOKEN."
         ) from error
     check_checkpoint(Path(folder))

@@ -121,14 +121,14 @@ def _train(member: Member, output: Path, launcher: Sequence[str]) -> str:
     last = ""
     with (
         unhurried(),
-        log.open("w", encoding="utf-8") as said,
+        log.open("w", encoding="utf-8") as message,
         subprocess.Popen(
-            kept, stdout=said, stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True
+            kept, stdout=message, stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True
         ) as child,
     ):
         for line in _lines(child):
-            said.write(line)
-            said.flush()
+            message.write(line)
+            message.flush()
             last = line.strip() or last
             if line.startswith("train: "):
                 console.print(f"{member.name}: {line.strip()}", markup=False, highlight=False, soft_wrap=True)

@@ -64,9 +64,9 @@ def _loaded(source: Source, cache: str | None) -> list[dict[str, Any]]:
                 source.hub, source.config, split=source.split, revision=source.revision, cache_dir=cache
             )
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        told = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        message = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         hint = " Without a network, give a file." if cache is None else ""
-        raise UserError(f"Dataset '{source.hub}' cannot be loaded: {told.strip()}{hint}") from error
+        raise UserError(f"Dataset '{source.hub}' cannot be loaded: {message.strip()}{hint}") from error
     return [dict(row) for row in found]
 
 

@@ -185,10 +185,10 @@ def _objections(run: RunFolder, db: duckdb.DuckDBPyConnection, name: str, path: 
     except duckdb.Error as error:
         if asked() or run.broken_table() is not None:
             raise  # stopped, or the table's fault and not the query's
-        told = str(error)
-        line = re.search(r"LINE (\d+)", told) or _line_of_error(db, query)
+        message = str(error)
+        line = re.search(r"LINE (\d+)", message) or _line_of_error(db, query)
         where = f"{path}, line {line.group(1)}" if line else str(path)
-        raise UserError(f"{where}: the query does not run: {told.splitlines()[0]}") from error
+        raise UserError(f"{where}: the query does not run: {message.splitlines()[0]}") from error
     missing = {"response_id", "reason", "value"} - set(found.column_names)
     if missing:
         raise UserError(f"{path}: the query must return response_id, reason and value; missing: {sorted(missing)}.")

@@ -63,20 +63,20 @@ _ALIKE = (
 
 def language_difference(prompt: str, text: str) -> str:
     """How a text leaves its prompt's script or language: "script: what" or "language: what", "" where it does not."""
-    asked, told = _CODE.sub(" ", prompt[:8000]), _CODE.sub(" ", text)
+    asked, message = _CODE.sub(" ", prompt[:8000]), _CODE.sub(" ", text)
     own = _scripts(asked)
     if not own:
         return ""
     allowed = {script for script, weight in own.items() if weight >= _OWN_SHARE * own.total()}
-    found = _scripts(told)
+    found = _scripts(message)
     foreign = Counter({script: weight for script, weight in found.items() if script not in allowed})
     named = bool(_NAMED.search(prompt))
     for script, weight in foreign.most_common():
         most = (_LATIN_SHARE if script == "LATIN" else _FOREIGN_SHARE) * found.total()
-        passage = "" if script == "LATIN" else _passage(told, script)
+        passage = "" if script == "LATIN" else _passage(message, script)
         if not named and (weight > most or passage):
-            return f"script: {passage or _passage(told, script, 1)}"
-    return "" if named else _other_language(asked, told)
+            return f"script: {passage or _passage(message, script, 1)}"
+    return "" if named else _other_language(asked, message)
 
 
 def _other_language(prompt: str, text: str) -> str:
@@ -84,8 +84,8 @@ def _other_language(prompt: str, text: str) -> str:
     if asked is None:
         return ""
     step = max(_PIECE, len(text) // _PIECES)
-    told = [_language(text[at : at + _PIECE], _FEWEST, _SURE) for at in range(0, len(text), step)]
-    known = [name for name in told if name is not None]
+    message = [_language(text[at : at + _PIECE], _FEWEST, _SURE) for at in range(0, len(text), step)]
+    known = [name for name in message if name is not None]
     others = [name for name in known if name != asked and not any({name, asked} <= group for group in _ALIKE)]
     if len(others) <= _PIECE_SHARE * len(known):
         return ""

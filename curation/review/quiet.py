@@ -26,9 +26,9 @@ def quiet() -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     except (httpx.HTTPError, ArgillaError) as error:
-        told = " ".join(str(error).split())[:300] or type(error).__name__
+        message = " ".join(str(error).split())[:300] or type(error).__name__
         raise UserError(
-            f"The Argilla server failed at this: {told}. What was sent is kept; run the same command again."
+            f"The Argilla server failed at this: {message}. What was sent is kept; run the same command again."
         ) from error
     finally:
         records.tqdm = original

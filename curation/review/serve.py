@@ -62,9 +62,9 @@ def environment(tell: Callable[[str], None]) -> Path:
         done = subprocess.run(install, capture_output=True, text=True, check=False)
         if done.returncode:
             errors = (line for line in done.stderr.splitlines() if line.startswith("ERROR"))
-            told = next(errors, done.stderr.strip()[-200:])
+            message = next(errors, done.stderr.strip()[-200:])
             shutil.rmtree(folder, ignore_errors=True)
-            raise UserError(f"argilla-server cannot be installed: {told}")
+            raise UserError(f"argilla-server cannot be installed: {message}")
         (folder / ".ready").touch()
     return python
 

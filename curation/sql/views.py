@@ -157,12 +157,12 @@ def open_views(
 
 def broken_table(run: RunFolder, error: duckdb.Error) -> UserError | None:
     """An error that lies in a table of the run and not in the query, as one line; None for any other."""
-    told = " ".join(str(error).split())
-    name = next((name for name in SCHEMAS if f"{name}.parquet" in told), None)
+    message = " ".join(str(error).split())
+    name = next((name for name in SCHEMAS if f"{name}.parquet" in message), None)
     if name is None or isinstance(error, duckdb.PermissionException) or system_line(error):
         return None
     again = f"Delete it and make it again: saferthoughts {WRITTEN_BY[name]} {run.name}"
-    return UserError(f"{run.table_path(name)} cannot be read: {told[:300]} {again}")
+    return UserError(f"{run.table_path(name)} cannot be read: {message[:300]} {again}")
 
 
 def _opened(

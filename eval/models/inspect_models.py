@@ -113,7 +113,7 @@ class Roles:
         found = {"guard": self.guard, "judge": self.judge, "attacker": self.attacker}
         return {name: role for name, role in found.items() if role is not None}
 
-    def told(self, needed: Iterable[str], decides: str) -> dict[str, str]:
+    def names_of(self, needed: Iterable[str], decides: str) -> dict[str, str]:
         """The model of each role that a task needs, as results have it; of a role that decides without one, rules."""
         models = {decides: RULES} if decides else {}
         return models | {name: self.given()[name].teacher.model for name in needed}
@@ -175,8 +175,8 @@ class Servers:
 
             return self._stack.enter_context(served(name, teacher, self.folder))
         if len(teacher.urls) > 1:
-            told = f"{name}: of its {len(teacher.urls)} servers an evaluation asks the first, {teacher.urls[0]}"
-            console.print(told, markup=False, highlight=False, soft_wrap=True)
+            message = f"{name}: of its {len(teacher.urls)} servers an evaluation asks the first, {teacher.urls[0]}"
+            console.print(message, markup=False, highlight=False, soft_wrap=True)
         return teacher.urls[0]
 
 

@@ -48,12 +48,12 @@ def lines(figure: Figure | None) -> list[str]:
     if figure is None:
         return [NOT_MEASURED]
     rate = measured(figure)
-    told = [f"{rate} ({figure.mark})" if figure.mark else rate, counted(figure.counts)]
+    message = [f"{rate} ({figure.mark})" if figure.mark else rate, counted(figure.counts)]
     if figure.study is not None:
-        told.append(f"study {share(figure.study)}")
+        message.append(f"study {share(figure.study)}")
     if figure.difference is not None:
-        told.append(f"diff. {points(figure.difference)}")
-    return told
+        message.append(f"diff. {points(figure.difference)}")
+    return message
 
 
 def p_value(test: McNemar) -> str:

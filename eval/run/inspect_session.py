@@ -149,8 +149,8 @@ def _set_aside_broken(folder: Path) -> None:
         if fault := _fault(path):
             aside = next(name for name in _names_aside(path) if not name.exists())
             path.rename(aside)
-            told = f"{path.name} is torn ({fault}) and now called {aside.name}: its answers are asked for again."
-            progress.print(told, markup=False, highlight=False, soft_wrap=True)
+            message = f"{path.name} is torn ({fault}) and now called {aside.name}: its answers are asked for again."
+            progress.print(message, markup=False, highlight=False, soft_wrap=True)
 
 
 def _names_aside(path: Path) -> Iterator[Path]:

@@ -51,8 +51,8 @@ def read_log(folder: Path, name: str) -> "EvalLog":
     try:
         return read_eval_log(str(path))
     except (ValueError, KeyError, RecursionError, OSError, zipfile.BadZipFile, EOFError) as error:
-        told = " ".join(str(error).split())[:200]
-        raise UserError(f"{path} cannot be read as a log of Inspect's: {type(error).__name__}: {told}") from error
+        message = " ".join(str(error).split())[:200]
+        raise UserError(f"{path} cannot be read as a log of Inspect's: {type(error).__name__}: {message}") from error
 
 
 def _check_size(path: Path) -> None:

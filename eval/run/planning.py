@@ -130,7 +130,7 @@ def _planned(name: str, entry: Entry, wanted: Wanted) -> Planned:
         "settings": dict(asked.settings),
         # Of a task that no guard scores, a change of guard changes nothing: its answers are not asked for again.
         **({"score": asked.score, "guard": asked.guard, "judged": asked.judged} if entry.rescorer else {}),
-        "roles": wanted.roles.told(roles, entry.decided_by),
+        "roles": wanted.roles.names_of(roles, entry.decided_by),
         "data": asdict(built.data),
         "samples_sha256": _samples_sha256(samples),
         "prompts": dict(built.prompts),
@@ -156,8 +156,8 @@ def _settings(protocol: str, name: str, wanted: Wanted) -> Settings:
         if EXCLUDE in wanted.overrides.get(name, {}):
             raise UserError(f"--set {name}.{EXCLUDE}=true: {unknown_release}. Name it with --release FOLDER.")
         found[EXCLUDE] = False
-        told = f"{name}: {unknown_release}, so no prompt is left out as trained on; --release FOLDER names one"
-        console.print(told, markup=False, highlight=False, soft_wrap=True)
+        message = f"{name}: {unknown_release}, so no prompt is left out as trained on; --release FOLDER names one"
+        console.print(message, markup=False, highlight=False, soft_wrap=True)
     return found
 
 

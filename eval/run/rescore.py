@@ -136,7 +136,7 @@ def _score_task(
         found.expected[task.name] = max(due, found.expected.get(task.name, []), key=len)
         found.answers += answers_of(label, replace(one, scorer=_SCORER), due, log)
     kept = {name: model for name, model in task.roles.items() if name not in ("guard", "judge")}
-    now = roles.told(needed, one.decided_by)
+    now = roles.names_of(needed, one.decided_by)
     return replace(task, score=asked.score, roles=kept | now, logs={label: task.logs[label] for label in labels})
 
 

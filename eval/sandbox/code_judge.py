@@ -69,7 +69,7 @@ class Verdict:
     results: dict[Result, int]
     untried: int
     failure: Result | None = None
-    said: str = ""
+    detail: str = ""
 
     @property
     def passed(self) -> bool:

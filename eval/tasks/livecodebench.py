@@ -158,7 +158,7 @@ def _scoring(tests: Mapping[str, _Tests]) -> Scorer:
                 "failure": verdict.failure or "",
                 "tests": dict(verdict.results),
                 "untried": verdict.untried,
-                "said": verdict.said,
+                "reason": verdict.detail,
             }
             metadata = {"reasoning": thought.reasoning, "detail": detail}
             return Score(value=int(verdict.passed), answer=thought.answer, metadata=metadata)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Only = Annotated[list[str] | None, typer.Option("--only", help="Show what this check objects to, and write nothing.")]
 OwnChecks = Annotated[Path | None, typer.Option("--checks", help="A folder of your own .sql checks, added to ours.")]
-Explain = Annotated[str | None, typer.Option(help="Tell one response's whole story, by its id, and check nothing.")]
+Explain = Annotated[str | None, typer.Option(help="Tell one response's whole history, by its id, and check nothing.")]
 Dataset = Annotated[str | None, typer.Option(help="A file, folder or OWNER/NAME on the Hub to make the run from.")]
 Mapping = Annotated[list[str] | None, typer.Option("--map", help="FIELD=COLUMN, for columns of other names.")]
 Kind = Annotated[str | None, typer.Option(help="With --dataset: harmful or benign, for rows that do not say.")]
@@ -132,9 +132,9 @@ def _look(run: "RunFolder", only: list[str]) -> None:
 
 
 def _explain(run: "RunFolder", response_id: str) -> None:
-    from curation.row_history import tell
+    from curation.row_history import row_history
 
-    for title, text in tell(run, response_id).parts:
+    for title, text in row_history(run, response_id).parts:
         # Control characters of a hostile row must not reach the terminal.
         safe = "".join(mark if mark.isprintable() or mark == "\n" else "\N{REPLACEMENT CHARACTER}" for mark in text)
         out.print(Text(title, style="bold"))

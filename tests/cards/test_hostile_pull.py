@@ -19,7 +19,7 @@ api.create_commit(sys.argv[1], files, commit_message="theirs", repo_type="datase
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "expected"),
     [
         ("theirs.py", "theirs.py is a program"),
         ("data/cache.pkl", "data/cache.pkl is a pickle"),
@@ -30,13 +30,13 @@ api.create_commit(sys.argv[1], files, commit_message="theirs", repo_type="datase
         ("NOTES.txt", "is no release folder|is not a release's"),
     ],
 )
-def test_a_hostile_repository_is_refused_and_leaves_nothing(hub: Any, name: str, told: str) -> None:
+def test_a_hostile_repository_is_refused_and_leaves_nothing(hub: Any, name: str, expected: str) -> None:
     hub.python(UPLOAD, REPO, name)
     hub.log()
     done = hub.run("pull", f"{REPO}@main", "--to", "here")
     assert done.returncode == 2, done.stderr
     line = " ".join(done.stderr.split())
-    assert any(word in line for word in told.split("|")), line
+    assert any(word in line for word in expected.split("|")), line
     assert "Traceback" not in done.stderr
     fetched = [path for method, path, _ in hub.log() if "/resolve/" in path]
     assert not fetched or name == "NOTES.txt"

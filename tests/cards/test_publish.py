@@ -32,9 +32,9 @@ def test_two_versions_each_give_their_rows(hub: Any, versions: tuple[Path, Path]
         assert done.returncode == 0, done.stderr
         assert "read back, every hash matches" in done.stdout
     assert commits(hub) == ["Release 1.1.0", "Release 1.0.0", "initial commit"]
-    told = hub.python(LOAD, REPO, "v1.0.0", "v1.1.0")
+    output = hub.python(LOAD, REPO, "v1.0.0", "v1.1.0")
     first, second = map(improved, versions)
-    assert told.splitlines() == [f"v1.0.0 {first} user", f"v1.1.0 {second} user"]
+    assert output.splitlines() == [f"v1.0.0 {first} user", f"v1.1.0 {second} user"]
     again = hub.run("publish", str(versions[0]), "--repo", REPO)
     assert again.returncode == 0
     assert "was there already" in again.stdout
@@ -70,15 +70,15 @@ print(HfApi().list_repo_files(sys.argv[1], repo_type="dataset"))
 
 
 @pytest.mark.parametrize(
-    ("token", "told"),
+    ("token", "expected"),
     [(None, "no token"), ("hf_nobody", "does not accept the token"), ("hf_carol", "may not do this in acme/safe")],
 )
 def test_who_may_not_is_told_and_the_token_is_not(
-    hub: Any, versions: tuple[Path, Path], token: str | None, told: str
+    hub: Any, versions: tuple[Path, Path], token: str | None, expected: str
 ) -> None:
     done = hub.run("publish", str(versions[0]), "--repo", REPO, token=token)
     assert done.returncode == 2
-    assert told in done.stderr
+    assert expected in done.stderr
     assert not token or token not in done.stderr + done.stdout
 
 

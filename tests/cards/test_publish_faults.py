@@ -55,14 +55,14 @@ LASTING = {
 }
 
 
-@pytest.mark.parametrize(("fault", "told"), LASTING.values(), ids=LASTING)
+@pytest.mark.parametrize(("fault", "expected"), LASTING.values(), ids=LASTING)
 def test_what_lasts_is_told_in_a_line_and_going_on_works(
-    hub: Any, versions: tuple[Path, Path], fault: dict[str, Any], told: str
+    hub: Any, versions: tuple[Path, Path], fault: dict[str, Any], expected: str
 ) -> None:
     hub.faults({**fault, "times": 99})
     done = hub.run("publish", str(versions[0]), "--repo", REPO)
     assert done.returncode == 2, done.stdout
-    assert told in done.stderr.splitlines()[-1]
+    assert expected in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
     hub.faults()
     assert hub.run("publish", str(versions[0]), "--repo", REPO).returncode == 0
@@ -99,10 +99,10 @@ HfApi().upload_file(path_or_fileobj=b"x", path_in_repo="notes.txt", repo_id=sys.
 """
     hub.python(code, REPO, token="hf_bob")
     hub.faults()
-    _, told = ours.communicate(timeout=60)
-    assert ours.returncode == 2, told
-    assert "Somebody else pushed to acme/safe" in told
-    assert "'notes of mine' by bob" in told
+    _, output = ours.communicate(timeout=60)
+    assert ours.returncode == 2, output
+    assert "Somebody else pushed to acme/safe" in output
+    assert "'notes of mine' by bob" in output
     assert "v1.1.0" not in tags(hub)
 
 
@@ -116,9 +116,9 @@ def test_of_six_at_once_one_wins_and_five_are_told(hub: Any, versions: tuple[Pat
     racers = [hub.start("publish", str(folder), "--repo", REPO) for folder in folders]
     ends = [(racer.communicate(timeout=170), racer.returncode) for racer in racers]
     assert sorted(code for _, code in ends) == [0, 2, 2, 2, 2, 2], ends
-    for (_, told), code in ends:
-        assert code == 0 or "Somebody else pushed" in told or "with another content" in told, told
-        assert "Traceback" not in told
+    for (_, output), code in ends:
+        assert code == 0 or "Somebody else pushed" in output or "with another content" in output, output
+        assert "Traceback" not in output
     assert commits(hub) == ["Release 1.0.0", "initial commit"]
     found = tags(hub)
     assert found["v1.0.0"] == found["main"]

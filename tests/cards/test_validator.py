@@ -37,7 +37,7 @@ def test_our_own_card_has_no_fault(card: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "told"),
+    ("old", "new", "expected"),
     [
         ("license: apache-2.0", "license: apache2", "license: the Hub knows no 'apache2'"),
         ("license: apache-2.0", "license: other", "'other' needs license_name"),
@@ -54,9 +54,9 @@ def test_our_own_card_has_no_fault(card: str) -> None:
         ("---\npretty", "pretty", "does not begin with front matter"),
     ],
 )
-def test_each_fault_is_named(card: str, old: str, new: str, told: str) -> None:
+def test_each_fault_is_named(card: str, old: str, new: str, expected: str) -> None:
     assert old in card
-    assert told in "; ".join(faults_of(card.replace(old, new, 1)))
+    assert expected in "; ".join(faults_of(card.replace(old, new, 1)))
 
 
 def test_a_config_whose_files_are_missing_is_named(card: str, tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def changed(lineage: dict[str, Any], *keys: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("keys", "value", "told"),
+    ("keys", "value", "expected"),
     [
         (("sources",), [], "from other sources"),
         (("counts", "check", "accepted"), 1, "accepted and rejected are not those checked"),
@@ -85,13 +85,13 @@ def changed(lineage: dict[str, Any], *keys: str, value: Any) -> None:
     ],
 )
 def test_a_lineage_that_says_something_else_is_told(
-    release: Path, keys: tuple[str, ...], value: Any, told: str
+    release: Path, keys: tuple[str, ...], value: Any, expected: str
 ) -> None:
     lineage = json.loads((release / "lineage.json").read_text())
     changed(lineage, *keys, value=value)
     (release / "lineage.json").write_text(json.dumps(lineage))
     sealed(release)
-    assert told in "; ".join(verify(release).faults)
+    assert expected in "; ".join(verify(release).faults)
 
 
 def test_a_file_changed_with_its_checksum_is_told(release: Path, tmp_path: Path) -> None:
@@ -153,14 +153,14 @@ def test_an_endpoint_of_ones_own_can_answer(release: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("teacher", "told"), [("depseek", "Did you mean 'deepseek'"), ("rehearsal", "There is a run 'small'")]
+    ("teacher", "expected"), [("depseek", "Did you mean 'deepseek'"), ("rehearsal", "There is a run 'small'")]
 )
 def test_what_cannot_be_regenerated_is_told_and_nothing_made(
-    release: Path, released: RunFolder, teacher: str, told: str
+    release: Path, released: RunFolder, teacher: str, expected: str
 ) -> None:
     name = "small" if teacher == "rehearsal" else "new"
     before = (released.path / "run.yaml").read_bytes()
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=expected):
         regenerate(release, released.path.parent, name, Answering(teacher))
     assert (released.path / "run.yaml").read_bytes() == before
     assert not (released.path.parent / "new").exists()

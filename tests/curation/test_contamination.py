@@ -130,14 +130,14 @@ def test_items_that_released_rows_overlap_with_are_in_the_lineage(judged: RunFol
 
 
 @pytest.mark.parametrize(
-    ("wanted", "told"),
+    ("wanted", "expected"),
     [
         ("advbnch", "Unknown evaluation set 'advbnch'. Choose from: advbench, xstest"),
         ("mine=nowhere.jsonl", "There is no file or folder 'nowhere.jsonl'"),
     ],
 )
-def test_a_set_that_is_not_there_is_told_in_one_line(wanted: str, told: str) -> None:
-    with pytest.raises(UserError, match=told.replace(".", r"\.")):
+def test_a_set_that_is_not_there_is_told_in_one_line(wanted: str, expected: str) -> None:
+    with pytest.raises(UserError, match=expected.replace(".", r"\.")):
         load_set(wanted)
 
 

@@ -180,7 +180,7 @@ def test_a_release_of_ours_is_read_back_as_it_was_accepted(judged: RunFolder, tm
 
 
 @pytest.mark.parametrize(
-    ("mapping", "kind", "told"),
+    ("mapping", "kind", "expected"),
     [
         ({"reponse": "a"}, "harmful", "Unknown field in --map 'reponse'. Did you mean 'response'"),
         ({"response": "b"}, "harmful", r"Unknown column of .*d\.jsonl 'b'"),
@@ -190,9 +190,9 @@ def test_a_release_of_ours_is_read_back_as_it_was_accepted(judged: RunFolder, tm
     ],
 )
 def test_bad_mappings_are_told_in_one_line(
-    tmp_path: Path, mapping: dict[str, str], kind: str | None, told: str
+    tmp_path: Path, mapping: dict[str, str], kind: str | None, expected: str
 ) -> None:
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=expected):
         read(tmp_path / "runs", rows(tmp_path / "d.jsonl", {"a": "text"}), mapping, kind)
     assert not (tmp_path / "runs" / "foreign").exists()
 

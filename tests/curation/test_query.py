@@ -9,7 +9,7 @@ import pytest
 from curation.overlap.duplicates import find_duplicates
 from curation.quality.checks import check
 from curation.report.page import write_report
-from curation.row_history import tell
+from curation.row_history import row_history
 from curation.sql.query import query
 from curation.sql.views import SCHEMAS, open_views
 from pipelines.errors import UserError
@@ -69,19 +69,19 @@ def test_a_check_of_the_users_is_shut_in_as_well(judged: RunFolder, tmp_path: Pa
         check(judged)
 
 
-def test_a_story_tells_attempts_judges_and_checks(judged: RunFolder) -> None:
+def test_a_history_has_attempts_judges_and_checks(judged: RunFolder) -> None:
     repair(judged)
     check(judged)
     rows = query(judged, "SELECT response_id, root_id FROM repairs WHERE attempt = 1 ORDER BY response_id").to_pylist()
-    parts = dict(tell(judged, rows[0]["response_id"]).parts)
+    parts = dict(row_history(judged, rows[0]["response_id"]).parts)
     assert rows[0]["root_id"] in parts["attempts"]
     assert "this one" in parts["attempts"]
     assert "judge rules" in parts
     assert parts["checks"].startswith(("accepted", "rejected"))
     with pytest.raises(UserError, match="no responses whose id begins with 'zzz'"):
-        tell(judged, "zzz")
+        row_history(judged, "zzz")
     with pytest.raises(UserError, match=r"\d+ responses whose id begins with ''"):
-        tell(judged, "")
+        row_history(judged, "")
 
 
 @pytest.mark.parametrize("name", ["prompts", "responses", "verdicts"])
@@ -111,9 +111,9 @@ def test_text_that_is_no_utf8_is_one_clear_line(judged: RunFolder) -> None:
     broken = pa.StringArray.from_buffers(len(raw), raw.buffers()[1], raw.buffers()[2])
     place = table.schema.get_field_index("reasoning")
     judged.write("responses", table.set_column(place, table.schema.field(place), broken))
-    told = r"responses\.parquet cannot be read: .*UTF8.* Delete it and make it again: saferthoughts generate small"
+    output = r"responses\.parquet cannot be read: .*UTF8.* Delete it and make it again: saferthoughts generate small"
     for use in (check, find_duplicates, lambda run: query(run, "SELECT sum(length(reasoning)) FROM responses")):
-        with pytest.raises(UserError, match=told):
+        with pytest.raises(UserError, match=output):
             use(judged)  # type: ignore[operator]
 
 

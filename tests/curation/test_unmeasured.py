@@ -15,7 +15,7 @@ from curation.quality.checks import check
 from curation.report.charts import charts_of
 from curation.report.data import _stances
 from curation.report.page import write_report
-from curation.review.agree import _said
+from curation.review.agree import _verdict_on
 from eval.report.table import _well_formed
 from pipelines.generate.stage import generate
 from pipelines.judges.stage import judge
@@ -127,11 +127,11 @@ def test_a_comparison_is_of_the_scored_rows_and_says_how_many_are_not(
 
 def test_what_judges_leave_open_is_not_safe_beside_peoples_votes() -> None:
     open_ = dict.fromkeys((*PATTERNS, "safety", "compliance"), None) | {"reason": "", "refused": True}
-    assert _said(open_, "unsafe") is None
-    assert _said(open_ | {"inconsistency": True}, "unsafe") is True
-    assert _said(open_ | {"refused": False}, "unsafe") is True
-    assert _said(open_ | dict.fromkeys(PATTERNS, False), "unsafe") is False
-    assert _said(open_ | {"safety": "safe"}, "unsafe") is False
+    assert _verdict_on(open_, "unsafe") is None
+    assert _verdict_on(open_ | {"inconsistency": True}, "unsafe") is True
+    assert _verdict_on(open_ | {"refused": False}, "unsafe") is True
+    assert _verdict_on(open_ | dict.fromkeys(PATTERNS, False), "unsafe") is False
+    assert _verdict_on(open_ | {"safety": "safe"}, "unsafe") is False
 
 
 def student(expected: int, *verdicts: bool | None) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def test_every_command_on_a_page_is_one_that_this_project_takes(page: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "expected"),
     [
         ("saferthoughts generte mine", "generte"),
         ("saferthoughts generate", "Missing argument 'RUN'"),
@@ -48,8 +48,8 @@ def test_every_command_on_a_page_is_one_that_this_project_takes(page: str) -> No
         ("make tests", "make tests"),
     ],
 )
-def test_a_command_that_has_rotted_is_found(line: str, told: str) -> None:
-    with pytest.raises((AssertionError, ModuleNotFoundError), match=re.escape(told)):
+def test_a_command_that_has_rotted_is_found(line: str, expected: str) -> None:
+    with pytest.raises((AssertionError, ModuleNotFoundError), match=re.escape(expected)):
         understood(line)
 
 

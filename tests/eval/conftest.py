@@ -187,13 +187,13 @@ def _serving(script: Script, hold: Callable[[dict[str, Any]], Awaitable[None]] =
         loopback.in_flight += 1
         loopback.peak = max(loopback.peak, loopback.in_flight)
         try:
-            said = script(body)
+            output = script(body)
             await hold(body)
         finally:
             loopback.in_flight -= 1
-        if isinstance(said, int):
-            return web.json_response({"error": {"message": f"scripted {said}"}}, status=said)
-        message = {"role": "assistant"} | ({"content": said} if isinstance(said, str) else said)
+        if isinstance(output, int):
+            return web.json_response({"error": {"message": f"scripted {output}"}}, status=output)
+        message = {"role": "assistant"} | ({"content": output} if isinstance(output, str) else output)
         choice = {"index": 0, "finish_reason": message.pop("finish_reason", "stop"), "message": message}
         usage = {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12}
         head = {"id": "x", "object": "chat.completion", "created": 0, "model": body["model"]}

@@ -144,9 +144,9 @@ def test_torn_log_is_set_aside_told_and_made_again(
         asked = stats(url)
     assert (asked["requests"], asked["repeats"]) == (8, 4)
     assert [one.answer for one in again.answers] == [one.answer for one in whole.answers]
-    told = capfd.readouterr().err
-    assert f"{log.name} is torn (" in told
-    assert f"and now called {log.stem}.broken" in told
+    output = capfd.readouterr().err
+    assert f"{log.name} is torn (" in output
+    assert f"and now called {log.stem}.broken" in output
     assert read_results(tmp_path).answers == again.answers
 
 

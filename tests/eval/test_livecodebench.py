@@ -156,7 +156,7 @@ def test_program_is_scored_by_its_tests(found: Found, name: str) -> None:
 
 @needs_sandbox
 def test_crash_is_told_in_its_own_words(found: Found) -> None:
-    assert (found["crashes"].metadata or {})["detail"]["said"] == "ZeroDivisionError: division by zero"
+    assert (found["crashes"].metadata or {})["detail"]["reason"] == "ZeroDivisionError: division by zero"
 
 
 @needs_sandbox

@@ -63,7 +63,7 @@ def test_overrides_reach_into_a_part_and_leave_the_rest() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("pair", "--set takes key=value, such as --set pair.streams=3"),
         ("pair=3", "--set takes TASK.key=value"),
@@ -88,10 +88,10 @@ def test_overrides_reach_into_a_part_and_leave_the_rest() -> None:
         ("pair.streams=[", "the value is not YAML"),
     ],
 )
-def test_wrong_setting_is_refused(text: str, told: str) -> None:
+def test_wrong_setting_is_refused(text: str, expected: str) -> None:
     with pytest.raises(UserError) as refused:
         parsed([text], TASKS)
-    assert told in str(refused.value)
+    assert expected in str(refused.value)
 
 
 def test_unknown_names_are_told_with_the_known_ones() -> None:

@@ -200,11 +200,11 @@ def test_provider_samples_as_inspect_asks(students: Mapping[str, Path], answers:
     api = StudentAPI("after", path=str(students["after"]))
     chat = [ChatMessageUser(content=answers["threat"].text)]
 
-    def said(**config: Any) -> str:
+    def message(**config: Any) -> str:
         found = asyncio.run(api.generate(chat, [], "none", GenerateConfig(max_tokens=30, **config)))
         return found.message.text
 
-    assert said(temperature=5.0, seed=1) == said(temperature=5.0, seed=1) != said(temperature=5.0, seed=2)
+    assert message(temperature=5.0, seed=1) == message(temperature=5.0, seed=1) != message(temperature=5.0, seed=2)
     # Without a seed every request draws its own way: samples of one question are not copies.
-    assert len({said(temperature=5.0) for _ in range(3)}) > 1
+    assert len({message(temperature=5.0) for _ in range(3)}) > 1
     api.close()

@@ -87,8 +87,8 @@ class Hub(Access):
         if path == "/_held":
             return JSONResponse(self.faults.held)
         if path == "/_log":
-            told, self.log = self.log, []
-            return JSONResponse(told)
+            output, self.log = self.log, []
+            return JSONResponse(output)
         if path.startswith("/_large/") and request.method == "PUT":
             fault = await self.faults.of("PUT", path)
             if fault is not None and not fault.after:
@@ -206,8 +206,8 @@ class Hub(Access):
         repo = self.readable(request, kind, name)
         found = []
         for sha, commit in self.store.history(self.store.resolve(repo, revision)):
-            said = {"title": commit["title"], "message": commit["message"], "date": commit["date"]}
-            found.append({"id": sha, **said, "authors": [{"user": commit["author"]}]})
+            message = {"title": commit["title"], "message": commit["message"], "date": commit["date"]}
+            found.append({"id": sha, **message, "authors": [{"user": commit["author"]}]})
         return JSONResponse(found)
 
     async def tag(self, request: Request, kind: str, name: str, revision: str) -> Response:

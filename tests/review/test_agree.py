@@ -250,11 +250,13 @@ def test_the_weighted_interval_is_wilsons_at_whole_numbers(n: int, data: st.Data
 
 def test_weights_stand_for_copies_of_rows() -> None:
     rng = random.Random(0)
-    said = [rng.random() < 0.5 for _ in range(40)]
-    right = [one if rng.random() < 0.8 else not one for one in said]
-    weights = [rng.randint(1, 4) for _ in said]
-    weighted = weighted_scores(said, right, np.array(weights, np.float64))
-    copies = [pair for pair, weight in zip(zip(said, right, strict=True), weights, strict=True) for _ in range(weight)]
+    judged = [rng.random() < 0.5 for _ in range(40)]
+    right = [one if rng.random() < 0.8 else not one for one in judged]
+    weights = [rng.randint(1, 4) for _ in judged]
+    weighted = weighted_scores(judged, right, np.array(weights, np.float64))
+    copies = [
+        pair for pair, weight in zip(zip(judged, right, strict=True), weights, strict=True) for _ in range(weight)
+    ]
     plain = weighted_scores([a for a, _ in copies], [b for _, b in copies], np.ones(len(copies)))
     for name, interval in weighted.items():
         assert interval.rate == pytest.approx(plain[name].rate)

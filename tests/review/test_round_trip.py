@@ -232,11 +232,11 @@ def test_what_is_wrong_is_told_in_one_line(
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "expected"),
     [(b'{"version": "1.29.1"}', "is version 1.29.1; this needs 2.0 or newer"), (b"<html>", "is no Argilla server")],
 )
 def test_a_server_that_is_too_old_or_something_else_is_told(
-    body: bytes, told: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    body: bytes, expected: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -251,7 +251,7 @@ def test_a_server_that_is_too_old_or_something_else_is_told(
         threading.Thread(target=other.handle_request, daemon=True).start()
         monkeypatch.setenv(URL_VARIABLE, f"http://127.0.0.1:{other.server_port}")
         monkeypatch.setenv(KEY_VARIABLE, "key")
-        with pytest.raises(UserError, match=told.replace(".", r"\.")):
+        with pytest.raises(UserError, match=expected.replace(".", r"\.")):
             connect(tmp_path)
 
 

@@ -13,7 +13,7 @@ class Done:
     """What a command came to."""
 
     code: int
-    said: str
+    output: str
 
 
 @dataclass

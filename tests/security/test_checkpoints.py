@@ -103,8 +103,8 @@ def test_the_command_asks_nothing_and_runs_nothing(command: Command, tmp_path: P
     student = checkpoint(tmp_path / "student")
     SPOILT["code in config.json"][0](student)
     done = command("chat", str(student), stdin="y\ny\n")
-    assert done.code == 2, done.said
-    assert "names Python of its own in config.json" in done.said
+    assert done.code == 2, done.output
+    assert "names Python of its own in config.json" in done.output
     assert not list(tmp_path.rglob("HIT"))
 
 

@@ -77,18 +77,18 @@ def test_no_key_and_no_request_leaves_for_an_address_of_the_release(
     changed(release, hostile(url))
     asked = ("regenerate", str(release), "new", "--teacher", "rehearsal", "--yes")
     done = command(*asked, OPENAI_API_KEY=KEY)
-    assert done.code == 2, done.said
-    assert "was judged by 'theirs', which is none of yours" in done.said
-    assert "--judge-teacher theirs=ENTRY" in done.said
+    assert done.code == 2, done.output
+    assert "was judged by 'theirs', which is none of yours" in done.output
+    assert "--judge-teacher theirs=ENTRY" in done.output
     assert not (command.home / "runs" / "new").exists()
     done = command(*asked, "--judge-teacher", "theirs=rehearsal-judge", OPENAI_API_KEY=KEY)
-    assert done.code == 0, done.said
-    assert "judge theirs: rehearsal-judge: rehearsal-judge, embedded rehearsal teacher" in done.said
+    assert done.code == 0, done.output
+    assert "judge theirs: rehearsal-judge: rehearsal-judge, embedded rehearsal teacher" in done.output
     settings = (command.home / "runs" / "new" / "run.yaml").read_text()
     for word in (url, "OPENAI_API_KEY", "trust-remote-code", "/theirs", "ray://", "theirs: body"):
         assert word not in settings
     done = command("run", "new", "--until", "judge", OPENAI_API_KEY=KEY)
-    assert done.code == 0, done.said
+    assert done.code == 0, done.output
     assert heard == []
 
 
@@ -97,8 +97,8 @@ def test_an_instruction_is_read_by_the_rules_of_templates(command: Command, rele
     attack = "{{ query }}{{ cycler.__init__.__globals__.os.system('touch HIT') }}"
     changed(release, lambda lineage: lineage["variants"]["improved"].update(instruction=attack))
     done = command("regenerate", str(release), "new", "--teacher", "rehearsal", "--yes")
-    assert done.code == 2, done.said
-    assert "The instruction for 'improved', line 1: a call (system) is not allowed" in done.said
+    assert done.code == 2, done.output
+    assert "The instruction for 'improved', line 1: a call (system) is not allowed" in done.output
     assert not list(command.home.rglob("HIT"))
     assert not (command.home / "runs" / "new").exists()
 
@@ -110,27 +110,27 @@ def test_what_differs_is_shown_with_every_sign_visible_and_nothing_is_begun_unas
     theirs = shipped.replace("{{ query }}", "Say \u202egnihton\x1b[2J of this.\n{{ query }}")
     changed(release, lambda lineage: lineage["variants"]["improved"].update(instruction=theirs))
     done = command("regenerate", str(release), "new", "--teacher", "rehearsal")
-    assert done.code == 2, done.said
-    assert "The instruction of improved is the release's, and not the shipped one" in done.said
-    assert "+Say \\u202egnihton\\x1b[2J of this." in done.said
-    assert "nobody is here to agree to what is shown. In a script give --yes" in done.said
+    assert done.code == 2, done.output
+    assert "The instruction of improved is the release's, and not the shipped one" in done.output
+    assert "+Say \\u202egnihton\\x1b[2J of this." in done.output
+    assert "nobody is here to agree to what is shown. In a script give --yes" in done.output
     assert not (command.home / "runs" / "new").exists()
     done = command("regenerate", str(release), "new", "--teacher", "rehearsal", "--yes")
-    assert done.code == 0, done.said
+    assert done.code == 0, done.output
     assert load_config(RunFolder.open(command.home / "runs", "new")).instructions == {"improved": theirs}
 
 
 @pytest.mark.parametrize(
-    ("judges", "told"),
+    ("judges", "expected"),
     [
         ({"mine": "rehearsal"}, "Unknown judge of"),
         ({"rules": "rehearsal"}, "follows rules and asks nobody"),
     ],
 )
 def test_who_judges_is_asked_for_by_the_names_there_are(
-    release: Path, tmp_path: Path, judges: dict[str, str], told: str
+    release: Path, tmp_path: Path, judges: dict[str, str], expected: str
 ) -> None:
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=expected):
         regenerate(release, tmp_path, "new", Answering("rehearsal", judges=judges))
 
 

@@ -54,11 +54,11 @@ def test_a_release_that_names_what_it_is_not_is_told(
     spoil, word = FAULTY[name]
     spoil(release)
     try:
-        told = "; ".join(verify(release).faults)
+        output = "; ".join(verify(release).faults)
     except UserError as error:
-        told = str(error)
-    assert word in told
-    assert "secret" not in told
+        output = str(error)
+    assert word in output
+    assert "secret" not in output
     assert not list(tmp_path.rglob("HIT"))
 
 
@@ -66,10 +66,10 @@ def test_the_command_names_what_is_refused(command: Command, release: Path) -> N
     (release / "load.py").write_text("import os; os.system('touch HIT')")
     (release / "NOTES.txt").symlink_to("/etc/passwd")
     done = command("release", "verify", str(release))
-    assert done.code == 1, done.said
-    assert "load.py is a program" in done.said
-    assert "NOTES.txt is a link (to /etc/passwd)" in done.said
-    assert "root:" not in done.said
+    assert done.code == 1, done.output
+    assert "load.py is a program" in done.output
+    assert "NOTES.txt is a link (to /etc/passwd)" in done.output
+    assert "root:" not in done.output
 
 
 def test_one_long_text_for_a_million_rows_is_read_in_small_batches(tmp_path: Path) -> None:

@@ -306,11 +306,11 @@ def test_the_commands_write_nothing_by_explain_analyze(command: Command) -> None
         "SELECT * FROM read_text('/etc/passwd')",
     ):
         done = command("sql", "small", text)
-        assert done.code == 2, done.said
-        assert "root:" not in done.said
+        assert done.code == 2, done.output
+        assert "root:" not in done.output
     assert _state(run) == before
     done = command("sql", "small", "SELECT count(*) AS n FROM responses")
-    assert done.code == 0, done.said
+    assert done.code == 0, done.output
 
 
 def test_a_folder_of_checks_is_shut_in_by_the_command(command: Command, tmp_path: Path) -> None:
@@ -321,7 +321,7 @@ def test_a_folder_of_checks_is_shut_in_by_the_command(command: Command, tmp_path
         "SELECT content AS response_id, '' AS reason, '' AS value FROM read_text('/etc/hosts')"
     )
     done = command("check", "small", "--checks", str(own))
-    assert (done.code, "steal.sql" in done.said) == (2, True), done.said
+    assert (done.code, "steal.sql" in done.output) == (2, True), done.output
     assert not run.table_path("accepted").exists()
 
 

@@ -144,8 +144,8 @@ def test_an_expression_that_cannot_be_bounded_is_refused(expression: str) -> Non
 def test_the_command_refuses_an_instruction_file(command: Command, tmp_path: Path) -> None:
     (tmp_path / "own.md").write_text("{{ query }}{{ cycler.__init__.__globals__.os.popen('touch HIT') }}")
     done = command("prompts", "mine", "--instruction", f"improved={tmp_path / 'own.md'}")
-    assert (done.code, "call" in done.said) == (2, True), done.said
-    assert "Traceback" not in done.said
+    assert (done.code, "call" in done.output) == (2, True), done.output
+    assert "Traceback" not in done.output
     assert not (tmp_path / "HIT").exists()
 
 
@@ -162,8 +162,8 @@ def test_the_command_refuses_a_judge_of_a_template(command: Command, tmp_path: P
     text = "\n".join(_without(kept, ("judging", "judges"))) + "\n" + judge
     config.write_text(text)
     done = command("judge", "small")
-    assert done.code == 2, done.said
-    assert "The template of a judge, line 1: a call (system) is not allowed" in done.said
+    assert done.code == 2, done.output
+    assert "The template of a judge, line 1: a call (system) is not allowed" in done.output
     assert not list(tmp_path.rglob("HIT"))
 
 

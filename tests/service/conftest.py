@@ -46,11 +46,11 @@ class Service:
             environment = {**self.environment, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
             self.process = subprocess.Popen(words, stdout=output, stderr=subprocess.STDOUT, env=environment)
         until = time.monotonic() + _PATIENCE_S
-        while "login?code=" not in (told := log.read_text()):
-            assert self.process.poll() is None, told
-            assert time.monotonic() < until, told
+        while "login?code=" not in (message := log.read_text()):
+            assert self.process.poll() is None, message
+            assert time.monotonic() < until, message
             time.sleep(0.05)
-        self.link = told.split()[-1]
+        self.link = message.split()[-1]
         self.url = self.link.partition("/login")[0]
         while True:
             try:

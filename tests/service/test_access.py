@@ -135,7 +135,7 @@ def test_a_bucket_lets_a_burst_through_and_then_its_rate(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "expected"),
     [
         ({"host": "0.0.0.0"}, "tokens would go over the wire in the clear. Give --certfile and --keyfile"),
         ({"host": "0.0.0.0", "behind_proxy": True}, "--behind-proxy needs the name that the proxy passes on"),
@@ -144,8 +144,8 @@ def test_a_bucket_lets_a_burst_through_and_then_its_rate(monkeypatch: pytest.Mon
         ({"prompts": Path("nowhere")}, "--prompts nowhere is no folder"),
     ],
 )
-def test_an_unsafe_or_useless_start_is_refused(tmp_path: Path, options: dict[str, Any], told: str) -> None:
-    with pytest.raises(UserError, match=told):
+def test_an_unsafe_or_useless_start_is_refused(tmp_path: Path, options: dict[str, Any], expected: str) -> None:
+    with pytest.raises(UserError, match=expected):
         run(ServeSettings(tmp_path, **{"port": 0, **options}), None, None, print)
 
 

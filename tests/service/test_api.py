@@ -22,10 +22,10 @@ def problem(answer: httpx.Response, status: int) -> str:
     """The detail of a problem document of that status."""
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
-    told = answer.json()
-    assert told["status"] == status
-    assert told["type"] == "about:blank"
-    return str(told["detail"])
+    output = answer.json()
+    assert output["status"] == status
+    assert output["type"] == "about:blank"
+    return str(output["detail"])
 
 
 def test_a_run_goes_from_post_to_a_release_that_verifies(service: Service, tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_rows_page_and_filter_as_the_tables_have_them(service: Service) -> None:
 
 
 @pytest.mark.parametrize(
-    ("where", "told"),
+    ("where", "expected"),
     [
         ("varient:eq:short", "Unknown column 'varient'. Did you mean 'variant'?"),
         ("variant:like:%", "Unknown operator 'like'. Did you mean 'le'? Choose from: eq, ne"),
@@ -88,9 +88,9 @@ def test_rows_page_and_filter_as_the_tables_have_them(service: Service) -> None:
         ("cost:gt:inf", "cost is compared with a number"),
     ],
 )
-def test_a_filter_that_does_not_fit_is_told(service: Service, where: str, told: str) -> None:
+def test_a_filter_that_does_not_fit_is_told(service: Service, where: str, expected: str) -> None:
     with service.client("read") as client:
-        assert told in problem(client.get("/runs/small/rows", params={"where": where}), 422)
+        assert expected in problem(client.get("/runs/small/rows", params={"where": where}), 422)
 
 
 def test_a_filter_value_is_never_sql(service: Service) -> None:
@@ -124,7 +124,7 @@ def test_bad_requests_have_the_command_lines_words(service: Service, tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("config", "told"),
+    ("config", "expected"),
     [
         ({}, "Who answers? No teacher is named."),
         ({"prompts": {"source": "/etc/passwd"}}, "Unknown prompt set '/etc/passwd'. Choose from: bundled"),
@@ -136,8 +136,10 @@ def test_bad_requests_have_the_command_lines_words(service: Service, tmp_path: P
         ({"instructions": {"short": "{{ x }}"}}, "instructions: Extra inputs"),
     ],
 )
-def test_no_path_address_or_template_of_a_request_is_taken(service: Service, config: dict[str, Any], told: str) -> None:
-    assert told in problem(service.post("/runs", {"name": "x", "config": config}), 422)
+def test_no_path_address_or_template_of_a_request_is_taken(
+    service: Service, config: dict[str, Any], expected: str
+) -> None:
+    assert expected in problem(service.post("/runs", {"name": "x", "config": config}), 422)
     assert not (service.runs / "x").exists()
 
 
@@ -182,8 +184,8 @@ def test_teachers_tell_neither_address_nor_key(service: Service) -> None:
 
 
 def test_one_release_is_made_again_and_published_only_where_there_is_one(service: Service) -> None:
-    told = problem(service.post("/runs/small/publish", {"repo": "me/../x"}, "publish"), 422)
-    assert "body.repo" in told
+    output = problem(service.post("/runs/small/publish", {"repo": "me/../x"}, "publish"), 422)
+    assert "body.repo" in output
     taken = service.post("/regenerate", {"release": "small", "name": "small", "teacher": "rehearsal"})
     assert "Give the new one another name" in problem(taken, 409)
     assert "Unknown teacher 'nobody'" in problem(

@@ -17,7 +17,7 @@ from saferthoughts.cli.evaluation import evaluate, rescore
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "expected"),
     [
         ({"suite": "safety"}, "Task none needs --guard, such as --guard llama-guard-3"),
         ({"tasks": ["none"], "data": ["none=x.jsonl"]}, "Task none needs --guard"),
@@ -34,10 +34,10 @@ from saferthoughts.cli.evaluation import evaluate, rescore
     ],
 )
 def test_wrong_option_is_refused_and_leaves_nothing(
-    words: dict[str, Any], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    words: dict[str, Any], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=expected):
         evaluate(**{"model": "rehearsal", **words})
     assert list(tmp_path.iterdir()) == []
 

@@ -49,7 +49,7 @@ def opened(browser: Any, service: Service) -> Iterator[Open]:
         page = context.new_page()
         page.on("dialog", lambda dialog: (noted.append(f"dialog {dialog.message}"), dialog.dismiss()))
         page.on("pageerror", lambda error: noted.append(f"error {error}"))
-        page.on("console", lambda said: noted.append(said.text) if "Content Security" in said.text else None)
+        page.on("console", lambda message: noted.append(message.text) if "Content Security" in message.text else None)
         page.on("request", lambda asked: None if asked.url.startswith(service.url) else noted.append(asked.url))
         page.goto(f"{service.url}/login")
         page.get_by_label("Token").fill(service.secrets[role])
@@ -96,7 +96,7 @@ def test_a_run_goes_from_the_form_to_its_download(opened: Open, service: Service
     page.locator(".rows a").first.click()
     row = service.get("/runs/formed/rows", where="variant:eq:short", texts=True)["rows"][0]
     assert row["answer"].split("\n")[0] in page.locator("article.at").inner_text()
-    page.get_by_role("link", name="Story of this row").first.click()
+    page.get_by_role("link", name="History of this row").first.click()
     page.get_by_text("checks", exact=True).wait_for()
 
 

@@ -26,10 +26,10 @@ def test_marked_pieces_are_the_text(text: str, evidence: list[tuple[str, str]]) 
 
 @given(st.text())
 def test_shown_text_hides_and_turns_nothing(text: str) -> None:
-    told = visible(text)
-    told.encode("utf-8")
-    assert visible(told) == told
-    assert not set(told) & set("\u202a\u202b\u202d\u202e\u2066\u2067\u200b\u200f\ufeff")
+    output = visible(text)
+    output.encode("utf-8")
+    assert visible(output) == output
+    assert not set(output) & set("\u202a\u202b\u202d\u202e\u2066\u2067\u200b\u200f\ufeff")
     assert visible("plain, with \n and \u00e9") == "plain, with \n and \u00e9"
 
 

@@ -85,9 +85,9 @@ def test_check_says_how_reasoning_is_marked(student: Path, release: Path, capfd:
         mixture={"improved": 2}, chat_template="smollm2", max_length=512, student=str(student), dataset=str(release)
     )
     check_training(recipe)
-    told = " ".join(capfd.readouterr().out.split())
+    output = " ".join(capfd.readouterr().out.split())
     special = "reasoning is marked by special tokens (</think> <think>): eval and chat keep them"
-    assert ((special in told), ("marked by ordinary text" in told)) == (
+    assert ((special in output), ("marked by ordinary text" in output)) == (
         student.name == "special",
         student.name != "special",
     )

@@ -75,9 +75,9 @@ def test_killed_and_run_again_it_ends_where_it_would_have(killed: Killed, tiny_s
     recipe = Recipe.model_validate(SELDOM)
     whole = train(recipe, killed.release, tmp_path / "whole", tiny_student)
     work = shutil.copytree(killed.work, tmp_path / ".model.training")
-    told: list[str] = []
-    done = train(recipe, killed.release, tmp_path / "model", tiny_student, told.append)
-    assert f"going on from step {killed.step}" in told
+    output: list[str] = []
+    done = train(recipe, killed.release, tmp_path / "model", tiny_student, output.append)
+    assert f"going on from step {killed.step}" in output
     facts = json.loads((tmp_path / "model" / "training.json").read_text())
     assert facts["resumed_from"] == done.resumed_from == killed.step >= 3
     assert facts["loss"] == pytest.approx(whole.losses, rel=1e-4, abs=1e-4)
@@ -99,10 +99,10 @@ def test_ctrl_c_ends_the_step_and_keeps_it(release: Path, tiny_student: Path, tm
     stopped = int(first.errors.rpartition("Stopped after step ")[2].split()[0])
     work = tmp_path / ".model.training"
     assert (work / f"checkpoint-{stopped}" / "trainer_state.json").is_file()
-    told: list[str] = []
-    done = train(Recipe.model_validate(settings), release, tmp_path / "model", tiny_student, told.append)
+    output: list[str] = []
+    done = train(Recipe.model_validate(settings), release, tmp_path / "model", tiny_student, output.append)
     assert (done.resumed_from, len(done.losses)) == (stopped, 96)
-    assert f"going on from step {stopped}" in told
+    assert f"going on from step {stopped}" in output
 
 
 def test_two_processes_do_not_train_the_same_model(release: Path, tiny_student: Path, tmp_path: Path) -> None:
@@ -143,10 +143,10 @@ def test_a_torn_checkpoint_is_set_aside_and_the_one_before_it_gone_on_from(
             assert fault_of(torn) == ""
             fault(torn / name)
             assert name.partition(".")[0].removesuffix("_state") in fault_of(torn).replace("weights", "model"), how
-    told: list[str] = []
-    done = train(Recipe.model_validate(SELDOM), killed.release, tmp_path / "model", tiny_student, told.append)
+    output: list[str] = []
+    done = train(Recipe.model_validate(SELDOM), killed.release, tmp_path / "model", tiny_student, output.append)
     assert done.resumed_from == step
-    assert any(f"checkpoint-{step + 1} cannot be gone on from" in line and "set aside" in line for line in told)
+    assert any(f"checkpoint-{step + 1} cannot be gone on from" in line and "set aside" in line for line in output)
 
 
 # What a full disk, a power cut and a kill do to a file.

@@ -36,12 +36,12 @@ def test_what_is_too_long_is_left_out_up_to_the_stated_share(tiny_student: Path)
 
 def test_more_than_the_share_stops_with_what_would_help(tiny_student: Path) -> None:
     serving = AutoTokenizer.from_pretrained(tiny_student)
-    with pytest.raises(UserError, match=r"2 of 10 rows are longer than max_length 256, the longest has (\d+)") as told:
+    with pytest.raises(UserError, match=r"2 of 10 rows are longer than max_length 256, the longest has (\d+)") as error:
         fitting(ROWS, serving, recipe(0.1))
-    longest = int(str(told.value).partition("longest has ")[2].split()[0])
-    assert f"at least {longest}" in str(told.value)
+    longest = int(str(error.value).partition("longest has ")[2].split()[0])
+    assert f"at least {longest}" in str(error.value)
     assert fitting(ROWS, serving, recipe(0, longest)).left_out == 0
-    share = float(str(told.value).partition("overlong_share=")[2])
+    share = float(str(error.value).partition("overlong_share=")[2])
     assert fitting(ROWS, serving, recipe(share)).left_out == 2
 
 

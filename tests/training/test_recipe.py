@@ -91,6 +91,6 @@ def test_train_keeps_the_rest_of_a_named_mixture(
     words = ["train", "r1-distill-qwen-7b-full", "--student", str(tiny_student), "--dataset", str(release), "--check"]
     monkeypatch.setattr("sys.argv", ["saferthoughts", *words, "--set", "mixture.improved=2"])
     assert run_command() == 2
-    told = capsys.readouterr().err
-    assert "'benign'" in told
-    assert "the recipe's mixture wants 100" in told
+    output = capsys.readouterr().err
+    assert "'benign'" in output
+    assert "the recipe's mixture wants 100" in output

@@ -92,9 +92,9 @@ def test_a_grid_is_every_combination(members: Callable[..., list[Member]]) -> No
 def test_a_bad_sweep_is_one_clear_line(
     members: Callable[..., list[Member]], values: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(UserError, match=message) as told:
+    with pytest.raises(UserError, match=message) as error:
         members(values)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)
 
 
 def test_results_tell_what_a_member_scored_and_why_another_failed(tmp_path: Path) -> None:
