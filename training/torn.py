@@ -32,8 +32,8 @@ def fault_of(checkpoint: Path) -> str:
         # Whatever a broken file makes its reader raise: EOFError, RuntimeError, UnpicklingError, SafetensorError, ...
         except Exception as error:  # noqa: BLE001
             message = " ".join(str(error).split())[:100]
-            return f"{path.name} is broken: "
-                f"{f'{type(error).__name__}: {message}' if path.stat().st_size else 'it is empty'}"
+            fault = f"{type(error).__name__}: {message}" if path.stat().st_size else "it is empty"
+            return f"{path.name} is broken: {fault}"
     step = checkpoint.name.partition("-")[2]
     found = json.loads(state.read_text(encoding="utf-8"))
     return "" if _fits(found, step) else "trainer_state.json is not that of its step"
