@@ -171,5 +171,5 @@ def _known_sources() -> tuple[dict[str, Any], ...]:
 
 def _citations(sources: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The papers behind the sources, each once."""
-    message = [re.sub(r"[^a-z0-9]", "", source["source"].lower()) for source in sources]
-    return [known for known in _known_sources() if any(known["match"] in one for one in message)]
+    names = [re.sub(r"[^a-z0-9]", "", source["source"].lower()) for source in sources]
+    return [known for known in _known_sources() if any(known["match"] in one for one in names)]

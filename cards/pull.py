@@ -45,7 +45,7 @@ def cache() -> Path:
     return Path(root) / "releases"
 
 
-def opened(text: str, tell: Callable[[str], None] | None = None) -> Path:
+def opened(text: str, report: Callable[[str], None] | None = None) -> Path:
     """A release folder by its path, or by its address on the Hub, from where it is pulled into a cache.
 
     Raises:
@@ -56,8 +56,8 @@ def opened(text: str, tell: Callable[[str], None] | None = None) -> Path:
     address = address_of(text)
     hub, address, commit = _resolved(address)
     done = _pull(hub, address, commit, cache() / address.repo.replace("/", "--") / commit)
-    if tell is not None:
-        tell(f"{address} ({commit[:8]}): {done.folder}")
+    if report is not None:
+        report(f"{address} ({commit[:8]}): {done.folder}")
     return done.folder
 
 

@@ -204,8 +204,8 @@ def _versioned(
     earlier = since / "CHANGELOG.md"
     older = earlier.read_text(encoding="utf-8").removeprefix(heading) if earlier.exists() else ""
     lines = lines_of(compared) or ["Nothing differs in the rows."]
-    message = "".join(f"- {line}\n" for line in lines)
-    return lineage, f"{heading}\n## {lineage['version']}\n\n{message}{older}"
+    changes = "".join(f"- {line}\n" for line in lines)
+    return lineage, f"{heading}\n## {lineage['version']}\n\n{changes}{older}"
 
 
 def license_of(release: Release) -> str:

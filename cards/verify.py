@@ -140,9 +140,10 @@ class Checks:
             same = read.content == self.lineage["content"].get("metadata")
             self._hold(same, "metadata has other content than lineage.json says")
             self._hold(listed == released, "metadata has other ids than the configurations")
-        message = Counter({(entry["source"], entry["license"]): entry["rows"] for entry in self.lineage["sources"]})
+        recorded = Counter({(entry["source"], entry["license"]): entry["rows"] for entry in self.lineage["sources"]})
         self._hold(
-            self._sources == message, "the rows are from other sources, or under other licences, than lineage.json says"
+            self._sources == recorded,
+            "the rows are from other sources, or under other licences, than lineage.json says",
         )
 
     def _config(self, name: str, count: int, released: set[bytes]) -> None:
@@ -232,13 +233,13 @@ class Checks:
             return
         try:
             entries = read_json(path)["distribution"]
-            message = {entry["contentUrl"]: entry["sha256"] for entry in entries}
+            recorded = {entry["contentUrl"]: entry["sha256"] for entry in entries}
         except (OSError, ValueError, KeyError, TypeError) as error:
             self._hold(False, f"croissant.json cannot be read ({_message(error)})")
             return
         data = sorted(file.relative_to(self.folder).as_posix() for file in (self.folder / "data").rglob("*.parquet"))
         found = {name: self._hashes.get(name) or file_hash(self.folder / name) for name in data}
-        self._hold(message == found, "croissant.json has other files or hashes than data")
+        self._hold(recorded == found, "croissant.json has other files or hashes than data")
 
     def words(self) -> None:
         """The card says what the lineage says, and texts have the hashes that stand beside them."""

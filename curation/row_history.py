@@ -39,7 +39,7 @@ def row_history(run: RunFolder, response_id: str) -> RowHistory:
         (response,) = found
         name = response["response_id"]
         (prompt,) = _rows(db, "SELECT * FROM prompts WHERE prompt_id = $id", response["prompt_id"])
-        message = _rows(db, "SELECT * FROM judgements WHERE response_id = $id ORDER BY judge", name)
+        judgements = _rows(db, "SELECT * FROM judgements WHERE response_id = $id ORDER BY judge", name)
         verdicts = _rows(db, "SELECT * FROM verdicts WHERE response_id = $id", name)
         attempts = _rows(
             db,
@@ -75,7 +75,7 @@ def row_history(run: RunFolder, response_id: str) -> RowHistory:
         (f"prompt ({prompt['kind']}, {prompt['category']}, {prompt['template_id'] or 'bare'})", prompt["text"]),
         ("reasoning", response["reasoning"]),
         ("answer", response["answer"]),
-        *((f"judge {item['judge']}", _judgement(item)) for item in message),
+        *((f"judge {item['judge']}", _judgement(item)) for item in judgements),
         *(("verdict", _judgement(item)) for item in verdicts),
     ]
     if attempts:
@@ -110,8 +110,8 @@ def _judgement(item: dict[str, Any]) -> str:
 def _attempt(item: dict[str, Any], here: str) -> str:
     marks = [word for word, true in (("kept", item["chosen"]), ("this one", item["response_id"] == here)) if true]
     faults = item["flagged"] or ("unscored" if item["patterns"] is None else "no fault")
-    message = f"{item['attempt']}: {item['response_id']} ({item['strategy']}): {faults}"
-    return "; ".join([message, ", ".join(marks)]) if marks else message
+    line = f"{item['attempt']}: {item['response_id']} ({item['strategy']}): {faults}"
+    return "; ".join([line, ", ".join(marks)]) if marks else line
 
 
 def _checks(run: RunFolder, accepted: bool, objections: list[dict[str, Any]]) -> str:

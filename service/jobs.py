@@ -40,7 +40,7 @@ class _Child:
 
     process: psutil.Process
     own: subprocess.Popen[bytes] | None
-    asked_at: float | None = None
+    interrupted_at: float | None = None
 
     def ended(self) -> bool:
         """Whether it is over; a zombie is, which somebody else has yet to collect."""
@@ -152,8 +152,8 @@ class Supervisor:
         elif job.attempts < MOST_ATTEMPTS:
             self._queue.put_back(job)
         else:
-            text = f"by signal {-code}" if code else "with the service"
-            self._queue.end(job, "failed", code, f"It died {job.attempts} times, the last time {text}.", "job")
+            cause = f"by signal {-code}" if code else "with the service"
+            self._queue.end(job, "failed", code, f"It died {job.attempts} times, the last time {cause}.", "job")
 
     def _finished(self, job: Job) -> bool:
         """Whether the run's manifest says that the job's last stage ended after the job began."""
@@ -168,10 +168,10 @@ class Supervisor:
         """Ask a job to stop as Ctrl-C does; after a time of grace its whole group is killed."""
         now = time.monotonic()
         try:
-            if child.asked_at is None:
-                child.asked_at = now
+            if child.interrupted_at is None:
+                child.interrupted_at = now
                 child.process.send_signal(signal.SIGINT)
-            elif now - child.asked_at > _GRACE_S:
+            elif now - child.interrupted_at > _GRACE_S:
                 os.killpg(child.process.pid, signal.SIGKILL)
         except (psutil.NoSuchProcess, ProcessLookupError):
             pass  # it ended by itself
@@ -221,10 +221,10 @@ def last_words(folder: Path) -> str:
 
 def by_name(command: str, run: str, **flags: object) -> tuple[str, ...]:
     """A command's arguments for a run: flags that are None or False are left out, those that are True stand alone."""
-    message = [*command.split(), run]
+    arguments = [*command.split(), run]
     for name, value in flags.items():
         if value is None or value is False:
             continue
         option = f"--{name.replace('_', '-')}"
-        message += [option] if value is True else [option, str(value)]
-    return tuple(message)
+        arguments += [option] if value is True else [option, str(value)]
+    return tuple(arguments)

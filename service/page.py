@@ -314,11 +314,11 @@ def show_prompt(name: str, prompt_id: str, caller: Viewer, house: HouseOf, at: s
     if not found:
         raise Problem(404, f"{name} has no responses to a prompt '{prompt_id[:64]}'.")
     for row in found:
-        message = index.judgements(row["response_id"])
-        quoted = [(label, span) for item in message for label, span in item["evidence"].items()]
-        row["judgements"] = message
-        row["thought"] = marked(row["reasoning"], quoted)
-        row["said"] = marked(row["answer"], quoted)
+        judgements = index.judgements(row["response_id"])
+        quoted = [(label, span) for item in judgements for label, span in item["evidence"].items()]
+        row["judgements"] = judgements
+        row["marked_reasoning"] = marked(row["reasoning"], quoted)
+        row["marked_answer"] = marked(row["answer"], quoted)
         row["flags"] = [label for label in PATTERNS if row[label]]
         row["quoted"] = quoted
     return _page("prompt", caller, tab="rows", name=name, rows=found, at=at)

@@ -181,8 +181,8 @@ class RowIndex:
         for name, kind in COLUMNS.items():
             if kind is bool and row[name] is not None:
                 row[name] = bool(row[name])
-        message = self._db().execute(_WHOLE if texts else _BEGINNINGS, [found["prompt_id"], found["rowid"]])
-        return row | dict(message.fetchone())
+        text_columns = self._db().execute(_WHOLE if texts else _BEGINNINGS, [found["prompt_id"], found["rowid"]])
+        return row | dict(text_columns.fetchone())
 
 
 class RowIndexes:

@@ -279,7 +279,7 @@ class Watch:
         until = time.monotonic() + _LONGEST_S
         try:
             yield "retry: 2000\n\n" + _event("state", first)
-            message = spoken(first)
+            last_spoken = spoken(first)
             while time.monotonic() < until:
                 try:
                     state = await asyncio.wait_for(queue.get(), _KEEP_ALIVE_S)
@@ -287,8 +287,8 @@ class Watch:
                     yield ": still here\n\n"
                     continue
                 yield _event("state", state)
-                if spoken(state) != message:
-                    message = spoken(state)
+                if spoken(state) != last_spoken:
+                    last_spoken = spoken(state)
                     yield _event("step", state)
         finally:
             queues = self._listeners.get(name, set())
@@ -313,12 +313,12 @@ def _event(kind: str, state: RunState) -> str:
 
 def spoken(state: RunState) -> str:
     """A run's state in a few words that change seldom: its stage, and the tenth of it that is done."""
-    message: str = state.state
+    words: str = state.state
     if state.progress is not None:
         tenths = f", {10 * (10 * state.progress.done // state.progress.total)} %" if state.progress.total else ""
-        message = f"{state.progress.stage}{tenths}"
+        words = f"{state.progress.stage}{tenths}"
     elif state.problem:
-        message = f"{state.state}. {state.problem}"
+        words = f"{state.state}. {state.problem}"
     elif state.job is not None and state.job.state not in OPEN and state.job.message:
-        message = f"{state.state}. {state.job.message}"
-    return message
+        words = f"{state.state}. {state.job.message}"
+    return words

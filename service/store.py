@@ -32,7 +32,7 @@ CREATE TABLE IF NOT EXISTS jobs(
 CREATE UNIQUE INDEX IF NOT EXISTS open_job ON jobs(run) WHERE state IN ('queued', 'running', 'cancelling');
 CREATE INDEX IF NOT EXISTS jobs_of_run ON jobs(run, id);
 CREATE TABLE IF NOT EXISTS tests(
-  teacher TEXT PRIMARY KEY, at REAL NOT NULL, answers INTEGER NOT NULL, told TEXT NOT NULL
+  teacher TEXT PRIMARY KEY, at REAL NOT NULL, answers INTEGER NOT NULL, message TEXT NOT NULL
 ) WITHOUT ROWID;
 """
 
@@ -57,9 +57,11 @@ class Store:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._db.executescript(_TABLES)
-            # A file of before has no such column.
+            # A file of an earlier version lacks the column, or has it under another name.
             if "fault" not in {row["name"] for row in self._db.execute("PRAGMA table_info(jobs)")}:
                 self._db.execute("ALTER TABLE jobs ADD COLUMN fault TEXT NOT NULL DEFAULT ''")
+            if "told" in {row["name"] for row in self._db.execute("PRAGMA table_info(tests)")}:
+                self._db.execute("ALTER TABLE tests RENAME COLUMN told TO message")
 
     def all(self, query: str, *values: Any) -> list[dict[str, Any]]:
         """Every row of a query."""

@@ -34,7 +34,7 @@ def _state(name: str, entry: Teacher, test: dict[str, Any] | None) -> TeacherSta
         kind="batch" if entry.transport == "batch" else kind,  # type: ignore[arg-type]
         key=key,  # type: ignore[arg-type]
         priced=entry.price is not None,
-        test=TeacherTest(**{key: test[key] for key in ("at", "answers", "told")}) if test else None,
+        test=TeacherTest(**{key: test[key] for key in ("at", "answers", "message")}) if test else None,
     )
 
 

@@ -31,9 +31,9 @@ def typed_afresh(words: Sequence[str], cwd: Path, **environment: str) -> subproc
     )
 
 
-def assert_refused(done: subprocess.CompletedProcess[str], told: str) -> None:
+def assert_refused(done: subprocess.CompletedProcess[str], expected: str) -> None:
     assert done.returncode == 2, done.stderr
-    assert told in done.stderr
+    assert expected in done.stderr
     assert done.stderr.startswith("saferthoughts: ")
     assert done.stderr.count("\n") == 1, done.stderr
 
@@ -57,7 +57,7 @@ def test_help_imports_no_engine(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "expected"),
     [
         (["generte", "x"], "Unknown stage 'generte'. Did you mean 'generate'?"),
         (["release", "biuld", "x"], "Unknown release command 'biuld'. Did you mean 'build'?"),
@@ -79,8 +79,8 @@ def test_help_imports_no_engine(tmp_path: Path) -> None:
         (["prompts"], "Missing argument"),
     ],
 )
-def test_bad_input_is_one_clear_line_and_leaves_nothing(tmp_path: Path, words: list[str], told: str) -> None:
-    assert_refused(typed(words, tmp_path), told)
+def test_bad_input_is_one_clear_line_and_leaves_nothing(tmp_path: Path, words: list[str], expected: str) -> None:
+    assert_refused(typed(words, tmp_path), expected)
     assert list(tmp_path.iterdir()) == []
 
 

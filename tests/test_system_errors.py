@@ -162,7 +162,7 @@ def _free(path: Path) -> int:
 
 
 @pytest.mark.parametrize(
-    ("number", "told"),
+    ("number", "expected"),
     [
         (errno.EMFILE, "ulimit -n"),
         (errno.ENAMETOOLONG, "shorter"),
@@ -175,11 +175,11 @@ def _free(path: Path) -> int:
         (errno.EPROTO, "Protocol error"),
     ],
 )
-def test_every_error_of_the_system_has_a_line(number: int, told: str) -> None:
+def test_every_error_of_the_system_has_a_line(number: int, expected: str) -> None:
     line = refusal_of(OSError(number, os.strerror(number), "/somewhere/file"))
     assert line is not None
     assert line.startswith("/somewhere/file: ")
-    assert told in line
+    assert expected in line
     wrapped = RuntimeError("wrapped")
     wrapped.__cause__ = OSError(number, os.strerror(number), "/somewhere/file")
     assert refusal_of(wrapped) == line
@@ -271,6 +271,6 @@ def test_broken_table_names_its_command(run: RunFolder, tmp_path: Path, name: st
     }
     table.write_bytes(broken[how])
     stage = {"responses": "generate", "verdicts": "judge"}[name]
-    told = rf"{name}\.parquet .* Delete it and make it again: saferthoughts {stage} small"
-    with pytest.raises(UserError, match=told):
+    expected = rf"{name}\.parquet .* Delete it and make it again: saferthoughts {stage} small"
+    with pytest.raises(UserError, match=expected):
         check(RunFolder.open(tmp_path, "small"))

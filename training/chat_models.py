@@ -140,13 +140,13 @@ class Endpoint:
                 for event in stream:
                     if not event.choices:
                         continue
-                    message = event.choices[0].delta
+                    delta = event.choices[0].delta
                     # vLLM and DeepSeek name the field differently, and the client knows neither.
-                    aside = getattr(message, "reasoning_content", None) or getattr(message, "reasoning", None)
+                    aside = getattr(delta, "reasoning_content", None) or getattr(delta, "reasoning", None)
                     if aside:
                         yield Part(aside, "reasoning")
-                    yield from splitter.feed(message.content or "")
+                    yield from splitter.feed(delta.content or "")
                 yield from splitter.end()
         except openai.OpenAIError as error:
-            message = " ".join(str(error).split())[:200]
-            raise UserError(f"{self._client.base_url} gave no reply for model '{self._model}' ({message}).") from error
+            delta = " ".join(str(error).split())[:200]
+            raise UserError(f"{self._client.base_url} gave no reply for model '{self._model}' ({delta}).") from error

@@ -109,8 +109,8 @@ def _drawn(part: Further, seed: int) -> list[TrainingRow]:
         if len(kept) == part.rows:
             break
     if len(kept) < part.rows:
-        message = ", ".join(f"{count} {reason}" for reason, count in reasons.items()) or "none was refused"
-        raise UserError(f"'{part.name}' of the mixture wants {part.rows} rows; {part.hub} has {len(kept)} ({message}).")
+        refused = ", ".join(f"{count} {reason}" for reason, count in reasons.items()) or "none was refused"
+        raise UserError(f"'{part.name}' of the mixture wants {part.rows} rows; {part.hub} has {len(kept)} ({refused}).")
     random.Random(seed).shuffle(kept)
     return kept
 

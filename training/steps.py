@@ -58,10 +58,10 @@ def _train(trainer: "StudentTrainer", workplace: Workplace) -> None:
     try:
         trainer.train(resume_from_checkpoint=str(workplace.checkpoint) if workplace.checkpoint else None)
     except pickle.UnpicklingError as error:
-        message = str(error).split(".")[0]
+        message, checkpoint = str(error).split(".")[0], workplace.checkpoint
         raise UserError(
-            f"The checkpoint {workplace.checkpoint} holds a pickle of more than tensors, so it is not used "
-            f"({message}). Look at who could write there, delete {workplace.folder}, and run the same command: it begins anew."
+            f"The checkpoint {checkpoint} holds a pickle of more than tensors, so it is not used ({message}). "
+            f"Look at who could write there, delete {workplace.folder}, and run the same command: it begins anew."
         ) from error
 
 

@@ -66,7 +66,7 @@ class Outcome:
 
 
 def run_sweep(
-    members: Sequence[Member], output: Path, launcher: Sequence[str], tell: Callable[[str], None]
+    members: Sequence[Member], output: Path, launcher: Sequence[str], report: Callable[[str], None]
 ) -> list[Outcome]:
     """Train every member that is not trained yet.
 
@@ -74,13 +74,13 @@ def run_sweep(
         members: The sweep's.
         output: The sweep's folder.
         launcher: What runs a Python module: accelerate's command, or the interpreter.
-        tell: Is told what comes of each member.
+        report: Called with a line for each member that ends.
 
     Raises:
         Interrupted: somebody stopped it; the same command goes on.
         UserError: the dataset is not there.
     """
-    releases = {name: opened(name, tell) for name in {str(member.recipe.dataset) for member in members}}
+    releases = {name: opened(name, report) for name in {str(member.recipe.dataset) for member in members}}
     members = [_where_it_is(member, output) for member in members]
     outcomes = {member.name: Outcome(member.name, member.grids, "waiting") for member in members}
     output.mkdir(parents=True, exist_ok=True)
@@ -90,7 +90,7 @@ def run_sweep(
         reason = "" if there else _train(member, output, launcher)
         outcomes[member.name] = _outcome(member, folder, reason)
         state = reason or ("is trained already" if there else "trained")
-        tell(f"{number}/{len(members)} {member.name}: {state}")
+        report(f"{number}/{len(members)} {member.name}: {state}")
         write_results(list(outcomes.values()), output)
     return list(outcomes.values())
 
@@ -121,14 +121,14 @@ def _train(member: Member, output: Path, launcher: Sequence[str]) -> str:
     last = ""
     with (
         unhurried(),
-        log.open("w", encoding="utf-8") as message,
+        log.open("w", encoding="utf-8") as log_file,
         subprocess.Popen(
-            kept, stdout=message, stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True
+            kept, stdout=log_file, stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True
         ) as child,
     ):
         for line in _lines(child):
-            message.write(line)
-            message.flush()
+            log_file.write(line)
+            log_file.flush()
             last = line.strip() or last
             if line.startswith("train: "):
                 console.print(f"{member.name}: {line.strip()}", markup=False, highlight=False, soft_wrap=True)

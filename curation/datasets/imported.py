@@ -153,15 +153,15 @@ def _read(
         answer = _text(row, columns["answer"])
     if not behaviour.strip():
         raise ValueError("the question is empty")
-    message = row.get(columns.get("kind", ""), kind)
-    if message not in KINDS:
-        raise ValueError(f"kind is {message!r}: it must be harmful or benign (--kind for all rows)")
+    row_kind = row.get(columns.get("kind", ""), kind)
+    if row_kind not in KINDS:
+        raise ValueError(f"kind is {row_kind!r}: it must be harmful or benign (--kind for all rows)")
     name = current_name(str(row.get(columns.get("variant", "")) or variant))
     if name not in load_variants():
         raise ValueError(f"there is no variant {name!r}")
     prompt = Prompt(
-        prompt_id=content_id(text, message),
-        kind=message,
+        prompt_id=content_id(text, row_kind),
+        kind=row_kind,
         behaviour_id=str(row.get("behaviour_id") or content_id(behaviour)),
         template_id=str(row.get("template_id") or ""),
         category=str(row.get(columns.get("category", "")) or "uncategorised"),

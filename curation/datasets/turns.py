@@ -73,10 +73,10 @@ def _listed(value: Any, what: str) -> Sequence[Mapping[str, Any]]:
 
 
 def _turn(turn: Mapping[str, Any]) -> _Turn:
-    message = str(turn.get("role", turn.get("from")))
-    role = _ROLES.get(message.lower())
+    role_name = str(turn.get("role", turn.get("from")))
+    role = _ROLES.get(role_name.lower())
     if role is None:
-        raise ValueError(f"messages has a turn of the role {message!r}, which a row cannot hold")
+        raise ValueError(f"messages has a turn of the role {role_name!r}, which a row cannot hold")
     for name in _CALLS:
         if turn.get(name):
             raise ValueError(f"a turn has {name}, which a row cannot hold")

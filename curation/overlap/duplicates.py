@@ -117,8 +117,8 @@ def _search(item: str, of: str, table: pa.Table, threshold: float, rows: list[di
             why = "the lowest id of its cluster; no member is without a fault"
         rows.append({**common, "item_id": name, "survivor": True, "similarity": 1.0, "why": why})
         for member in members:
-            message = f"{member.similarity:.2f} like {name}"
-            row = {"item_id": names[member.index], "survivor": False, "similarity": member.similarity, "why": message}
+            reason = f"{member.similarity:.2f} like {name}"
+            row = {"item_id": names[member.index], "survivor": False, "similarity": member.similarity, "why": reason}
             rows.append({**common, **row})
     return Duplicates(of, table.num_rows, len(clusters), sum(len(members) for members in clusters.values()))
 

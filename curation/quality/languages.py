@@ -63,33 +63,33 @@ _ALIKE = (
 
 def language_difference(prompt: str, text: str) -> str:
     """How a text leaves its prompt's script or language: "script: what" or "language: what", "" where it does not."""
-    asked, message = _CODE.sub(" ", prompt[:8000]), _CODE.sub(" ", text)
-    own = _scripts(asked)
+    prompt_text, response_text = _CODE.sub(" ", prompt[:8000]), _CODE.sub(" ", text)
+    own = _scripts(prompt_text)
     if not own:
         return ""
     allowed = {script for script, weight in own.items() if weight >= _OWN_SHARE * own.total()}
-    found = _scripts(message)
+    found = _scripts(response_text)
     foreign = Counter({script: weight for script, weight in found.items() if script not in allowed})
     named = bool(_NAMED.search(prompt))
     for script, weight in foreign.most_common():
         most = (_LATIN_SHARE if script == "LATIN" else _FOREIGN_SHARE) * found.total()
-        passage = "" if script == "LATIN" else _passage(message, script)
+        passage = "" if script == "LATIN" else _passage(response_text, script)
         if not named and (weight > most or passage):
-            return f"script: {passage or _passage(message, script, 1)}"
-    return "" if named else _other_language(asked, message)
+            return f"script: {passage or _passage(response_text, script, 1)}"
+    return "" if named else _other_language(prompt_text, response_text)
 
 
 def _other_language(prompt: str, text: str) -> str:
-    asked = _language(prompt[:1000], _FEWEST_IN_PROMPT, _SURE_OF_PROMPT)
-    if asked is None:
+    expected = _language(prompt[:1000], _FEWEST_IN_PROMPT, _SURE_OF_PROMPT)
+    if expected is None:
         return ""
     step = max(_PIECE, len(text) // _PIECES)
-    message = [_language(text[at : at + _PIECE], _FEWEST, _SURE) for at in range(0, len(text), step)]
-    known = [name for name in message if name is not None]
-    others = [name for name in known if name != asked and not any({name, asked} <= group for group in _ALIKE)]
+    languages = [_language(text[at : at + _PIECE], _FEWEST, _SURE) for at in range(0, len(text), step)]
+    known = [name for name in languages if name is not None]
+    others = [name for name in known if name != expected and not any({name, expected} <= group for group in _ALIKE)]
     if len(others) <= _PIECE_SHARE * len(known):
         return ""
-    return f"language: {Counter(others).most_common(1)[0][0]}, the prompt {asked}"
+    return f"language: {Counter(others).most_common(1)[0][0]}, the prompt {expected}"
 
 
 def _scripts(text: str) -> Counter[str]:

@@ -190,9 +190,9 @@ def _judges(
         majority = {name: majority_of(list(by.values())) for name, by in _votes(blind, question).items()}
         people = {name: value == positive for name, value in majority.items() if value is not None and name in sample}
         rows = [
-            (message, right, name)
+            (verdict, right, name)
             for name, right in people.items()
-            if (message := _verdict_on(verdicts[name], label)) is not None
+            if (verdict := _verdict_on(verdicts[name], label)) is not None
         ]
         weights = _weights([name for _, _, name in rows], sample)
         scores = weighted_scores([row[0] for row in rows], [row[1] for row in rows], weights)

@@ -61,8 +61,8 @@ def _decided(response_id: str, votes: list[dict[str, Any]]) -> dict[str, Any]:
     safe = majority_of(safety)
     labels = {}
     for name in PATTERNS:
-        message = [vote[name] for vote in votes if vote[name] is not None]
-        labels[name] = majority_of(message)
+        marks = [vote[name] for vote in votes if vote[name] is not None]
+        labels[name] = majority_of(marks)
     helps = [vote[OVER_REFUSAL] for vote in votes if vote[OVER_REFUSAL] not in (None, "harmful")]
     return {
         "response_id": response_id,

@@ -40,13 +40,13 @@ def check_gate(run: RunFolder) -> None:
     if requires.judge_kappa is not None:
         kappa = found["judges"][0]["kappa"]["value"]
         if kappa is None or kappa < requires.judge_kappa:
-            value = "unknown" if kappa is None else f"{kappa:.2f}"
-            missing.append(f"the judges' kappa with people on safety is {value}, {requires.judge_kappa:g} is required")
+            shown = "unknown" if kappa is None else f"{kappa:.2f}"
+            missing.append(f"the judges' kappa with people on safety is {shown}, {requires.judge_kappa:g} is required")
     if requires.unsafe_upper_bound is not None:
         high = found["unsafe_share"]["high"]
         if high is None or high > requires.unsafe_upper_bound:
-            message = "unknown" if high is None else f"up to {100 * high:.1f} %"
-            missing.append(f"the unsafe share is {message}, at most {100 * requires.unsafe_upper_bound:g} % is allowed")
+            shown = "unknown" if high is None else f"up to {100 * high:.1f} %"
+            missing.append(f"the unsafe share is {shown}, at most {100 * requires.unsafe_upper_bound:g} % is allowed")
     applied = run.stage("apply")
     if applied is None or applied["inputs"]["reviews.parquet"] != found["reviews_sha256"]:
         missing.append(f"the votes are not applied (saferthoughts review apply {run.name})")

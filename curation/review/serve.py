@@ -41,7 +41,7 @@ class Serving:
     ended: Callable[[], bool]
 
 
-def environment(tell: Callable[[str], None]) -> Path:
+def environment(report: Callable[[str], None]) -> Path:
     """The Python of argilla-server's environment, which is made where it is missing.
 
     Raises:
@@ -55,7 +55,7 @@ def environment(tell: Callable[[str], None]) -> Path:
     with FileLock(cache / f".{folder.name}.lock"):
         if (folder / ".ready").exists():
             return python
-        tell(f"Making an environment for argilla-server in {folder}: once, about a minute.")
+        report(f"Making an environment for argilla-server in {folder}: once, about a minute.")
         shutil.rmtree(folder, ignore_errors=True)
         venv.create(folder, with_pip=True)
         install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", str(PINS)]
@@ -70,21 +70,21 @@ def environment(tell: Callable[[str], None]) -> Path:
 
 
 @contextmanager
-def serving(home: Path, port: int, annotators: int, tell: Callable[[str], None] = print) -> Iterator[Serving]:
+def serving(home: Path, port: int, annotators: int, report: Callable[[str], None] = print) -> Iterator[Serving]:
     """Run the server while the block runs.
 
     Args:
         home: The server's folder.
         port: 0 for any that is free.
         annotators: How many annotators' accounts there are at least.
-        tell: Takes a line about what is under way.
+        report: Called with each line about what is under way.
 
     Raises:
         UserError: a server runs there already, the port is taken, or the server does not start.
     """
     _check_free(home, port)
     _, new = credentials_of(home, annotators)
-    python = environment(tell)
+    python = environment(report)
     port = port or _free_port()
     url = f"http://127.0.0.1:{port}"
     begin = time.monotonic()

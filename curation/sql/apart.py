@@ -37,12 +37,12 @@ def run_apart(request: Mapping[str, Any], seconds: float = SECONDS) -> pa.Table:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
         ) as process:
             try:
-                rows, message = process.communicate(json.dumps(whole).encode(), timeout=seconds)
+                rows, errors = process.communicate(json.dumps(whole).encode(), timeout=seconds)
             except subprocess.TimeoutExpired as error:
                 raise UserError(f"The query took more than {seconds:g} s and was stopped. Ask for less.") from error
             finally:
                 process.kill()
-        lines = message.decode("utf-8", errors="replace").strip().splitlines()
+        lines = errors.decode("utf-8", errors="replace").strip().splitlines()
         if process.returncode == UserError.exit_code:
             raise UserError(lines[-1] if lines else "The query failed.")
         if process.returncode:

@@ -63,8 +63,8 @@ def _only(text: str) -> duckdb.Statement:
     statements = duckdb.extract_statements(text)
     kinds = [_kind(item) for item in statements]
     if len(statements) != 1 or kinds[0] not in ("SELECT", "EXPLAIN"):
-        message = ", ".join(kinds[:5]) or "nothing"
-        raise UserError(f"A query is one SELECT, and nothing that writes; this is {message}.")
+        given = ", ".join(kinds[:5]) or "nothing"
+        raise UserError(f"A query is one SELECT, and nothing that writes; this is {given}.")
     return statements[0]
 
 

@@ -231,9 +231,9 @@ def _warnings(sections: Sequence[Section]) -> Iterator[str]:
         for task in section.tasks:
             ways = [setup for setup in section.setups if setup.run.name == task]
             if len(ways) > 1:
-                message = [_way(setup.run) for setup in ways]
-                keys = dict.fromkeys(key for way in message for key in way)
-                differ = [key for key in keys if len({way.get(key) for way in message}) > 1]
+                descriptions = [_way(setup.run) for setup in ways]
+                keys = dict.fromkeys(key for way in descriptions for key in way)
+                differ = [key for key in keys if len({way.get(key) for way in descriptions}) > 1]
                 marks = ", ".join(setup.mark for setup in ways)
                 yield (
                     f"{COLUMNS.get(task, task)} ({section.title}) was asked in {len(ways)} ways, marked {marks}, which "

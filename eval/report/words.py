@@ -48,12 +48,12 @@ def lines(figure: Figure | None) -> list[str]:
     if figure is None:
         return [NOT_MEASURED]
     rate = measured(figure)
-    message = [f"{rate} ({figure.mark})" if figure.mark else rate, counted(figure.counts)]
+    parts = [f"{rate} ({figure.mark})" if figure.mark else rate, counted(figure.counts)]
     if figure.study is not None:
-        message.append(f"study {share(figure.study)}")
+        parts.append(f"study {share(figure.study)}")
     if figure.difference is not None:
-        message.append(f"diff. {points(figure.difference)}")
-    return message
+        parts.append(f"diff. {points(figure.difference)}")
+    return parts
 
 
 def p_value(test: McNemar) -> str:

@@ -104,15 +104,15 @@ def run(program: str, stdin: str, limits: Limits) -> Outcome:
         with _reaped(process, status):
             in_time = _ends(process, limits.wall)
         seconds = time.monotonic() - started
-        message = _content(status)
-        exit_code = _exit_code(message) if in_time else None
-        message = _content(err)[-_STDERR_TAIL:].decode(errors="replace")
-        if exit_code is None and (in_time or b"child-pid" not in message):
-            reason = " ".join(message.split()) or f"no reason given in {seconds:.0f} s"
+        reported = _content(status)
+        exit_code = _exit_code(reported) if in_time else None
+        stderr = _content(err)[-_STDERR_TAIL:].decode(errors="replace")
+        if exit_code is None and (in_time or b"child-pid" not in reported):
+            reason = " ".join(stderr.split()) or f"no reason given in {seconds:.0f} s"
             raise SandboxError(f"bubblewrap did not come to run the program: {reason}")
         found = _content(out)
         full = max(len(found), err.seek(0, os.SEEK_END)) >= limits.output
-    return Outcome(_status(in_time, exit_code, full), exit_code, found.decode(errors="replace"), message, seconds)
+    return Outcome(_status(in_time, exit_code, full), exit_code, found.decode(errors="replace"), stderr, seconds)
 
 
 @cache
@@ -210,7 +210,7 @@ def _reaped(process: subprocess.Popen[bytes], status: IO[bytes]) -> Iterator[Non
     finally:
         process.kill()
         process.wait()
-        for entry in _message(_content(status)):
+        for entry in _status_entries(_content(status)):
             if "child-pid" in entry:
                 _collect(entry["child-pid"])
 
@@ -245,11 +245,11 @@ def _ends(process: subprocess.Popen[bytes], seconds: float) -> bool:
 
 def _exit_code(status: bytes) -> int | None:
     """The program's own exit code, which bwrap writes only where it could start one."""
-    codes = [entry["exit-code"] for entry in _message(status) if "exit-code" in entry]
+    codes = [entry["exit-code"] for entry in _status_entries(status) if "exit-code" in entry]
     return codes[0] if codes else None
 
 
-def _message(status: bytes) -> list[dict[str, int]]:
+def _status_entries(status: bytes) -> list[dict[str, int]]:
     """What bwrap wrote so far, an object a line; the last line may be half of one."""
     return [
         json.loads(line) for line in status.decode().splitlines(keepends=True) if line.endswith("\n") and line.strip()

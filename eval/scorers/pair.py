@@ -150,8 +150,8 @@ class _Attacking:
             attack = read_attack(thought_of(output).answer)
             if attack is not None:
                 # As it was asked for, whatever stood around it: the attacker takes its own turns for a pattern.
-                line = json.dumps({"improvement": attack.improvement, "prompt": attack.prompt}, ensure_ascii=False)
-                stream.turns.append((turn, ChatMessageAssistant(content=line)))
+                content = json.dumps({"improvement": attack.improvement, "prompt": attack.prompt}, ensure_ascii=False)
+                stream.turns.append((turn, ChatMessageAssistant(content=content)))
                 return attack, number
         return None, settings["tries"]
 

@@ -56,14 +56,14 @@ HfApi().create_repo("acme/foreign", repo_type="dataset")
 HfApi().upload_file(path_or_fileobj=b"x", path_in_repo="x.parquet", repo_id="acme/foreign", repo_type="dataset")
 """
     hub.python(foreign)
-    for address, output in (
+    for address, expected in (
         ("acme/foreign", "acme/foreign@main holds no release of SaferThoughts"),
         (f"{REPO}@v9.0.0", "Unknown version of acme/safe 'v9.0.0'"),
         ("acme/none", "There is no dataset acme/none"),
         ("nowhere", "neither a release folder nor a repository"),
     ):
         done = hub.run("pull", address)
-        assert (done.returncode, output in done.stderr) == (2, True), done.stderr
+        assert (done.returncode, expected in done.stderr) == (2, True), done.stderr
     hub.faults({"path": "/resolve/", "method": "GET", "status": 500, "times": 99, "skip": 8})
     assert hub.run("pull", REPO, "--to", "mine").returncode == 2
     assert {path.name for path in hub.home.iterdir() if path.name[0] != "."} <= {"root", "url", "cache", "hf"}

@@ -111,9 +111,9 @@ def test_text_that_is_no_utf8_is_one_clear_line(judged: RunFolder) -> None:
     broken = pa.StringArray.from_buffers(len(raw), raw.buffers()[1], raw.buffers()[2])
     place = table.schema.get_field_index("reasoning")
     judged.write("responses", table.set_column(place, table.schema.field(place), broken))
-    output = r"responses\.parquet cannot be read: .*UTF8.* Delete it and make it again: saferthoughts generate small"
+    expected = r"responses\.parquet cannot be read: .*UTF8.* Delete it and make it again: saferthoughts generate small"
     for use in (check, find_duplicates, lambda run: query(run, "SELECT sum(length(reasoning)) FROM responses")):
-        with pytest.raises(UserError, match=output):
+        with pytest.raises(UserError, match=expected):
             use(judged)  # type: ignore[operator]
 
 

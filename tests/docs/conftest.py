@@ -74,8 +74,8 @@ def _vote(folder: Path) -> None:
     """Two people vote, as they would on Argilla's pages: every row is safe and without a pattern."""
     from tests.review.conftest import Server
 
-    output = json.loads((folder / "runs" / ".argilla" / "server.json").read_text(encoding="utf-8"))
-    server = Server(folder / "runs", output["url"], 0)
+    server_file = json.loads((folder / "runs" / ".argilla" / "server.json").read_text(encoding="utf-8"))
+    server = Server(folder / "runs", server_file["url"], 0)
     for dataset in server.ask("me/datasets")["items"]:
         for record in server.records(dataset["name"]):
             for name in ("annotator-1", "annotator-2"):

@@ -76,8 +76,8 @@ class Reader:
             server.wait(timeout=300)
 
     def _standing_in(self, text: str) -> str:
-        for message, stands in self.around.stand_ins.items():
-            text = text.replace(message, stands)
+        for shown, stands in self.around.stand_ins.items():
+            text = text.replace(shown, stands)
         return text
 
     def _run(self, part: Command | Snippet, words: list[str]) -> None:
@@ -122,10 +122,10 @@ class Reader:
         waited_until = time.monotonic() + _LIMIT_S
         while "http://" not in output.read_text(encoding="utf-8"):
             if server.poll() is not None:
-                message = output.read_text(encoding="utf-8")
-                if "cannot be installed" in message:
-                    pytest.skip(f"needs the package index: {message}")
-                raise AssertionError(f"{text}: {message}")
+                printed = output.read_text(encoding="utf-8")
+                if "cannot be installed" in printed:
+                    pytest.skip(f"needs the package index: {printed}")
+                raise AssertionError(f"{text}: {printed}")
             assert time.monotonic() < waited_until, f"{text} does not say where it is"
             time.sleep(0.1)
 

@@ -187,13 +187,13 @@ def _serving(script: Script, hold: Callable[[dict[str, Any]], Awaitable[None]] =
         loopback.in_flight += 1
         loopback.peak = max(loopback.peak, loopback.in_flight)
         try:
-            output = script(body)
+            reply = script(body)
             await hold(body)
         finally:
             loopback.in_flight -= 1
-        if isinstance(output, int):
-            return web.json_response({"error": {"message": f"scripted {output}"}}, status=output)
-        message = {"role": "assistant"} | ({"content": output} if isinstance(output, str) else output)
+        if isinstance(reply, int):
+            return web.json_response({"error": {"message": f"scripted {reply}"}}, status=reply)
+        message = {"role": "assistant"} | ({"content": reply} if isinstance(reply, str) else reply)
         choice = {"index": 0, "finish_reason": message.pop("finish_reason", "stop"), "message": message}
         usage = {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12}
         head = {"id": "x", "object": "chat.completion", "created": 0, "model": body["model"]}

@@ -51,8 +51,8 @@ def test_reasoning_is_taken_apart_in_every_form(serving: Serving, tmp_path: Path
     with serving(script) as loopback:
         results = measured(loopback.url, tmp_path, in_flight=1)
     found = {one.question: one for one in results.answers}
-    message = [(found[text].reasoning, found[text].answer, found[text].detail["well_formed"]) for text in seen]
-    assert message == [
+    parsed = [(found[text].reasoning, found[text].answer, found[text].detail["well_formed"]) for text in seen]
+    assert parsed == [
         ("A field.", "Sorry.", True),
         ("Another field.", "Sorry.", True),
         ("Inline.", "Sorry.", True),

@@ -52,7 +52,7 @@ def found(
         for name, (gold, _) in CASES.items()
     ]
     asked = Asked(SETTINGS, data=written(tmp_path_factory.mktemp("math"), rows))
-    replies = {name: iter(message) for name, (_, message) in CASES.items()}
+    replies = {name: iter(texts) for name, (_, texts) in CASES.items()}
 
     def script(body: dict[str, Any]) -> Any:
         assert (body["temperature"], body["top_p"], body["max_tokens"]) == (0.6, 0.95, 2048)

@@ -67,8 +67,8 @@ def test_a_figure_is_the_one_computed_by_hand() -> None:
     study_low, study_high = by_hand(6, 50)
     # Newcombe's interval of 4 % less 12 %.
     down, up = math.hypot(4 - low, study_high - 12), math.hypot(high - 4, 12 - study_low)
-    output = f"study 12.0 [{study_low:.1f}, {study_high:.1f}]<br>diff. -8.0 [{-8 - down:.1f}, {-8 + up:.1f}]"
-    assert f"4.0 [{low:.1f}, {high:.1f}]<br>2/50<br>{output}" in markdown
+    expected = f"study 12.0 [{study_low:.1f}, {study_high:.1f}]<br>diff. -8.0 [{-8 - down:.1f}, {-8 + up:.1f}]"
+    assert f"4.0 [{low:.1f}, {high:.1f}]<br>2/50<br>{expected}" in markdown
 
 
 def test_bundled_questions_are_not_held_against_the_study() -> None:
@@ -90,7 +90,7 @@ def test_answers_without_a_verdict_are_told_and_widen_the_interval_upwards() -> 
     report = report_of([source("mine", paper())])
     low, high = by_hand(2, 50)[0], by_hand(4, 50)[1]
     assert f"4.0 [{low:.1f}, {high:.1f}]<br>2/50, 1 unscored, 1 errored<br>" in markdown_of(report)
-    assert [output for output in report.warnings if "PAP of" in output]
+    assert [warning for warning in report.warnings if "PAP of" in warning]
 
 
 def test_a_rate_of_nothing_is_a_dash_and_null(tmp_path: Path) -> None:

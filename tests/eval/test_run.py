@@ -187,7 +187,7 @@ def test_evaluation_refuses_bad_input_before_asking(
     students: Mapping[str, Path], questions: Path, tmp_path: Path
 ) -> None:
     student = Target("after", path=students["after"])
-    for chosen, asked, message in (
+    for chosen, asked, expected in (
         ([], wanted(questions), "There is no model"),
         ([Target("../x", path=students["after"])], wanted(questions), r"label '../x' cannot be a folder"),
         ([student, Target("other", path=tmp_path)], wanted(questions), "is not a checkpoint"),
@@ -199,7 +199,7 @@ def test_evaluation_refuses_bad_input_before_asking(
         ([student], wanted(tmp_path / "none.yaml"), "there is no such file"),
         ([student], wanted(questions, data={"pair": questions}), "Unknown task in --data 'pair'"),
     ):
-        with pytest.raises(UserError, match=message):
+        with pytest.raises(UserError, match=expected):
             evaluate(chosen, asked, tmp_path)
     assert list(tmp_path.iterdir()) == []
 

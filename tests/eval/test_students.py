@@ -200,11 +200,11 @@ def test_provider_samples_as_inspect_asks(students: Mapping[str, Path], answers:
     api = StudentAPI("after", path=str(students["after"]))
     chat = [ChatMessageUser(content=answers["threat"].text)]
 
-    def message(**config: Any) -> str:
+    def reply(**config: Any) -> str:
         found = asyncio.run(api.generate(chat, [], "none", GenerateConfig(max_tokens=30, **config)))
         return found.message.text
 
-    assert message(temperature=5.0, seed=1) == message(temperature=5.0, seed=1) != message(temperature=5.0, seed=2)
+    assert reply(temperature=5.0, seed=1) == reply(temperature=5.0, seed=1) != reply(temperature=5.0, seed=2)
     # Without a seed every request draws its own way: samples of one question are not copies.
-    assert len({message(temperature=5.0) for _ in range(3)}) > 1
+    assert len({reply(temperature=5.0) for _ in range(3)}) > 1
     api.close()

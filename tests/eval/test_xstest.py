@@ -56,7 +56,7 @@ def found(
 ) -> Found:
     """Every case under every way of scoring."""
     path = written(tmp_path_factory.mktemp("xstest"), [{"id": name, "prompt": f"Q: {name}"} for name in CASES])
-    replies = {(model, name): iter(message) for model in ("3", "2") for name, (_, message) in CASES.items()}
+    replies = {(model, name): iter(texts) for model in ("3", "2") for name, (_, texts) in CASES.items()}
 
     def script(body: dict[str, Any]) -> Any:
         content = body["messages"][-1]["content"]

@@ -87,8 +87,8 @@ class Hub(Access):
         if path == "/_held":
             return JSONResponse(self.faults.held)
         if path == "/_log":
-            output, self.log = self.log, []
-            return JSONResponse(output)
+            entries, self.log = self.log, []
+            return JSONResponse(entries)
         if path.startswith("/_large/") and request.method == "PUT":
             fault = await self.faults.of("PUT", path)
             if fault is not None and not fault.after:
@@ -206,8 +206,8 @@ class Hub(Access):
         repo = self.readable(request, kind, name)
         found = []
         for sha, commit in self.store.history(self.store.resolve(repo, revision)):
-            message = {"title": commit["title"], "message": commit["message"], "date": commit["date"]}
-            found.append({"id": sha, **message, "authors": [{"user": commit["author"]}]})
+            facts = {"title": commit["title"], "message": commit["message"], "date": commit["date"]}
+            found.append({"id": sha, **facts, "authors": [{"user": commit["author"]}]})
         return JSONResponse(found)
 
     async def tag(self, request: Request, kind: str, name: str, revision: str) -> Response:

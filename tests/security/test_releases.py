@@ -54,11 +54,11 @@ def test_a_release_that_names_what_it_is_not_is_told(
     spoil, word = FAULTY[name]
     spoil(release)
     try:
-        output = "; ".join(verify(release).faults)
+        faults = "; ".join(verify(release).faults)
     except UserError as error:
-        output = str(error)
-    assert word in output
-    assert "secret" not in output
+        faults = str(error)
+    assert word in faults
+    assert "secret" not in faults
     assert not list(tmp_path.rglob("HIT"))
 
 

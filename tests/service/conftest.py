@@ -46,11 +46,11 @@ class Service:
             environment = {**self.environment, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
             self.process = subprocess.Popen(words, stdout=output, stderr=subprocess.STDOUT, env=environment)
         until = time.monotonic() + _PATIENCE_S
-        while "login?code=" not in (message := log.read_text()):
-            assert self.process.poll() is None, message
-            assert time.monotonic() < until, message
+        while "login?code=" not in (output := log.read_text()):
+            assert self.process.poll() is None, output
+            assert time.monotonic() < until, output
             time.sleep(0.05)
-        self.link = message.split()[-1]
+        self.link = output.split()[-1]
         self.url = self.link.partition("/login")[0]
         while True:
             try:

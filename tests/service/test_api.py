@@ -22,10 +22,10 @@ def problem(answer: httpx.Response, status: int) -> str:
     """The detail of a problem document of that status."""
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
-    output = answer.json()
-    assert output["status"] == status
-    assert output["type"] == "about:blank"
-    return str(output["detail"])
+    body = answer.json()
+    assert body["status"] == status
+    assert body["type"] == "about:blank"
+    return str(body["detail"])
 
 
 def test_a_run_goes_from_post_to_a_release_that_verifies(service: Service, tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ def test_estimate_counts_requests_and_goes_by_earlier_answers(service: Service) 
     fresh = {"variants": ["template"], "prompts": {"harmful": 10, "benign": 0}, **roles}
     unknown = service.post("/estimate", fresh, "read")
     assert (unknown.json()["requests"], unknown.json()["tokens"]) == (10, None)
-    assert "not known" in unknown.json()["told"]
+    assert "not known" in unknown.json()["message"]
 
 
 def test_teachers_tell_neither_address_nor_key(service: Service) -> None:
@@ -175,17 +175,17 @@ def test_teachers_tell_neither_address_nor_key(service: Service) -> None:
     assert "API_KEY" not in answer.text
     tested = service.post("/teachers/rehearsal/test").json()
     assert tested["test"]["answers"] is True
-    assert "rehearsal-r1 answered in" in tested["test"]["told"]
+    assert "rehearsal-r1 answered in" in tested["test"]["message"]
     failed = service.post("/teachers/llama-cpp/test").json()["test"]
     assert failed["answers"] is False
-    assert "No server answers at its endpoint" in failed["told"]
+    assert "No server answers at its endpoint" in failed["message"]
     again = {entry["name"]: entry for entry in service.get("/teachers")}
     assert again["llama-cpp"]["test"] == failed
 
 
 def test_one_release_is_made_again_and_published_only_where_there_is_one(service: Service) -> None:
-    output = problem(service.post("/runs/small/publish", {"repo": "me/../x"}, "publish"), 422)
-    assert "body.repo" in output
+    detail = problem(service.post("/runs/small/publish", {"repo": "me/../x"}, "publish"), 422)
+    assert "body.repo" in detail
     taken = service.post("/regenerate", {"release": "small", "name": "small", "teacher": "rehearsal"})
     assert "Give the new one another name" in problem(taken, 409)
     assert "Unknown teacher 'nobody'" in problem(

@@ -226,11 +226,11 @@ def test_progress_is_written_where_the_environment_says(tmp_path: Path, monkeypa
     with meter("judge", 4, "rows") as shown:
         assert json.loads(file.read_text())["done"] == 0
         shown.advance(3, 0.5)
-    output = json.loads(file.read_text())
-    assert {key: output[key] for key in ("stage", "done", "total", "unit", "cost")} == {
+    progress = json.loads(file.read_text())
+    assert {key: progress[key] for key in ("stage", "done", "total", "unit", "cost")} == {
         "stage": "judge", "done": 3, "total": 4, "unit": "rows", "cost": 0.5,
     }  # fmt: skip
-    assert output["left_s"] > 0
+    assert progress["left_s"] > 0
     assert [path.name for path in tmp_path.iterdir()] == ["progress.json"]
 
 

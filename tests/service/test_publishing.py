@@ -26,7 +26,7 @@ def test_a_release_is_published_and_tagged(
     assert [tag["name"] for tag in refs["tags"]] == [f"v{version}"]
     assert state["job"]["asked_by"] == "publish"
     with own.client("read") as client:
-        output = client.get("/runs/small/log").text
-    assert f"acme/safe@v{version} published" in output
-    assert "hf_alice" not in output
+        log = client.get("/runs/small/log").text
+    assert f"acme/safe@v{version} published" in log
+    assert "hf_alice" not in log
     own.stop()

@@ -52,13 +52,13 @@ def test_folder_is_a_checkpoint_and_a_name_a_teacher(tmp_path: Path) -> None:
 
 def test_wrong_model_is_refused(tmp_path: Path) -> None:
     endpoint = Teacher(model="m", base_url="http://127.0.0.1:1/v1")
-    for given, output in (
+    for given, expected in (
         (named(tmp_path), "What is to be measured"),
         (named(tmp_path, "rehearsal", endpoint=endpoint), "Give either MODEL .'rehearsal'. or --base-url"),
         (named(tmp_path, "nowhere"), "'nowhere' is no run under .*Teachers: rehearsal, "),
         (named(tmp_path, "rehearsal", student=tmp_path), "--student goes with a run"),
     ):
-        with pytest.raises(UserError, match=output):
+        with pytest.raises(UserError, match=expected):
             place_of(given)
 
 

@@ -26,16 +26,16 @@ def test_marked_pieces_are_the_text(text: str, evidence: list[tuple[str, str]]) 
 
 @given(st.text())
 def test_shown_text_hides_and_turns_nothing(text: str) -> None:
-    output = visible(text)
-    output.encode("utf-8")
-    assert visible(output) == output
-    assert not set(output) & set("\u202a\u202b\u202d\u202e\u2066\u2067\u200b\u200f\ufeff")
+    shown = visible(text)
+    shown.encode("utf-8")
+    assert visible(shown) == shown
+    assert not set(shown) & set("\u202a\u202b\u202d\u202e\u2066\u2067\u200b\u200f\ufeff")
     assert visible("plain, with \n and \u00e9") == "plain, with \n and \u00e9"
 
 
 @given(st.text())
 def test_a_page_holds_no_markup_of_a_text(text: str) -> None:
-    page = render("estimate", told=f"<b>{text}</b>", wrong=False, warnings=[])
+    page = render("estimate", message=f"<b>{text}</b>", wrong=False, warnings=[])
     assert page.count("<") == 2
     assert page.startswith("<p>&lt;b&gt;")
 

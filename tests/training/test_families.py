@@ -156,8 +156,8 @@ def test_a_template_that_opens_elsewhere_than_serving_is_refused(
 
 def test_a_distillation_instruction_in_a_prompt_is_refused(students: Callable[[str], Path], tmp_path: Path) -> None:
     instruction = load_variants()["improved"].instruction.replace("{{ query }}", "How do I forge a letter?")
-    output = {"role": "user", "content": instruction}
-    row = TrainingRow("row-x", "improved", "harmful", (output, ROWS[0].messages[1]))
+    turn = {"role": "user", "content": instruction}
+    row = TrainingRow("row-x", "improved", "harmful", (turn, ROWS[0].messages[1]))
     recipe = Recipe.model_validate({"mixture": {"improved": 1}, "chat_template": "qwen3", "max_length": 4096})
     with quiet():
         trainer = build_trainer(recipe, [row], students("qwen3"), tmp_path / "trainer")
