@@ -153,9 +153,9 @@ def _golds() -> list[str]:
     if _MATH.exists():
         return [json.loads(line)["answer"] for line in _MATH.read_text(encoding="utf-8").splitlines()]
     from eval.suites import entry
-    from eval.task_spec import Asked
+    from eval.task_spec import TaskRequest
 
-    task = entry("math500").build(Asked({"temperature": 0, "max_tokens": 1, "epochs": 1}, bundled=True)).task
+    task = entry("math500").build(TaskRequest({"temperature": 0, "max_tokens": 1, "epochs": 1}, bundled=True)).task
     return [str(sample.target) for sample in task.dataset]
 
 

@@ -1,7 +1,7 @@
 """How each task is decoded and run: the named protocols, and single values laid over them.
 
 Reads `protocols.yaml` beside this file; writes nothing. A value that a protocol does not give is as under `paper`,
-and a task that none names has the settings of its own `ENTRY`.
+and a task that none names has the settings of its own `TASK`.
 """
 
 import copy

@@ -3,7 +3,7 @@
 Reads .jsonl, .csv, .parquet, .yaml or .txt; writes nothing but the cache of public files, ~/.cache/saferthoughts or
 SAFERTHOUGHTS_CACHE, where a file lies under the commit that it is of. A task does
 
-    loaded = load(asked, PUBLIC, SAMPLE, {"question": ("question", "query", "prompt")}, {"category": ("category",)})
+    loaded = load(request, PUBLIC, SAMPLE, {"question": ("question", "query", "prompt")}, {"category": ("category",)})
 
 and gets rows in which those names are set, whatever the file calls them, beside all of the file's own columns.
 """
@@ -19,7 +19,7 @@ from typing import Any, Literal
 from urllib.parse import quote
 
 from eval.run.results import DataUsed
-from eval.task_spec import Asked
+from eval.task_spec import TaskRequest
 from pipelines.documents import check_parquet
 from pipelines.errors import UserError
 from pipelines.records import content_id
@@ -71,11 +71,11 @@ class Loaded:
         return DataUsed(self.source, self.revision, self.sha256, self.license, questions, left_out)
 
 
-def load(asked: Asked, public: Public, sample: Path, need: Columns, may: Columns | None = None) -> Loaded:
-    """All rows of what the user asked for; `asked.limit` is the task's to heed, after it left rows out.
+def load(request: TaskRequest, public: Public, sample: Path, need: Columns, may: Columns | None = None) -> Loaded:
+    """All rows of what the user asked for; `request.limit` is the task's to heed, after it left rows out.
 
     Args:
-        asked: `data` wins over `bundled`; with neither the public file is fetched, once.
+        request: `data` wins over `bundled`; with neither the public file is fetched, once.
         public: The task's own source.
         sample: The file that comes with the project.
         need: Columns that every row must have words in; white space around them is taken off.
@@ -84,9 +84,9 @@ def load(asked: Asked, public: Public, sample: Path, need: Columns, may: Columns
     Raises:
         UserError: there is no such file, it cannot be fetched or read, it holds no row, or a row lacks a column.
     """
-    if asked.data is not None:
-        return _read(asked.data, asked.data.name, "", NOT_STATED, need, may or {})
-    if asked.bundled:
+    if request.data is not None:
+        return _read(request.data, request.data.name, "", NOT_STATED, need, may or {})
+    if request.bundled:
         return _read(sample, f"{sample.name} {BUNDLED}", "", OWN_LICENSE, need, may or {})
     path, commit = fetch(public)
     return _read(path, f"{public.repo}/{public.file}", commit, public.license, need, may or {})

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
 
-from eval.task_spec import Entry
+from eval.task_spec import TaskSpec
 from pipelines.errors import UserError, unknown
 
 # The order in which tasks are run and shown; files beyond these follow in alphabetical order.
@@ -40,7 +40,7 @@ def chosen_tasks(suite: str, tasks: Iterable[str] = ()) -> tuple[str, ...]:
     return tuple(name for name in TASKS if name in (named or SUITES[suite]))
 
 
-def entry(name: str) -> Entry:
+def entry(name: str) -> TaskSpec:
     """A task by name.
 
     Raises:
@@ -49,22 +49,22 @@ def entry(name: str) -> Entry:
     """
     if name not in TASKS:
         raise unknown("task", name, TASKS)
-    found = import_module(f"eval.tasks.{name}").ENTRY
-    if not isinstance(found, Entry) or found.name != name:
-        raise TypeError(f"eval/tasks/{name}.py does not end with the ENTRY of '{name}'.")
+    found = import_module(f"eval.tasks.{name}").TASK
+    if not isinstance(found, TaskSpec) or found.name != name:
+        raise TypeError(f"eval/tasks/{name}.py does not end with the TASK of '{name}'.")
     return found
 
 
-def ready(names: Iterable[str]) -> dict[str, Entry]:
+def ready(names: Iterable[str]) -> dict[str, TaskSpec]:
     """The tasks by name, all of which can run here.
 
     Raises:
         UserError: one of them cannot; says why, before anything runs.
     """
-    entries = {name: entry(name) for name in names}
-    for name, found in entries.items():
+    specs = {name: entry(name) for name in names}
+    for name, found in specs.items():
         if reason := found.needs():
-            rest = [other for other in entries if other != name]
+            rest = [other for other in specs if other != name]
             others = f" The others alone: {' '.join(f'--task {other}' for other in rest)}." if rest else ""
             raise UserError(f"Task '{name}' cannot run here: {reason.rstrip('.')}.{others}")
-    return entries
+    return specs

@@ -1,7 +1,7 @@
 """What a task file offers and what it is given: the one shape that all of eval/tasks/ have.
 
-Each file of eval/tasks/ opens with dataset, metric, protocol and source, and ends with `ENTRY`. Its scorer, named by
-`ENTRY.scorer`, gives each sample one `Score`: value 0 to 1, or `Score.unscored(reason)`; `answer` the answer part;
+Each file of eval/tasks/ opens with dataset, metric, protocol and source, and ends with `TASK`. Its scorer, named by
+`TASK.scorer`, gives each sample one `Score`: value 0 to 1, or `Score.unscored(reason)`; `answer` the answer part;
 metadata with `reasoning`, and `detail` (a dict of the task's own, kept in results.json). Reasoning and answer of what a
 model said are `eval/models/responses.py`'s `thought_of`. A sample's id is stable, its metadata has `category`, and
 `question` where the input is not the dataset's own text. The task itself applies the settings: Task.epochs, and
@@ -21,7 +21,7 @@ from eval.run.results import DataUsed, Measure, ScoreMode
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class TaskRequest:
     """What the user wants of a task.
 
     Args:
@@ -53,7 +53,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Built:
+class BuiltTask:
     """A task ready to run: Inspect's Task, what it reads, and the sha256 of every prompt text it sends, by file."""
 
     task: Task
@@ -62,7 +62,7 @@ class Built:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class TaskSpec:
     """A task by name. `roles` are Inspect model roles that it asks; `needs` tells why it cannot run here, or "".
 
     `decided_by` is the role whose word the figure is, string rules where nobody has it; "" where it is counted.
@@ -75,9 +75,9 @@ class Entry:
     title: str
     measure: Measure
     scorer: str
-    build: Callable[[Asked], Built]
-    roles: Callable[[Asked], tuple[str, ...]] = lambda asked: ()
+    build: Callable[[TaskRequest], BuiltTask]
+    roles: Callable[[TaskRequest], tuple[str, ...]] = lambda request: ()
     needs: Callable[[], str] = lambda: ""
-    rescorer: Callable[[Asked], Scorer] | None = None
+    rescorer: Callable[[TaskRequest], Scorer] | None = None
     decided_by: Literal["guard", "judge", ""] = ""
     settings: Mapping[str, Any] = field(default_factory=lambda: {"temperature": 0, "max_tokens": 4096, "epochs": 1})

@@ -107,5 +107,5 @@ def _holds(release: Path, files: dict[str, str]) -> bool:
 
 
 def prompt_sha256(prompt: str) -> str:
-    """A prompt's sha256, as `Asked.trained` has it."""
+    """A prompt's sha256, as `TaskRequest.trained` has it."""
     return hashlib.sha256(prompt.strip().encode("utf-8", "surrogatepass")).hexdigest()

@@ -12,7 +12,7 @@ from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.requests import ClientDisconnect
 
-from service.app_state import House
+from service.app_state import AppState
 from service.problems import Problem
 from service.tokens import SESSION_DAYS, Caller, Unknown
 
@@ -26,28 +26,28 @@ _bearer = HTTPBearer(
 Bearer = Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
 
 
-def house_of(request: Request) -> House:
+def app_state_of(request: Request) -> AppState:
     """The service's parts."""
-    house: House = request.app.state.house
-    return house
+    state: AppState = request.app.state.parts
+    return state
 
 
-HouseOf = Annotated[House, Depends(house_of)]
+AppStateOf = Annotated[AppState, Depends(app_state_of)]
 
 
-def cookie_name(house: House) -> str:
+def cookie_name(state: AppState) -> str:
     """What the session's cookie is called; browsers take a __Host- cookie over TLS only, and from no other name.
 
     Cookies do not know ports: with the port in its name, two services on one machine leave each other's alone.
     """
-    return f"{'__Host-' if house.settings.secure else ''}saferthoughts-{house.settings.port}"
+    return f"{'__Host-' if state.settings.secure else ''}saferthoughts-{state.settings.port}"
 
 
-def set_cookie(house: House, secret: str) -> str:
+def set_cookie(state: AppState, secret: str) -> str:
     """A Set-Cookie header for a session; with "" one that takes the cookie away."""
     age = int(SESSION_DAYS * 86_400) if secret else 0
-    secure = "; Secure" if house.settings.secure else ""
-    return f"{cookie_name(house)}={secret}; Path=/; Max-Age={age}; HttpOnly; SameSite=Strict{secure}"
+    secure = "; Secure" if state.settings.secure else ""
+    return f"{cookie_name(state)}={secret}; Path=/; Max-Age={age}; HttpOnly; SameSite=Strict{secure}"
 
 
 def session_of(request: Request) -> Caller:
@@ -56,11 +56,11 @@ def session_of(request: Request) -> Caller:
     Raises:
         Unknown: it carries none, or one that is over.
     """
-    house = house_of(request)
-    secret = request.cookies.get(cookie_name(house))
+    state = app_state_of(request)
+    secret = request.cookies.get(cookie_name(state))
     if not secret:
         raise Unknown("Log in first.")
-    return house.tokens.session(secret)
+    return state.tokens.session(secret)
 
 
 def caller_of(request: Request, bearer: Bearer) -> Caller:
@@ -71,7 +71,7 @@ def caller_of(request: Request, bearer: Bearer) -> Caller:
     """
     try:
         if bearer is not None:
-            return house_of(request).tokens.caller(bearer.credentials)
+            return app_state_of(request).tokens.caller(bearer.credentials)
         caller = session_of(request)
     except Unknown as error:
         # Wrong ones are counted; coming without any is no attempt at anything.

@@ -14,10 +14,10 @@ from starlette.responses import FileResponse, PlainTextResponse, Response, Strea
 from pipelines.errors import UserError, one_line
 from pipelines.runs import VERSION, RunFolder
 from service import shapes, starting, teachers
-from service.access import HouseOf, check_role, needs
-from service.app_state import House
+from service.access import AppStateOf, check_role, needs
+from service.app_state import AppState
 from service.downloads import plain, zipped
-from service.jobs import by_name, log_tail
+from service.jobs import cli_arguments, log_tail
 from service.problems import MEDIA_TYPE, Problem, ProblemDocument, title_of
 from service.rows import filter_of
 from service.tokens import Caller
@@ -45,91 +45,93 @@ async def health() -> shapes.Health:
 
 
 @router.post("/runs", status_code=202, tags=["runs"])
-def start_run(wanted: shapes.NewRun, caller: Runner, house: HouseOf) -> shapes.RunState:
+def start_run(wanted: shapes.NewRun, caller: Runner, state: AppStateOf) -> shapes.RunState:
     """Start a run: its prompts are drawn at once, the rest waits for its turn."""
-    starting.start(house, wanted, caller)
-    return house.state(wanted.name)
+    starting.start(state, wanted, caller)
+    return state.run_state(wanted.name)
 
 
 @router.post("/regenerate", status_code=202, tags=["runs"])
-def regenerate(wanted: shapes.Again, caller: Runner, house: HouseOf) -> shapes.RunState:
+def regenerate(wanted: shapes.Again, caller: Runner, state: AppStateOf) -> shapes.RunState:
     """Start a run with the prompts, variants, judges and settings behind a release, and another teacher."""
-    starting.again(house, wanted, caller)
-    return house.state(wanted.name)
+    starting.again(state, wanted, caller)
+    return state.run_state(wanted.name)
 
 
 @router.post("/estimate", tags=["runs"])
-def estimate(wanted: shapes.Wanted, caller: Reader, house: HouseOf) -> shapes.EstimateState:
+def estimate(wanted: shapes.Wanted, caller: Reader, state: AppStateOf) -> shapes.EstimateState:
     """What a run like this would ask and take, by the answers of earlier runs here."""
-    found = starting.estimate(house, wanted)
+    found = starting.estimate(state, wanted)
     return shapes.EstimateState(
         requests=found.missing,
         tokens=found.tokens,
         cost=found.cost,
         message=found.message(),
-        warnings=starting.warnings(house, wanted),
+        warnings=starting.warnings(state, wanted),
     )
 
 
 @router.get("/runs", tags=["runs"])
-def list_runs(caller: Reader, house: HouseOf) -> list[shapes.RunState]:
+def list_runs(caller: Reader, state: AppStateOf) -> list[shapes.RunState]:
     """Every run, the newest first."""
-    return house.states()
+    return state.run_states()
 
 
 @router.get("/runs/{name}", tags=["runs"])
-def show_run(name: str, caller: Reader, house: HouseOf) -> shapes.RunState:
+def show_run(name: str, caller: Reader, state: AppStateOf) -> shapes.RunState:
     """Where a run stands: stage, counts, rate, cost, time left, failures."""
-    return house.state(name)
+    return state.run_state(name)
 
 
 @router.get("/runs/{name}/events", tags=["runs"], response_class=StreamingResponse)
-def run_events(name: str, caller: Reader, house: HouseOf) -> Response:
+def run_events(name: str, caller: Reader, state: AppStateOf) -> Response:
     """The same as server-sent events, for as long as the connection is held: `state` with every change."""
-    first = house.state(name)
-    house.watch.check_room()
-    return StreamingResponse(house.watch.events(name, first), media_type="text/event-stream")
+    first = state.run_state(name)
+    state.broadcaster.check_room()
+    return StreamingResponse(state.broadcaster.events(name, first), media_type="text/event-stream")
 
 
 @router.post("/runs/{name}/cancel", status_code=202, tags=["runs"])
-def cancel(name: str, caller: Runner, house: HouseOf) -> shapes.RunState:
+def cancel(name: str, caller: Runner, state: AppStateOf) -> shapes.RunState:
     """Stop a run's job, as Ctrl-C does: what came back is kept."""
-    run = house.run(name)
-    job = house.queue.latest(run.name)
+    run = state.run(name)
+    job = state.queue.latest(run.name)
     if job is None or not job.open:
         raise Problem(409, f"{name} has no job that could be cancelled.")
-    house.queue.cancel(job)
-    house.supervisor.hurry()
-    return house.state(name)
+    state.queue.cancel(job)
+    state.supervisor.wake()
+    return state.run_state(name)
 
 
 @router.post("/runs/{name}/resume", status_code=202, tags=["runs"])
-def resume(name: str, caller: Runner, house: HouseOf, budget: shapes.Budget | None = None) -> shapes.RunState:
+def resume(name: str, caller: Runner, state: AppStateOf, budget: shapes.Budget | None = None) -> shapes.RunState:
     """Go on where a run was stopped, with another budget where one is given. Asks for nothing twice."""
-    starting.go_on(house, house.run(name), "resume", budget or shapes.Budget(), caller)
-    return house.state(name)
+    starting.go_on(state, state.run(name), "resume", budget or shapes.Budget(), caller)
+    return state.run_state(name)
 
 
 @router.post("/runs/{name}/release", status_code=202, tags=["runs"])
-def release(name: str, caller: Runner, house: HouseOf, wanted: shapes.ReleaseWanted | None = None) -> shapes.RunState:
+def release(
+    name: str, caller: Runner, state: AppStateOf, wanted: shapes.ReleaseWanted | None = None
+) -> shapes.RunState:
     """Build the run's release anew."""
-    run = house.run(name)
+    run = state.run(name)
     version = wanted.version if wanted else None
-    house.put(run, "release", by_name("release build", name, version=version), caller.name)
-    return house.state(name)
+    state.put(run, "release", cli_arguments("release build", name, version=version), caller.name)
+    return state.run_state(name)
 
 
 @router.post("/runs/{name}/review", status_code=202, tags=["runs"])
-def review(name: str, caller: Runner, house: HouseOf, wanted: shapes.ReviewWanted | None = None) -> shapes.RunState:
+def review(name: str, caller: Runner, state: AppStateOf, wanted: shapes.ReviewWanted | None = None) -> shapes.RunState:
     """Send a sample of rows to Argilla for people's votes; an Argilla server must be running."""
-    check_review(house)
+    check_review(state)
     wanted = wanted or shapes.ReviewWanted()
-    run = house.run(name)
-    house.put(run, "review", by_name("review push", name, rows=wanted.rows, assist=wanted.assist), caller.name)
-    return house.state(name)
+    run = state.run(name)
+    state.put(run, "review", cli_arguments("review push", name, rows=wanted.rows, assist=wanted.assist), caller.name)
+    return state.run_state(name)
 
 
-def check_review(house: House) -> str:
+def check_review(state: AppState) -> str:
     """The address of the Argilla server.
 
     Raises:
@@ -138,17 +140,17 @@ def check_review(house: House) -> str:
     from curation.review.home import address
 
     try:
-        return address(house.runs)[0]
+        return address(state.runs)[0]
     except UserError as error:
         raise Problem(409, str(error)) from error
 
 
 @router.post("/runs/{name}/publish", status_code=202, tags=["runs"])
-def publish(name: str, wanted: shapes.PublishWanted, caller: Publisher, house: HouseOf) -> shapes.RunState:
+def publish(name: str, wanted: shapes.PublishWanted, caller: Publisher, state: AppStateOf) -> shapes.RunState:
     """Put the run's release on the Hub, with the token of the service's environment."""
-    run = house.run(name)
+    run = state.run(name)
     starting.release_of(run)
-    arguments = by_name(
+    arguments = cli_arguments(
         "publish",
         name,
         repo=wanted.repo,
@@ -156,28 +158,30 @@ def publish(name: str, wanted: shapes.PublishWanted, caller: Publisher, house: H
         gated=wanted.gated,
         dry_run=wanted.dry_run,
     )
-    house.put(run, "publish", arguments, caller.name)
-    return house.state(name)
+    state.put(run, "publish", arguments, caller.name)
+    return state.run_state(name)
 
 
 @router.post("/runs/{name}/jobs/{number}/repeat", status_code=202, tags=["runs"])
-def repeat(name: str, number: Annotated[int, Path(ge=0, lt=2**63)], caller: Runner, house: HouseOf) -> shapes.RunState:
+def repeat(
+    name: str, number: Annotated[int, Path(ge=0, lt=2**63)], caller: Runner, state: AppStateOf
+) -> shapes.RunState:
     """Do a release, a review or a publication that is over once more, with what it was asked with."""
-    run = house.run(name)
-    job = house.queue.job(run.name, number)
+    run = state.run(name)
+    job = state.queue.job(run.name, number)
     if job is None or not job.side:
         raise Problem(404, f"{name} has no release, review or publication of the number {number}.")
     if job.action == "publish":
         check_role(caller, "publish")
-    house.put(run, job.action, job.arguments, caller.name)
-    return house.state(name)
+    state.put(run, job.action, job.arguments, caller.name)
+    return state.run_state(name)
 
 
 @router.get("/runs/{name}/rows", tags=["rows"])
 def rows(
     name: str,
     caller: Reader,
-    house: HouseOf,
+    state: AppStateOf,
     where: Annotated[
         list[Annotated[str, Query(max_length=500)]],
         Query(max_length=MOST_FILTERS, description="column:op:value, such as variant:eq:improved; all must fit"),
@@ -187,18 +191,18 @@ def rows(
     texts: Annotated[bool, Query(description="whole prompt, reasoning and answer, not only how they begin")] = False,
 ) -> shapes.RowsPage:
     """Rows of a run by page, mild ones first, then by their ids, filtered by column."""
-    run = has_rows(house, name)
-    page = house.rows.of(run).page([filter_of(text) for text in where], offset, limit, texts)
+    run = has_rows(state, name)
+    page = state.rows.of(run).page([filter_of(text) for text in where], offset, limit, texts)
     return shapes.RowsPage(total=page.total, offset=offset, rows=page.rows)
 
 
-def has_rows(house: House, name: str) -> RunFolder:
+def has_rows(state: AppState, name: str) -> RunFolder:
     """A run that has responses.
 
     Raises:
         Problem: 404, no such run; 409, nothing was generated yet.
     """
-    run = house.run(name)
+    run = state.run(name)
     try:
         run.require("responses")
     except UserError as error:
@@ -207,13 +211,15 @@ def has_rows(house: House, name: str) -> RunFolder:
 
 
 @router.get("/runs/{name}/report", tags=["runs"], response_class=FileResponse)
-def report(name: str, caller: Reader, house: HouseOf, format: str = Query("html", pattern="^(html|json)$")) -> Response:
+def report(
+    name: str, caller: Reader, state: AppStateOf, format: str = Query("html", pattern="^(html|json)$")
+) -> Response:
     """The run's report as a page of its own, or every figure as JSON; made where it is missing or out of date."""
     from curation.report.page import POLICY
 
-    run = house.run(name)
+    run = state.run(name)
     page = plain(run.path / "report.html")
-    with house.reporting:
+    with state.reporting:
         if not page.exists() or page.stat().st_mtime < (run.path / "manifest.json").stat().st_mtime:
             _make_report(run)
     if format == "json":
@@ -233,17 +239,17 @@ def _make_report(run: RunFolder) -> None:
 
 
 @router.get("/runs/{name}/log", tags=["runs"], response_class=PlainTextResponse)
-def log(name: str, caller: Reader, house: HouseOf) -> Response:
+def log(name: str, caller: Reader, state: AppStateOf) -> Response:
     """The end of what the run's jobs printed."""
-    return PlainTextResponse(log_tail(house.run(name).path))
+    return PlainTextResponse(log_tail(state.run(name).path))
 
 
 @router.get("/runs/{name}/release.zip", tags=["runs"], response_class=StreamingResponse)
-def release_zip(name: str, caller: Reader, house: HouseOf) -> Response:
+def release_zip(name: str, caller: Reader, state: AppStateOf) -> Response:
     """The release as one file."""
-    run = house.run(name)
+    run = state.run(name)
     folder = starting.release_of(run)
-    version = house.state(name).version or ""
+    version = state.run_state(name).version or ""
     if VERSION_NUMBER.fullmatch(version) is None:
         raise Problem(409, f"The release of {name} names no version such as 1.0.0, but '{one_line(version, 80)}'.")
     file = f"{name}-{version}"
@@ -255,12 +261,12 @@ def release_zip(name: str, caller: Reader, house: HouseOf) -> Response:
 
 
 @router.get("/teachers", tags=["teachers"])
-def list_teachers(caller: Reader, house: HouseOf) -> list[shapes.TeacherState]:
+def list_teachers(caller: Reader, state: AppStateOf) -> list[shapes.TeacherState]:
     """Who may answer, by name. Addresses and keys are not told."""
-    return teachers.listed(house)
+    return teachers.listed(state)
 
 
 @router.post("/teachers/{name}/test", tags=["teachers"])
-def test_teacher(name: str, caller: Runner, house: HouseOf) -> shapes.TeacherState:
+def test_teacher(name: str, caller: Runner, state: AppStateOf) -> shapes.TeacherState:
     """Ask a teacher one mild question, and remember what came of it."""
-    return teachers.test(house, name)
+    return teachers.test(state, name)

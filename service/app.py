@@ -18,25 +18,25 @@ from pipelines.errors import UserError
 from pipelines.runs import VERSION
 from service import api, page
 from service.access import caller_of
-from service.app_state import House
+from service.app_state import AppState
 from service.description import description_of
 from service.problems import Problem
-from service.request_filters import Guard, Refusals
+from service.request_filters import Refusals, RequestFilters
 
 _STATIC = Path(__file__).parent / "static"
 
 
-def application(house: House) -> FastAPI:
+def application(state: AppState) -> FastAPI:
     """The ASGI application of a service."""
 
     @asynccontextmanager
     async def working(app: FastAPI) -> AsyncIterator[None]:
-        house.supervisor.start()
-        watching = asyncio.create_task(house.watch.work())
+        state.supervisor.start()
+        watching = asyncio.create_task(state.broadcaster.work())
         yield
         watching.cancel()
-        house.supervisor.stop()
-        house.store.close()
+        state.supervisor.stop()
+        state.store.close()
 
     app = FastAPI(
         title="SaferThoughts",
@@ -48,7 +48,7 @@ def application(house: House) -> FastAPI:
         redoc_url=None,
         openapi_url=None,
     )
-    app.state.house = house
+    app.state.parts = state
     app.state.refusals = Refusals()
     app.include_router(api.open_router)
     app.include_router(api.router)
@@ -64,6 +64,6 @@ def application(house: House) -> FastAPI:
     return app
 
 
-def guarded(house: House) -> Guard:
+def guarded(state: AppState) -> RequestFilters:
     """The same behind its guard, as it is served."""
-    return Guard(application(house), house.settings)
+    return RequestFilters(application(state), state.settings)

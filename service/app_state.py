@@ -15,7 +15,7 @@ from service.jobs import Supervisor
 from service.problems import Problem
 from service.queue import Job, Queue
 from service.rows import RowIndexes
-from service.run_reader import Looking, Watch, is_run
+from service.run_reader import Broadcaster, RunReader, is_run
 from service.shapes import RunState
 from service.store import Store
 from service.tokens import Tokens
@@ -62,7 +62,7 @@ class ServeSettings:
 
 
 @dataclass(slots=True)
-class House:
+class AppState:
     """The parts of a running service."""
 
     settings: ServeSettings
@@ -70,8 +70,8 @@ class House:
     tokens: Tokens
     queue: Queue
     supervisor: Supervisor
-    looking: Looking
-    watch: Watch
+    reader: RunReader
+    broadcaster: Broadcaster
     rows: RowIndexes
     # One at a time: that a name is free, and then that it is taken; and the report of a run.
     starting: threading.Lock = field(default_factory=threading.Lock)
@@ -100,16 +100,16 @@ class House:
             raise Problem(409, f"{run.path} has no run.yaml yet. Run first: saferthoughts prompts {run.name}")
         return run
 
-    def state(self, name: str) -> RunState:
+    def run_state(self, name: str) -> RunState:
         """Where a run stands; one whose files are broken too.
 
         Raises:
             Problem: 404 or 409, as `run` has it.
         """
-        state = self.looking.look(name) if is_run(self.runs, name) else None
+        state = self.reader.look(name) if is_run(self.runs, name) else None
         if state is None or (state.state == "broken" and self._being_made(name)):
             self.run(name)
-        return state or self.looking.look(name)
+        return state or self.reader.look(name)
 
     def _being_made(self, name: str) -> bool:
         """Whether a run is sound, but for a configuration that has yet to be written."""
@@ -118,12 +118,12 @@ class House:
         except (UserError, OSError):
             return False
 
-    def states(self) -> list[RunState]:
+    def run_states(self) -> list[RunState]:
         """Every run, the one that was begun last first; those that cannot be read are shown as broken."""
         found = []
-        for name in self.looking.names():
+        for name in self.reader.names():
             with suppress(UserError, Problem):  # being made at this moment, or gone
-                found.append(self.state(name))
+                found.append(self.run_state(name))
         return found
 
     def put(self, run: RunFolder, action: str, arguments: Sequence[str], asked_by: str) -> Job:
@@ -133,7 +133,7 @@ class House:
             Problem: 409, the run has one that is not over.
         """
         job = self.queue.put(run.name, action, arguments, asked_by)
-        self.supervisor.hurry()
+        self.supervisor.wake()
         return job
 
     def known_teachers(self) -> dict[str, Teacher]:
@@ -165,18 +165,22 @@ class House:
         return sets[name]
 
 
-def opened(settings: ServeSettings, environment: dict[str, str]) -> House:
+# What service/starting.py calls it.
+House = AppState
+
+
+def opened(settings: ServeSettings, environment: dict[str, str]) -> AppState:
     """The parts of a service, put together; nothing works yet."""
     store = Store(settings.runs)
     queue = Queue(store)
-    looking = Looking(settings.runs, queue)
-    return House(
+    reader = RunReader(settings.runs, queue)
+    return AppState(
         settings=settings,
         store=store,
         tokens=Tokens(store),
         queue=queue,
         supervisor=Supervisor(settings.runs, queue, settings.most_jobs, environment),
-        looking=looking,
-        watch=Watch(looking.look),
+        reader=reader,
+        broadcaster=Broadcaster(reader.look),
         rows=RowIndexes(),
     )

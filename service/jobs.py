@@ -78,7 +78,7 @@ class Supervisor:
         self._wake.set()
         self._thread.join()
 
-    def hurry(self) -> None:
+    def wake(self) -> None:
         """There is something new to do."""
         self._wake.set()
 
@@ -110,7 +110,7 @@ class Supervisor:
         if child is None or child.ended():
             self._settle(job, self._children.pop(job.id, None))
         elif job.state == "cancelling":
-            self._press(child)
+            self._request_stop(child)
 
     def _begin(self, job: Job) -> None:
         folder = self._runs / job.run
@@ -164,7 +164,7 @@ class Supervisor:
         entry = RunFolder(self._runs / job.run).stage(stage)
         return entry is not None and _seconds(entry["finished"]) >= job.process_started - 1
 
-    def _press(self, child: _Child) -> None:
+    def _request_stop(self, child: _Child) -> None:
         """Ask a job to stop as Ctrl-C does; after a time of grace its whole group is killed."""
         now = time.monotonic()
         try:
@@ -219,7 +219,7 @@ def last_words(folder: Path) -> str:
     return "" if not lines or lines[-1].startswith("-- ") else lines[-1].removeprefix("saferthoughts: ")
 
 
-def by_name(command: str, run: str, **flags: object) -> tuple[str, ...]:
+def cli_arguments(command: str, run: str, **flags: object) -> tuple[str, ...]:
     """A command's arguments for a run: flags that are None or False are left out, those that are True stand alone."""
     arguments = [*command.split(), run]
     for name, value in flags.items():
@@ -228,3 +228,7 @@ def by_name(command: str, run: str, **flags: object) -> tuple[str, ...]:
         option = f"--{name.replace('_', '-')}"
         arguments += [option] if value is True else [option, str(value)]
     return tuple(arguments)
+
+
+# What service/starting.py calls it.
+by_name = cli_arguments

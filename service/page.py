@@ -18,14 +18,14 @@ from pipelines.records import PATTERNS
 from pipelines.runs import RunFolder
 from service import api, problems, starting, teachers
 from service.access import (
-    HouseOf,
+    AppStateOf,
     check_role,
     cookie_name,
     form_of,
     session_of,
     set_cookie,
 )
-from service.app_state import House
+from service.app_state import AppState
 from service.description import description_of
 from service.forms import Form, again_in, budget_in, new_run_in, publish_in
 from service.problems import Problem, problem_of
@@ -98,127 +98,127 @@ async def answer_with_problem(request: Request, error: Exception) -> Response:
 
 
 @router.get("/login")
-def login(request: Request, house: HouseOf, code: str | None = None) -> Response:
+def login(request: Request, state: AppStateOf, code: str | None = None) -> Response:
     """The form for a token; a one-time link logs in at once."""
     if code is None:
         return HTMLResponse(render("login", caller=None, key="", message=""))
     try:
-        secret = house.tokens.use_code(code)
+        secret = state.tokens.use_code(code)
     except Unknown as error:
         request.app.state.refusals.count(request)
         return HTMLResponse(render("login", caller=None, key="", message=str(error)), 401)
-    return _logged_in(house, secret)
+    return _logged_in(state, secret)
 
 
 @router.post("/login")
-async def log_in(request: Request, house: HouseOf) -> Response:
+async def log_in(request: Request, state: AppStateOf) -> Response:
     """A session for a token."""
     form = Form(await form_of(request))
     try:
-        secret = house.tokens.log_in(form.text("token").strip())
+        secret = state.tokens.log_in(form.text("token").strip())
     except Unknown as error:
         request.app.state.refusals.count(request)
         return HTMLResponse(render("login", caller=None, key="", message=str(error)), 401)
-    return _logged_in(house, secret)
+    return _logged_in(state, secret)
 
 
-def _logged_in(house: House, secret: str) -> Response:
+def _logged_in(state: AppState, secret: str) -> Response:
     # A page of ours in between: with SameSite=Strict a browser that comes by a link from elsewhere, a terminal or a
     # mail, would not send the cookie along with a redirect.
-    return HTMLResponse(render("welcome", caller=None, key=""), headers={"set-cookie": set_cookie(house, secret)})
+    return HTMLResponse(render("welcome", caller=None, key=""), headers={"set-cookie": set_cookie(state, secret)})
 
 
 @router.post("/logout")
-async def log_out(request: Request, house: HouseOf, form: Posted) -> Response:
+async def log_out(request: Request, state: AppStateOf, form: Posted) -> Response:
     """End the session."""
-    house.tokens.log_out(request.cookies[cookie_name(house)])
-    return RedirectResponse("/login", 303, headers={"set-cookie": set_cookie(house, "")})
+    state.tokens.log_out(request.cookies[cookie_name(state)])
+    return RedirectResponse("/login", 303, headers={"set-cookie": set_cookie(state, "")})
 
 
 @router.get("/")
-def list_runs(caller: Viewer, house: HouseOf) -> Response:
+def list_runs(caller: Viewer, state: AppStateOf) -> Response:
     """All runs."""
-    return _page("runs", caller, **_runs(house))
+    return _page("runs", caller, **_runs(state))
 
 
 @router.get("/ui/list")
-def runs_part(caller: Viewer, house: HouseOf, seen: str = "") -> Response:
+def runs_part(caller: Viewer, state: AppStateOf, seen: str = "") -> Response:
     """The list again, where it has changed."""
-    found = _runs(house)
+    found = _runs(state)
     return Response(status_code=204) if seen == found["mark"] else _page("runs_part", caller, **found)
 
 
-def _runs(house: House) -> dict[str, Any]:
+def _runs(state: AppState) -> dict[str, Any]:
     import hashlib
 
-    states = house.states()
-    text = "".join(state.model_dump_json() for state in states)
+    states = state.run_states()
+    text = "".join(run.model_dump_json() for run in states)
     return {"runs": states, "mark": hashlib.sha256(text.encode()).hexdigest()[:16]}
 
 
 @router.get("/ui/runs/{name}")
-def show_run(name: str, caller: Viewer, house: HouseOf) -> Response:
+def show_run(name: str, caller: Viewer, state: AppStateOf) -> Response:
     """One run: where it stands, and what can be done with it."""
-    return _page("run", caller, tab="run", **_run(house, name))
+    return _page("run", caller, tab="run", **_run(state, name))
 
 
 @router.get("/ui/runs/{name}/live")
-def run_part(name: str, caller: Viewer, house: HouseOf) -> Response:
+def run_part(name: str, caller: Viewer, state: AppStateOf) -> Response:
     """The part of a run's page that moves."""
-    return _page("run_part", caller, **_run(house, name))
+    return _page("run_part", caller, **_run(state, name))
 
 
 @router.get("/ui/runs/{name}/spoken")
-def run_spoken(name: str, caller: Viewer, house: HouseOf) -> Response:
+def run_spoken(name: str, caller: Viewer, state: AppStateOf) -> Response:
     """What a screen reader says of a run."""
-    return _page("spoken", caller, spoken=spoken(house.state(name)))
+    return _page("spoken", caller, spoken=spoken(state.run_state(name)))
 
 
 @router.get("/ui/runs/{name}/actions")
-def run_actions(name: str, caller: Viewer, house: HouseOf) -> Response:
+def run_actions(name: str, caller: Viewer, state: AppStateOf) -> Response:
     """What can be done with a run now."""
-    return _page("actions", caller, **_run(house, name))
+    return _page("actions", caller, **_run(state, name))
 
 
-def _run(house: House, name: str) -> dict[str, Any]:
-    state = house.state(name)
+def _run(state: AppState, name: str) -> dict[str, Any]:
+    run = state.run_state(name)
     return {
-        "run": state,
-        "spoken": spoken(state),
-        "has_rows": RunFolder(house.runs / name).table_path("responses").exists(),
-        "teachers": list(house.known_teachers()),
-        "argilla": _argilla(house),
+        "run": run,
+        "spoken": spoken(run),
+        "has_rows": RunFolder(state.runs / name).table_path("responses").exists(),
+        "teachers": list(state.known_teachers()),
+        "argilla": _argilla(state),
     }
 
 
-def _argilla(house: House) -> str | None:
+def _argilla(state: AppState) -> str | None:
     try:
-        return api.check_review(house)
+        return api.check_review(state)
     except Problem:
         return None
 
 
 @router.post("/ui/runs/{name}/{action}")
-def act(name: str, action: str, caller: Viewer, house: HouseOf, form: Posted) -> Response:
+def act(name: str, action: str, caller: Viewer, state: AppStateOf, form: Posted) -> Response:
     """A button of a run's page: what the API does, for whom the API would do it."""
     # What is repeated asks for the role of its kind as well.
     check_role(caller, "publish" if action == "publish" else "run")
     if action == "cancel":
-        api.cancel(name, caller, house)
+        api.cancel(name, caller, state)
     elif action == "resume":
-        api.resume(name, caller, house, budget_in(form))
+        api.resume(name, caller, state, budget_in(form))
     elif action == "release":
-        api.release(name, caller, house)
+        api.release(name, caller, state)
     elif action == "review":
-        api.review(name, caller, house)
+        api.review(name, caller, state)
     elif action == "publish":
-        api.publish(name, publish_in(form), caller, house)
+        api.publish(name, publish_in(form), caller, state)
     elif action == "repeat":
         number = form.text("job")
-        api.repeat(name, int(number) if _NUMBER.fullmatch(number) else 0, caller, house)
+        api.repeat(name, int(number) if _NUMBER.fullmatch(number) else 0, caller, state)
     elif action == "regenerate":
         wanted = again_in(form, name)
-        starting.again(house, wanted, caller)
+        starting.again(state, wanted, caller)
         name = wanted.name
     else:
         raise Problem(404, f"There is no button '{action}'.")
@@ -226,43 +226,43 @@ def act(name: str, action: str, caller: Viewer, house: HouseOf, form: Posted) ->
 
 
 @router.get("/ui/new")
-def new_run(caller: Viewer, house: HouseOf) -> Response:
+def new_run(caller: Viewer, state: AppStateOf) -> Response:
     """The form of a new run."""
-    return _page("new", caller, **_choices(house), form=Form({}), message="")
+    return _page("new", caller, **_choices(state), form=Form({}), message="")
 
 
 @router.post("/ui/new")
-def start_run(caller: Viewer, house: HouseOf, form: Posted) -> Response:
+def start_run(caller: Viewer, state: AppStateOf, form: Posted) -> Response:
     """Start a run, or show the form again with what does not fit."""
     check_role(caller, "run")
     try:
         wanted = new_run_in(form)
-        starting.start(house, wanted, caller)
+        starting.start(state, wanted, caller)
     except (UserError, Problem) as error:
-        return _page("new", caller, 422, **_choices(house), form=form, message=str(error))
+        return _page("new", caller, 422, **_choices(state), form=form, message=str(error))
     return _to(f"/ui/runs/{quote(wanted.name)}")
 
 
 @router.post("/ui/estimate")
-def estimate(caller: Viewer, house: HouseOf, form: Posted) -> Response:
+def estimate(caller: Viewer, state: AppStateOf, form: Posted) -> Response:
     """What the run of a form would take."""
     try:
         config = new_run_in(form, named=False).config
-        found, warnings = starting.estimate(house, config), starting.warnings(house, config)
+        found, warnings = starting.estimate(state, config), starting.warnings(state, config)
     except UserError as error:
         return _page("estimate", caller, message=str(error), wrong=True, warnings=[])
     return _page("estimate", caller, message=found.message(), wrong=False, warnings=warnings)
 
 
-def _choices(house: House) -> dict[str, Any]:
+def _choices(state: AppState) -> dict[str, Any]:
     from pipelines.prompts.variant import load_variants
     from pipelines.settings.config import RunConfig
     from pipelines.settings.judge import load_judges
 
     return {
-        "sets": list(house.prompt_sets()),
+        "sets": list(state.prompt_sets()),
         "variants": {name: entry.description for name, entry in load_variants().items()},
-        "teachers": teachers.listed(house),
+        "teachers": teachers.listed(state),
         "judges": {name: starting.LOOKS_FOR[entry.kind] for name, entry in load_judges().items()},
         "default": RunConfig(),
     }
@@ -270,12 +270,12 @@ def _choices(house: House) -> dict[str, Any]:
 
 @router.get("/ui/runs/{name}/rows")
 def list_rows(
-    name: str, caller: Viewer, house: HouseOf, request: Request, offset: Annotated[int, Query(ge=0, le=10**9)] = 0
+    name: str, caller: Viewer, state: AppStateOf, request: Request, offset: Annotated[int, Query(ge=0, le=10**9)] = 0
 ) -> Response:
     """A run's rows, filtered by what the form above them says."""
-    if not house.run(name).table_path("responses").exists():
-        return _page("no_rows", caller, tab="rows", name=name, state=house.state(name))
-    index = house.rows.of(api.has_rows(house, name))
+    if not state.run(name).table_path("responses").exists():
+        return _page("no_rows", caller, tab="rows", name=name, state=state.run_state(name))
+    index = state.rows.of(api.has_rows(state, name))
     asked = {key: request.query_params.get(key, "") for key in ("config", "outcome", "flag", "where")}
     filters, wrong = [], ""
     texts = [f"{key}:eq:{asked[key]}" for key in ("config", "outcome") if asked[key]]
@@ -307,9 +307,9 @@ def list_rows(
 
 
 @router.get("/ui/runs/{name}/rows/{prompt_id}")
-def show_prompt(name: str, prompt_id: str, caller: Viewer, house: HouseOf, at: str = "") -> Response:
+def show_prompt(name: str, prompt_id: str, caller: Viewer, state: AppStateOf, at: str = "") -> Response:
     """Every response to one prompt, side by side."""
-    index = house.rows.of(api.has_rows(house, name))
+    index = state.rows.of(api.has_rows(state, name))
     found = index.of_prompt(prompt_id)
     if not found:
         raise Problem(404, f"{name} has no responses to a prompt '{prompt_id[:64]}'.")
@@ -325,40 +325,40 @@ def show_prompt(name: str, prompt_id: str, caller: Viewer, house: HouseOf, at: s
 
 
 @router.get("/ui/runs/{name}/history/{response_id}")
-def history(name: str, response_id: str, caller: Viewer, house: HouseOf) -> Response:
+def history(name: str, response_id: str, caller: Viewer, state: AppStateOf) -> Response:
     """How one row came to be, and what came of it."""
     from curation.row_history import row_history
 
-    parts = row_history(api.has_rows(house, name), response_id).parts
+    parts = row_history(api.has_rows(state, name), response_id).parts
     return _page("history", caller, tab="rows", name=name, parts=parts, response_id=response_id)
 
 
 @router.get("/ui/runs/{name}/report")
-def report(name: str, caller: Viewer, house: HouseOf) -> Response:
+def report(name: str, caller: Viewer, state: AppStateOf) -> Response:
     """The run's report, framed."""
-    house.run(name)
+    state.run(name)
     return _page("report", caller, tab="report", name=name)
 
 
 @router.get("/ui/runs/{name}/log")
-def log(name: str, caller: Viewer, house: HouseOf) -> Response:
+def log(name: str, caller: Viewer, state: AppStateOf) -> Response:
     """What the run's jobs printed."""
     from service.jobs import log_tail
 
-    return _page("log", caller, tab="log", name=name, text=log_tail(house.run(name).path))
+    return _page("log", caller, tab="log", name=name, text=log_tail(state.run(name).path))
 
 
 @router.get("/ui/teachers")
-def list_teachers(caller: Viewer, house: HouseOf) -> Response:
+def list_teachers(caller: Viewer, state: AppStateOf) -> Response:
     """Who may answer."""
-    return _page("teachers", caller, teachers=teachers.listed(house))
+    return _page("teachers", caller, teachers=teachers.listed(state))
 
 
 @router.post("/ui/teachers/{name}/test")
-def test_teacher(name: str, caller: Viewer, house: HouseOf, form: Posted) -> Response:
+def test_teacher(name: str, caller: Viewer, state: AppStateOf, form: Posted) -> Response:
     """Ask a teacher a question, and show the list again."""
     check_role(caller, "run")
-    teachers.test(house, name)
+    teachers.test(state, name)
     return _to("/ui/teachers")
 
 

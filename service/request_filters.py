@@ -86,7 +86,7 @@ class Refusals:
             raise too_many(wait_s)
 
 
-class Guard:
+class RequestFilters:
     """The outermost layer of the service."""
 
     def __init__(self, app: ASGIApp, settings: ServeSettings) -> None:

@@ -1,6 +1,6 @@
 """Where a run stands: its manifest, its ledger, its progress file and its newest job, in one value.
 
-Reads only; the ledger is summed again when its files have changed. `Watch` looks once for all who listen to a run.
+Reads only; the ledger is summed again when its files have changed. `Broadcaster` looks once for all who listen to a run.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ _LONGEST_S = 3600.0
 _MOST_LISTENERS = 1000
 
 
-class Looking:
+class RunReader:
     """Looks at runs; what has not changed since the last look is not read again."""
 
     def __init__(self, runs: Path, queue: Queue) -> None:
@@ -233,7 +233,7 @@ def _live(funnel: list[Step], progress: Progress | None) -> list[Step]:
     ]
 
 
-class Watch:
+class Broadcaster:
     """Tells listeners how runs change: one look at a run, every half second, however many listen to it."""
 
     def __init__(self, look: Callable[[str], RunState]) -> None:
@@ -247,13 +247,13 @@ class Watch:
         return sum(len(queues) for queues in self._listeners.values())
 
     async def work(self) -> None:
-        """Look and tell, until cancelled."""
+        """Look at every run that has listeners, again and again, until cancelled."""
         while True:
             for name in list(self._listeners):
-                await self._tell(name)
+                await self._publish(name)
             await asyncio.sleep(_LOOK_EVERY_S)
 
-    async def _tell(self, name: str) -> None:
+    async def _publish(self, name: str) -> None:
         try:
             state = await asyncio.to_thread(self._look, name)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one run, others have listeners too

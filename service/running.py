@@ -52,8 +52,8 @@ def _serve(
     settings: ServeSettings, listener: socket.socket, certfile: Path | None, keyfile: Path | None,
     say: Callable[[str], None],
 ) -> None:  # fmt: skip
-    house = opened(settings, dict(os.environ))
-    if not settings.loopback and not house.tokens.listed():
+    state = opened(settings, dict(os.environ))
+    if not settings.loopback and not state.tokens.listed():
         raise UserError(
             f"At {settings.host} others can reach the service, and there is no token that they would need. Make one "
             "first: saferthoughts serve token add NAME --role read"
@@ -65,7 +65,7 @@ def _serve(
     address = f"{scheme}://{host}:{settings.port}"
     server = uvicorn.Server(
         uvicorn.Config(
-            guarded(house),
+            guarded(state),
             # One-time links would stand in it.
             access_log=False,
             log_level="warning",
@@ -81,7 +81,7 @@ def _serve(
     say(f"SaferThoughts serves {settings.runs} at {address}. Ctrl-C stops it; runs that are under way go on.")
     # With a proxy in between the session's cookie goes over TLS only, and so to the proxy.
     where = f"https://{settings.host_names[0]}" if settings.behind_proxy else address
-    say(f"Open once, in a browser of yours: {where}/login?code={house.tokens.one_time_code()}")
+    say(f"Open once, in a browser of yours: {where}/login?code={state.tokens.one_time_code()}")
     server.run(sockets=[listener])
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from pipelines.errors import UserError, unknown
 from pipelines.settings.teacher import Teacher
-from service.app_state import House
+from service.app_state import AppState
 from service.problems import Problem
 from service.shapes import TeacherState, TeacherTest
 from service.store import home_of
@@ -19,10 +19,10 @@ _LONGEST_S = 60.0
 _ADDRESS = re.compile(r"\w+://\S+")
 
 
-def listed(house: House) -> list[TeacherState]:
+def listed(state: AppState) -> list[TeacherState]:
     """Every teacher that a run may name, with its last test."""
-    tests = {row["teacher"]: row for row in house.store.all("SELECT * FROM tests")}
-    return [_state(name, entry, tests.get(name)) for name, entry in house.known_teachers().items()]
+    tests = {row["teacher"]: row for row in state.store.all("SELECT * FROM tests")}
+    return [_state(name, entry, tests.get(name)) for name, entry in state.known_teachers().items()]
 
 
 def _state(name: str, entry: Teacher, test: dict[str, Any] | None) -> TeacherState:
@@ -38,7 +38,7 @@ def _state(name: str, entry: Teacher, test: dict[str, Any] | None) -> TeacherSta
     )
 
 
-def test(house: House, name: str) -> TeacherState:
+def test(state: AppState, name: str) -> TeacherState:
     """Ask a teacher one mild question, and remember whether it answered.
 
     Raises:
@@ -46,7 +46,7 @@ def test(house: House, name: str) -> TeacherState:
     """
     from pipelines.teachers.probe import probe
 
-    known = house.known_teachers()
+    known = state.known_teachers()
     if name not in known:
         raise Problem(404, str(unknown("teacher", name, known)))
     entry = known[name]
@@ -56,7 +56,7 @@ def test(house: House, name: str) -> TeacherState:
         )
     patient = entry.model_copy(update={"attempt_timeout_s": min(entry.attempt_timeout_s, _LONGEST_S)})
     try:
-        found = probe(name, patient, home_of(house.runs))
+        found = probe(name, patient, home_of(state.runs))
         message = "; ".join(
             f"{one.model} answered in {one.latency_s:.2f} s, reasoning {one.source}{'; ' if one.hint else ''}{one.hint}"
             for one in found
@@ -65,5 +65,5 @@ def test(house: House, name: str) -> TeacherState:
     except UserError as error:
         message, answers = str(error), False
     message = _ADDRESS.sub("its endpoint", message)
-    house.store.change("INSERT OR REPLACE INTO tests VALUES (?, ?, ?, ?)", name, time.time(), answers, message)
-    return next(teacher for teacher in listed(house) if teacher.name == name)
+    state.store.change("INSERT OR REPLACE INTO tests VALUES (?, ?, ?, ?)", name, time.time(), answers, message)
+    return next(teacher for teacher in listed(state) if teacher.name == name)

@@ -16,7 +16,7 @@ from inspect_ai.scorer import Score
 
 from eval.models.responses import thought_of
 from eval.run.results import Answer
-from eval.task_spec import Entry
+from eval.task_spec import TaskSpec
 from pipelines.teachers.finish_reasons import cut_short
 
 _GIVEN_UP = re.compile(r"RetryError\(<Future at \w+ state=finished raised (\w+)>\)")
@@ -51,17 +51,17 @@ def expected_of(samples: Iterable[Sample], epochs: int) -> list[Expected]:
     return found
 
 
-def answers_of(label: str, entry: Entry, expected: Sequence[Expected], log: EvalLog) -> Iterator[Answer]:
+def answers_of(label: str, spec: TaskSpec, expected: Sequence[Expected], log: EvalLog) -> Iterator[Answer]:
     """The answers of one model to one task, in order; one that was never given is left out."""
     found = {(str(sample.id), sample.epoch): sample for sample in log.samples or []}
     for one in expected:
         sample = found.get((one.id, one.epoch))
         if sample is not None:
-            yield _answer(label, entry, one, sample)
+            yield _answer(label, spec, one, sample)
 
 
-def _answer(label: str, entry: Entry, one: Expected, sample: EvalSample) -> Answer:
-    score = (sample.scores or {}).get(entry.scorer)
+def _answer(label: str, spec: TaskSpec, one: Expected, sample: EvalSample) -> Answer:
+    score = (sample.scores or {}).get(spec.scorer)
     value, unscored = _value(score)
     error = told_error(sample.error.message, sample.error.traceback) if sample.error else ""
     thought = thought_of(sample.output)
@@ -71,7 +71,7 @@ def _answer(label: str, entry: Entry, one: Expected, sample: EvalSample) -> Answ
     stop = str(sample.output.stop_reason) if sample.output.choices else ""
     return Answer(
         model=label,
-        task=entry.name,
+        task=spec.name,
         id=one.id,
         epoch=one.epoch,
         category=one.category,

@@ -18,7 +18,7 @@ from eval.protocols import EXCLUDE, PAPER, SHORT, Settings, settings
 from eval.run.answers import Expected, expected_of
 from eval.run.results import ScoreMode
 from eval.suites import QUICK, chosen_tasks, ready
-from eval.task_spec import Asked, Built, Entry
+from eval.task_spec import BuiltTask, TaskRequest, TaskSpec
 from pipelines.errors import UserError, unknown
 from pipelines.progress import console
 
@@ -28,7 +28,7 @@ _EXAMPLES = {"guard": "llama-guard-3", "judge": "openai", "attacker": "vllm"}
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """An evaluation as the user asks for it; see `Asked` for what concerns a single task.
+    """An evaluation as the user asks for it; see `TaskRequest` for what concerns a single task.
 
     Args:
         suite: A suite's name. Of `quick` the bundled samples are read.
@@ -62,9 +62,9 @@ class Planned:
     `roles` are those that it asks, `expected` the answers that each model is to give.
     """
 
-    entry: Entry
-    asked: Asked
-    built: Built
+    spec: TaskSpec
+    request: TaskRequest
+    built: BuiltTask
     roles: Mapping[str, Role]
     expected: tuple[Expected, ...]
     facts: Mapping[str, Any]
@@ -73,8 +73,8 @@ class Planned:
     def task(self, models: Mapping[str, Any]) -> Task:
         """Inspect's task for one model: named, with its fingerprint as version, the facts in its log."""
         return task_with(
-            self.entry.build(self.asked).task,
-            name=self.entry.name,
+            self.spec.build(self.request).task,
+            name=self.spec.name,
             version=self.fingerprint[:16],
             metadata={"saferthoughts": dict(self.facts)},
             model_roles={name: models[name] for name in self.roles},
@@ -99,10 +99,10 @@ def plan(wanted: Wanted) -> tuple[Planned, ...]:
     return tuple(_planned(name, found, wanted) for name, found in ready(names).items())
 
 
-def _planned(name: str, entry: Entry, wanted: Wanted) -> Planned:
+def _planned(name: str, spec: TaskSpec, wanted: Wanted) -> Planned:
     bundled = wanted.bundled(name)
     protocol = wanted.protocol or (SHORT if bundled else PAPER)
-    asked = Asked(
+    request = TaskRequest(
         settings=_settings(protocol, name, wanted),
         data=wanted.data.get(name),
         bundled=bundled,
@@ -113,7 +113,7 @@ def _planned(name: str, entry: Entry, wanted: Wanted) -> Planned:
         trained=wanted.trained or frozenset(),
     )
     given = wanted.roles.given()
-    needed = entry.roles(asked)
+    needed = spec.roles(request)
     if missing := [role for role in needed if role not in given]:
         flags = ", ".join(f"--{role} NAME" for role in missing)
         example = " ".join(f"--{role} {_EXAMPLES[role]}" for role in missing)
@@ -121,16 +121,16 @@ def _planned(name: str, entry: Entry, wanted: Wanted) -> Planned:
             f"Task '{name}' asks a model as {' and as '.join(missing)}: give {flags}, such as {example}. Names are "
             "those of `saferthoughts teachers list`."
         )
-    built = entry.build(asked)
+    built = spec.build(request)
     samples = list(built.task.dataset)
     roles = {role: given[role] for role in needed}
     facts = {
         "task": name,
         "protocol": protocol,
-        "settings": dict(asked.settings),
+        "settings": dict(request.settings),
         # Of a task that no guard scores, a change of guard changes nothing: its answers are not asked for again.
-        **({"score": asked.score, "guard": asked.guard, "judged": asked.judged} if entry.rescorer else {}),
-        "roles": wanted.roles.names_of(roles, entry.decided_by),
+        **({"score": request.score, "guard": request.guard, "judged": request.judged} if spec.rescorer else {}),
+        "roles": wanted.roles.names_of(roles, spec.decided_by),
         "data": asdict(built.data),
         "samples_sha256": _samples_sha256(samples),
         "prompts": dict(built.prompts),
@@ -141,7 +141,7 @@ def _planned(name: str, entry: Entry, wanted: Wanted) -> Planned:
     expected = tuple(expected_of(samples, built.task.epochs or 1))
     if not expected:
         raise UserError(f"Task '{name}' has no question left to ask. Raise --limit, or give other --data.")
-    return Planned(entry, asked, built, roles, expected, facts, fingerprint)
+    return Planned(spec, request, built, roles, expected, facts, fingerprint)
 
 
 def _settings(protocol: str, name: str, wanted: Wanted) -> Settings:

@@ -38,7 +38,7 @@ from eval.run.logs import read_log
 from eval.run.metrics import comparisons, rates
 from eval.run.results import NAME, Answer, Results, ScoreMode, TaskRun, read_results, write_results
 from eval.suites import entry
-from eval.task_spec import Asked
+from eval.task_spec import TaskRequest
 from pipelines.command_line import typed_command
 from pipelines.errors import Incomplete, UserError
 from pipelines.progress import meter
@@ -94,8 +94,8 @@ def rescore(stored: Path, roles: Roles, part: ScoreMode, by: Collection[str] = (
         found = _Found(kept)
         servers = Servers(output, stack)
         for task, labels in chosen:
-            asked = Asked(settings=task.settings, score=part, guard=roles.form, judged=roles.judge is not None)
-            tasks.append(_score_task(task, labels, asked, roles, servers, folder, found))
+            request = TaskRequest(settings=task.settings, score=part, guard=roles.form, judged=roles.judge is not None)
+            tasks.append(_score_task(task, labels, request, roles, servers, folder, found))
     named = {label for task in tasks for label in task.logs}
     models = tuple(model for model in before.models if model.label in named)
     order = [model.label for model in models]
@@ -118,16 +118,22 @@ def rescore(stored: Path, roles: Roles, part: ScoreMode, by: Collection[str] = (
 
 
 def _score_task(
-    task: TaskRun, labels: Sequence[str], asked: Asked, roles: Roles, servers: Servers, folder: Path, found: _Found
+    task: TaskRun,
+    labels: Sequence[str],
+    request: TaskRequest,
+    roles: Roles,
+    servers: Servers,
+    folder: Path,
+    found: _Found,
 ) -> TaskRun:
     """Score one task's answers of every model again, write the logs, and tell how they were scored."""
     one = entry(task.name)
     assert one.rescorer is not None
-    needed = {name: role for name, role in roles.given().items() if name in one.roles(asked)}
+    needed = {name: role for name, role in roles.given().items() if name in one.roles(request)}
     for label in labels:
         log = read_log(folder, task.logs[label])
         with meter(f"rescore {label}, {task.name}", len(log.samples or []), "answers") as shown:
-            again = _patient(one.rescorer(asked), shown.advance, found, partial(key_of, label, _way(task)))
+            again = _patient(one.rescorer(request), shown.advance, found, partial(key_of, label, _way(task)))
             log = _score(log, again, open_roles(needed, servers))
         place = servers.folder / task.logs[label]
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -137,7 +143,7 @@ def _score_task(
         found.answers += answers_of(label, replace(one, scorer=_SCORER), due, log)
     kept = {name: model for name, model in task.roles.items() if name not in ("guard", "judge")}
     now = roles.names_of(needed, one.decided_by)
-    return replace(task, score=asked.score, roles=kept | now, logs={label: task.logs[label] for label in labels})
+    return replace(task, score=request.score, roles=kept | now, logs={label: task.logs[label] for label in labels})
 
 
 def _above(log: Path) -> Path:

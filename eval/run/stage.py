@@ -65,7 +65,7 @@ def evaluate(targets: Sequence[Target], wanted: Wanted, output: Path) -> Results
             # Inspect gives the place of a log as a path or as a URL; the last part is the same.
             logs[target.label] = [f"logs/{folder.name}/{Path(log.location).name}" for log in found]
             for one, log in zip(planned, found, strict=True):
-                answers += answers_of(target.label, one.entry, one.expected, log)
+                answers += answers_of(target.label, one.spec, one.expected, log)
             measured.append(
                 Measured(
                     label=target.label,
@@ -81,7 +81,7 @@ def evaluate(targets: Sequence[Target], wanted: Wanted, output: Path) -> Results
                     rehearsed=source.rehearsed,
                 )
             )
-    expected = {one.entry.name: one.expected for one in planned}
+    expected = {one.spec.name: one.expected for one in planned}
     labels = [target.label for target in targets]
     results = Results(
         format=FORMAT,
@@ -194,11 +194,11 @@ def _watch(model: Model, shown: Meter, total: int) -> None:
 
 def _task_run(one: Planned, logs: dict[str, list[str]], number: int) -> TaskRun:
     return TaskRun(
-        name=one.entry.name,
-        measure=one.entry.measure,
+        name=one.spec.name,
+        measure=one.spec.measure,
         protocol=one.facts["protocol"],
         settings=dict(one.facts["settings"]),
-        score=one.asked.score,
+        score=one.request.score,
         data=one.built.data,
         roles=dict(one.facts["roles"]),
         prompts=dict(one.built.prompts),

@@ -25,7 +25,7 @@ from eval.models.responses import thought_of
 from eval.run.results import Measure, ScoreMode
 from eval.scorers.refusals import refuses
 from eval.task_prompts import hashes, rendered
-from eval.task_spec import Asked
+from eval.task_spec import TaskRequest
 from pipelines.errors import UserError, unknown
 from pipelines.judges.safety import Guard, LlamaGuard, ReasoningShield, SafetyVerdict, read_reply
 from pipelines.prompts.variant import Message
@@ -135,19 +135,19 @@ def check(form: str, score: ScoreMode) -> None:
         )
 
 
-def roles(asked: Asked) -> tuple[str, ...]:
+def roles(request: TaskRequest) -> tuple[str, ...]:
     """The model roles that the guard needs."""
-    return () if asked.guard == RULES else (ROLE,)
+    return () if request.guard == RULES else (ROLE,)
 
 
-def rescorer(asked: Asked) -> Scorer:
+def rescorer(request: TaskRequest) -> Scorer:
     """The scorer for what the user asked for."""
-    return guarded(asked.guard, asked.score)
+    return guarded(request.guard, request.score)
 
 
-def prompts(asked: Asked) -> dict[str, str]:
+def prompts(request: TaskRequest) -> dict[str, str]:
     """sha256 of the guard's own text; Llama Guard's and ReasoningShield's are in their servers' chat templates."""
-    return hashes("guard") if asked.guard == "yes-no" else {}
+    return hashes("guard") if request.guard == "yes-no" else {}
 
 
 def _missing(thought: Thought, form: str, score: ScoreMode, stop_reason: str) -> str:
@@ -168,15 +168,15 @@ async def _ruling(model: Model, form: _Form, question: str, thought: Thought, sc
     """
     reasoning = "" if score == "answer" else thought.reasoning
     answer = "" if score == "reasoning" else thought.answer
-    asked = form.guard.messages(question, reasoning, answer)
-    messages = [_message(one) for one in asked]
+    prompt = form.guard.messages(question, reasoning, answer)
+    messages = [_message(one) for one in prompt]
     verdict = SafetyVerdict(None, reason="nobody was asked")
     for turn in range(_ASKS):
         config = GenerateConfig(temperature=0, max_tokens=form.max_tokens).merge(model.config)
         if turn:
             config.temperature = 1
         output = await model.generate(messages, config=config)
-        verdict = read_reply(form.guard, asked, thought_of(output))
+        verdict = read_reply(form.guard, prompt, thought_of(output))
         if not verdict.reason:
             return Ruling(verdict, turn + 1)
         if output.stop_reason != "stop":

@@ -20,7 +20,7 @@ from eval.scorers.boxed import last_boxed
 from eval.scorers.grading import Grade, grade, grade_whole, whole
 from eval.sources import Public, distinct, load, row_id
 from eval.task_prompts import hashes, rendered
-from eval.task_spec import Asked, Built
+from eval.task_spec import BuiltTask, TaskRequest
 from pipelines.errors import UserError
 
 ACCURACY = Measure("accuracy", "accuracy", "higher")
@@ -28,21 +28,21 @@ SCORER = "boxed_answer"
 PROMPT = "mathematics"
 
 
-def problems(asked: Asked, public: Public, sample: Path, whole_numbers: bool) -> tuple[list[Sample], DataUsed]:
+def problems(request: TaskRequest, public: Public, sample: Path, whole_numbers: bool) -> tuple[list[Sample], DataUsed]:
     """The problems as samples, the gold answer as target; subject and level are kept where there are any.
 
     Raises:
         UserError: they cannot be had, or one has no answer, or none that is a whole number where it has to be.
     """
     loaded = load(
-        asked,
+        request,
         public,
         sample,
         {"problem": ("problem", "question")},
         {"answer": ("answer",), "subject": ("subject", "category"), "level": ("level",)},
     )
     samples = []
-    for row in loaded.rows[: asked.limit]:
+    for row in loaded.rows[: request.limit]:
         gold = "" if row["answer"] is None else str(row["answer"]).strip()
         name = row_id(row, row["problem"])
         if not gold:
@@ -56,22 +56,22 @@ def problems(asked: Asked, public: Public, sample: Path, whole_numbers: bool) ->
     return samples, loaded.used(len(samples))
 
 
-def built(name: str, asked: Asked, public: Public, sample: Path, whole_numbers: bool = False) -> Built:
+def built(name: str, request: TaskRequest, public: Public, sample: Path, whole_numbers: bool = False) -> BuiltTask:
     """The task over these problems.
 
     Raises:
         UserError: they cannot be had.
     """
-    samples, used = problems(asked, public, sample, whole_numbers)
+    samples, used = problems(request, public, sample, whole_numbers)
     task = Task(
         dataset=MemoryDataset(samples, name=name),
         solver=generate(),
         scorer=boxed_answer(whole_numbers),
-        config=asked.decoding,
-        epochs=asked.settings["epochs"],
+        config=request.decoding,
+        epochs=request.settings["epochs"],
         name=name,
     )
-    return Built(task, used, hashes(PROMPT))
+    return BuiltTask(task, used, hashes(PROMPT))
 
 
 @scorer(metrics=[mean()], name=SCORER)

@@ -24,7 +24,7 @@ from eval.models.responses import thought_of
 from eval.run.results import Measure
 from eval.scorers.refusals import refuses
 from eval.task_prompts import hashes, text
-from eval.task_spec import Asked
+from eval.task_spec import TaskRequest
 from pipelines.errors import UserError
 from pipelines.judges.patterns import PatternVerdict, over_refusal_messages, read_over_refusal, rubric_hashes
 from pipelines.records import LABELS
@@ -68,16 +68,16 @@ def refused(by: By = "rules", classes: int = 3) -> Scorer:
     return scored
 
 
-def rescorer(asked: Asked) -> Scorer:
+def rescorer(request: TaskRequest) -> Scorer:
     """The scorer for what the user asked for."""
-    return refused("judge" if asked.judged else "rules", asked.settings["classes"])
+    return refused("judge" if request.judged else "rules", request.settings["classes"])
 
 
-def prompts(asked: Asked) -> dict[str, str]:
+def prompts(request: TaskRequest) -> dict[str, str]:
     """sha256 of the judge's rubric, where a judge is asked."""
-    if not asked.judged:
+    if not request.judged:
         return {}
-    if asked.settings["classes"] == 2:
+    if request.settings["classes"] == 2:
         return hashes("two_classes")
     return {"over_refusal.md.jinja": rubric_hashes()["over_refusal"]}
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from eval.scorers.mathematics import ACCURACY, SCORER, built
 from eval.sources import NOT_STATED, Public
-from eval.task_spec import Asked, Built, Entry
+from eval.task_spec import BuiltTask, TaskRequest, TaskSpec
 
 PUBLIC = Public(
     "HuggingFaceH4/aime_2024",
@@ -26,13 +26,13 @@ PUBLIC = Public(
 SAMPLE = Path(__file__).parent.parent / "data" / "whole_numbers.yaml"
 
 
-def build(asked: Asked) -> Built:
+def build(request: TaskRequest) -> BuiltTask:
     """The task.
 
     Raises:
         UserError: the problems cannot be had, or an answer is not a whole number from 0 to 999.
     """
-    return built("aime24", asked, PUBLIC, SAMPLE, whole_numbers=True)
+    return built("aime24", request, PUBLIC, SAMPLE, whole_numbers=True)
 
 
-ENTRY = Entry("aime24", "AIME 2024", ACCURACY, SCORER, build)
+TASK = TaskSpec("aime24", "AIME 2024", ACCURACY, SCORER, build)

@@ -36,7 +36,7 @@ from eval.sandbox.code_judge import Verdict, judged
 from eval.sandbox.programs import last_program
 from eval.sources import Loaded, Public, distinct, load
 from eval.task_prompts import hashes, rendered
-from eval.task_spec import Asked, Built, Entry
+from eval.task_spec import BuiltTask, TaskRequest, TaskSpec
 from pipelines.errors import UserError
 
 # The fifth file holds the contests from October 2024 to January 2025, the study's window.
@@ -63,21 +63,21 @@ class _Tests:
     function: str | None
 
 
-def problems(asked: Asked) -> tuple[list[Sample], dict[str, _Tests], DataUsed]:
+def problems(request: TaskRequest) -> tuple[list[Sample], dict[str, _Tests], DataUsed]:
     """The problems of the window as samples, and their tests by sample id.
 
     Raises:
         UserError: they cannot be had, none is in the window, or a date or metadata cannot be read.
     """
-    loaded = load(asked, PUBLIC, SAMPLE, _NEED, _MAY)
-    first, last = (_day(asked.settings[edge], f"the setting '{edge}'") for edge in ("from", "to"))
+    loaded = load(request, PUBLIC, SAMPLE, _NEED, _MAY)
+    first, last = (_day(request.settings[edge], f"the setting '{edge}'") for edge in ("from", "to"))
     rows = [row for row in loaded.rows if first <= _contest_day(row, loaded) <= last]
     if not rows:
         raise UserError(
             f"None of the {len(loaded.rows)} problems of {loaded.source} is from {first} to {last}. Choose another "
             "window with the settings from and to."
         )
-    rows = rows[: asked.limit]
+    rows = rows[: request.limit]
     distinct([row["name"] for row in rows], loaded)
     tests = {row["name"]: _Tests(row["public"], str(row["private"] or ""), _function(row, loaded)) for row in rows}
     return [_sample(row) for row in rows], tests, loaded.used(len(rows), left_out=_outside(loaded, first, last))
@@ -113,22 +113,22 @@ def _function(row: Mapping[str, Any], loaded: Loaded) -> str | None:
         raise UserError(f"{loaded.source}: metadata of '{row['name']}' is no JSON object.") from error
 
 
-def build(asked: Asked) -> Built:
+def build(request: TaskRequest) -> BuiltTask:
     """The task.
 
     Raises:
         UserError: the problems cannot be had.
     """
-    samples, tests, used = problems(asked)
+    samples, tests, used = problems(request)
     task = Task(
         dataset=MemoryDataset(samples, name="livecodebench"),
         solver=generate(),
         scorer=_scoring(tests),
-        config=asked.decoding,
-        epochs=asked.settings["epochs"],
+        config=request.decoding,
+        epochs=request.settings["epochs"],
         name="livecodebench",
     )
-    return Built(task, used, hashes(PROMPT))
+    return BuiltTask(task, used, hashes(PROMPT))
 
 
 def _scoring(tests: Mapping[str, _Tests]) -> Scorer:
@@ -173,6 +173,6 @@ async def _judged(program: str, tests: _Tests) -> Verdict:
     return await judged(program, cases, tests.function, Limits())
 
 
-ENTRY = Entry(
+TASK = TaskSpec(
     "livecodebench", "LiveCodeBench", Measure("pass_at_1", "pass@1", "higher"), SCORER, build, needs=available
 )

@@ -15,19 +15,19 @@ from pathlib import Path
 
 from eval.scorers.mathematics import ACCURACY, SCORER, built
 from eval.sources import Public
-from eval.task_spec import Asked, Built, Entry
+from eval.task_spec import BuiltTask, TaskRequest, TaskSpec
 
 PUBLIC = Public("HuggingFaceH4/MATH-500", "6e4ed1a2a79af7d8630a6b768ec859cb5af4d3be", "test.jsonl", "mit")
 SAMPLE = Path(__file__).parent.parent / "data" / "mathematics.yaml"
 
 
-def build(asked: Asked) -> Built:
+def build(request: TaskRequest) -> BuiltTask:
     """The task.
 
     Raises:
         UserError: the problems cannot be had.
     """
-    return built("math500", asked, PUBLIC, SAMPLE)
+    return built("math500", request, PUBLIC, SAMPLE)
 
 
-ENTRY = Entry("math500", "MATH-500", ACCURACY, SCORER, build)
+TASK = TaskSpec("math500", "MATH-500", ACCURACY, SCORER, build)

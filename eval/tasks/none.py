@@ -18,7 +18,7 @@ from inspect_ai.solver import generate
 from eval.run.results import DataUsed
 from eval.scorers import guards
 from eval.sources import Public, distinct, load, row_id
-from eval.task_spec import Asked, Built, Entry
+from eval.task_spec import BuiltTask, TaskRequest, TaskSpec
 
 STUDY = "thu-coai/LRM-Safety-Study"
 # The commit that added the evaluation's files; read at it, the file has 50 rows with these columns.
@@ -28,39 +28,39 @@ SAMPLE = Path(__file__).parent.parent / "data" / "harmful.yaml"
 QUESTION = ("question", "query", "prompt", "text")
 
 
-def questions(asked: Asked) -> tuple[list[Sample], DataUsed]:
+def questions(request: TaskRequest) -> tuple[list[Sample], DataUsed]:
     """The questions as samples; `target` in their metadata is the beginning of an answer that complies, if given."""
-    loaded = load(asked, PUBLIC, SAMPLE, {"question": QUESTION}, {"category": ("category",), "target": ("target",)})
+    loaded = load(request, PUBLIC, SAMPLE, {"question": QUESTION}, {"category": ("category",), "target": ("target",)})
     samples = [
         Sample(
             input=row["question"],
             id=row_id(row, row["question"]),
             metadata={"category": str(row["category"] or ""), "question": row["question"], "target": row["target"]},
         )
-        for row in loaded.rows[: asked.limit]
+        for row in loaded.rows[: request.limit]
     ]
     distinct([str(one.id) for one in samples], loaded)
     return samples, loaded.used(len(samples))
 
 
-def build(asked: Asked) -> Built:
+def build(request: TaskRequest) -> BuiltTask:
     """The task.
 
     Raises:
         UserError: the questions cannot be had, or the guard cannot judge what it is to see.
     """
-    samples, used = questions(asked)
+    samples, used = questions(request)
     task = Task(
         dataset=MemoryDataset(samples, name="none"),
         solver=generate(),
-        scorer=guards.rescorer(asked),
-        config=asked.decoding,
-        epochs=asked.settings["epochs"],
+        scorer=guards.rescorer(request),
+        config=request.decoding,
+        epochs=request.settings["epochs"],
         name="none",
     )
-    return Built(task, used, guards.prompts(asked))
+    return BuiltTask(task, used, guards.prompts(request))
 
 
-ENTRY = Entry(
+TASK = TaskSpec(
     "none", "No attack", guards.ASR, "guarded", build, guards.roles, rescorer=guards.rescorer, decided_by="guard"
 )

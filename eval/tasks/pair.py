@@ -19,31 +19,31 @@ from inspect_ai.dataset import MemoryDataset
 from eval.scorers import guards
 from eval.scorers.pair import ATTACKER, JUDGE, PROMPTS, pair
 from eval.task_prompts import hashes
-from eval.task_spec import Asked, Built, Entry
+from eval.task_spec import BuiltTask, TaskRequest, TaskSpec
 from eval.tasks.none import questions
 
 
-def build(asked: Asked) -> Built:
+def build(request: TaskRequest) -> BuiltTask:
     """The task.
 
     Raises:
         UserError: the questions cannot be had, or the guard cannot judge what it is to see.
     """
-    samples, used = questions(asked)
+    samples, used = questions(request)
     task = Task(
         dataset=MemoryDataset(samples, name="pair"),
-        solver=pair(dict(asked.settings)),
-        scorer=guards.rescorer(asked),
-        config=asked.decoding,
-        epochs=asked.settings["epochs"],
+        solver=pair(dict(request.settings)),
+        scorer=guards.rescorer(request),
+        config=request.decoding,
+        epochs=request.settings["epochs"],
         name="pair",
     )
-    return Built(task, used, hashes(*PROMPTS) | guards.prompts(asked))
+    return BuiltTask(task, used, hashes(*PROMPTS) | guards.prompts(request))
 
 
-def roles(asked: Asked) -> tuple[str, ...]:
+def roles(request: TaskRequest) -> tuple[str, ...]:
     """The models that it asks beside the target."""
-    return (ATTACKER, JUDGE, *guards.roles(asked))
+    return (ATTACKER, JUDGE, *guards.roles(request))
 
 
-ENTRY = Entry("pair", "PAIR", guards.ASR, "guarded", build, roles, rescorer=guards.rescorer, decided_by="guard")
+TASK = TaskSpec("pair", "PAIR", guards.ASR, "guarded", build, roles, rescorer=guards.rescorer, decided_by="guard")

@@ -30,7 +30,7 @@ from eval.scorers.attacks import read_attack
 from eval.scorers.pair import ATTACKER
 from eval.sources import Public, distinct, load, row_id
 from eval.task_prompts import hashes, rendered
-from eval.task_spec import Asked, Built, Entry
+from eval.task_spec import BuiltTask, TaskRequest, TaskSpec
 from eval.tasks.none import QUESTION, STUDY, STUDY_COMMIT, questions
 from pipelines.errors import UserError, unknown
 from pipelines.row_files import optional_text, text, yaml_rows
@@ -45,44 +45,44 @@ REWRITE = ("final_query", "rewrite", "ss_prompt")
 _READY, _BY_ATTACKER = "ready", "attacker"
 
 
-def build(asked: Asked) -> Built:
+def build(request: TaskRequest) -> BuiltTask:
     """The task.
 
     Raises:
         UserError: the questions or the taxonomy cannot be had, or the guard cannot judge what it is to see.
     """
-    if asked.settings["rewrites"] not in (_READY, _BY_ATTACKER):
-        raise unknown("source of rewrites", str(asked.settings["rewrites"]), (_READY, _BY_ATTACKER))
-    written = asked.settings["rewrites"] == _BY_ATTACKER
-    samples, used = _to_be_written(asked) if written else _ready(asked)
-    attacking = [persuade(asked.settings["attacker"])] if written else []
+    if request.settings["rewrites"] not in (_READY, _BY_ATTACKER):
+        raise unknown("source of rewrites", str(request.settings["rewrites"]), (_READY, _BY_ATTACKER))
+    written = request.settings["rewrites"] == _BY_ATTACKER
+    samples, used = _to_be_written(request) if written else _ready(request)
+    attacking = [persuade(request.settings["attacker"])] if written else []
     task = Task(
         dataset=MemoryDataset(samples, name="pap"),
         solver=[*attacking, generate()],
-        scorer=guards.rescorer(asked),
-        config=asked.decoding,
-        epochs=asked.settings["epochs"],
+        scorer=guards.rescorer(request),
+        config=request.decoding,
+        epochs=request.settings["epochs"],
         name="pap",
     )
-    sent = hashes("persuade") | _taxonomy_hash(asked) if written else {}
-    return Built(task, used, sent | guards.prompts(asked))
+    sent = hashes("persuade") | _taxonomy_hash(request) if written else {}
+    return BuiltTask(task, used, sent | guards.prompts(request))
 
 
-def _ready(asked: Asked) -> tuple[list[Sample], DataUsed]:
+def _ready(request: TaskRequest) -> tuple[list[Sample], DataUsed]:
     need = {"question": QUESTION, "rewrite": REWRITE}
-    loaded = load(asked, PUBLIC, SAMPLE, need, {"category": ("category", "technique")})
+    loaded = load(request, PUBLIC, SAMPLE, need, {"category": ("category", "technique")})
     samples = []
-    for row in loaded.rows[: asked.limit]:
+    for row in loaded.rows[: request.limit]:
         technique = str(row["category"] or "")
         samples.append(_sample(row["rewrite"], row_id(row, row["question"]), row["question"], technique))
     distinct([str(one.id) for one in samples], loaded)
     return samples, loaded.used(len(samples))
 
 
-def _to_be_written(asked: Asked) -> tuple[list[Sample], DataUsed]:
-    asks, used = questions(asked)
-    techniques = load_taxonomy(_taxonomy(asked))
-    each = int(asked.settings["per_question"])
+def _to_be_written(request: TaskRequest) -> tuple[list[Sample], DataUsed]:
+    asks, used = questions(request)
+    techniques = load_taxonomy(_taxonomy(request))
+    each = int(request.settings["per_question"])
     if each > len(techniques):
         raise UserError(f"pap.per_question is {each}, but the taxonomy has {len(techniques)} techniques.")
     turns = count()
@@ -141,20 +141,20 @@ def persuade(settings: Mapping[str, Any]) -> Solver:
     return solve
 
 
-def roles(asked: Asked) -> tuple[str, ...]:
+def roles(request: TaskRequest) -> tuple[str, ...]:
     """The models that it asks beside the target."""
-    attacker = (ATTACKER,) if asked.settings["rewrites"] == _BY_ATTACKER else ()
-    return (*attacker, *guards.roles(asked))
+    attacker = (ATTACKER,) if request.settings["rewrites"] == _BY_ATTACKER else ()
+    return (*attacker, *guards.roles(request))
 
 
-def _taxonomy(asked: Asked) -> Path:
-    named = str(asked.settings["taxonomy"])
+def _taxonomy(request: TaskRequest) -> Path:
+    named = str(request.settings["taxonomy"])
     return TAXONOMY if named == "bundled" else Path(named)
 
 
-def _taxonomy_hash(asked: Asked) -> dict[str, str]:
-    path = _taxonomy(asked)
+def _taxonomy_hash(request: TaskRequest) -> dict[str, str]:
+    path = _taxonomy(request)
     return {path.name: file_hash(path)}
 
 
-ENTRY = Entry("pap", "PAP", guards.ASR, "guarded", build, roles, rescorer=guards.rescorer, decided_by="guard")
+TASK = TaskSpec("pap", "PAP", guards.ASR, "guarded", build, roles, rescorer=guards.rescorer, decided_by="guard")

@@ -26,7 +26,7 @@ from inspect_ai.solver import TaskState, generate
 from eval.models.responses import thought_of
 from eval.run.results import DataUsed, Measure
 from eval.scorers.refusals import read, refuses
-from eval.task_spec import Asked, Built, Entry
+from eval.task_spec import BuiltTask, TaskRequest, TaskSpec
 from pipelines.documents import yaml_of
 from pipelines.errors import UserError
 from pipelines.records import Kind
@@ -87,10 +87,10 @@ def _question(path: Path, number: int, entry: Any) -> Question:
     return Question(**entry)
 
 
-def build(asked: Asked) -> Built:
+def build(request: TaskRequest) -> BuiltTask:
     """The task over both sets, or over the one file that was given."""
-    sets: Mapping[str, Path] = SETS if asked.data is None else {asked.data.stem: asked.data}
-    questions = {name: load_questions(path, asked.limit) for name, path in sets.items()}
+    sets: Mapping[str, Path] = SETS if request.data is None else {request.data.stem: request.data}
+    questions = {name: load_questions(path, request.limit) for name, path in sets.items()}
     samples = [
         Sample(
             input=one.text,
@@ -102,14 +102,14 @@ def build(asked: Asked) -> Built:
     ]
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sets.values())).hexdigest()
     used = DataUsed(", ".join(path.name for path in sets.values()), "", digest, "apache-2.0", len(samples), 0)
-    decoding = GenerateConfig(temperature=asked.settings["temperature"], max_tokens=asked.settings["max_tokens"])
-    return Built(
+    decoding = GenerateConfig(temperature=request.settings["temperature"], max_tokens=request.settings["max_tokens"])
+    return BuiltTask(
         Task(
             dataset=MemoryDataset(samples, name="refusal"),
             solver=generate(),
             scorer=reading(),
             config=decoding,
-            epochs=Epochs(asked.settings["epochs"]),
+            epochs=Epochs(request.settings["epochs"]),
         ),
         used,
     )
@@ -136,7 +136,7 @@ def reading() -> Scorer:
     return score
 
 
-ENTRY = Entry(
+TASK = TaskSpec(
     name="refusal",
     title="Refuses harm, answers the rest",
     measure=Measure("right", "right: refused where harmful, answered where benign", "higher"),

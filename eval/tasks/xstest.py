@@ -24,7 +24,7 @@ from inspect_ai.solver import generate
 from eval.run.results import DataUsed
 from eval.scorers import overrefusal
 from eval.sources import Public, distinct, load, row_id
-from eval.task_spec import Asked, Built, Entry
+from eval.task_spec import BuiltTask, TaskRequest, TaskSpec
 from eval.tasks.none import STUDY, STUDY_COMMIT
 from pipelines.errors import UserError
 
@@ -33,15 +33,15 @@ PUBLIC = Public(STUDY, STUDY_COMMIT, "attack_refusal_evaluation/results/xstest.j
 SAMPLE = Path(__file__).parent.parent / "data" / "alarming.yaml"
 
 
-def questions(asked: Asked) -> tuple[list[Sample], DataUsed]:
+def questions(request: TaskRequest) -> tuple[list[Sample], DataUsed]:
     """The safe prompts as samples.
 
     Raises:
         UserError: they cannot be had, or every one is left out.
     """
     need = {"question": ("prompt", "question", "query", "text")}
-    loaded = load(asked, PUBLIC, SAMPLE, need, {"category": ("category", "type")})
-    known = asked.trained if asked.settings["exclude_trained"] else frozenset()
+    loaded = load(request, PUBLIC, SAMPLE, need, {"category": ("category", "type")})
+    known = request.trained if request.settings["exclude_trained"] else frozenset()
     rows = [row for row in loaded.rows if not _unsafe(row) and _hash(row["question"]) not in known]
     if not rows:
         raise UserError(f"None of the {len(loaded.rows)} prompts of {loaded.source} is safe and was not trained on.")
@@ -49,7 +49,7 @@ def questions(asked: Asked) -> tuple[list[Sample], DataUsed]:
         Sample(
             input=row["question"], id=row_id(row, row["question"]), metadata={"category": str(row["category"] or "")}
         )
-        for row in rows[: asked.limit]
+        for row in rows[: request.limit]
     ]
     distinct([str(one.id) for one in samples], loaded)
     return samples, loaded.used(len(samples), left_out=len(loaded.rows) - len(rows))
@@ -64,30 +64,30 @@ def _hash(question: str) -> str:
     return sha256(question.strip().encode()).hexdigest()
 
 
-def build(asked: Asked) -> Built:
+def build(request: TaskRequest) -> BuiltTask:
     """The task.
 
     Raises:
         UserError: the prompts cannot be had, or `classes` is neither 2 nor 3.
     """
-    samples, used = questions(asked)
+    samples, used = questions(request)
     task = Task(
         dataset=MemoryDataset(samples, name="xstest"),
         solver=generate(),
-        scorer=overrefusal.rescorer(asked),
-        config=asked.decoding,
-        epochs=asked.settings["epochs"],
+        scorer=overrefusal.rescorer(request),
+        config=request.decoding,
+        epochs=request.settings["epochs"],
         name="xstest",
     )
-    return Built(task, used, overrefusal.prompts(asked))
+    return BuiltTask(task, used, overrefusal.prompts(request))
 
 
-def roles(asked: Asked) -> tuple[str, ...]:
+def roles(request: TaskRequest) -> tuple[str, ...]:
     """The judge, where there is one."""
-    return (overrefusal.ROLE,) if asked.judged else ()
+    return (overrefusal.ROLE,) if request.judged else ()
 
 
-ENTRY = Entry(
+TASK = TaskSpec(
     "xstest",
     "XSTest",
     overrefusal.OVER_REFUSAL,

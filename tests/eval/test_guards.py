@@ -15,7 +15,7 @@ from inspect_ai.log import EvalLog
 from inspect_ai.scorer import Score
 
 from eval.scorers.guards import FORMS, YesNo, check, guarded, prompts, roles
-from eval.task_spec import Asked
+from eval.task_spec import TaskRequest
 from pipelines.errors import UserError
 from pipelines.thinking import join
 
@@ -246,11 +246,11 @@ def test_form_that_is_none_and_rules_over_reasoning_are_refused() -> None:
 
 
 def test_roles_and_hashes_are_those_of_the_form() -> None:
-    assert {form: roles(Asked({}, guard=form)) for form in FORMS} == {
+    assert {form: roles(TaskRequest({}, guard=form)) for form in FORMS} == {
         form: () if form == "rules" else ("guard",) for form in FORMS
     }
-    assert list(prompts(Asked({}, guard="yes-no"))) == ["guard.md.jinja"]
-    assert prompts(Asked({}, guard="llamaguard")) == {}
+    assert list(prompts(TaskRequest({}, guard="yes-no"))) == ["guard.md.jinja"]
+    assert prompts(TaskRequest({}, guard="llamaguard")) == {}
 
 
 @given(st.text(max_size=40) | st.from_regex(r"\W{0,3}(yes|no|No|YES)\W{0,3}", fullmatch=True))

@@ -18,8 +18,8 @@ from inspect_ai.scorer import Score
 from eval.sandbox.bubblewrap import Limits, available
 from eval.sandbox.code_cases import Case, decoded
 from eval.sandbox.code_judge import Verdict, judged, tried
-from eval.task_spec import Asked
-from eval.tasks.livecodebench import ENTRY, problems
+from eval.task_spec import TaskRequest
+from eval.tasks.livecodebench import TASK, problems
 from pipelines.errors import UserError
 from pipelines.thinking import join
 
@@ -124,13 +124,13 @@ def found(
     """Every case, and a problem whose private tests would run a command if they were unpickled."""
     path = tmp_path_factory.mktemp("code")
     broken = row("broken", base64.b64encode(zlib.compress(b"cos\nsystem\n(S'false'\ntR.")).decode())
-    asked = Asked(SETTINGS, data=written(path, [*(one[0] for one in CASES.values()), broken]))
+    request = TaskRequest(SETTINGS, data=written(path, [*(one[0] for one in CASES.values()), broken]))
 
     def script(body: dict[str, Any]) -> Any:
         name = body["messages"][-1]["content"].partition("\n")[0].removeprefix("Double it: ")
         return fenced("print(2)") if name == "broken" else CASES[name][1]
 
-    built = ENTRY.build(asked)
+    built = TASK.build(request)
     assert (built.data.questions, list(built.prompts)) == (len(CASES) + 1, ["programming.md.jinja"])
     with pytest.MonkeyPatch.context() as patch, serving(script) as endpoint:
         patch.setattr("eval.tasks.livecodebench.Limits", lambda: TIGHT)
@@ -138,7 +138,7 @@ def found(
         starters = [body for body in endpoint.requests if "def double(self" in str(body)]
     assert log.status == "success", log.error
     assert len(starters) == 3
-    scores = {str(sample.id): (sample.scores or {})[ENTRY.scorer] for sample in log.samples or []}
+    scores = {str(sample.id): (sample.scores or {})[TASK.scorer] for sample in log.samples or []}
     assert len(scores) == len(CASES) + 1
     # What a program has to print is nowhere in the log: neither tests nor expected outputs.
     assert "testtype" not in log.model_dump_json()
@@ -189,7 +189,7 @@ def test_bundled_problems_are_solvable() -> None:
         "        for c in text:\n            depth += (c == '(') - (c == ')')\n            most = max(most, depth)\n"
         "            if depth < 0:\n                return -1\n        return -1 if depth else most",
     }
-    samples, tests, _ = problems(Asked(SETTINGS, bundled=True))
+    samples, tests, _ = problems(TaskRequest(SETTINGS, bundled=True))
     assert {str(sample.id) for sample in samples} == solutions.keys()
 
     async def all_of_them() -> list[Verdict]:
@@ -206,11 +206,11 @@ def test_bundled_problems_are_solvable() -> None:
 def test_window_leaves_out_other_contests(tmp_path: Path) -> None:
     days = ["2024-09-30", "2024-10-01", "2025-01-31", "2025-02-01"]
     path = written(tmp_path, [row(day, contest_date=f"{day}T00:00:00") for day in days])
-    samples, tests, used = problems(Asked(SETTINGS, data=path))
+    samples, tests, used = problems(TaskRequest(SETTINGS, data=path))
     assert [sample.id for sample in samples] == list(tests) == days[1:3]
     assert (used.questions, used.left_out) == (2, 2)
     with pytest.raises(UserError, match=r"None of the 4 problems of .* is from 2023-01-01 to 2023-12-31"):
-        problems(Asked(SETTINGS | {"from": "2023-01-01", "to": "2023-12-31"}, data=path))
+        problems(TaskRequest(SETTINGS | {"from": "2023-01-01", "to": "2023-12-31"}, data=path))
 
 
 @pytest.mark.parametrize(
@@ -223,13 +223,13 @@ def test_window_leaves_out_other_contests(tmp_path: Path) -> None:
 )
 def test_problem_that_cannot_be_asked_is_refused(tmp_path: Path, change: dict[str, str], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        problems(Asked(SETTINGS, data=written(tmp_path, [row("x", **change)])))
+        problems(TaskRequest(SETTINGS, data=written(tmp_path, [row("x", **change)])))
 
 
 def test_task_refuses_to_run_without_bubblewrap(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     available.cache_clear()
     try:
-        assert "'bwrap' is not installed" in ENTRY.needs()
+        assert "'bwrap' is not installed" in TASK.needs()
     finally:
         available.cache_clear()

@@ -13,7 +13,7 @@ from inspect_ai.scorer import Score
 
 from eval.scorers.grading import grade, grade_whole
 from eval.scorers.mathematics import problems
-from eval.task_spec import Asked
+from eval.task_spec import TaskRequest
 from eval.tasks import aime24, math500
 from pipelines.errors import UserError
 from pipelines.thinking import join
@@ -51,7 +51,7 @@ def found(
         {"problem": f"Problem {name}", "answer": gold, "subject": "Algebra", "level": 2, "unique_id": name}
         for name, (gold, _) in CASES.items()
     ]
-    asked = Asked(SETTINGS, data=written(tmp_path_factory.mktemp("math"), rows))
+    request = TaskRequest(SETTINGS, data=written(tmp_path_factory.mktemp("math"), rows))
     replies = {name: iter(texts) for name, (_, texts) in CASES.items()}
 
     def script(body: dict[str, Any]) -> Any:
@@ -60,7 +60,7 @@ def found(
         assert r"\boxed{}" in request
         return next(replies[problem.removeprefix("Problem ")])
 
-    built = math500.ENTRY.build(asked)
+    built = math500.TASK.build(request)
     assert (built.data.questions, built.data.left_out, list(built.prompts)) == (6, 0, ["mathematics.md.jinja"])
     with pytest.MonkeyPatch.context() as patch, serving(script) as endpoint:
         patch.setattr("eval.scorers.mathematics.grade", partial(grade, cpu_seconds=1))
@@ -72,7 +72,7 @@ def found(
 
 
 def score(sample: EvalSample) -> Score:
-    return (sample.scores or {})[math500.ENTRY.scorer]
+    return (sample.scores or {})[math500.TASK.scorer]
 
 
 def values(found: Found, name: str) -> list[Any]:
@@ -120,14 +120,14 @@ def test_question_and_subject_are_kept(found: Found) -> None:
     assert (metadata["question"], metadata["category"], metadata["level"]) == ("Problem right", "Algebra", 2)
 
 
-@pytest.mark.parametrize(("entry", "count"), [(math500.ENTRY, 12), (aime24.ENTRY, 4)])
+@pytest.mark.parametrize(("entry", "count"), [(math500.TASK, 12), (aime24.TASK, 4)])
 def test_bundled_problems_are_there(entry: Any, count: int) -> None:
-    built = entry.build(Asked(SETTINGS, bundled=True))
+    built = entry.build(TaskRequest(SETTINGS, bundled=True))
     assert (built.data.questions, len(built.task.dataset)) == (count, count)
 
 
 def test_limit_takes_the_first_problems() -> None:
-    samples, used = problems(Asked(SETTINGS, bundled=True, limit=3), math500.PUBLIC, math500.SAMPLE, False)
+    samples, used = problems(TaskRequest(SETTINGS, bundled=True, limit=3), math500.PUBLIC, math500.SAMPLE, False)
     assert ([sample.id for sample in samples], used.questions) == (["rope", "percent", "line"], 3)
 
 
@@ -135,7 +135,7 @@ def test_aime_takes_numbers_as_answers_and_grades_them_strictly(
     serving: Callable[..., AbstractContextManager[Any]], run_tasks: Callable[..., list[EvalLog]], tmp_path: Path
 ) -> None:
     rows = [{"id": 60, "problem": "A", "answer": 204}, {"id": 61, "problem": "B", "answer": "033"}]
-    built = aime24.ENTRY.build(Asked(SETTINGS, data=written(tmp_path, rows)))
+    built = aime24.TASK.build(TaskRequest(SETTINGS, data=written(tmp_path, rows)))
     with serving(
         lambda body: r"\boxed{204}" if body["messages"][-1]["content"][0] == "A" else r"\boxed{33.0}"
     ) as server:
@@ -145,7 +145,7 @@ def test_aime_takes_numbers_as_answers_and_grades_them_strictly(
 
 
 def test_bundled_whole_numbers_are_whole() -> None:
-    samples, _ = problems(Asked(SETTINGS, bundled=True), aime24.PUBLIC, aime24.SAMPLE, True)
+    samples, _ = problems(TaskRequest(SETTINGS, bundled=True), aime24.PUBLIC, aime24.SAMPLE, True)
     assert all(grade_whole(str(sample.target), str(sample.target)).right for sample in samples)
 
 
@@ -159,4 +159,4 @@ def test_bundled_whole_numbers_are_whole() -> None:
 )
 def test_problem_that_cannot_be_asked_is_refused(tmp_path: Path, row: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        aime24.ENTRY.build(Asked(SETTINGS, data=written(tmp_path, [row])))
+        aime24.TASK.build(TaskRequest(SETTINGS, data=written(tmp_path, [row])))

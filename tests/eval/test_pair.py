@@ -12,8 +12,8 @@ import pytest
 from inspect_ai.log import EvalLog, EvalSample
 
 from eval.scorers.pair import APPROACHES, PROMPTS, Attempt, best_of, outline
-from eval.task_spec import Asked
-from eval.tasks.pair import ENTRY
+from eval.task_spec import TaskRequest
+from eval.tasks.pair import TASK
 from pipelines.thinking import join
 
 SETTINGS: dict[str, Any] = {
@@ -123,11 +123,11 @@ def attacked(
     path = tmp_path_factory.mktemp("pair") / "questions.jsonl"
     rows = [{"id": name, "query": f"Pick a pocket ({name})", "target": f"Sure, {name}"} for name in QUESTIONS]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    built = ENTRY.build(Asked(SETTINGS, data=path, guard="llamaguard"))
+    built = TASK.build(TaskRequest(SETTINGS, data=path, guard="llamaguard"))
     assert (built.data.questions, built.data.left_out) == (len(QUESTIONS), 0)
     script = Script()
     with serving(script, script.hold) as endpoint:
-        roles = {name: endpoint.model(name) for name in ENTRY.roles(Asked(SETTINGS, guard="llamaguard"))}
+        roles = {name: endpoint.model(name) for name in TASK.roles(TaskRequest(SETTINGS, guard="llamaguard"))}
         assert sorted(roles) == ["attacker", "guard", "judge"]
         [log] = run_tasks([built.task], endpoint.model("target"), **roles)
         return Attacked(log, endpoint.requests)
@@ -263,7 +263,7 @@ def test_nothing_is_best_of_nothing() -> None:
 
 
 def test_prompts_are_hashed(tmp_path: Path) -> None:
-    built = ENTRY.build(Asked(SETTINGS, bundled=True, guard="yes-no", limit=2))
+    built = TASK.build(TaskRequest(SETTINGS, bundled=True, guard="yes-no", limit=2))
     assert set(built.prompts) == {f"{name}.md.jinja" for name in (*PROMPTS, "guard")}
     hashes: Mapping[str, str] = built.prompts
     assert all(re.fullmatch("[0-9a-f]{64}", value) for value in hashes.values())

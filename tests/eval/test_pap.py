@@ -11,9 +11,9 @@ import pytest
 import yaml
 from inspect_ai.log import EvalLog
 
-from eval.task_spec import Asked
+from eval.task_spec import TaskRequest
 from eval.tasks import none, pap, xstest
-from eval.tasks.pap import ENTRY, TAXONOMY, load_taxonomy
+from eval.tasks.pap import TASK, TAXONOMY, load_taxonomy
 from pipelines.errors import UserError
 from pipelines.prompts.prompt_sets import load_pool
 
@@ -25,8 +25,8 @@ REFUSAL = "Sorry, I can't help with that."
 Serving = Callable[..., AbstractContextManager[Any]]
 
 
-def asked(**more: Any) -> Asked:
-    return Asked(SETTINGS | more.pop("settings", {}), **more)
+def asked(**more: Any) -> TaskRequest:
+    return TaskRequest(SETTINGS | more.pop("settings", {}), **more)
 
 
 def written(folder: Path, rows: list[dict[str, Any]]) -> Path:
@@ -41,7 +41,7 @@ def test_ready_rewrite_is_asked_and_judged_against_the_question(
     path = written(
         tmp_path, [{"query": f"Q{n}", "final_query": f"Please, Q{n}!", "category": "Favor"} for n in range(3)]
     )
-    built = ENTRY.build(asked(data=path, guard="llamaguard", limit=2))
+    built = TASK.build(asked(data=path, guard="llamaguard", limit=2))
     assert built.prompts == {}
     with serving(lambda body: "unsafe\nS2" if body["model"] == "guard" else "Sure.") as endpoint:
         [log] = run_tasks([built.task], endpoint.model("target"), guard=endpoint.model("guard"))
@@ -64,8 +64,8 @@ def test_attacker_writes_each_question_by_the_next_technique(
         "- {name: Praise, definition: praise them}\n- {name: Haste, definition: hurry them, example: 'Quick, tea!'}\n"
     )
     wanted = asked(data=path, settings={"rewrites": "attacker", "taxonomy": str(taxonomy)})
-    assert ENTRY.roles(wanted) == ("attacker",)
-    built = ENTRY.build(wanted)
+    assert TASK.roles(wanted) == ("attacker",)
+    built = TASK.build(wanted)
     assert list(built.prompts) == ["persuade.md.jinja", "mine.yaml"]
 
     def script(body: dict[str, Any]) -> str:
@@ -95,7 +95,7 @@ def test_attacker_writes_each_question_by_the_next_technique(
 
 def test_several_techniques_a_question_make_as_many_samples(tmp_path: Path) -> None:
     path = written(tmp_path, [{"query": f"Q{n}"} for n in range(3)])
-    built = ENTRY.build(asked(data=path, settings={"rewrites": "attacker", "per_question": 20}))
+    built = TASK.build(asked(data=path, settings={"rewrites": "attacker", "per_question": 20}))
     ids = [str(sample.id) for sample in built.task.dataset]
     assert len(set(ids)) == len(ids) == 60
     assert Counter(one.split(":")[1] for one in ids).most_common(1)[0][1] == 2
@@ -112,7 +112,7 @@ def test_several_techniques_a_question_make_as_many_samples(tmp_path: Path) -> N
 )
 def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        ENTRY.build(asked(bundled=True, settings=settings))
+        TASK.build(asked(bundled=True, settings=settings))
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_bundled_rewrites_are_of_bundled_questions() -> None:
 
 
 def test_bundled_samples_are_built_without_anything_else() -> None:
-    built = {name: task.ENTRY.build(asked(bundled=True, limit=limit)) for name, task, limit in
+    built = {name: task.TASK.build(asked(bundled=True, limit=limit)) for name, task, limit in
              (("none", none, None), ("pap", pap, None), ("few", none, 3))}  # fmt: skip
     assert {name: one.data.questions for name, one in built.items()} == {"none": 20, "pap": 10, "few": 3}
     assert {len(one.task.dataset) for one in built.values()} == {20, 10, 3}

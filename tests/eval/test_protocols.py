@@ -109,7 +109,7 @@ def test_tasks_are_run_once_and_in_order() -> None:
 
 
 def test_task_that_cannot_run_here_is_refused_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(none, "ENTRY", replace(none.ENTRY, needs=lambda: "bubblewrap is not installed"))
+    monkeypatch.setattr(none, "TASK", replace(none.TASK, needs=lambda: "bubblewrap is not installed"))
     with pytest.raises(UserError, match=r"'none' cannot run here: bubblewrap is not installed\..*--task refusal"):
         ready(["refusal", "none"])
 

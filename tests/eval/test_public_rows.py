@@ -15,7 +15,7 @@ import yaml
 from inspect_ai.log import EvalLog
 from inspect_ai.model import get_model
 
-from eval.task_spec import Asked
+from eval.task_spec import TaskRequest
 from eval.tasks import none, pair, pap, xstest
 from pipelines.rehearsal.faults import RehearsalSettings
 from pipelines.rehearsal.server import rehearsing
@@ -58,8 +58,8 @@ def test_safety_suite_gives_what_is_counted_by_hand(
     trained = frozenset(sha256(prompt.strip().encode()).hexdigest() for prompt in prompts[:40])
 
     def built(task: Any, data: Path, **more: Any) -> Any:
-        wanted = PAPER[task.ENTRY.name] | more
-        return task.ENTRY.build(Asked(wanted, data=data, guard="llamaguard", judged=True, trained=trained))
+        wanted = PAPER[task.TASK.name] | more
+        return task.TASK.build(TaskRequest(wanted, data=data, guard="llamaguard", judged=True, trained=trained))
 
     tasks = [
         built(none, ADVBENCH),

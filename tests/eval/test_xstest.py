@@ -14,8 +14,8 @@ from inspect_ai.scorer import Score
 
 from eval.scorers.overrefusal import refused
 from eval.task_prompts import text
-from eval.task_spec import Asked
-from eval.tasks.xstest import ENTRY, questions
+from eval.task_spec import TaskRequest
+from eval.tasks.xstest import TASK, questions
 from pipelines.errors import UserError
 from pipelines.judges.patterns import rubric
 from pipelines.thinking import join
@@ -38,8 +38,8 @@ BY = (("judge", 3), ("judge", 2), ("rules", 3))
 Found = Mapping[tuple[str, int, str], Score]
 
 
-def asked(**more: Any) -> Asked:
-    return Asked(SETTINGS | more.pop("settings", {}), **more)
+def asked(**more: Any) -> TaskRequest:
+    return TaskRequest(SETTINGS | more.pop("settings", {}), **more)
 
 
 def written(folder: Path, rows: list[dict[str, Any]]) -> Path:
@@ -71,8 +71,8 @@ def found(
     with serving(script) as endpoint:
         for by, classes in BY:
             wanted = asked(data=path, judged=by == "judge", settings={"classes": classes})
-            assert ENTRY.roles(wanted) == (("judge",) if by == "judge" else ())
-            tasks.append(task_with(ENTRY.build(wanted).task, name=f"xstest-{by}-{classes}"))
+            assert TASK.roles(wanted) == (("judge",) if by == "judge" else ())
+            tasks.append(task_with(TASK.build(wanted).task, name=f"xstest-{by}-{classes}"))
         logs = run_tasks(tasks, endpoint.model("target"), judge=endpoint.model("judge"))
         assert len([body for body in endpoint.requests if "empty" in str(body) and body["model"] == "judge"]) == 0
     scores = {}
@@ -167,7 +167,7 @@ def test_other_numbers_of_classes_are_refused() -> None:
 
 def test_rubric_is_hashed_where_a_judge_reads_it() -> None:
     hashes = {
-        way: ENTRY.build(asked(bundled=True, judged=way[0] == "judge", settings={"classes": way[1]})).prompts
+        way: TASK.build(asked(bundled=True, judged=way[0] == "judge", settings={"classes": way[1]})).prompts
         for way in BY
     }
     assert [list(names) for names in hashes.values()] == [["over_refusal.md.jinja"], ["two_classes.md.jinja"], []]

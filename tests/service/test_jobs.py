@@ -22,7 +22,7 @@ from pipelines.teachers.ledger import Ledger
 from service.jobs import MOST_ATTEMPTS, Supervisor
 from service.problems import Problem
 from service.queue import Queue
-from service.run_reader import Watch
+from service.run_reader import Broadcaster
 from service.shapes import RunState
 from service.store import Store
 from tests.service.conftest import Service
@@ -136,19 +136,19 @@ def test_many_listeners_cost_one_look(service: Service) -> None:
         looks.append(name)
         return state.model_copy(update={"answers": len(looks)})
 
-    async def listen(watch: Watch) -> int:
+    async def listen(broadcaster: Broadcaster) -> int:
         count = 0
-        async for text in watch.events("small", state):
+        async for text in broadcaster.events("small", state):
             count += text.count("event: state")
             if count == 3:
                 return count
         return count
 
     async def listening() -> list[int]:
-        watch = Watch(look)
-        working = asyncio.create_task(watch.work())
-        counts = await asyncio.gather(*(listen(watch) for _ in range(50)))
-        assert watch.listening == 0
+        broadcaster = Broadcaster(look)
+        working = asyncio.create_task(broadcaster.work())
+        counts = await asyncio.gather(*(listen(broadcaster) for _ in range(50)))
+        assert broadcaster.listening == 0
         working.cancel()
         return counts
 
