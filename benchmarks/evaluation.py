@@ -172,7 +172,7 @@ def apart(name: str, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _attack(given: dict[str, Any]) -> dict[str, Any]:
-    from eval.models.inspect_models import Role, Roles
+    from eval.models.inspect_models import ModelRoles, Role
     from eval.run.planning import Wanted
     from pipelines.settings.teacher import Teacher
 
@@ -180,7 +180,7 @@ def _attack(given: dict[str, Any]) -> dict[str, Any]:
         return Role(model, Teacher(model=model, base_url=given["url"], in_flight=given["in_flight"]))
 
     questions = _questions(given["folder"], given["goals"])
-    roles = Roles(attacker=role(ATTACKER), judge=role(JUDGE))
+    roles = ModelRoles(attacker=role(ATTACKER), judge=role(JUDGE))
     return _evaluated(given, Wanted(tasks=("pair",), data={"pair": questions}, roles=roles), given["in_flight"])
 
 

@@ -4,6 +4,7 @@ Reads a run's configuration, manifest, tables and judge scores; writes nothing. 
 times but one day, so that the same inputs give the same release.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
@@ -40,7 +41,6 @@ def lineage_of(
     """
     stages = run.manifest()["stages"]
     pool = stages["prompts"]["pool"]
-    baseline, flagged = knows_baseline(run), _flagged(db)
     return {
         "version": config.release.version,
         "title": config.release.title,
@@ -60,27 +60,12 @@ def lineage_of(
         ],
         "prompts": {**pool, **stages["prompts"]["counts"]},
         "teachers": {name: _teacher(teacher) for name, teacher in config.teachers.items()},
-        "variants": {
-            name: {
-                "teacher": config.teacher_of(name),
-                "description": config.variant(name).description,
-                "repaired": config.repairs(name),
-                "pattern_checked": config.checks_patterns(name, baseline),
-                "flagged": flagged.get(name, 0),
-                "instruction": config.variant(name).instruction,
-                "instruction_sha256": config.variant(name).instruction_hash(),
-            }
-            for name in config.variants
-        },
+        "variants": _variants(config, knows_baseline(run), _flagged(db)),
         "benign_variant": config.benign_variant,
         "judging": _judging(run, config, stages["judge"]),
         "repair": _repair(stages.get("repair") if run.table_path("repairs").exists() else None),
         "queries": stages["check"]["queries"],
-        "counts": {
-            "generate": {key: stages["generate"]["counts"][key] for key in ("planned", "kept", "failed")},
-            "judge": stages["judge"]["counts"],
-            "check": stages["check"]["counts"],
-        },
+        "counts": _counts(stages),
         "failures": _failures(stages["generate"]),
         "reasons": stages["check"]["reasons"],
         "selection": _selection(run, stages.get("select")),
@@ -95,6 +80,31 @@ def lineage_of(
         "card_sha256": template_hash(),
         "packages": packages(),
         "source": source_state(),
+    }
+
+
+def _variants(config: RunConfig, baseline: bool, flagged: Mapping[str, int]) -> dict[str, dict[str, Any]]:
+    """How each variant was made; `flagged` counts its released harmful rows with a pattern."""
+    return {
+        name: {
+            "teacher": config.teacher_of(name),
+            "description": config.variant(name).description,
+            "repaired": config.repairs(name),
+            "pattern_checked": config.checks_patterns(name, baseline),
+            "flagged": flagged.get(name, 0),
+            "instruction": config.variant(name).instruction,
+            "instruction_sha256": config.variant(name).instruction_hash(),
+        }
+        for name in config.variants
+    }
+
+
+def _counts(stages: Mapping[str, Any]) -> dict[str, dict[str, int]]:
+    """Rows that went through generation, judging and the checks."""
+    return {
+        "generate": {key: stages["generate"]["counts"][key] for key in ("planned", "kept", "failed")},
+        "judge": stages["judge"]["counts"],
+        "check": stages["check"]["counts"],
     }
 
 

@@ -49,7 +49,7 @@ from pipelines.progress import meter
 from pipelines.prompts.prompt_sets import UNKNOWN_LICENSE
 from pipelines.records import Prompt, arrow_schema, content_id
 from pipelines.runs import RunFolder, atomic_folder, file_hash, write_json, write_text
-from pipelines.settings.config import Release, load_config
+from pipelines.settings.config import Release, RunConfig, load_config
 from pipelines.settings.parts import validated
 
 
@@ -84,16 +84,7 @@ def build_release(
             version understates what differs from the release before, nobody said under which licence imported rows
             of an unknown one are to be released, or the card is not one that the Hub takes.
     """
-    config = load_config(run)
-    given = {name: value for name, value in (("version", version), ("license", license)) if value is not None}
-    if given:
-        release = validated(Release, {**config.release.model_dump(), **given}, "the options")
-        config = config.model_copy(update={"release": release})
-    if license is None and config.release.license == UNKNOWN_LICENSE:
-        raise UserError(
-            f"The licence of the rows that {run.path} imported is unknown, so the release needs one that you state: "
-            f"saferthoughts release build {run.name} --license ID (e.g. mit, cc-by-4.0; see the dataset's own page)"
-        )
+    config = _configured(run, version, license)
     check_gate(run)
     require_fresh(run, "accepted", "selected")
     run_id = content_id(config.model_dump(mode="json"))
@@ -116,17 +107,41 @@ def build_release(
         lineage, changelog = _versioned(temporary, lineage, since, version)
         write_json(temporary / "lineage.json", lineage)
         write_text(temporary / "CHANGELOG.md", changelog)
-        card = dataset_card(lineage)
-        check_card(card, temporary)
-        write_text(temporary / "README.md", card)
-        for name, content in plot_files(lineage["figures"]).items():
-            (temporary / "plots").mkdir(exist_ok=True)
-            (temporary / "plots" / name).write_bytes(content)
-        write_text(temporary / "croissant.json", croissant_json(lineage, temporary))
+        _write_card(temporary, lineage)
         _write_checksums(temporary)
     counts = {name: part.rows for name, part in written.items() if name != "metadata"}
     run.record("release", rows=counts, checksums=file_hash(folder / "checksums.sha256"))
     return Released(folder, lineage["version"], counts)
+
+
+def _configured(run: RunFolder, version: str | None, license: str | None) -> RunConfig:
+    """The run's configuration with the version and the licence that were asked for.
+
+    Raises:
+        UserError: nobody stated a licence for imported rows of an unknown one.
+    """
+    config = load_config(run)
+    given = {name: value for name, value in (("version", version), ("license", license)) if value is not None}
+    if given:
+        release = validated(Release, {**config.release.model_dump(), **given}, "the options")
+        config = config.model_copy(update={"release": release})
+    if license is None and config.release.license == UNKNOWN_LICENSE:
+        raise UserError(
+            f"The licence of the rows that {run.path} imported is unknown, so the release needs one that you state: "
+            f"saferthoughts release build {run.name} --license ID (e.g. mit, cc-by-4.0; see the dataset's own page)"
+        )
+    return config
+
+
+def _write_card(folder: Path, lineage: dict[str, Any]) -> None:
+    """README.md with its plots, and croissant.json; UserError where the Hub would not take the card."""
+    card = dataset_card(lineage)
+    check_card(card, folder)
+    write_text(folder / "README.md", card)
+    for name, content in plot_files(lineage["figures"]).items():
+        (folder / "plots").mkdir(exist_ok=True)
+        (folder / "plots" / name).write_bytes(content)
+    write_text(folder / "croissant.json", croissant_json(lineage, folder))
 
 
 def _check_not_fixed_alone(run: RunFolder, db: duckdb.DuckDBPyConnection, counts: Mapping[str, int]) -> None:

@@ -49,7 +49,7 @@ def verify(folder: Path) -> Verified:
     if refused:
         # Of a folder that is refused nothing is read.
         return Verified(len(found.files) + len(refused), tuple(refused))
-    checks = Checks(found)
+    checks = ReleaseChecks(found)
     checks.files()
     for part in (checks.rows, checks.prompts, checks.counts, checks.croissant, checks.words):
         checks.guarded(part)
@@ -83,7 +83,7 @@ def _message(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
-class Checks:
+class ReleaseChecks:
     """The checks of one folder, counting as they go."""
 
     def __init__(self, found: ReleaseFolder) -> None:

@@ -15,6 +15,18 @@ from pipelines.errors import UserError
 from pipelines.records import LABELS
 from pipelines.runs import RunFolder
 
+# Columns of a response that its own line shows.
+_FACTS = (
+    "variant",
+    "model",
+    "sample",
+    "attempt",
+    "finish_reason",
+    "reasoning_source",
+    "output_tokens",
+    "request_key",
+)
+
 
 @dataclass(frozen=True, slots=True)
 class RowHistory:
@@ -37,57 +49,56 @@ def row_history(run: RunFolder, response_id: str) -> RowHistory:
                 f"responses.parquet, and in rejected.parquet beside what was objected to: saferthoughts sql {run.name}"
             )
         (response,) = found
-        name = response["response_id"]
-        (prompt,) = _rows(db, "SELECT * FROM prompts WHERE prompt_id = $id", response["prompt_id"])
-        judgements = _rows(db, "SELECT * FROM judgements WHERE response_id = $id ORDER BY judge", name)
-        verdicts = _rows(db, "SELECT * FROM verdicts WHERE response_id = $id", name)
-        attempts = _rows(
-            db,
-            "SELECT * FROM repairs WHERE root_id IN (SELECT root_id FROM repairs WHERE response_id = $id) "
-            "ORDER BY attempt",
-            name,
-        )
-        objections = _rows(db, "SELECT * FROM rejected WHERE response_id = $id", name)
-        accepted = _rows(db, "SELECT * FROM accepted WHERE response_id = $id", name)
-        selected = _rows(db, "SELECT * FROM selected WHERE response_id = $id", name)
-        alike = _rows(db, "SELECT * FROM duplicates WHERE item_id = $id", name)
-        overlaps = _rows(
-            db,
-            "SELECT contamination.* FROM contamination JOIN responses USING (prompt_id) "
-            "WHERE responses.response_id = $id AND contamination.response_id IN ('', $id)",
-            name,
-        )
-    facts = (
-        "variant",
-        "model",
-        "sample",
-        "attempt",
-        "finish_reason",
-        "reasoning_source",
-        "output_tokens",
-        "request_key",
-    )
+        rows = _rows_about(db, response)
+    name = response["response_id"]
+    (prompt,) = rows["prompts"]
     parts = [
         (
             "response",
-            ", ".join([name, *(f"{key} {response[key]}" for key in facts if response[key] not in (None, ""))]),
+            ", ".join([name, *(f"{key} {response[key]}" for key in _FACTS if response[key] not in (None, ""))]),
         ),
         (f"prompt ({prompt['kind']}, {prompt['category']}, {prompt['template_id'] or 'bare'})", prompt["text"]),
         ("reasoning", response["reasoning"]),
         ("answer", response["answer"]),
-        *((f"judge {item['judge']}", _judgement(item)) for item in judgements),
-        *(("verdict", _judgement(item)) for item in verdicts),
+        *((f"judge {item['judge']}", _judgement(item)) for item in rows["judgements"]),
+        *(("verdict", _judgement(item)) for item in rows["verdicts"]),
     ]
-    if attempts:
-        parts.append(("attempts", "\n".join(_attempt(item, name) for item in attempts)))
-    parts += [("near-duplicate", item["why"]) for item in alike]
+    if rows["attempts"]:
+        parts.append(("attempts", "\n".join(_attempt(item, name) for item in rows["attempts"])))
+    parts += [("near-duplicate", item["why"]) for item in rows["duplicates"]]
     parts += [
-        ("overlap", f"{item['set_name']} {item['item_id']}, {item['method']}: {item['span']}") for item in overlaps
+        ("overlap", f"{item['set_name']} {item['item_id']}, {item['method']}: {item['span']}")
+        for item in rows["overlaps"]
     ]
-    parts.append(("checks", _checks(run, bool(accepted), objections)))
-    if selected:
-        parts.append(("selected", f"for {selected[0]['config']}, stratum {selected[0]['stratum']}"))
+    parts.append(("checks", _checks(run, bool(rows["accepted"]), rows["rejected"])))
+    parts += [("selected", f"for {item['config']}, stratum {item['stratum']}") for item in rows["selected"][:1]]
     return RowHistory(tuple(parts))
+
+
+def _rows_about(db: duckdb.DuckDBPyConnection, response: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """What each table has about a response: its own rows, and those of its prompt and of its other attempts."""
+    name = response["response_id"]
+    return {
+        "prompts": _rows(db, "SELECT * FROM prompts WHERE prompt_id = $id", response["prompt_id"]),
+        "judgements": _rows(db, "SELECT * FROM judgements WHERE response_id = $id ORDER BY judge", name),
+        "verdicts": _rows(db, "SELECT * FROM verdicts WHERE response_id = $id", name),
+        "attempts": _rows(
+            db,
+            "SELECT * FROM repairs WHERE root_id IN (SELECT root_id FROM repairs WHERE response_id = $id) "
+            "ORDER BY attempt",
+            name,
+        ),
+        "rejected": _rows(db, "SELECT * FROM rejected WHERE response_id = $id", name),
+        "accepted": _rows(db, "SELECT * FROM accepted WHERE response_id = $id", name),
+        "selected": _rows(db, "SELECT * FROM selected WHERE response_id = $id", name),
+        "duplicates": _rows(db, "SELECT * FROM duplicates WHERE item_id = $id", name),
+        "overlaps": _rows(
+            db,
+            "SELECT contamination.* FROM contamination JOIN responses USING (prompt_id) "
+            "WHERE responses.response_id = $id AND contamination.response_id IN ('', $id)",
+            name,
+        ),
+    }
 
 
 def _rows(db: duckdb.DuckDBPyConnection, query: str, response_id: str) -> list[dict[str, Any]]:

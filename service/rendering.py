@@ -24,14 +24,14 @@ _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86_400
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class MarkedPiece:
     """A piece of a text; `label` says what its words were quoted for, "" for the rest."""
 
     text: str
     label: str
 
 
-def marked(text: str, evidence: list[tuple[str, str]]) -> list[Piece]:
+def marked(text: str, evidence: list[tuple[str, str]]) -> list[MarkedPiece]:
     """A text cut where quoted words begin and end; of quotes that overlap, the one that begins first is marked."""
     found = sorted(
         (start, start + len(quote), label) for label, quote in evidence if quote and (start := text.find(quote)) >= 0
@@ -41,11 +41,11 @@ def marked(text: str, evidence: list[tuple[str, str]]) -> list[Piece]:
         if start < at:
             continue
         if start > at:
-            pieces.append(Piece(text[at:start], ""))
-        pieces.append(Piece(text[start:end], label))
+            pieces.append(MarkedPiece(text[at:start], ""))
+        pieces.append(MarkedPiece(text[start:end], label))
         at = end
     if at < len(text):
-        pieces.append(Piece(text[at:], ""))
+        pieces.append(MarkedPiece(text[at:], ""))
     return pieces
 
 

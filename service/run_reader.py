@@ -1,6 +1,6 @@
 """Where a run stands: its manifest, its ledger, its progress file and its newest job, in one value.
 
-Reads only; the ledger is summed again when its files have changed. `Broadcaster` looks once for all who listen to a run.
+Reads only; the ledger is summed again when its files have changed. A `Broadcaster` looks once for all who listen.
 """
 
 import asyncio

@@ -21,7 +21,7 @@ Section = Literal["reasoning", "answer", "remark"]
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ReplyPart:
     """A piece of a reply as it arrives; a remark is ours, about the reply."""
 
     text: str
@@ -31,7 +31,7 @@ class Part:
 class Talker(Protocol):
     """Who replies."""
 
-    def reply(self, messages: list[dict[str, str]]) -> Generator[Part, None, None]:
+    def reply(self, messages: list[dict[str, str]]) -> Generator[ReplyPart, None, None]:
         """The reply to a conversation, piece by piece; closing the iterator ends it early."""
         ...
 
@@ -47,7 +47,7 @@ class Splitter:
         self._held = ""
         self._state: Literal["start", "reasoning", "gap", "answer"] = "start"
 
-    def feed(self, chunk: str) -> Iterator[Part]:
+    def feed(self, chunk: str) -> Iterator[ReplyPart]:
         """What can be told with the next piece of the reply."""
         self._held += chunk
         if self._state == "start":
@@ -73,18 +73,18 @@ class Splitter:
             self._held, self._state = self._held.removeprefix("\n").removeprefix("\n"), "answer"
         yield from self._take(len(self._held), "answer")
 
-    def end(self) -> Iterator[Part]:
+    def end(self) -> Iterator[ReplyPart]:
         """What was held back, when nothing more comes."""
         if self._state != "gap":
             yield from self._take(len(self._held), "reasoning" if self._state == "reasoning" else "answer")
 
-    def _take(self, length: int, section: Section) -> Iterator[Part]:
+    def _take(self, length: int, section: Section) -> Iterator[ReplyPart]:
         if length:
-            yield Part(self._held[:length], section)
+            yield ReplyPart(self._held[:length], section)
         self._held = self._held[length:]
 
 
-def parted(chunks: Iterable[str]) -> Iterator[Part]:
+def parted(chunks: Iterable[str]) -> Iterator[ReplyPart]:
     """A whole reply that arrives in pieces, taken apart."""
     splitter = Splitter()
     for chunk in chunks:

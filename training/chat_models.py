@@ -13,7 +13,7 @@ from pipelines.settings.teacher import Teacher
 from pipelines.teachers.client import api_key
 from pipelines.thinking import OPEN
 from training.arithmetic import serving_dtype
-from training.chat import Part, Splitter, parted
+from training.chat import ReplyPart, Splitter, parted
 from training.decoding import ReplyDecoder
 from training.loading import load_model, load_tokenizer, prompt_of
 from training.quiet import quiet
@@ -59,7 +59,7 @@ class Checkpoint:
         self._max_tokens = max_tokens
         self._context = int(getattr(loaded.config, "max_position_embeddings", 0) or 2**31)
 
-    def reply(self, messages: list[dict[str, str]]) -> Generator[Part, None, None]:
+    def reply(self, messages: list[dict[str, str]]) -> Generator[ReplyPart, None, None]:
         """Decode in a thread, and give what has come of it."""
         from transformers import StoppingCriteria, TextIteratorStreamer
 
@@ -73,7 +73,7 @@ class Checkpoint:
         asked: Any = self._tokenizer(prompt, add_special_tokens=False, return_tensors="pt").to(self._model.device)
         room = self._context - asked["input_ids"].shape[1]
         if room < 1:
-            yield Part("[the conversation is longer than the model's context: /new begins anew]", "remark")
+            yield ReplyPart("[the conversation is longer than the model's context: /new begins anew]", "remark")
             return
         limit = min(self._max_tokens, room)
         streamer: Any = TextIteratorStreamer(self._decoder, skip_prompt=True)  # type: ignore[arg-type]
@@ -100,7 +100,7 @@ class Checkpoint:
         if failed:
             raise failed[0]
         if made and made[0] >= limit:
-            yield Part(f"[cut off at {limit} tokens]", "remark")
+            yield ReplyPart(f"[cut off at {limit} tokens]", "remark")
 
 
 def _after(prefix: str, chunks: Iterator[str]) -> Iterator[str]:
@@ -123,7 +123,7 @@ class Endpoint:
         self._model = endpoint.model
         self._settings: dict[str, Any] = {"max_tokens": max_tokens, "temperature": temperature}
 
-    def reply(self, messages: list[dict[str, str]]) -> Generator[Part, None, None]:
+    def reply(self, messages: list[dict[str, str]]) -> Generator[ReplyPart, None, None]:
         """Ask, and give what the server sends.
 
         Raises:
@@ -144,7 +144,7 @@ class Endpoint:
                     # vLLM and DeepSeek name the field differently, and the client knows neither.
                     aside = getattr(delta, "reasoning_content", None) or getattr(delta, "reasoning", None)
                     if aside:
-                        yield Part(aside, "reasoning")
+                        yield ReplyPart(aside, "reasoning")
                     yield from splitter.feed(delta.content or "")
                 yield from splitter.end()
         except openai.OpenAIError as error:

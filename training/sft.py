@@ -41,6 +41,7 @@ from training.supervision import SupervisionProof, prove
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+    from trl.trainer.sft_config import SFTConfig
 
     from training.student_trainer import StudentTrainer
 
@@ -272,7 +273,6 @@ def build_trainer(
     import torch
     from datasets import Dataset
     from transformers.trainer_callback import PrinterCallback
-    from trl.trainer.sft_config import SFTConfig
 
     from training.student_trainer import StudentTrainer
 
@@ -281,7 +281,36 @@ def build_trainer(
         torch.set_num_threads(cpu_threads())
     tokenizer = _tokenizer(checkpoint)
     tokenizer.chat_template = _training_template(recipe, tokenizer, checkpoint)
-    arguments = SFTConfig(
+    arguments = _trainer_arguments(recipe, work, accumulation, on_gpu)
+    # float32 weights under bfloat16 arithmetic: small steps would be rounded away in bfloat16 weights. Weights under
+    # adapters take no steps.
+    frozen = recipe.lora is not None and recipe.bf16 and on_gpu
+    model = load_model(
+        checkpoint,
+        dtype=torch.bfloat16 if frozen else torch.float32,
+        attn_implementation=recipe.attention,
+        quantization_config=_quantization(recipe, on_gpu),
+    )
+    # Nothing but `messages`: a column named `prompt` would send TRL down its prompt-completion path.
+    messages = Dataset.from_list([{"messages": [dict(turn) for turn in row.messages]} for row in rows])
+
+    trainer = StudentTrainer(
+        rows_at_once=recipe.batch_size * accumulation * processes(),
+        grouped=not recipe.packing,
+        model=model,
+        args=arguments,
+        train_dataset=messages,
+        processing_class=tokenizer,
+        peft_config=_adapters(recipe),
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _trainer_arguments(recipe: Recipe, work: Path, accumulation: int, on_gpu: bool) -> "SFTConfig":
+    from trl.trainer.sft_config import SFTConfig
+
+    return SFTConfig(
         output_dir=str(work),
         num_train_epochs=recipe.epochs,
         learning_rate=recipe.learning_rate,
@@ -307,29 +336,6 @@ def build_trainer(
         use_liger_kernel=recipe.liger,
         disable_tqdm=True,
     )
-    # float32 weights under bfloat16 arithmetic: small steps would be rounded away in bfloat16 weights. Weights under
-    # adapters take no steps.
-    frozen = recipe.lora is not None and recipe.bf16 and on_gpu
-    model = load_model(
-        checkpoint,
-        dtype=torch.bfloat16 if frozen else torch.float32,
-        attn_implementation=recipe.attention,
-        quantization_config=_quantization(recipe, on_gpu),
-    )
-    # Nothing but `messages`: a column named `prompt` would send TRL down its prompt-completion path.
-    messages = Dataset.from_list([{"messages": [dict(turn) for turn in row.messages]} for row in rows])
-
-    trainer = StudentTrainer(
-        rows_at_once=recipe.batch_size * accumulation * processes(),
-        grouped=not recipe.packing,
-        model=model,
-        args=arguments,
-        train_dataset=messages,
-        processing_class=tokenizer,
-        peft_config=_adapters(recipe),
-    )
-    trainer.remove_callback(PrinterCallback)
-    return trainer
 
 
 def _training_template(recipe: Recipe, tokenizer: "PreTrainedTokenizerBase", checkpoint: Path) -> str:

@@ -50,7 +50,7 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class MemberOutcome:
     """What came of a member. Losses, pace and seconds are None until it is trained."""
 
     name: str
@@ -67,7 +67,7 @@ class Outcome:
 
 def run_sweep(
     members: Sequence[Member], output: Path, launcher: Sequence[str], report: Callable[[str], None]
-) -> list[Outcome]:
+) -> list[MemberOutcome]:
     """Train every member that is not trained yet.
 
     Args:
@@ -82,7 +82,7 @@ def run_sweep(
     """
     releases = {name: opened(name, report) for name in {str(member.recipe.dataset) for member in members}}
     members = [_where_it_is(member, output) for member in members]
-    outcomes = {member.name: Outcome(member.name, member.grids, "waiting") for member in members}
+    outcomes = {member.name: MemberOutcome(member.name, member.grids, "waiting") for member in members}
     output.mkdir(parents=True, exist_ok=True)
     for number, member in enumerate(members, 1):
         folder = output / member.name
@@ -151,11 +151,11 @@ def _lines(child: "subprocess.Popen[str]") -> Iterator[str]:
             return
 
 
-def _outcome(member: Member, folder: Path, reason: str) -> Outcome:
+def _outcome(member: Member, folder: Path, reason: str) -> MemberOutcome:
     if reason:
-        return Outcome(member.name, member.grids, "failed", reason)
+        return MemberOutcome(member.name, member.grids, "failed", reason)
     facts = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    return Outcome(
+    return MemberOutcome(
         name=member.name,
         grids=member.grids,
         state="trained",
@@ -184,7 +184,7 @@ def _known(rate: Mapping[str, Any]) -> Score:
     return Score(share, interval["low"], interval["high"], rate["n"])
 
 
-def write_results(outcomes: Sequence[Outcome], output: Path) -> None:
+def write_results(outcomes: Sequence[MemberOutcome], output: Path) -> None:
     """Write results.json and results.md."""
     write_json(output / "results.json", [asdict(one) for one in outcomes])
     names, lines = table_of(outcomes)
@@ -193,7 +193,7 @@ def write_results(outcomes: Sequence[Outcome], output: Path) -> None:
     write_text(output / "results.md", "\n".join([f"| {' | '.join(names)} |", f"|{rule}|", *rows, ""]))
 
 
-def table_of(outcomes: Sequence[Outcome]) -> tuple[list[str], list[list[str]]]:
+def table_of(outcomes: Sequence[MemberOutcome]) -> tuple[list[str], list[list[str]]]:
     """The names of the columns and, grid by grid, the cells of each member."""
     tasks = list(dict.fromkeys(task for one in outcomes for task in one.scores or {}))
     names = ["grid", "values", "rows", "first loss", "last loss", "trained tokens/s", *tasks, "state"]

@@ -28,7 +28,7 @@ from pipelines.runs import RunFolder, file_hash
 
 
 @dataclass(frozen=True, slots=True)
-class Pulled:
+class PulledVotes:
     """Votes in all, new ones, changed ones, by how many people; votes that are kept though their record or person is
     gone, votes that were taken back, votes with a pattern beside "none of these", which say nothing on patterns."""
 
@@ -41,7 +41,7 @@ class Pulled:
     contradictory: int
 
 
-def pull(run: RunFolder, client: Any, home: Path, workspace: str | None = None) -> Pulled:
+def pull(run: RunFolder, client: Any, home: Path, workspace: str | None = None) -> PulledVotes:
     """Fetch all submitted responses and write reviews.parquet.
 
     Raises:
@@ -77,7 +77,7 @@ def pull(run: RunFolder, client: Any, home: Path, workspace: str | None = None) 
     votes = {**gone, **found}
     rows = [votes[name] for name in sorted(votes)]
     run.write("reviews", pa.Table.from_pylist(rows, schema=REVIEWS))
-    result = Pulled(
+    result = PulledVotes(
         votes=len(votes),
         new=sum(name not in earlier for name in found),
         changed=sum(name in earlier and earlier[name] != row for name, row in found.items()),

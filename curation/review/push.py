@@ -23,7 +23,7 @@ _BATCH = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Pushed:
+class PushedRows:
     """Rows in the sample, how many were sent now, and how many had been sent and were deleted on the server."""
 
     rows: int
@@ -40,7 +40,7 @@ def dataset_name(run: RunFolder, assisted: bool, overlap: bool) -> str:
     return run.name + ending if run.name + ending in before else f"{run.name}-{run.id}{ending}"
 
 
-def push(run: RunFolder, client: Any, wanted: Wanted, min_votes: int, workspace: str | None = None) -> Pushed:
+def push(run: RunFolder, client: Any, wanted: Wanted, min_votes: int, workspace: str | None = None) -> PushedRows:
     """Sample and send.
 
     Args:
@@ -94,7 +94,7 @@ def push(run: RunFolder, client: Any, wanted: Wanted, min_votes: int, workspace:
                 shown.advance(len(part))
     write_sample(run, sample)
     run.record("review", rows=len(sample), min_votes=min_votes, assisted=wanted.assisted, datasets=names)
-    return Pushed(len(sample), sent, deleted, tuple(names))
+    return PushedRows(len(sample), sent, deleted, tuple(names))
 
 
 def ties_of(run: RunFolder, sample: list[dict[str, Any]]) -> list[dict[str, Any]]:

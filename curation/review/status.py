@@ -21,7 +21,7 @@ _PAGE = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class ReviewProgress:
     """One dataset: records with all their votes, each annotator's submitted responses, those of them that contradict
     themselves ("none of these" beside a pattern), and the usual time for one.
 
@@ -37,7 +37,7 @@ class Progress:
     left_s: float | None
 
 
-def progress(run: RunFolder, client: Any, workspace: str | None = None) -> list[Progress]:
+def progress(run: RunFolder, client: Any, workspace: str | None = None) -> list[ReviewProgress]:
     """Every dataset of the run.
 
     Raises:
@@ -48,7 +48,7 @@ def progress(run: RunFolder, client: Any, workspace: str | None = None) -> list[
     return [_of(client, dataset, names) for dataset, _ in datasets_of(run, client, workspace)]
 
 
-def _of(client: Any, dataset: Any, names: dict[str, str]) -> Progress:
+def _of(client: Any, dataset: Any, names: dict[str, str]) -> ReviewProgress:
     submitted: Counter[str] = Counter()
     contradictory: Counter[str] = Counter()
     moments: dict[str, list[datetime]] = defaultdict(list)
@@ -70,7 +70,7 @@ def _of(client: Any, dataset: Any, names: dict[str, str]) -> Progress:
     each = median(gaps) if gaps else None
     left = None if each is None else each * (needed * total - votes)
     people = dict(sorted(submitted.items()))
-    return Progress(dataset.name, total, completed, people, dict(+contradictory), each, left)
+    return ReviewProgress(dataset.name, total, completed, people, dict(+contradictory), each, left)
 
 
 def _records(client: Any, dataset: Any) -> Iterator[dict[str, Any]]:

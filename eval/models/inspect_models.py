@@ -96,7 +96,7 @@ class Role:
 
 
 @dataclass(frozen=True, slots=True)
-class Roles:
+class ModelRoles:
     """Who judges and attacks. Without a guard, or with `rules`, string rules decide."""
 
     guard: Role | None = None
@@ -119,7 +119,7 @@ class Roles:
         return models | {name: self.given()[name].teacher.model for name in needed}
 
 
-def roles(guard: str | None, judge: str | None, attacker: str | None, teachers: Path | None = None) -> Roles:
+def roles(guard: str | None, judge: str | None, attacker: str | None, teachers: Path | None = None) -> ModelRoles:
     """The roles by names: a guard is an entry of judges.yaml or teachers.yaml or "rules", the others are of either.
 
     Raises:
@@ -130,7 +130,7 @@ def roles(guard: str | None, judge: str | None, attacker: str | None, teachers: 
     for what, name in (("guard", guard), ("judge", judge), ("attacker", attacker)):
         if name is not None and not (what == "guard" and name == RULES):
             found[what] = _role(what, name, judges, entries)
-    return Roles(**found)
+    return ModelRoles(**found)
 
 
 def _role(what: str, name: str, judges: Mapping[str, Judge], teachers: Mapping[str, Teacher]) -> Role:

@@ -11,7 +11,7 @@ from typing import Any
 import altair as alt
 
 from curation.report.charts import files_of, svg_of
-from eval.report.figures import SAFETY, Figure, Report, Row, Section
+from eval.report.figures import SAFETY, Figure, Report, ReportRow, Section
 from eval.report.paper_results import METHODS, study, study_row
 from pipelines.statistics import Interval
 
@@ -40,7 +40,7 @@ def _drawn(report: Report) -> Iterator[tuple[str, Any]]:
                 yield f"{name}-{at + 1}" if at else name, chart
 
 
-def _label(section: Section, row: Row) -> str:
+def _label(section: Section, row: ReportRow) -> str:
     """A row's method where that tells it from the others, else its whole name."""
     return row.method if row.method and len({one.model for one in section.rows}) == 1 else row.name
 
@@ -121,7 +121,7 @@ def _panel(
     ).properties(width=270, height=250)
 
 
-def _points(section: Section, row: Row) -> Iterator[dict[str, Any]]:
+def _points(section: Section, row: ReportRow) -> Iterator[dict[str, Any]]:
     refusal = _known(row.figures.get("xstest"))
     for task, title in SAFETY.items():
         attack = _known(row.figures.get(task))

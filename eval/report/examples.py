@@ -20,7 +20,7 @@ SHOWN = 4000
 
 
 @dataclass(frozen=True, slots=True)
-class Example:
+class AnswerExample:
     """One answer, what became of it, and the task's own detail as lines of text. `model` is a row's name."""
 
     model: str
@@ -29,15 +29,15 @@ class Example:
     detail: tuple[str, ...]
 
 
-def examples_of(answers: Mapping[str, Sequence[Answer]]) -> tuple[Example, ...]:
+def examples_of(answers: Mapping[str, Sequence[Answer]]) -> tuple[AnswerExample, ...]:
     """A few of every task and outcome, mild ones first, taken in turn from the models, so that each is seen.
 
     Args:
         answers: Row name -> its answers.
     """
-    found: dict[tuple[str, Outcome], list[list[Example]]] = {}
+    found: dict[tuple[str, Outcome], list[list[AnswerExample]]] = {}
     for model, own in answers.items():
-        mine: dict[tuple[str, Outcome], list[Example]] = {}
+        mine: dict[tuple[str, Outcome], list[AnswerExample]] = {}
         for answer in sorted(own, key=lambda answer: severity(answer.topic or answer.category)):
             kept = mine.setdefault((answer.task, outcome_of(answer)), [])
             if len(kept) < EACH:
@@ -50,7 +50,7 @@ def examples_of(answers: Mapping[str, Sequence[Answer]]) -> tuple[Example, ...]:
     return tuple(example for key in keys for example in _in_turn(found[key]))
 
 
-def by_outcome(examples: Sequence[Example]) -> list[tuple[tuple[str, Outcome], list[Example]]]:
+def by_outcome(examples: Sequence[AnswerExample]) -> list[tuple[tuple[str, Outcome], list[AnswerExample]]]:
     """The examples in their order, those of one task and outcome together."""
     return [
         (key, list(own))
@@ -67,21 +67,21 @@ def outcome_of(answer: Answer) -> Outcome:
     return "hit" if answer.value > 0 else "miss"
 
 
-def _in_turn(models: Iterable[list[Example]]) -> list[Example]:
+def _in_turn(models: Iterable[list[AnswerExample]]) -> list[AnswerExample]:
     """The first of every model, then the second of every model, as many as are shown."""
     waiting = [list(own) for own in models]
-    taken: list[Example] = []
+    taken: list[AnswerExample] = []
     while any(waiting) and len(taken) < EACH:
         taken += [own.pop(0) for own in waiting if own]
     return taken[:EACH]
 
 
-def _example(model: str, answer: Answer) -> Example:
+def _example(model: str, answer: Answer) -> AnswerExample:
     texts: dict[str, Any] = {
         name: cut(getattr(answer, name)) for name in ("question", "asked", "reasoning", "answer", "error")
     }
     detail = tuple(f"{name}: {cut(_words(value))}" for name, value in answer.detail.items())
-    return Example(model, outcome_of(answer), replace(answer, **texts, detail={}), detail)
+    return AnswerExample(model, outcome_of(answer), replace(answer, **texts, detail={}), detail)
 
 
 def cut(text: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from pydantic import TypeAdapter
 
 from curation.report.data import known
-from eval.report.examples import Example
+from eval.report.examples import AnswerExample
 from eval.run.results import Comparison, Measured, Rate, Results, TaskRun
 from pipelines.statistics import Interval
 
@@ -26,7 +26,7 @@ COLUMNS = {**REASONING, **SAFETY, **OVER_REFUSAL}
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class EvaluationSource:
     """One evaluation: a short name that tells it from the others, where it lies, and what it found."""
 
     name: str
@@ -50,7 +50,7 @@ class Figure:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ReportRow:
     """One model in one table: its figures by task, and by task those of the task's groups.
 
     `method` is the study's word for how the model was trained, "" where nobody said. `evaluations` are sources' names.
@@ -97,10 +97,10 @@ class Section:
 
     protocol: str
     score: str
-    rows: tuple[Row, ...]
+    rows: tuple[ReportRow, ...]
     setups: tuple[Setup, ...]
     comparisons: tuple[Comparison, ...]
-    examples: tuple[Example, ...]
+    examples: tuple[AnswerExample, ...]
 
     @property
     def title(self) -> str:
@@ -114,7 +114,7 @@ class Section:
         return (*(task for task in COLUMNS if task in asked), *(task for task in asked if task not in COLUMNS))
 
     @property
-    def by_model(self) -> list[tuple[str, list[Row]]]:
+    def by_model(self) -> list[tuple[str, list[ReportRow]]]:
         """Rows with a figure in a column of the study's Table 1, those of one model together."""
         shown = [row for row in self.rows if row.figures.keys() & COLUMNS.keys()]
         return [(model, list(rows)) for model, rows in itertools.groupby(shown, key=lambda row: row.model)]
@@ -176,7 +176,7 @@ class Report:
     rehearsed: tuple[str, ...] = ()
 
     @property
-    def models(self) -> tuple[Row, ...]:
+    def models(self) -> tuple[ReportRow, ...]:
         """Every model once, as its first section has it."""
         seen = {row.name: row for section in reversed(self.sections) for row in section.rows}
         return tuple(seen[name] for name in dict.fromkeys(row.name for part in self.sections for row in part.rows))

@@ -30,7 +30,7 @@ from markupsafe import Markup
 from eval.report import words as report_words
 from eval.report.charts import chart_files, page_charts
 from eval.report.examples import EACH, by_outcome
-from eval.report.figures import COLUMNS, OVER_REFUSAL, REASONING, SAFETY, Report, Source
+from eval.report.figures import COLUMNS, OVER_REFUSAL, REASONING, SAFETY, EvaluationSource, Report
 from eval.report.paper_results import NOTE
 from eval.report.sections import report_of
 from eval.run.results import NAME, read_results
@@ -47,7 +47,7 @@ _FOLDER = Path(__file__).parent
 _MARKDOWN = str.maketrans({**{mark: f"\\{mark}" for mark in "\\`*_[]|#~$"}, "<": "&lt;", ">": "&gt;", "&": "&amp;"})
 
 
-def read_sources(paths: Sequence[Path]) -> list[Source]:
+def read_sources(paths: Sequence[Path]) -> list[EvaluationSource]:
     """Every evaluation, each by the shortest name that tells it from the others.
 
     Args:
@@ -62,7 +62,7 @@ def read_sources(paths: Sequence[Path]) -> list[Source]:
         raise UserError(f"The same evaluation is given twice: {', '.join(twice)}. Give each once.")
     found = [read_results(path) for path in paths]
     names = _names(folders)
-    return [Source(*parts) for parts in zip(names, folders, found, strict=True)]
+    return [EvaluationSource(*parts) for parts in zip(names, folders, found, strict=True)]
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
@@ -75,7 +75,7 @@ def _names(folders: Sequence[Path]) -> list[str]:
     return [str(folder) for folder in folders]
 
 
-def write_evaluation_report(sources: Sequence[Source], output: Path, bundle: bool = False) -> Report:
+def write_evaluation_report(sources: Sequence[EvaluationSource], output: Path, bundle: bool = False) -> Report:
     """Write the report into `output` and return what it tells.
 
     Args:
@@ -156,7 +156,7 @@ def _code(value: Any) -> str:
     return "`" + " ".join(str(value).split()).replace("`", "'") + "`"
 
 
-def write_bundle(sources: Sequence[Source], output: Path) -> None:
+def write_bundle(sources: Sequence[EvaluationSource], output: Path) -> None:
     """Inspect's viewer with the logs of every evaluation, as files for a web server.
 
     Raises:

@@ -7,13 +7,13 @@ models that were not asked the same questions in the same way never are.
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
-from eval.report.figures import Row
+from eval.report.figures import ReportRow
 from eval.run.paired_questions import compared
 from eval.run.results import Answer, Comparison, Rate
 
 
 def across(
-    rows: Sequence[Row], answers: Mapping[str, Sequence[Answer]], known: Sequence[Comparison]
+    rows: Sequence[ReportRow], answers: Mapping[str, Sequence[Answer]], known: Sequence[Comparison]
 ) -> Iterator[Comparison]:
     """The comparisons that `known` lacks: of a base model's raw row, or its first, with each other one.
 
@@ -23,7 +23,7 @@ def across(
         known: What evaluations compared themselves, by rows' names.
     """
     done = {(one.task, frozenset((one.first, one.second))) for one in known}
-    by_base: dict[str, list[Row]] = defaultdict(list)
+    by_base: dict[str, list[ReportRow]] = defaultdict(list)
     for row in rows:
         by_base[row.measured.base.casefold()].append(row)
     for first, *others in by_base.values():

@@ -9,7 +9,7 @@ from string import ascii_lowercase
 
 from eval.protocols import EXCLUDE
 from eval.report.examples import examples_of
-from eval.report.figures import COLUMNS, Figure, Report, Row, Section, Setup, Source
+from eval.report.figures import COLUMNS, EvaluationSource, Figure, Report, ReportRow, Section, Setup
 from eval.report.names import without_paths
 from eval.report.paired_tests import across, made_anew
 from eval.report.paper_results import METHODS, difference, study, study_row
@@ -18,7 +18,7 @@ from eval.sources import BUNDLED
 from pipelines.errors import UserError
 
 
-def report_of(sources: Sequence[Source]) -> Report:
+def report_of(sources: Sequence[EvaluationSource]) -> Report:
     """Put evaluations together.
 
     Raises:
@@ -41,7 +41,7 @@ def report_of(sources: Sequence[Source]) -> Report:
     )
 
 
-def _check(source: Source) -> None:
+def _check(source: EvaluationSource) -> None:
     """A rate over the wrong denominator must not reach a table."""
     for one in source.results.rates:
         if abs(one.hits + one.misses + one.unscored + one.errored - one.n) > 1e-6:
@@ -63,7 +63,7 @@ def _rehearsed(results: Results) -> bool:
 class _Part:
     """One model of one evaluation with those of its tasks that belong to a section."""
 
-    source: Source
+    source: EvaluationSource
     measured: Measured
     tasks: frozenset[str]
 
@@ -74,7 +74,7 @@ class _Part:
         return (one.base, one.variant, one.label, one.name, one.weights_sha256 or one.place)
 
 
-def _section(protocol: str, score: str, sources: Sequence[Source]) -> Section:
+def _section(protocol: str, score: str, sources: Sequence[EvaluationSource]) -> Section:
     runs = {
         (source.name, run.name): run
         for source in sources
@@ -113,12 +113,12 @@ def _compared(one: Comparison, results: Results) -> Comparison:
     return made_anew(one, rates, answers)
 
 
-def _renamed(one: Comparison, source: str, row_of: Mapping[tuple[str, str], Row]) -> Comparison:
+def _renamed(one: Comparison, source: str, row_of: Mapping[tuple[str, str], ReportRow]) -> Comparison:
     first, second = (row_of[source, label].name for label in (one.first, one.second))
     return replace(one, first=first, second=second)
 
 
-def _grouped(sources: Sequence[Source], runs: Mapping[tuple[str, str], TaskRun]) -> list[list[_Part]]:
+def _grouped(sources: Sequence[EvaluationSource], runs: Mapping[tuple[str, str], TaskRun]) -> list[list[_Part]]:
     """Parts that make a row: the same model, with no task twice."""
     rows: list[list[_Part]] = []
     for source in sources:
@@ -157,7 +157,7 @@ def _models(grouped: Sequence[Sequence[_Part]]) -> list[str]:
     ]
 
 
-def _row(parts: Sequence[_Part], model: str, marks: Mapping[tuple[str, str], str]) -> Row:
+def _row(parts: Sequence[_Part], model: str, marks: Mapping[tuple[str, str], str]) -> ReportRow:
     measured = parts[0].measured
     known = study_row(measured.base, measured.variant)
     figures: dict[str, Figure] = {}
@@ -179,7 +179,7 @@ def _row(parts: Sequence[_Part], model: str, marks: Mapping[tuple[str, str], str
                     apart = difference(one.rate, theirs) if theirs and whole.known else None
                     figures[run.name] = replace(whole, difference=apart)
             groups[run.name] = tuple(Figure(one, mark, None, None) for one in rates if one.group)
-    return Row(model, measured.variant, measured, tuple(part.source.name for part in parts), figures, groups)
+    return ReportRow(model, measured.variant, measured, tuple(part.source.name for part in parts), figures, groups)
 
 
 def _way(run: TaskRun) -> dict[str, str]:
@@ -209,7 +209,7 @@ def _letters(number: int) -> str:
 def _setups(
     runs: Mapping[tuple[str, str], TaskRun],
     marks: Mapping[tuple[str, str], str],
-    row_of: Mapping[tuple[str, str], Row],
+    row_of: Mapping[tuple[str, str], ReportRow],
 ) -> Iterator[Setup]:
     found: dict[tuple[str, str], list[str]] = {}
     first: dict[tuple[str, str], TaskRun] = {}

@@ -13,7 +13,7 @@ from typing import Any
 from inspect_ai import Task, task_with
 from inspect_ai.dataset import Sample
 
-from eval.models.inspect_models import Role, Roles
+from eval.models.inspect_models import ModelRoles, Role
 from eval.protocols import EXCLUDE, PAPER, SHORT, Settings, settings
 from eval.run.answers import Expected, expected_of
 from eval.run.results import ScoreMode
@@ -44,7 +44,7 @@ class Wanted:
     tasks: tuple[str, ...] = ()
     protocol: str | None = None
     overrides: Mapping[str, Settings] = field(default_factory=dict)
-    roles: Roles = field(default_factory=Roles)
+    roles: ModelRoles = field(default_factory=ModelRoles)
     limit: int | None = None
     score: ScoreMode = "full"
     data: Mapping[str, Path] = field(default_factory=dict)

@@ -30,7 +30,7 @@ from inspect_ai.model import Model, get_model
 from inspect_ai.scorer import Score, Scorer, Target, mean, scorer
 from inspect_ai.solver import TaskState
 
-from eval.models.inspect_models import Role, Roles, Servers, open_roles
+from eval.models.inspect_models import ModelRoles, Role, Servers, open_roles
 from eval.run.answers import Expected, answers_of
 from eval.run.inspect_session import inspecting
 from eval.run.kept_scores import KeptScores, kept_by, key_of
@@ -65,7 +65,7 @@ class _Found:
     failures: list[str] = field(default_factory=list)
 
 
-def rescore(stored: Path, roles: Roles, part: ScoreMode, by: Collection[str] = ("guard", "judge")) -> Rescored:
+def rescore(stored: Path, roles: ModelRoles, part: ScoreMode, by: Collection[str] = ("guard", "judge")) -> Rescored:
     """Score what was answered again.
 
     Args:
@@ -121,7 +121,7 @@ def _score_task(
     task: TaskRun,
     labels: Sequence[str],
     request: TaskRequest,
-    roles: Roles,
+    roles: ModelRoles,
     servers: Servers,
     folder: Path,
     found: _Found,
@@ -172,7 +172,7 @@ def _chosen(
         )
 
 
-def _place(folder: Path, roles: Roles, part: ScoreMode, by: Collection[str], of_one: str) -> tuple[Path, str]:
+def _place(folder: Path, roles: ModelRoles, part: ScoreMode, by: Collection[str], of_one: str) -> tuple[Path, str]:
     """The folder that is named for who scores, and all that decides their scores; never one in which another scored.
 
     `of_one` names the task and the model of a single log, whose results are none of the whole.

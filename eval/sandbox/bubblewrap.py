@@ -71,7 +71,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ProgramOutcome:
     """How a program went. `failed`: it ended with an exit code other than 0; `stderr` is the end of that stream."""
 
     status: Status
@@ -85,7 +85,7 @@ class SandboxError(Exception):
     """The sandbox itself failed: nothing is known about the program."""
 
 
-def run(program: str, stdin: str, limits: Limits) -> Outcome:
+def run(program: str, stdin: str, limits: Limits) -> ProgramOutcome:
     """Run one program and wait for its end: at most `limits.wall` seconds. Blocks: call it from a thread.
 
     Raises:
@@ -112,7 +112,7 @@ def run(program: str, stdin: str, limits: Limits) -> Outcome:
             raise SandboxError(f"bubblewrap did not come to run the program: {reason}")
         found = _content(out)
         full = max(len(found), err.seek(0, os.SEEK_END)) >= limits.output
-    return Outcome(_status(in_time, exit_code, full), exit_code, found.decode(errors="replace"), stderr, seconds)
+    return ProgramOutcome(_status(in_time, exit_code, full), exit_code, found.decode(errors="replace"), stderr, seconds)
 
 
 @cache

@@ -15,7 +15,7 @@ import anyio
 from anyio import to_thread
 from anyio.lowlevel import RunVar
 
-from eval.sandbox.bubblewrap import SLOTS, Limits, Outcome, run
+from eval.sandbox.bubblewrap import SLOTS, Limits, ProgramOutcome, run
 from eval.sandbox.code_cases import Case, same_output, same_value
 
 Result = Literal["passed", "wrong_output", "failed", "timeout", "output_limit"]
@@ -60,7 +60,7 @@ with os.fdopen(answers, "w") as answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ProgramVerdict:
     """How many tests came out how, and the last line that the first failing one wrote to stderr.
 
     `untried` tests come after it and were not run.
@@ -77,7 +77,7 @@ class Verdict:
         return self.failure is None
 
 
-async def judged(code: str, cases: Sequence[Case], function: str | None, limits: Limits) -> Verdict:
+async def judged(code: str, cases: Sequence[Case], function: str | None, limits: Limits) -> ProgramVerdict:
     """Run a program on its tests, in order. Bounded: a test takes at most `limits.wall` seconds.
 
     Args:
@@ -100,11 +100,11 @@ async def judged(code: str, cases: Sequence[Case], function: str | None, limits:
         )
         results[result] += 1
         if result != "passed":
-            return Verdict(dict(results), len(cases) - number, result, _last_line(outcome.stderr))
-    return Verdict(dict(results), 0)
+            return ProgramVerdict(dict(results), len(cases) - number, result, _last_line(outcome.stderr))
+    return ProgramVerdict(dict(results), 0)
 
 
-def tried(code: str, case: Case, function: str | None, limits: Limits) -> tuple[Result, Outcome]:
+def tried(code: str, case: Case, function: str | None, limits: Limits) -> tuple[Result, ProgramOutcome]:
     """One test: run, then compare here outside. Blocks for as long as the program runs.
 
     Raises:

@@ -21,7 +21,7 @@ _WHOLE = {"inline", "reasoning_content", "reasoning"}
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class RefusalReading:
     """One response, read: its stance and its form.
 
     `stance` is "unscored" exactly when the answer is empty. `unclosed`: reasoning began and never ended.
@@ -41,7 +41,7 @@ def refuses(output: ModelOutput, answer: str) -> bool:
     return bool(marked) or is_refusal(answer)
 
 
-def read(thought: Thought, refused: bool | None = None) -> Reading:
+def read(thought: Thought, refused: bool | None = None) -> RefusalReading:
     """Judge a response; `refused` is what `refuses` says of it, by default what its words say.
 
     Well formed: its reasoning stands in a block of its own, opened and closed, both parts have words, and the answer
@@ -57,4 +57,4 @@ def read(thought: Thought, refused: bool | None = None) -> Reading:
         and stance != "unscored"
         and not any(tag in thought.answer for tag in TAGS)
     )
-    return Reading(stance, well_formed, thought.source == "truncated")
+    return RefusalReading(stance, well_formed, thought.source == "truncated")

@@ -32,7 +32,7 @@ from eval.models.responses import thought_of
 from eval.run.results import DataUsed, Measure
 from eval.sandbox.bubblewrap import Limits, SandboxError, available
 from eval.sandbox.code_cases import decoded
-from eval.sandbox.code_judge import Verdict, judged
+from eval.sandbox.code_judge import ProgramVerdict, judged
 from eval.sandbox.programs import last_program
 from eval.sources import Loaded, Public, distinct, load
 from eval.task_prompts import hashes, rendered
@@ -168,7 +168,7 @@ def _scoring(tests: Mapping[str, _Tests]) -> Scorer:
     return passes_tests()
 
 
-async def _judged(program: str, tests: _Tests) -> Verdict:
+async def _judged(program: str, tests: _Tests) -> ProgramVerdict:
     cases = await to_thread.run_sync(decoded, tests.public, tests.private)
     return await judged(program, cases, tests.function, Limits())
 

@@ -7,7 +7,7 @@ import textwrap
 import time
 from pathlib import Path
 
-from eval.sandbox.bubblewrap import Limits, Outcome, run
+from eval.sandbox.bubblewrap import Limits, ProgramOutcome, run
 
 # Told apart in /proc by a limit on output that nothing else has.
 MARKS = itertools.count(1_000_000 + os.getpid())
@@ -22,7 +22,7 @@ print(subprocess.run(["/usr/bin/true"], stdin=subprocess.DEVNULL, stdout=subproc
 """
 
 
-def attack(program: str, limits: Limits, stdin: str = "") -> Outcome:
+def attack(program: str, limits: Limits, stdin: str = "") -> ProgramOutcome:
     return run(textwrap.dedent(program), stdin, limits)
 
 

@@ -17,7 +17,7 @@ from inspect_ai.scorer import Score
 
 from eval.sandbox.bubblewrap import Limits, available
 from eval.sandbox.code_cases import Case, decoded
-from eval.sandbox.code_judge import Verdict, judged, tried
+from eval.sandbox.code_judge import ProgramVerdict, judged, tried
 from eval.task_spec import TaskRequest
 from eval.tasks.livecodebench import TASK, problems
 from pipelines.errors import UserError
@@ -192,7 +192,7 @@ def test_bundled_problems_are_solvable() -> None:
     samples, tests, _ = problems(TaskRequest(SETTINGS, bundled=True))
     assert {str(sample.id) for sample in samples} == solutions.keys()
 
-    async def all_of_them() -> list[Verdict]:
+    async def all_of_them() -> list[ProgramVerdict]:
         found = []
         for name, code in solutions.items():
             cases = decoded(tests[name].public, tests[name].private)

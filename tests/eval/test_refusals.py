@@ -3,7 +3,7 @@
 import pytest
 from inspect_ai.model import ChatCompletionChoice, ChatMessageAssistant, ModelOutput
 
-from eval.scorers.refusals import Reading, read, refuses
+from eval.scorers.refusals import RefusalReading, read, refuses
 from pipelines.judges.refusals import is_refusal
 from pipelines.thinking import Thought, join, split
 
@@ -125,7 +125,7 @@ COMPLIANCE = [
 ]
 
 
-def read_text(completion: str) -> Reading:
+def read_text(completion: str) -> RefusalReading:
     return read(split(completion))
 
 

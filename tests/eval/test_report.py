@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eval.report.examples import EACH, SHOWN, examples_of
-from eval.report.figures import Source
+from eval.report.figures import EvaluationSource
 from eval.report.page import markdown_of, read_sources, write_evaluation_report
 from eval.report.paper_results import METHODS, study, study_row
 from eval.report.sections import report_of
@@ -27,8 +27,8 @@ HOLED: list[Value] = [1.0] * 2 + [0.0] * 46 + [None, "error"]
 REFUSED: list[Value] = [1.0] * 12 + [0.0] * 138
 
 
-def source(name: str, found: Results) -> Source:
-    return Source(name, Path(name), found)
+def source(name: str, found: Results) -> EvaluationSource:
+    return EvaluationSource(name, Path(name), found)
 
 
 def paper() -> Results:

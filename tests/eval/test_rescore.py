@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from eval.models.inspect_models import Role, Roles, Target
+from eval.models.inspect_models import ModelRoles, Role, Target
 from eval.run.planning import Wanted
 from eval.run.rescore import rescore
 from eval.run.results import Results, read_results
@@ -50,8 +50,8 @@ def script(body: dict[str, Any]) -> str | int | dict[str, Any]:
     return "unsafe\nS1" if "detail withheld" in str(body["messages"]) else "safe"
 
 
-def guard(url: str, model: str = "guard") -> Roles:
-    return Roles(guard=Role(model, Teacher(model=model, base_url=url, retries=0), "llamaguard"))
+def guard(url: str, model: str = "guard") -> ModelRoles:
+    return ModelRoles(guard=Role(model, Teacher(model=model, base_url=url, retries=0), "llamaguard"))
 
 
 @pytest.fixture(scope="module")
@@ -105,15 +105,15 @@ def test_each_who_scores_has_a_place_of_their_own_and_nothing_is_written_over(ev
         return Role(name, Teacher(model=f"judge-{name}", base_url=evaluated.loopback.url))
 
     calm = guard(evaluated.loopback.url, "calm")
-    ways: list[tuple[Roles, str, list[str]]] = [
+    ways: list[tuple[ModelRoles, str, list[str]]] = [
         (calm, "full", ["guard"]),
-        (Roles(judge=judge("A")), "full", ["judge"]),
-        (Roles(judge=judge("B")), "full", ["judge"]),
+        (ModelRoles(judge=judge("A")), "full", ["judge"]),
+        (ModelRoles(judge=judge("B")), "full", ["judge"]),
         (replace(calm, judge=judge("B")), "full", ["guard", "judge"]),
         (calm, "answer", ["guard"]),
         # Of the same name, and somebody else.
         (
-            Roles(judge=replace(judge("A"), teacher=Teacher(model="judge-B", base_url=evaluated.loopback.url))),
+            ModelRoles(judge=replace(judge("A"), teacher=Teacher(model="judge-B", base_url=evaluated.loopback.url))),
             "full",
             ["judge"],
         ),
@@ -185,13 +185,13 @@ def test_rescoring_that_is_stopped_keeps_its_scores_and_goes_on(serving: Serving
 
 def test_nothing_to_score_anew_is_refused(evaluated: Evaluated, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="There are no results"):
-        rescore(tmp_path, Roles(), "full")
+        rescore(tmp_path, ModelRoles(), "full")
     (tmp_path / "x.eval").touch()
     with pytest.raises(UserError, match=r"No results.json above"):
-        rescore(tmp_path / "x.eval", Roles(), "full")
+        rescore(tmp_path / "x.eval", ModelRoles(), "full")
     log = evaluated.folder / evaluated.results.tasks[0].logs["target"]
     with pytest.raises(
         UserError, match=r"is scored by a judge; its tasks are refusal, none, xstest\. A guard scores attacks, such"
     ):
-        rescore(log, Roles(), "full", ["judge"])
+        rescore(log, ModelRoles(), "full", ["judge"])
     assert not list(evaluated.folder.glob("rescored-rules*"))

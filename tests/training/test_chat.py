@@ -21,14 +21,14 @@ from pipelines.rehearsal.faults import RehearsalSettings
 from pipelines.rehearsal.server import rehearsing
 from pipelines.settings.teacher import Teacher
 from pipelines.thinking import join, split
-from training.chat import Part, converse, parted
+from training.chat import ReplyPart, converse, parted
 from training.chat_models import Endpoint
 
 # Texts in which tags, and what looks like the beginning of one, are likely.
 PIECES = st.lists(st.sampled_from(["a", "\n", " ", "<", "</", "</thin", "think>", "b>"]), max_size=12).map("".join)
 
 
-def put_together(parts: Iterable[Part]) -> tuple[str, str]:
+def put_together(parts: Iterable[ReplyPart]) -> tuple[str, str]:
     texts = {"reasoning": "", "answer": ""}
     for part in parts:
         texts[part.section] += part.text
@@ -61,23 +61,28 @@ def test_reasoning_is_shown_before_its_block_is_closed() -> None:
         yield "<think>\nFirst I wonder"
         raise AssertionError("asked for more before it told what it has")
 
-    assert next(parted(arriving())) == Part("First I wonder", "reasoning")
+    assert next(parted(arriving())) == ReplyPart("First I wonder", "reasoning")
 
 
 class Says:
     """Replies with the same, and remembers what it was asked."""
 
-    def __init__(self, *parts: Part) -> None:
+    def __init__(self, *parts: ReplyPart) -> None:
         self.parts = parts
         self.asked: list[list[dict[str, str]]] = []
 
-    def reply(self, messages: list[dict[str, str]]) -> Generator[Part, None, None]:
+    def reply(self, messages: list[dict[str, str]]) -> Generator[ReplyPart, None, None]:
         self.asked.append([*messages])
         yield from self.parts
 
 
 def test_piped_each_line_is_a_question_and_answers_alone_go_to_stdout(monkeypatch: pytest.MonkeyPatch) -> None:
-    talker = Says(Part("Hm.", "reasoning"), Part("Yes", "answer"), Part(".", "answer"), Part("[cut off]", "remark"))
+    talker = Says(
+        ReplyPart("Hm.", "reasoning"),
+        ReplyPart("Yes", "answer"),
+        ReplyPart(".", "answer"),
+        ReplyPart("[cut off]", "remark"),
+    )
     out, notes = io.StringIO(), io.StringIO()
     monkeypatch.setattr(sys, "stdin", io.StringIO("One?\n\n  Two?\n"))
     converse(talker, Console(file=out), Console(file=notes))
@@ -90,7 +95,7 @@ def test_what_a_model_writes_cannot_steer_the_terminal(monkeypatch: pytest.Monke
     hostile = "\x1b]0;owned\x07[bold]x[/bold] \u202eabc\n\ttab"
     out = io.StringIO()
     monkeypatch.setattr(sys, "stdin", io.StringIO("Hello\n"))
-    converse(Says(Part(hostile, "answer")), Console(file=out, force_terminal=True), Console(file=io.StringIO()))
+    converse(Says(ReplyPart(hostile, "answer")), Console(file=out, force_terminal=True), Console(file=io.StringIO()))
     assert "\x1b]" not in out.getvalue()
     assert "\x07" not in out.getvalue()
     assert "\u202e" not in out.getvalue()

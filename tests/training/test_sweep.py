@@ -16,7 +16,7 @@ from tests.warmed import Warmed
 from training.recipe import Recipe, load_recipe
 from training.sft import train
 from training.sweep import SWEEPS, Member, load_sweep, members_of, shown
-from training.sweep_run import Outcome, Score, table_of, write_results
+from training.sweep_run import MemberOutcome, Score, table_of, write_results
 
 RECIPE = {
     "mixture": {"improved": 6},
@@ -98,11 +98,11 @@ def test_a_bad_sweep_is_one_clear_line(
 
 
 def test_results_tell_what_a_member_scored_and_why_another_failed(tmp_path: Path) -> None:
-    scored = Outcome(
+    scored = MemberOutcome(
         "a", {"rate": {"learning_rate": 5e-6}, "rows": {"mixture": {"improved": 10}}}, "trained", "", 10, 2.5, 0.25,
         61.4, 9.0, {"none": Score(0.12, 0.05, 0.24, 50)},
     )  # fmt: skip
-    failed = Outcome("b", {"rate": {"learning_rate": 1.0}}, "failed", "The loss of step 3 is nan | stopped")
+    failed = MemberOutcome("b", {"rate": {"learning_rate": 1.0}}, "failed", "The loss of step 3 is nan | stopped")
     names, lines = table_of([scored, failed])
     assert names == ["grid", "values", "rows", "first loss", "last loss", "trained tokens/s", "none", "state"]
     assert lines[0] == ["rate", "learning_rate=5e-06", "10", "2.50", "0.25", "61", "12 % [5, 24] of 50", "trained"]

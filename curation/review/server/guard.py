@@ -36,7 +36,7 @@ def policy(pages: Path) -> str:
     )
 
 
-class Guard:
+class ServerFilters:
     """An ASGI app around the server's."""
 
     def __init__(self, app: App, pages: Path) -> None:

@@ -44,7 +44,7 @@ def main() -> None:
     import uvicorn
     from argilla_server.cli.database.migrate import migrate_db
     from argilla_server.database import sync_engine
-    from guard import Guard
+    from guard import ServerFilters
     from sqlalchemy import event, text
     from sqlalchemy.engine import Engine
 
@@ -66,7 +66,7 @@ def main() -> None:
         signal.signal(number, lambda *_: sys.exit(0))
     pages = Path(argilla_server.__file__).parent / "static"
     uvicorn.run(
-        Guard(argilla_server.app, pages),
+        ServerFilters(argilla_server.app, pages),
         host="127.0.0.1",
         port=PORT,
         log_level="warning",
