@@ -122,7 +122,7 @@ class Hub:
             raise hub_error(error, self) or error from error
 
     def commit_of(self, revision: str) -> str:
-        """The commit that a tag, branch or commit's name stands for.
+        """The commit that a tag, a branch or a commit's name refers to.
 
         Raises:
             UserError: there is none, with the versions that there are.
@@ -226,7 +226,7 @@ def repeated(call: Callable[[], Done]) -> Done:
 
 
 def _why(error: BaseException | None) -> str:
-    """What an error says, without the token, wherever that comes from."""
+    """An error's message with the token and other secrets removed."""
     token = get_token()
     message = without_secrets(" ".join(_words(error).split()))
     return message.replace(token, "(token)") if token else message

@@ -109,7 +109,7 @@ def _counts(stages: Mapping[str, Any]) -> dict[str, dict[str, int]]:
 
 
 def published(config: RunConfig) -> dict[str, Any]:
-    """The settings without what acts or tells of a machine: who is asked and where, folders, files."""
+    """The run's settings without teachers, endpoints and paths, which act or describe a machine."""
     values = config.model_dump(mode="json", exclude={"teachers": True, "judge_teachers": True, "checks": {"folder"}})
     values["prompts"]["source"] = Path(config.prompts.source).name
     values["training"]["recipe"] = Path(config.training.recipe).name
@@ -117,7 +117,7 @@ def published(config: RunConfig) -> dict[str, Any]:
 
 
 def _teacher(teacher: Teacher) -> dict[str, Any]:
-    """What of a teacher bears on its answers. Of `extra_body` the names alone: it may hold what identifies somebody."""
+    """A teacher's settings that affect its answers. Of `extra_body` only field names: a value may identify someone."""
     kept = {"model", "embedded", "transport", "sampling", "reasoning_style", "price"}
     values = teacher.model_dump(mode="json", include=kept)
     return {**values, "extra_fields": sorted(teacher.extra_body), "place": _place(teacher)}
@@ -242,7 +242,7 @@ def _inputs(db: duckdb.DuckDBPyConnection) -> dict[str, Any]:
 
 
 def _overlap(run: RunFolder, db: duckdb.DuckDBPyConnection, stage: dict[str, Any] | None) -> dict[str, Any] | None:
-    """The items of evaluation sets that released rows overlap with, by set; None where nobody looked."""
+    """Evaluation items that released rows overlap with, by set; None where the search was not run."""
     if stage is None or not run.table_path("contamination").exists():
         return None
     rows = db.sql(
@@ -266,6 +266,6 @@ def _overlap(run: RunFolder, db: duckdb.DuckDBPyConnection, stage: dict[str, Any
 
 
 def _people(run: RunFolder) -> dict[str, Any] | None:
-    """What people's review showed; None where nobody looked, or the figures are of other votes than there are now."""
+    """Results of the human review; None where there was none, or where the votes have changed since."""
     found = agreement_of(run)
     return found and {key: value for key, value in found.items() if key != "deviation"}

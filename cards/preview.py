@@ -1,4 +1,4 @@
-"""What a regeneration will ask of whom, as the text that the user agrees to. Reads and writes nothing."""
+"""The plan of a regeneration as the text that the user agrees to: who is asked for what. Reads and writes nothing."""
 
 from collections.abc import Iterator
 from difflib import unified_diff

@@ -122,7 +122,7 @@ class Push:
                 shown.advance(size)
 
     def _landed(self, parent: str) -> str | None:
-        """The commit that holds this folder and came after `parent`: ours, though no answer said so."""
+        """The commit after `parent` that holds this folder: ours, even if the server's answer was lost."""
         history = self.hub.ask(self.hub.api.list_repo_commits, self.hub.repo, repo_type=self.hub.kind)
         for entry in history:
             if entry.commit_id == parent:

@@ -135,7 +135,7 @@ def _config(folder: Path, lineage: dict[str, Any], who: Answering) -> RunConfig:
 
 
 def _instructions(theirs: dict[str, Any], lineage: dict[str, Any]) -> dict[str, str]:
-    """Each variant's wording in the release, where it is another one than ours."""
+    """Each variant's instruction in the release, where it differs from ours."""
     shipped = load_variants()
     worded = {
         **{name: str(text) for name, text in dict(theirs.get("instructions", {})).items()},

@@ -168,7 +168,7 @@ def name_fault(name: str) -> str | None:
 
 
 def kind_fault(name: str) -> str | None:
-    """Why a file of a release is refused by what its name says that it is; None where it may be there."""
+    """Why a file is refused by its name; None where a release may hold such a file."""
     path = PurePosixPath(name)
     suffix = path.suffix.casefold()
     if path.parts[0] == ".cache" and suffix in (*_OF_DOWNLOADS, ""):

@@ -73,7 +73,7 @@ def public_rows(rows: pa.Table, run_id: str) -> pa.Table:
 
 
 def metadata_rows(rows: pa.Table) -> pa.Table:
-    """What is published beside the rows: what each judge said, as JSON, and the counts."""
+    """The metadata published beside the rows: every judge's verdict as JSON, and the counts."""
     return rows.select(METADATA.names).cast(METADATA)
 
 

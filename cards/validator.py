@@ -46,7 +46,7 @@ _CONFIGS = TypeAdapter(list[_Config])
 
 
 class _Strict(yaml.SafeLoader):
-    """YAML in which a key that stands twice is an error: the Hub keeps the last one without a word."""
+    """YAML that rejects duplicate keys; the Hub silently keeps the last one."""
 
 
 def _mapping(loader: _Strict, node: yaml.MappingNode) -> dict[Any, Any]:

@@ -1,4 +1,4 @@
-"""Is a release what it says it is: every hash, count and word of it that can be computed again.
+"""Release verification: recomputes every hash, count and text that can be recomputed.
 
 Reads a release folder, in batches; writes nothing. Run it with `saferthoughts release verify FOLDER_OR_REPO`.
 """
@@ -67,7 +67,7 @@ def lineage_in(folder: Path) -> dict[str, Any]:
 
 @contextmanager
 def shaped_like_ours(*folders: Path) -> Iterator[None]:
-    """While a lineage is read: what it lacks, or has in another form, is told in one line.
+    """Report a lineage with a missing or malformed key in one line.
 
     Raises:
         UserError: with what it lacks.
@@ -242,7 +242,7 @@ class ReleaseChecks:
         self._hold(recorded == found, "croissant.json has other files or hashes than data")
 
     def words(self) -> None:
-        """The card says what the lineage says, and texts have the hashes that stand beside them."""
+        """The card agrees with the lineage, and texts have the hashes that are recorded beside them."""
         card = self.folder / "README.md"
         if self._hold(card.is_file(), "README.md is missing"):
             words = card.read_text(encoding="utf-8", errors="replace")

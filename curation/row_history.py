@@ -1,4 +1,4 @@
-"""The history of one response: prompt, attempts, what each judge said, what each check said, where it ended up.
+"""The history of one response: prompt, attempts, judgements, checks, and whether it was accepted and selected.
 
 Reads the run's tables (`curation/sql/views.py`); writes nothing. Run it with `saferthoughts check RUN --explain ID`.
 """

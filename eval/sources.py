@@ -99,7 +99,7 @@ def row_id(row: Mapping[str, Any], text: str) -> str:
 
 
 def distinct(ids: Sequence[str], loaded: Loaded) -> None:
-    """Refuse ids that stand twice: an answer could not be told from the other.
+    """Refuse duplicate ids: their answers could not be distinguished.
 
     Raises:
         UserError: one does.

@@ -16,7 +16,7 @@ PROMPTS = Path(__file__).parent / "prompts"
 
 @cache
 def text(name: str) -> str:
-    """A prompt's text as it lies in its file, NAME.md.jinja."""
+    """A prompt's text as it is in its file, NAME.md.jinja."""
     return (PROMPTS / f"{name}.md.jinja").read_text(encoding="utf-8")
 
 

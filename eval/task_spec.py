@@ -1,4 +1,4 @@
-"""What a task file offers and what it is given: the one shape that all of eval/tasks/ have.
+"""The interface of a task file: what every file of eval/tasks/ receives and defines.
 
 Each file of eval/tasks/ opens with dataset, metric, protocol and source, and ends with `TASK`. Its scorer, named by
 `TASK.scorer`, gives each sample one `Score`: value 0 to 1, or `Score.unscored(reason)`; `answer` the answer part;
@@ -22,7 +22,7 @@ from eval.run.results import DataUsed, Measure, ScoreMode
 
 @dataclass(frozen=True, slots=True)
 class TaskRequest:
-    """What the user wants of a task.
+    """The user's settings for one task.
 
     Args:
         settings: The protocol's values for this task (eval/protocols.yaml), overrides laid over.
@@ -63,7 +63,7 @@ class BuiltTask:
 
 @dataclass(frozen=True, slots=True)
 class TaskSpec:
-    """A task by name. `roles` are Inspect model roles that it asks; `needs` tells why it cannot run here, or "".
+    """A task by name. `roles` are Inspect model roles that it asks; `needs` returns why it cannot run here, or "".
 
     `decided_by` is the role whose word the figure is, string rules where nobody has it; "" where it is counted.
     `settings` hold where a protocol does not name the task. `rescorer` makes the scorer alone, without the data: what

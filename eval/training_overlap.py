@@ -90,7 +90,7 @@ class TrainedOn(NamedTuple):
 
 
 def trained_on(folder: Path | None) -> TrainedOn:
-    """What a student's folder says of its training; nothing for a model that was not trained here."""
+    """The training record in a student's folder; empty for a model that was not trained here."""
     try:
         release = json.loads(((folder or Path("/")) / RECORD).read_text(encoding="utf-8"))["dataset"]["release"]
         return TrainedOn(f"{release['title']} {release['version']}", bool(release["rehearsal"]))

@@ -40,7 +40,7 @@ router = APIRouter(
 
 @open_router.get("/health")
 async def health() -> shapes.Health:
-    """That the service is there; needs no token and tells nothing else."""
+    """Health check; needs no token and reveals nothing else."""
     return shapes.Health(status="ok", version=VERSION)
 
 
@@ -79,7 +79,7 @@ def list_runs(caller: Reader, state: AppStateOf) -> list[shapes.RunState]:
 
 @router.get("/runs/{name}", tags=["runs"])
 def show_run(name: str, caller: Reader, state: AppStateOf) -> shapes.RunState:
-    """Where a run stands: stage, counts, rate, cost, time left, failures."""
+    """A run's state: stage, counts, rate, cost, time left, failures."""
     return state.run_state(name)
 
 
@@ -93,7 +93,7 @@ def run_events(name: str, caller: Reader, state: AppStateOf) -> Response:
 
 @router.post("/runs/{name}/cancel", status_code=202, tags=["runs"])
 def cancel(name: str, caller: Runner, state: AppStateOf) -> shapes.RunState:
-    """Stop a run's job, as Ctrl-C does: what came back is kept."""
+    """Stop a run's job as Ctrl-C does; finished requests are kept."""
     run = state.run(name)
     job = state.queue.latest(run.name)
     if job is None or not job.open:
@@ -114,7 +114,7 @@ def resume(name: str, caller: Runner, state: AppStateOf, budget: shapes.Budget |
 def release(
     name: str, caller: Runner, state: AppStateOf, wanted: shapes.ReleaseWanted | None = None
 ) -> shapes.RunState:
-    """Build the run's release anew."""
+    """Rebuild the run's release."""
     run = state.run(name)
     version = wanted.version if wanted else None
     state.put(run, "release", cli_arguments("release build", name, version=version), caller.name)
@@ -262,11 +262,11 @@ def release_zip(name: str, caller: Reader, state: AppStateOf) -> Response:
 
 @router.get("/teachers", tags=["teachers"])
 def list_teachers(caller: Reader, state: AppStateOf) -> list[shapes.TeacherState]:
-    """Who may answer, by name. Addresses and keys are not told."""
+    """Teachers by name. Addresses and keys are not revealed."""
     return teachers.listed(state)
 
 
 @router.post("/teachers/{name}/test", tags=["teachers"])
 def test_teacher(name: str, caller: Runner, state: AppStateOf) -> shapes.TeacherState:
-    """Ask a teacher one mild question, and remember what came of it."""
+    """Ask a teacher one mild question and store the result."""
     return teachers.test(state, name)

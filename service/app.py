@@ -1,4 +1,4 @@
-"""The service put together: API, page, guard, and what works beside the requests.
+"""The ASGI application: API, page, request filters and background work.
 
 `saferthoughts serve` runs it (`saferthoughts/cli/serve.py`).
 """

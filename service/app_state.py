@@ -1,4 +1,4 @@
-"""What the service holds while it runs, for every request: its runs, tokens, queue, teachers and prompt sets."""
+"""The state that every request shares: runs, tokens, queue, teachers and prompt sets."""
 
 import ipaddress
 import threading
@@ -84,7 +84,7 @@ class AppState:
         return self.settings.runs
 
     def run(self, name: str) -> RunFolder:
-        """A run that is there.
+        """Open an existing run.
 
         Raises:
             Problem: 404, there is none of that name; 409, it was made by another version, or has no configuration yet.
@@ -101,7 +101,7 @@ class AppState:
         return run
 
     def run_state(self, name: str) -> RunState:
-        """Where a run stands; one whose files are broken too.
+        """A run's state, also where its files are broken.
 
         Raises:
             Problem: 404 or 409, as `run` has it.
@@ -119,7 +119,7 @@ class AppState:
             return False
 
     def run_states(self) -> list[RunState]:
-        """Every run, the one that was begun last first; those that cannot be read are shown as broken."""
+        """Every run, newest first; those that cannot be read are shown as broken."""
         found = []
         for name in self.reader.names():
             with suppress(UserError, Problem):  # being made at this moment, or gone
@@ -170,7 +170,7 @@ House = AppState
 
 
 def opened(settings: ServeSettings, environment: dict[str, str]) -> AppState:
-    """The parts of a service, put together; nothing works yet."""
+    """Create the service's parts; nothing is started yet."""
     store = Store(settings.runs)
     queue = Queue(store)
     reader = RunReader(settings.runs, queue)

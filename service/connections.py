@@ -95,7 +95,7 @@ class BoundedProtocol(H11Protocol):
         self._unset_taking()
 
     def cut_off(self) -> None:
-        """End the connection at once, whatever it was doing; who sent half of its headers is told so."""
+        """End the connection at once; a client that sent half of its headers gets an answer first."""
         if self.transport is None or self.transport.is_closing():
             return
         if self._awaited == "headers" and self.conn.our_state is h11.IDLE and self.conn.trailing_data[0]:

@@ -1,4 +1,4 @@
-"""Forms of the page as the requests of the API that they stand for. What is left empty is not said."""
+"""The page's forms as API requests. Empty fields are omitted."""
 
 from collections.abc import Mapping
 from typing import Any

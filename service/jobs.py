@@ -43,7 +43,7 @@ class _Child:
     interrupted_at: float | None = None
 
     def ended(self) -> bool:
-        """Whether it is over; a zombie is, which somebody else has yet to collect."""
+        """Whether the process has exited; a zombie has."""
         if self.own is not None:
             return self.own.poll() is not None
         try:
@@ -79,7 +79,7 @@ class Supervisor:
         self._thread.join()
 
     def wake(self) -> None:
-        """There is something new to do."""
+        """Start the next round now instead of after the pause."""
         self._wake.set()
 
     def _work(self) -> None:
@@ -139,7 +139,7 @@ class Supervisor:
         self._queue.note_process(job, own.pid, process.create_time())
 
     def _settle(self, job: Job, child: _Child | None) -> None:
-        """A job's process is gone: what came of it?"""
+        """Record the outcome of an exited job."""
         code = child.own.returncode if child is not None and child.own is not None else None
         message = last_words(self._runs / job.run)
         if job.state == "cancelling":
@@ -214,13 +214,13 @@ def log_tail(folder: Path) -> str:
 
 
 def last_words(folder: Path) -> str:
-    """What a job said last, without the mark that the front door puts before an error."""
+    """The last line of a job's log, without the command's prefix of errors."""
     lines = [line.strip() for line in log_tail(folder).splitlines() if line.strip()]
     return "" if not lines or lines[-1].startswith("-- ") else lines[-1].removeprefix("saferthoughts: ")
 
 
 def cli_arguments(command: str, run: str, **flags: object) -> tuple[str, ...]:
-    """A command's arguments for a run: flags that are None or False are left out, those that are True stand alone."""
+    """A command's arguments for a run: flags that are None or False are omitted, those that are True take no value."""
     arguments = [*command.split(), run]
     for name, value in flags.items():
         if value is None or value is False:

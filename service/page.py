@@ -158,7 +158,7 @@ def _runs(state: AppState) -> dict[str, Any]:
 
 @router.get("/ui/runs/{name}")
 def show_run(name: str, caller: Viewer, state: AppStateOf) -> Response:
-    """One run: where it stands, and what can be done with it."""
+    """One run: its state and its actions."""
     return _page("run", caller, tab="run", **_run(state, name))
 
 
@@ -170,7 +170,7 @@ def run_part(name: str, caller: Viewer, state: AppStateOf) -> Response:
 
 @router.get("/ui/runs/{name}/spoken")
 def run_spoken(name: str, caller: Viewer, state: AppStateOf) -> Response:
-    """What a screen reader says of a run."""
+    """A run's state as a screen reader announces it."""
     return _page("spoken", caller, spoken=spoken(state.run_state(name)))
 
 
@@ -200,7 +200,7 @@ def _argilla(state: AppState) -> str | None:
 
 @router.post("/ui/runs/{name}/{action}")
 def act(name: str, action: str, caller: Viewer, state: AppStateOf, form: Posted) -> Response:
-    """A button of a run's page: what the API does, for whom the API would do it."""
+    """A button of a run's page: checks the role, then does what the API does."""
     # What is repeated asks for the role of its kind as well.
     check_role(caller, "publish" if action == "publish" else "run")
     if action == "cancel":
@@ -272,7 +272,7 @@ def _choices(state: AppState) -> dict[str, Any]:
 def list_rows(
     name: str, caller: Viewer, state: AppStateOf, request: Request, offset: Annotated[int, Query(ge=0, le=10**9)] = 0
 ) -> Response:
-    """A run's rows, filtered by what the form above them says."""
+    """A run's rows, filtered by the form above them."""
     if not state.run(name).table_path("responses").exists():
         return _page("no_rows", caller, tab="rows", name=name, state=state.run_state(name))
     index = state.rows.of(api.has_rows(state, name))
@@ -326,7 +326,7 @@ def show_prompt(name: str, prompt_id: str, caller: Viewer, state: AppStateOf, at
 
 @router.get("/ui/runs/{name}/history/{response_id}")
 def history(name: str, response_id: str, caller: Viewer, state: AppStateOf) -> Response:
-    """How one row came to be, and what came of it."""
+    """The history of one row."""
     from curation.row_history import row_history
 
     parts = row_history(api.has_rows(state, name), response_id).parts

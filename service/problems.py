@@ -51,7 +51,7 @@ def title_of(status: int) -> str:
 
 
 def problem_of(error: Exception) -> Problem:
-    """Any error as a problem. What is nobody's to put right says nothing of its inside."""
+    """Any error as a problem document. Internal errors reveal no details."""
     if isinstance(error, Problem):
         return error
     if isinstance(error, RequestValidationError):
@@ -65,7 +65,7 @@ def problem_of(error: Exception) -> Problem:
 
 
 def _message(error: RequestValidationError) -> str:
-    """The first thing that does not fit, as the command line tells it: key, what, value."""
+    """The first validation error, worded as the command line words it: key, what, value."""
     first: dict[str, Any] = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
     value = repr(first.get("input"))

@@ -9,14 +9,13 @@ import sqlite3
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from pipelines.errors import visible
 from service.problems import Problem
 from service.store import Store
 
 State = Literal["queued", "running", "cancelling", "done", "incomplete", "failed", "cancelled"]
-STATES: tuple[State, ...] = get_args(State)
 OPEN: tuple[State, ...] = ("queued", "running", "cancelling")
 # What a run itself is made by; every other action is beside it, and its failure is not the run's.
 OWN = ("run", "resume")

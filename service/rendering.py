@@ -25,7 +25,7 @@ _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86_400
 
 @dataclass(frozen=True, slots=True)
 class MarkedPiece:
-    """A piece of a text; `label` says what its words were quoted for, "" for the rest."""
+    """A piece of a text; `label` is the label that quotes it as evidence, "" for the rest."""
 
     text: str
     label: str

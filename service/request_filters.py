@@ -70,7 +70,7 @@ def too_many(wait_s: float) -> Problem:
 
 
 class Refusals:
-    """Counts refused credentials by address, so that nobody tries for long."""
+    """Rate limit on refused credentials, by address."""
 
     def __init__(self) -> None:
         self._buckets = Buckets(_REFUSALS_PER_S, _REFUSALS_AT_ONCE)

@@ -165,7 +165,7 @@ class RowIndex:
         return [self._row(row, texts=True) for row in found.fetchall()]
 
     def judgements(self, response_id: str) -> list[dict[str, Any]]:
-        """What each judge said of a response; `evidence` maps a label to the words that were quoted for it."""
+        """Every judge's verdict on a response; `evidence` maps a label to the words that were quoted for it."""
         found = self._db().execute("SELECT * FROM said WHERE response_id = ? ORDER BY judge", [response_id])
         return [{**dict(row), "evidence": json.loads(row["evidence"] or "{}")} for row in found]
 

@@ -1,4 +1,4 @@
-"""Where a run stands: its manifest, its ledger, its progress file and its newest job, in one value.
+"""A run's state in one value, from its manifest, ledger, progress file and newest job.
 
 Reads only; the ledger is summed again when its files have changed. A `Broadcaster` looks once for all who listen.
 """
@@ -38,7 +38,7 @@ _MOST_LISTENERS = 1000
 
 
 class RunReader:
-    """Looks at runs; what has not changed since the last look is not read again."""
+    """Reads runs' states; unchanged files are not read again."""
 
     def __init__(self, runs: Path, queue: Queue) -> None:
         self._runs, self._queue = runs, queue
@@ -46,12 +46,12 @@ class RunReader:
         self._reported: set[tuple[str, str]] = set()
 
     def names(self) -> list[str]:
-        """Every run, the one that was begun last first."""
+        """Every run, newest first."""
         names = sorted(path.name for path in self._runs.glob("*") if is_run(self._runs, path.name))
         return sorted(names, key=lambda name: -_begun(self._runs / name / "manifest.json"))
 
     def look(self, name: str) -> RunState:
-        """Where a run of this name stands; whatever is wrong with its files, they are shown as broken, with the reason.
+        """The state of a run by its name; a run with broken files is shown as broken, with the reason.
 
         Raises:
             UserError: there is no such run.
@@ -69,7 +69,7 @@ class RunReader:
             return _broken(name, one_line(reason, _LONGEST_REASON), self._queue.latest(name), self._shape)
 
     def at(self, run: RunFolder) -> RunState:
-        """Where a run stands now. Raises whatever its files bring about; `look` does not."""
+        """A run's state now. Raises what its broken files raise; `look` does not."""
         manifest = self._unless_changed("manifest", run.path / "manifest.json", run.manifest)
         config = self._unless_changed("config", run.path / "run.yaml", lambda: load_config(run))
         totals = self._totals(run)
@@ -234,7 +234,7 @@ def _live(funnel: list[Step], progress: Progress | None) -> list[Step]:
 
 
 class Broadcaster:
-    """Tells listeners how runs change: one look at a run, every half second, however many listen to it."""
+    """Sends runs' changes to listeners: one read of a run each half second, however many listen to it."""
 
     def __init__(self, look: Callable[[str], RunState]) -> None:
         self._look = look
@@ -243,7 +243,7 @@ class Broadcaster:
 
     @property
     def listening(self) -> int:
-        """How many listen now."""
+        """The number of listeners."""
         return sum(len(queues) for queues in self._listeners.values())
 
     async def work(self) -> None:
@@ -298,7 +298,7 @@ class Broadcaster:
                 self._last.pop(name, None)
 
     def check_room(self) -> None:
-        """Let one more listen.
+        """Refuse a further listener where there are too many.
 
         Raises:
             Problem: 503, too many do.

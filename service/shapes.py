@@ -75,7 +75,7 @@ class ReviewWanted(Part):
 
 
 class PublishWanted(Part):
-    """Where a release goes on the Hub."""
+    """The Hub repository that a release goes to."""
 
     repo: RepoName
     private: bool = False
@@ -109,7 +109,7 @@ class JobState(BaseModel):
 
 
 class Progress(BaseModel):
-    """Where the stage that is under way stands. Rates are units a second, times seconds, cost US dollars."""
+    """Progress of the running stage. Rates are units a second, times seconds, cost US dollars."""
 
     stage: Words
     done: int
@@ -154,7 +154,7 @@ class RunState(BaseModel):
 
 
 class TeacherTest(BaseModel):
-    """What came of a teacher's last test by this service."""
+    """The result of a teacher's last test by this service."""
 
     at: float
     answers: bool
@@ -173,7 +173,7 @@ class TeacherState(BaseModel):
 
 
 class EstimateState(BaseModel):
-    """What a run would ask and take, by the answers of earlier runs; None where those do not tell."""
+    """A run's estimated requests and cost, from answers of earlier runs; None where those give no estimate."""
 
     requests: int
     tokens: float | None

@@ -81,7 +81,7 @@ class Store:
 
     @contextmanager
     def whole(self) -> Iterator[None]:
-        """All of the block's changes or none, and nobody else's in between."""
+        """A transaction: all of the block's changes or none, and no others in between."""
         with self._lock, transaction(self._db):
             yield
 

@@ -1,4 +1,4 @@
-"""Teachers as the service shows them, and a test of one: a question, and what came of it.
+"""Teachers as the service shows them, and the test of one.
 
 Where a teacher is and what its key is never leave the service.
 """

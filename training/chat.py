@@ -48,7 +48,7 @@ class Splitter:
         self._state: Literal["start", "reasoning", "gap", "answer"] = "start"
 
     def feed(self, chunk: str) -> Iterator[ReplyPart]:
-        """What can be told with the next piece of the reply."""
+        """Parts that are complete with the next piece of the reply."""
         self._held += chunk
         if self._state == "start":
             start = self._held.lstrip()

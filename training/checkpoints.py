@@ -1,4 +1,4 @@
-"""A training that can be stopped: its working folder beside the model's, and what it may be gone on from.
+"""Resumable training: its working folder beside the model's, and the checkpoints that it can resume from.
 
     .<model>.training/
       fingerprint.json       what is trained on what: another recipe, dataset or student begins anew
@@ -72,7 +72,7 @@ def _first_names(mixture: Any) -> Any:
 
 @contextmanager
 def workplace_of(output: Path, fingerprint: str) -> Iterator[Workplace]:
-    """The working folder of a training, emptied where it belonged to another one, and this process's alone.
+    """The working folder of a training, locked for this process; emptied where it belonged to another training.
 
     One in which nothing was saved goes at the end.
 
@@ -185,7 +185,7 @@ class TimedCheckpoints(TrainerCallback):  # type: ignore[misc,unused-ignore]
             control.should_save = True
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Begin to count anew."""
+        """Restart the clock."""
         self._last = time.monotonic()
 
 
@@ -195,7 +195,7 @@ def processes() -> int:
 
 
 def is_main() -> bool:
-    """Whether this process is the one that tells and writes."""
+    """Whether this process prints and writes the results."""
     return os.environ.get("RANK", "0") == "0"
 
 

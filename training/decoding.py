@@ -33,7 +33,7 @@ class ReplyDecoder:
         return str(self._tokenizer.decode(kept, skip_special_tokens=False))
 
     def described(self) -> str:
-        """How reasoning is told from the answer when this student is decoded, in a line."""
+        """One line on how this student's reasoning is separated from its answer."""
         if not self.marks:
             return "reasoning is marked by ordinary text, which every server keeps"
         return (

@@ -1,4 +1,4 @@
-"""What a training will take, told before it begins: steps, tokens, memory and time; refused where it cannot fit.
+"""The estimate of a training before it begins: steps, tokens, memory and time; refused where it cannot fit.
 
 Reads the trainer and the machine; writes nothing. Memory is counted (weights, gradients, Adam's moments) and estimated
 (activations, logits); time follows from a measured matrix product and a usual share of it. Both are estimates, and are

@@ -27,7 +27,7 @@ from pipelines.system_errors import system_line
 @dataclass(frozen=True, slots=True)
 class TrainingRow:
     """One conversation to train on: `messages` is [{role, content}, ...], the last one the assistant's. `category` is
-    the prompt's, "" where the release does not tell."""
+    the prompt's, "" where the release has none."""
 
     id: str
     config: str
@@ -162,7 +162,7 @@ def _unreadable(dataset: Path, error: Exception, cache: Path) -> UserError:
 
 
 def _innermost(error: BaseException) -> BaseException:
-    """What went wrong in the first place: `datasets` wraps it in an error that says nothing."""
+    """The root cause: `datasets` wraps it in an uninformative error."""
     while error.__cause__ is not None:
         error = error.__cause__
     return error

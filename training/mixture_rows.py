@@ -123,7 +123,7 @@ def _question(row: Mapping[str, Any], part: Further) -> str:
 
 
 def _row(row: Mapping[str, Any], part: Further) -> TrainingRow:
-    """One row; ValueError says why it is left out."""
+    """Read one row; ValueError gives the reason why it is left out."""
     question, reply = row.get(part.prompt), row.get(part.response or "")
     if part.messages is not None:
         turns = row.get(part.messages) or []

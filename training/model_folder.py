@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def whole_state(trainer: "SFTTrainer") -> dict[str, Any] | None:
-    """Weights that lie in parts on several processes, put together; None for a single one. All processes call it."""
+    """The full weights gathered from several processes; None for a single one. All processes call it."""
     if trainer.accelerator.num_processes == 1:
         return None
     return dict(trainer.accelerator.get_state_dict(trainer.model_wrapped))

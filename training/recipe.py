@@ -207,7 +207,7 @@ def _named_now(setting: Setting) -> Setting:
 
 
 def mixture_now(mixture: Any) -> Any:
-    """A mixture that somebody wrote with the variants' names now, with a line where they are others.
+    """A mixture with the variants' current names, with a line where they differ.
 
     Raises:
         UserError: it names a variant under both names.

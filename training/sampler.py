@@ -1,4 +1,4 @@
-"""The order in which rows are trained on: by seed and epoch alone, so that a training that goes on sees the same one.
+"""The order of rows in training: by seed and epoch alone, so that a resumed training sees the same one.
 
 Transformers draws it from the process's random state, which is another one after a crash.
 """
@@ -24,7 +24,7 @@ class SeededOrder(Sampler[int]):
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by the trainer before each epoch, also by one that goes on."""
+        """Called by the trainer before each epoch, also after a resume."""
         self._epoch = epoch
 
     def __len__(self) -> int:

@@ -112,7 +112,7 @@ def train(
         dataset: A release folder.
         output: The model's folder. An earlier model there is replaced when this one is finished.
         student: A checkpoint or a model on the Hub, over the recipe's own.
-        tell: Is told the plan before the first step.
+        tell: Called with the plan before the first step.
 
     Raises:
         UserError: nothing that can be trained (dataset, student, template), a supervision proof that fails, too little

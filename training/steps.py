@@ -1,4 +1,4 @@
-"""The steps of a training: shown as they go, stopped where the loss is no number or somebody asks for it.
+"""The training loop: progress, and a stop at a loss that is not finite or at a signal.
 
 Runs a trainer that is ready, from a checkpoint if there is one; checkpoints go into the trainer's folder. Ctrl-C
 (or SIGTERM, or SIGHUP) lets the step at work end and saves a checkpoint, a second one stops at once. Used by
@@ -81,7 +81,7 @@ class _Shown(TrainerCallback):  # type: ignore[misc,unused-ignore]
         self.started = time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Save and stop, if somebody asked for it."""
+        """Save and stop after a signal."""
         if self._asked and state.global_step < state.max_steps:
             control.should_training_stop = True
             control.should_save = self._saves
@@ -102,7 +102,7 @@ class _Shown(TrainerCallback):  # type: ignore[misc,unused-ignore]
 
 @contextmanager
 def _asked_to_stop() -> Iterator[list[int]]:
-    """A list that Ctrl-C, a scheduler's SIGTERM or a closed terminal appends to; the second is as it ever was.
+    """A list that SIGINT, SIGTERM and SIGHUP append to; a second signal gets the previous handler.
 
     Several processes are ended by their launcher, and signals belong to the main thread: nobody can ask elsewhere.
     """

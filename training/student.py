@@ -110,7 +110,7 @@ def checkpoint_of(student: str | Path | None) -> Path:
 
 
 def check_named(student: str | Path | None) -> None:
-    """What can be told of a student at once: a folder is looked into, a name on the Hub is taken on trust.
+    """Check a student's name early: a folder is looked into, a name on the Hub is not looked up.
 
     Raises:
         UserError: neither a name nor a folder that transformers could load.

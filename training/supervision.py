@@ -192,7 +192,7 @@ def _check_instruction(row: TrainingRow) -> None:
 
 @cache
 def _instruction_lines() -> tuple[str, ...]:
-    """Lines of the variants' instructions that are too long to stand in a prompt by chance."""
+    """Lines of the variants' instructions that are too long to occur in a prompt by chance."""
     lines = [
         line.strip()
         for variant in load_variants().values()

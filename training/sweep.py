@@ -1,4 +1,4 @@
-"""Sweeps: one recipe with several values of some of its keys, trained one after another, and a table of what came out.
+"""Sweeps: one recipe with several values of some of its keys, trained one after another, and a table of results.
 
 Reads training/sweeps/NAME.yaml, or any YAML file of that form:
 
@@ -127,7 +127,7 @@ def _first_names(value: Any) -> Any:
 
 
 def _name(values: Mapping[str, Any]) -> str:
-    """A folder's name that tells the values."""
+    """A folder name made of the values."""
     return re.sub(r"[^\w.=,+-]+", "_", ",".join(f"{key}={shown(value)}" for key, value in values.items()))[:120]
 
 

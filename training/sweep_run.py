@@ -1,4 +1,4 @@
-"""Training a sweep's members one after another, each in a process of its own; what is there already is left alone.
+"""Training a sweep's members one after another, each in its own process; finished members are skipped.
 
 Writes
 
@@ -51,7 +51,7 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class MemberOutcome:
-    """What came of a member. Losses, pace and seconds are None until it is trained."""
+    """The outcome of a member. Losses, pace and seconds are None until it is trained."""
 
     name: str
     grids: Mapping[str, Mapping[str, Any]]
@@ -140,7 +140,7 @@ def _train(member: Member, output: Path, launcher: Sequence[str]) -> str:
 
 
 def _lines(child: "subprocess.Popen[str]") -> Iterator[str]:
-    """What a member says, to its end; Ctrl-C is passed on, so that it saves a checkpoint."""
+    """A member's output, line by line; Ctrl-C is passed on, so that it saves a checkpoint."""
     assert child.stderr is not None
     while True:
         try:

@@ -1,1 +1,1 @@
-"""Datasets that somebody else made, read as runs of ours."""
+"""Third-party datasets, imported as runs."""

@@ -1,4 +1,4 @@
-"""A dataset that somebody else made, as a run that can be checked like one of ours.
+"""Import of a third-party dataset as a run, so that it can be checked like one of ours.
 
 Reads any conversational dataset (a file, a folder or a repository on the Hub), or a release of this project; writes a
 run folder with run.yaml, prompts, responses and failed, the rows that could not be read with their reasons. Run it with
@@ -113,7 +113,7 @@ def _parts(source: Source) -> list[tuple[list[dict[str, Any]], str | None]]:
 
 
 def _is_release(source: Source) -> bool:
-    """Whether the source is a whole release of ours, which says of every row what it is."""
+    """Whether the source is a complete SaferThoughts release, which describes every row."""
     folder = Path(source.hub)
     return source.config is None and (folder / "lineage.json").exists() and (folder / "data").is_dir()
 
@@ -142,7 +142,7 @@ def _columns(row: Mapping[str, Any], mapping: Mapping[str, str], where: str) -> 
 def _read(
     row: Mapping[str, Any], columns: Mapping[str, str], variant: str, kind: str | None, where: str
 ) -> tuple[Prompt, Response]:
-    """One row; ValueError says why it cannot be used."""
+    """Read one row; ValueError gives the reason why it cannot be used."""
     behaviour, text, thought = _asked_and_answered(row, columns)
     reasoning, answer, found = thought.reasoning, thought.answer, str(thought.source)
     if "reasoning" in columns and "answer" in columns:

@@ -1,4 +1,4 @@
-"""A conversation of somebody else's dataset as one question and its answer, or the reason why it is not one.
+"""A third-party conversation as one question and its answer, or the reason why it cannot be read as one.
 
 Reads the turns of a row, in the shapes that datasets have them; writes nothing. A row of ours holds one question: a
 system turn is kept in front of it, as models without a system role are asked, and a conversation of several questions

@@ -239,7 +239,7 @@ def _exact(one: EvalSet, texts: Sequence[str], requests: Sequence[str]) -> Itera
 
 
 def _embedded(one: EvalSet, texts: pa.ChunkedArray, spoken: Sequence[str]) -> Iterator[Hit]:
-    """Items that stand whole in a text: their first words are looked up, and what follows is compared."""
+    """Items that a text contains whole: their first words are looked up, and what follows is compared."""
     items = [[word for word, _, _ in words_of(text)] for text in one.texts]
     sizes = {min(len(words), _ANCHOR) for words in items if len(words) >= _LEAST_WORDS}
     for size in sorted(sizes):
@@ -295,7 +295,7 @@ def _found(texts: pa.ChunkedArray, size: int, anchors: Mapping[int, list[int]]) 
 
 
 def _aligned(one: EvalSet, requests: Sequence[str]) -> Iterator[Hit]:
-    """Requests that say nearly what an item says: most of its telling words, in nearly its order."""
+    """Near matches of an item: requests with most of its informative words, in nearly its order."""
     items = [" ".join(word for word, _, _ in words_of(text)) for text in one.texts]
     distinct = {text: number for number, text in enumerate(dict.fromkeys(requests))}
     spoken = [" ".join(word for word, _, _ in words_of(text)) for text in distinct]
@@ -332,7 +332,7 @@ def _weights(texts: Iterable[str]) -> dict[str, tuple[int, float]]:
 
 
 def _matrix(texts: Sequence[str], weights: Mapping[str, tuple[int, float]], weigh: bool) -> csr_matrix:
-    """Texts by words; with `weigh` a word counts what it tells, otherwise 1."""
+    """A matrix of texts by words; `weigh` weights words by how informative they are, otherwise each counts 1."""
     rows = [(row, *weights[word]) for row, text in enumerate(texts) for word in set(text.split())]
     values = [weight if weigh else 1.0 for _, _, weight in rows]
     places = ([row for row, _, _ in rows], [column for _, column, _ in rows])

@@ -173,6 +173,6 @@ def _band_keys(signatures: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint64]:
 
 
 def _shared(keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
-    """Which of the numbers stand there more than once."""
+    """Which of the numbers occur more than once."""
     _, places, counts = np.unique(keys, return_inverse=True, return_counts=True)
     return np.asarray(counts[places] > 1)

@@ -138,7 +138,7 @@ def check(run: RunFolder) -> Checked:
 
 
 def _rejected_apart(run: RunFolder, queries: dict[str, Path]) -> pa.Table:
-    """What the queries object to, where some of them are somebody's own: in a process with limits."""
+    """Run queries of which some are the user's own, in a process with limits; what they object to."""
     texts = {name: _text(path) for name, path in queries.items()}
     with duckdb.connect() as parser:
         for name, text in texts.items():

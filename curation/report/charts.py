@@ -40,7 +40,7 @@ def files_of(charts: dict[str, Any]) -> dict[str, bytes]:
 
 
 def _renumbered(svg: str) -> str:
-    """Vega counts its gradients and clips on from one chart to the next: counted anew, the same chart is the same."""
+    """Renumber gradients and clips, which Vega numbers across charts, so that the same chart gives the same SVG."""
     numbers: dict[str, str] = {}
     return re.sub(r"\b(gradient_|clip)\d+\b", lambda m: numbers.setdefault(m[0], f"{m[1]}{len(numbers)}"), svg)
 
@@ -55,7 +55,7 @@ def _drawn(figures: dict[str, Any]) -> dict[str, Any]:
 
 
 def svg_of(chart: Any) -> str:
-    """An Altair chart as SVG text to stand in a page, whose style sheet gives its words and axes their colour."""
+    """An Altair chart as SVG text for a page, whose style sheet colours its words and axes."""
     import vl_convert
 
     # Room at the sides: the reader's font may be wider than the one measured here.

@@ -36,7 +36,7 @@ _SHOWN = 4000
 
 
 def figures_of(run: RunFolder) -> dict[str, Any]:
-    """Everything that a report tells of a run.
+    """Every figure of a run's report.
 
     Raises:
         UserError: a table of the run is broken.
@@ -107,7 +107,7 @@ def _funnel(
     db: duckdb.DuckDBPyConnection, stages: dict[str, Any], repaired: bool, failed: Mapping[str, int]
 ) -> list[dict[str, Any]]:
     """For each configuration the rows that each step kept of those before: planned, answered, accepted, selected,
-    released. A row and repair's attempts at it count once; `attempts` are told beside them."""
+    released. A row and repair's attempts at it count once; `attempts` are counted beside them."""
     found = {
         row["config"]: row
         for row in _rows(
@@ -365,7 +365,7 @@ def _stances(rate: dict[str, Any], kind: str, answers: list[dict[str, Any]]) -> 
 
 
 def _severity(answer: dict[str, Any]) -> int:
-    """Benign sets first; results of earlier versions do not tell a question's topic."""
+    """Benign sets first; results of earlier versions lack a question's topic."""
     return severity(answer.get("topic", ""), answer["category"].rpartition(" ")[2])
 
 

@@ -21,7 +21,7 @@ DIMENSIONS = ("category", "template")
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """The one accepted response that stands for a prompt in a configuration, and the stratum it is drawn from."""
+    """The accepted response that represents a prompt in a configuration, and its stratum."""
 
     response_id: str
     prompt_id: str

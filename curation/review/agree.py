@@ -184,7 +184,7 @@ def _judges(
     verdicts: Mapping[str, Mapping[str, Any]],
     sample: Mapping[str, Mapping[str, Any]],
 ) -> list[dict[str, Any]]:
-    """The judges' verdicts against the majority of blind votes, each row weighing what it stands for."""
+    """The judges' verdicts against the majority of blind votes, each row weighted by the rows that it represents."""
     found = []
     for label, question, positive in (("unsafe", SAFE, "no"), *((name, name, True) for name in PATTERNS)):
         majority = {name: majority_of(list(by.values())) for name, by in _votes(blind, question).items()}

@@ -33,7 +33,7 @@ class PushedRows:
 
 
 def dataset_name(run: RunFolder, assisted: bool, overlap: bool) -> str:
-    """What the rows' dataset is called: as it was before, else by the run's name and id."""
+    """The name of the rows' dataset: the earlier one, else the run's name and id."""
     ending = ("-assisted" if assisted else "") + ("-overlap" if overlap else "")
     before = (run.stage("review") or {}).get("datasets", [])
     # Pushed before datasets had the run's id in their name.

@@ -19,8 +19,6 @@ from pipelines.records import content_id
 from pipelines.runs import RunFolder
 from pipelines.settings.config import load_config
 
-# What a row is worth a look for, the first that fits.
-REASONS = ("disagreement", "flagged", "repaired", "plain")
 SAMPLE = pa.schema(
     [
         *[(name, pa.string()) for name in ("response_id", "stratum", "reason", "config")],

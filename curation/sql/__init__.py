@@ -1,1 +1,1 @@
-"""SQL over a run's tables: fenced, read-only, in a process apart where it is somebody else's."""
+"""SQL over a run's tables: fenced, read-only, and in a separate process where the query is the user's."""

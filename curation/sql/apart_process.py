@@ -42,7 +42,7 @@ def _write(rows: pa.RecordBatchReader) -> None:
 
 
 def main() -> None:
-    """Do the one request that standard input holds."""
+    """Run the request on standard input."""
     request = json.load(sys.stdin)
     end_with(request["parent"])
     _limit(request["memory"])

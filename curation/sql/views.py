@@ -27,7 +27,6 @@ from pathlib import Path
 
 import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from curation.quality.languages import register
 from pipelines.errors import UserError
@@ -156,7 +155,7 @@ def open_views(
 
 
 def broken_table(run: RunFolder, error: duckdb.Error) -> UserError | None:
-    """An error that lies in a table of the run and not in the query, as one line; None for any other."""
+    """An error caused by a table of the run, not by the query, as one line; None for any other."""
     message = " ".join(str(error).split())
     name = next((name for name in SCHEMAS if f"{name}.parquet" in message), None)
     if name is None or isinstance(error, duckdb.PermissionException) or system_line(error):
@@ -238,8 +237,3 @@ def _lock(db: duckdb.DuckDBPyConnection, paths: list[Path]) -> None:
     db.execute(f"SET allowed_paths = [{listed}]")
     db.execute("SET enable_external_access = false")
     db.execute("SET lock_configuration = true")
-
-
-def rows_in(path: Path) -> int:
-    """How many rows a parquet file has, by its footer."""
-    return int(pq.read_metadata(path).num_rows)

@@ -54,7 +54,7 @@ class EndpointGone(Exception):
 
 
 class RequestRefused(Exception):
-    """The endpoint answered that it will not answer this request; with what it said."""
+    """The endpoint refused this request; the message is its own."""
 
 
 class _Wait(wait_base):

@@ -87,7 +87,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """A model that a task asks beside the one that is measured; `form` is how a guard is asked and read."""
+    """A model that a task uses besides the measured one; `form` is the guard's prompt format."""
 
     name: str
     teacher: Teacher

@@ -1,4 +1,4 @@
-"""What a model said, as reasoning and answer: how providers write it into Inspect's logs and scorers read it there.
+"""Reasoning and answer of a model's output: how providers write them into Inspect's logs and scorers read them.
 
 Reads and writes nothing else. The models of `eval/models/inspect_models.py` and `eval/models/hf_local.py` answer with
 `message_of`, so that an opener that was in the prompt, or a thought that was cut off, is told apart once, by

@@ -41,7 +41,7 @@ def _drawn(report: Report) -> Iterator[tuple[str, Any]]:
 
 
 def _label(section: Section, row: ReportRow) -> str:
-    """A row's method where that tells it from the others, else its whole name."""
+    """A row's method where that identifies it, else its whole name."""
     return row.method if row.method and len({one.model for one in section.rows}) == 1 else row.name
 
 

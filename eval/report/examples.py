@@ -30,7 +30,7 @@ class AnswerExample:
 
 
 def examples_of(answers: Mapping[str, Sequence[Answer]]) -> tuple[AnswerExample, ...]:
-    """A few of every task and outcome, mild ones first, taken in turn from the models, so that each is seen.
+    """A few answers of every task and outcome, mild ones first, taken from the models in turn.
 
     Args:
         answers: Row name -> its answers.

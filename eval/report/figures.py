@@ -27,7 +27,7 @@ COLUMNS = {**REASONING, **SAFETY, **OVER_REFUSAL}
 
 @dataclass(frozen=True, slots=True)
 class EvaluationSource:
-    """One evaluation: a short name that tells it from the others, where it lies, and what it found."""
+    """One evaluation of a report: its short name, its folder and its results."""
 
     name: str
     path: Path
@@ -93,7 +93,7 @@ class Grouped(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """What may stand in one table: one protocol, one score mode. Comparisons and setups name rows."""
+    """Figures of one table: one protocol, one score mode. Comparisons and setups name rows."""
 
     protocol: str
     score: str
@@ -163,7 +163,7 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Everything that a report tells. `rehearsal`: whether the rehearsal teacher answered or judged.
+    """Everything that a report shows. `rehearsal`: whether the rehearsal teacher answered or judged.
 
     `rehearsed` names the models that were trained on its rows.
     """

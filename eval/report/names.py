@@ -1,4 +1,4 @@
-"""Names in place of this machine's paths: a report is read elsewhere, and a path tells of whoever made it.
+"""Names in place of local paths: a report is read elsewhere, and paths may identify the person who made it.
 
 Reads and writes nothing; `eval/report/sections.py` names the models and settings of `Results` by it.
 """

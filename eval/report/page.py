@@ -48,7 +48,7 @@ _MARKDOWN = str.maketrans({**{mark: f"\\{mark}" for mark in "\\`*_[]|#~$"}, "<":
 
 
 def read_sources(paths: Sequence[Path]) -> list[EvaluationSource]:
-    """Every evaluation, each by the shortest name that tells it from the others.
+    """Read evaluations; each gets the shortest name that identifies it.
 
     Args:
         paths: Folders with a results.json, or such files.
@@ -66,7 +66,7 @@ def read_sources(paths: Sequence[Path]) -> list[EvaluationSource]:
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """`mine` for runs/mine/eval, the folder's name for another, and as many parents as it takes to be told apart."""
+    """`mine` for runs/mine/eval, the folder's name for another, and as many parents as make it unique."""
     parts = [folder.parts[:-1] if folder.name == "eval" and folder.parent.name else folder.parts for folder in folders]
     for length in range(1, max((len(one) for one in parts), default=1) + 1):
         names = ["/".join(one[-length:]) for one in parts]
@@ -76,7 +76,7 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 
 def write_evaluation_report(sources: Sequence[EvaluationSource], output: Path, bundle: bool = False) -> Report:
-    """Write the report into `output` and return what it tells.
+    """Write the report into `output` and return its contents.
 
     Args:
         sources: What `read_sources` gives.
@@ -99,7 +99,7 @@ def write_evaluation_report(sources: Sequence[EvaluationSource], output: Path, b
 
 
 def page_of(report: Report, bundled: bool = False) -> str:
-    """The page. `bundled`: whether Inspect's viewer lies in inspect/ beside it."""
+    """The report's page. `bundled`: whether Inspect's viewer is in inspect/ beside it."""
     charts = {name: Markup(svg) for name, svg in page_charts(report).items()}
     return _rendered("report.html.jinja", report, autoescape=True, charts=charts, bundled=bundled)
 

@@ -40,7 +40,7 @@ def across(
 
 
 def made_anew(one: Comparison, rates: Sequence[Rate], answers: Mapping[str, Sequence[Answer]]) -> Comparison:
-    """A comparison as an evaluation stored it; made anew where an older version counted missing verdicts as failures.
+    """A stored comparison; recomputed where an older version counted missing verdicts as failures.
 
     Args:
         one: The comparison.

@@ -43,7 +43,7 @@ _TABLE_2 = "DeepSeek-R1-Distill-Qwen-7B"
 
 
 class StudyRow(NamedTuple):
-    """A row of the study: one model and method, "" where the model is somebody else's."""
+    """A row of the study: one model and method, "" where the model is a third party's."""
 
     model: str
     method: str

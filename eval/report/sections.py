@@ -1,4 +1,4 @@
-"""From evaluations to the sections of a report: which figures may stand in one table, in which row, beside what.
+"""The sections of a report: which figures share a table, in which row, and what is compared.
 
 Reads `Results` of any number of evaluations; writes nothing. `eval/report/page.py` calls it.
 """
@@ -137,7 +137,7 @@ def _grouped(sources: Sequence[EvaluationSource], runs: Mapping[tuple[str, str],
 
 
 def _place(measured: Measured) -> tuple[int, int]:
-    """Where a row stands: by the study's models, then the others; within them by its methods."""
+    """A row's sort key: the study's models first, then the others; within a model by method."""
     row = study_row(measured.base, measured.variant)
     bases = list(dict.fromkeys(one.model.casefold() for one in study()))
     base = (row.model if row else measured.base).casefold()

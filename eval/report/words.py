@@ -1,4 +1,4 @@
-"""How figures are written in a report: in percent, with intervals and with what their denominators are made of.
+"""Formatting of a report's figures: percent, intervals, and what the denominators count.
 
 Reads and writes nothing; the templates and the terminal's table use it.
 """

@@ -1,4 +1,4 @@
-"""From Inspect's logs to answers: every question that was to be asked, with what came of it.
+"""Answers from Inspect's logs: every planned question with its outcome.
 
 Reads logs; writes nothing.
 """
@@ -27,7 +27,7 @@ _OURS = re.compile(r"""^(?:EndpointGone|RequestRefused)\(['"](.*)['"]\)$""")
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """An answer that was to be had: which question, the how-manieth time, and the question's group."""
+    """A planned answer: its question, its epoch (from 1), and the question's group."""
 
     id: str
     epoch: int

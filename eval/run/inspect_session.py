@@ -32,7 +32,7 @@ _HOME = "XDG_DATA_HOME"
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """What is under way: whom to tell of a finished or failed sample, and whose connections to close at the end."""
+    """The running evaluation: callbacks for finished and failed samples, and the models to close at the end."""
 
     finished: Callable[[], None]
     failed: Callable[[str], None]
@@ -44,7 +44,7 @@ _run: _Run | None = None
 
 @hooks(name="session", description="counts finished samples for the progress bar, closes connections")
 class _Session(Hooks):
-    """Inspect makes the one instance and keeps it for good."""
+    """Hooks of Inspect's, which makes one instance and keeps it."""
 
     def enabled(self) -> bool:
         return _run is not None

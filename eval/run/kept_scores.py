@@ -67,7 +67,7 @@ class KeptScores:
         os.fsync(self._file.fileno())
 
     def _read(self) -> int:
-        """Read what is there; how many bytes of it are whole lines."""
+        """Read the file; returns how many of its bytes are whole lines."""
         whole = 0
         for number, line in enumerate(_lines(self._path)):
             try:
@@ -83,7 +83,7 @@ class KeptScores:
 
 
 def kept_by(folder: Path) -> str | None:
-    """Who scored what is kept in a folder, None where nothing tells."""
+    """Which model wrote a folder's kept scores, None where that is not recorded."""
     for line in _lines(folder / NAME):
         try:
             return str(json.loads(line)["scored_by"])

@@ -1,4 +1,4 @@
-"""Inspect's logs, which may be somebody else's: opened within bounds, and by no path that leads out of their folder.
+"""Reading Inspect's logs, which are untrusted: within size limits, and never outside their folder.
 
 Reads a results folder's logs; writes nothing.
 """

@@ -11,7 +11,7 @@ from pipelines.statistics import detectable, mcnemar_exact, outcome_of, paired
 
 
 def outcomes(answers: Iterable[Answer], ids: Iterable[str], each: int) -> dict[str, bool | None]:
-    """Whether most answers to a question are hits, by its id; None where too many have no verdict to tell.
+    """Whether most answers to a question are hits, by its id; None where too many lack a verdict.
 
     Args:
         answers: Of one model to one task.

@@ -1,4 +1,4 @@
-"""What is going to be asked: the tasks of an evaluation, built, checked, and named by all that decides their figures.
+"""The plan of an evaluation: its tasks, built, checked, and fingerprinted by all that decides their figures.
 
 Reads the tasks' data; writes nothing. `eval/run/stage.py` runs a plan.
 """
@@ -145,7 +145,7 @@ def _planned(name: str, spec: TaskSpec, wanted: Wanted) -> Planned:
 
 
 def _settings(protocol: str, name: str, wanted: Wanted) -> Settings:
-    """The task's settings. They do not claim to leave out trained prompts where nobody knows which those are.
+    """The task's settings. Excluding trained prompts is turned off where the training data is unknown.
 
     Raises:
         UserError: the user asks for it all the same.

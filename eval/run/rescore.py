@@ -126,7 +126,7 @@ def _score_task(
     folder: Path,
     found: _Found,
 ) -> TaskRun:
-    """Score one task's answers of every model again, write the logs, and tell how they were scored."""
+    """Rescore one task's answers of every model, write the logs, and return how they were scored."""
     one = entry(task.name)
     assert one.rescorer is not None
     needed = {name: role for name, role in roles.given().items() if name in one.roles(request)}
@@ -157,7 +157,7 @@ def _above(log: Path) -> Path:
 def _chosen(
     results: Results, folder: Path, log: Path | None, by: Collection[str]
 ) -> Iterator[tuple[TaskRun, list[str]]]:
-    """The tasks that can be scored anew, each with the models whose answers are to be."""
+    """The tasks that can be rescored, each with the models whose answers are rescored."""
     none = True
     for task in results.tasks:
         labels = [label for label, path in task.logs.items() if log is None or (folder / path).resolve() == log]

@@ -188,7 +188,7 @@ def write_results(results: Results, path: Path) -> None:
 
 
 def read_results(path: Path) -> Results:
-    """Read them back; a folder stands for the results.json in it.
+    """Read results.json, or the one in a folder.
 
     Raises:
         UserError: the file is missing, is no `results.json`, or was written in another format.

@@ -177,7 +177,7 @@ def _ask(target: Target, planned: Sequence[Planned], servers: Servers, folder: P
 
 
 def _watch(model: Model, shown: Meter, total: int) -> None:
-    """Show how fast a student on the CPU decodes, and tell it how many requests come at first."""
+    """Show how fast a student on the CPU decodes, and set how many requests it expects at first."""
     if not isinstance(model.api, StudentAPI):
         return
     started = time.monotonic()

@@ -38,7 +38,7 @@ def refused_by_machine(error: BaseException | None, depth: int = 0) -> str:
 
 
 class Watch(logging.Handler):
-    """Hears of faults that Inspect logs and goes on after; the first one ends the work as Ctrl-C does."""
+    """Logging handler for errors that Inspect only logs; the first one stops the evaluation as Ctrl-C does."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)

@@ -189,7 +189,7 @@ def _own_identity() -> list[str]:
 
 
 def _interpreter() -> str:
-    """The interpreter's path inside: an installation outside /usr stands at /python."""
+    """The interpreter's path inside the sandbox: an installation outside /usr is mounted at /python."""
     real, prefix = Path(sys.executable).resolve(), Path(sys.base_prefix).resolve()
     return str(real) if prefix.is_relative_to("/usr") else str("/python" / real.relative_to(prefix))
 

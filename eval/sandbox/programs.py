@@ -65,7 +65,7 @@ def blocks(text: str) -> Iterator[Block]:
 
 
 def _behind(line: str, fence: str) -> str | None:
-    """What stands behind a fence that closes a block, None where the line closes none."""
+    """The text after a fence that closes a block, None where the line closes none."""
     stripped = line.strip()
     rest = stripped.lstrip(fence[0])
     return rest.rstrip() if len(stripped) - len(rest) >= len(fence) else None

@@ -19,7 +19,7 @@ _MOST_BRACES = 200
 
 @dataclass(frozen=True, slots=True)
 class Attack:
-    """A prompt that an attacker wrote, and what it says it changed."""
+    """An attacker's prompt, and its own description of the change."""
 
     prompt: str
     improvement: str

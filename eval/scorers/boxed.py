@@ -12,7 +12,7 @@ _BARE = re.compile(r"\\[A-Za-z]+|-?[0-9][0-9.,]*(?<![.,])|[^\s{}$\\]")
 
 
 def last_boxed(text: str) -> str | None:
-    r"""What stands in the last `\boxed` or `\fbox` of a text, without the white space around it.
+    r"""The contents of the last `\boxed` or `\fbox` of a text, without the white space around it.
 
     Braces are balanced, escaped ones (`\{`) are letters. A box that never closes is passed over for the one before it;
     None where there is no box with anything in it.

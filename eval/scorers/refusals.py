@@ -42,7 +42,7 @@ def refuses(output: ModelOutput, answer: str) -> bool:
 
 
 def read(thought: Thought, refused: bool | None = None) -> RefusalReading:
-    """Judge a response; `refused` is what `refuses` says of it, by default what its words say.
+    """Judge a response; `refused` is the result of `refuses`, computed where it is not given.
 
     Well formed: its reasoning stands in a block of its own, opened and closed, both parts have words, and the answer
     has no further tags.

@@ -56,7 +56,7 @@ def questions(request: TaskRequest) -> tuple[list[Sample], DataUsed]:
 
 
 def _unsafe(row: Mapping[str, Any]) -> bool:
-    """XSTest's own file holds unsafe contrasts too, told by `label` or, in older ones, by `type`."""
+    """XSTest's own file holds unsafe contrasts too, marked by `label` or, in older files, by `type`."""
     return row.get("label") == "unsafe" or str(row.get("type") or "").startswith("contrast")
 
 

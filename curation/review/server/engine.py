@@ -255,7 +255,7 @@ class SqlSearchEngine(SearchEngine):  # type: ignore[misc, unused-ignore]
         return True
 
     async def info(self) -> dict[str, Any]:
-        """What the server tells of its engine."""
+        """The engine's description for the server's status page."""
         return {"name": "sql", "version": {"number": "1", "distribution": "sqlite"}}
 
     async def _nothing(self, *_: Any, **__: Any) -> None:

@@ -1,4 +1,4 @@
-"""What stands in front of argilla-server: the pages' Content-Security-Policy, and a limit on failed logins.
+"""ASGI filters in front of argilla-server: the pages' Content-Security-Policy, and a limit on failed logins.
 
 Its pages render record text as HTML, and ours shows adversarial text: only the scripts that the pages bring may run,
 by their hashes, and nothing is fetched from elsewhere. Runs in the environment of argilla-server.
