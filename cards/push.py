@@ -42,7 +42,7 @@ class Push:
         description: The commit's.
     """
 
-    # What somebody may run to look at another's push.
+    # A command that shows another user's push.
     look = ""
 
     def __init__(self, hub: Hub, folder: Path, title: str, description: str) -> None:

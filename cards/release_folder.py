@@ -212,7 +212,7 @@ def _parquet_fault(path: Path) -> str | None:
     try:
         check_parquet(path)
     except ValueError as error:
-        # Arrow's own errors are ValueErrors too: a file that is no parquet is told where its rows are wanted.
+        # Arrow's own errors are ValueErrors too: a file that is no parquet is reported where its rows are read.
         return None if isinstance(error, pa.ArrowException) else f"unfolds too far: {error}"
     except OSError:
         return None
@@ -229,7 +229,7 @@ def _card_faults(found: ReleaseFolder) -> list[str]:
     try:
         front = front_matter_of(text)
     except ValueError:
-        return []  # told by `verify`; nothing of it is used
+        return []  # reported by `verify`; nothing of it is used
     named = _paths(front.get("configs"))
     return [f"README.md names {shown(path)}, which leads out of the folder" for path in named if not _inside(path)]
 

@@ -224,7 +224,7 @@ def report(
             _make_report(run)
     if format == "json":
         return FileResponse(plain(run.path / "report.json"), media_type="application/json")
-    # Shown as if it came from nowhere: whatever stands in it reaches neither the session nor the service.
+    # Sandboxed, so an opaque origin: scripts in the report reach neither the session nor the service.
     policy = f"sandbox allow-scripts; {POLICY}; frame-ancestors 'self'"
     return FileResponse(page, media_type="text/html", headers={"content-security-policy": policy})
 

@@ -265,7 +265,7 @@ class Broadcaster:
             self._last[name] = state
             for queue in self._listeners.get(name, ()):
                 if queue.full():
-                    queue.get_nowait()  # a slow listener is told the newest
+                    queue.get_nowait()  # a slow listener gets the newest state only
                 queue.put_nowait(state)
 
     async def events(self, name: str, first: RunState) -> AsyncIterator[str]:

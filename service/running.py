@@ -17,7 +17,7 @@ from service.app_state import ServeSettings, opened
 from service.connections import HEADERS_S, limits
 from service.store import home_of
 
-# Listeners are told that it is over; whoever does not hang up by then is cut off.
+# Listeners get the end of the stream; those still connected after this many seconds are cut off.
 _GOODBYE_S = 2
 # asyncio takes in so many new connections before it reads from any: with more than connections.MOST_WAITING a request
 # that is already there would be cut off unread.
@@ -66,7 +66,7 @@ def _serve(
     server = uvicorn.Server(
         uvicorn.Config(
             guarded(state),
-            # One-time links would stand in it.
+            # An access log would hold one-time links.
             access_log=False,
             log_level="warning",
             server_header=False,

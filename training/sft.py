@@ -364,7 +364,7 @@ def _quantization(recipe: Recipe, on_gpu: bool) -> Any:
         return None
     if not on_gpu:
         raise UserError("quantize=4bit needs a GPU, and there is none. Take the recipe's lora form.")
-    import bitsandbytes  # noqa: F401  its absence is told by its name
+    import bitsandbytes  # noqa: F401  imported so that the error names it
     import torch
     import transformers
 

@@ -55,7 +55,7 @@ def _read(path: Path) -> None:
     elif path.suffix == ".bin":
         import zipfile
 
-        # Not loaded: training_args.bin holds classes. The table of contents stands at a zip's end.
+        # Not loaded: training_args.bin holds classes. A zip's table of contents is at its end.
         zipfile.ZipFile(path).close()
     elif path.suffix == ".json":
         found = json.loads(path.read_text(encoding="utf-8"))

@@ -15,9 +15,9 @@ import duckdb
 from pipelines.errors import UserError
 
 MOST_CHARS = 200_000
-# Of a statement that reads, every node; INSERT, UPDATE and DELETE may stand inside WITH, and are none of these.
+# Every node that a reading statement may have. INSERT, UPDATE and DELETE can occur inside WITH: not listed, so refused.
 _NODES = ("SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE")
-# Of some hundred table functions, those that make rows or tell of tables. Others read files, take pointers into memory,
+# Of some hundred table functions, those that make rows or list tables. Others read files, take pointers into memory,
 # write logs or run a text as SQL.
 _TABLE_FUNCTIONS = (
     *("range", "generate_series", "unnest", "repeat", "repeat_row", "json_each", "json_tree", "summary", "histogram"),

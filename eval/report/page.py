@@ -178,7 +178,7 @@ def write_bundle(sources: Sequence[EvaluationSource], output: Path) -> None:
                     kept = Path(folder) / source.name.replace("/", "_") / log
                     kept.parent.mkdir(parents=True, exist_ok=True)
                     shutil.copyfile(path, kept)
-        # It tells its progress to stdout, where the report's own result goes.
+        # Inspect prints progress to stdout, where the report's own result goes.
         with contextlib.redirect_stdout(io.StringIO()):
             # An absolute path: one that begins with hf/ would be put on the Hub.
             bundle_log_dir(folder, str(output.resolve()), overwrite=True)

@@ -133,7 +133,7 @@ def available() -> str:
     return ""
 
 
-# Starts a thread, as programs may, and tells everything that should not be.
+# Starts a thread, as programs may, and prints every hole that it finds in the sandbox.
 _PROBE = """
 import os, socket, threading
 wrong = sorted(set(os.listdir("/")) - {"dev", "lib", "lib64", "program.py", "python", "usr"})

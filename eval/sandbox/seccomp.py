@@ -41,7 +41,7 @@ _DENIED: dict[str, dict[str, int]] = {
     "mount_setattr": {"x86_64": 442, "aarch64": 442},
     "mknod": {"x86_64": 133},
     "mknodat": {"x86_64": 259, "aarch64": 33},
-    # What others do: who opens which file of /usr, and what the kernel logs.
+    # Observing other processes: which files of /usr they open, and what the kernel logs.
     "inotify_init": {"x86_64": 253},
     "inotify_init1": {"x86_64": 294, "aarch64": 26},
     "fanotify_init": {"x86_64": 300, "aarch64": 262},
