@@ -24,7 +24,7 @@ _SELECTED = pa.schema([(name, pa.string()) for name in ("response_id", "config",
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class Draw:
     """One configuration's draw: rows wanted, prompts that could be drawn, rows drawn."""
 
     config: str
@@ -38,7 +38,7 @@ class Selected:
     """What was drawn from what."""
 
     settings: Selection
-    draws: tuple[Drawn, ...]
+    draws: tuple[Draw, ...]
     survivorship: Survivorship
 
     @property
@@ -72,7 +72,7 @@ def select(run: RunFolder, settings: Selection | None = None) -> Selected:
         # Paired draws share one order of prompts, so that every variant gets the same ones.
         order = f"{config.seed}" if settings.paired else f"{config.seed}/{first_name(name)}"
         chosen = draw(pool, [item for item in found.asked if item.config == name], wanted, order)
-        draws.append(Drawn(name, wanted, len(pool), len(chosen)))
+        draws.append(Draw(name, wanted, len(pool), len(chosen)))
         rows += [{"response_id": item.response_id, "config": name, "stratum": item.stratum} for item in chosen]
     run.write("selected", pa.Table.from_pylist(rows, schema=_SELECTED))
     run.record(
