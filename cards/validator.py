@@ -53,7 +53,7 @@ def _mapping(loader: _Strict, node: yaml.MappingNode) -> dict[Any, Any]:
     keys = [loader.construct_object(key) for key, _ in node.value]
     twice = next((key for key in keys if keys.count(key) > 1), None)
     if twice is not None:
-        raise yaml.constructor.ConstructorError(None, None, f"the key '{twice}' stands twice", node.start_mark)
+        raise yaml.constructor.ConstructorError(None, None, f"duplicate key '{twice}'", node.start_mark)
     return dict(loader.construct_mapping(node, deep=True))
 
 
@@ -147,7 +147,7 @@ def _configs(configs: Any, folder: Path | None) -> list[str]:
         return [f"configs: {'.'.join(map(str, first['loc']))}: {first['msg']}"]
     names = [config.config_name for config in found]
     patterns = [(config.config_name, files.path) for config in found for files in config.data_files]
-    faults = [f"configs: '{name}' stands twice" for name in sorted({name for name in names if names.count(name) > 1})]
+    faults = [f"configs: duplicate name '{name}'" for name in sorted({name for name in names if names.count(name) > 1})]
     if folder is not None:
         faults += [
             f"configs: {name}: no file is {pattern}" for name, pattern in patterns if not any(folder.glob(pattern))

@@ -38,13 +38,13 @@ def expected_of(samples: Iterable[Sample], epochs: int) -> list[Expected]:
     """Every answer a task is to have, in the order of its questions.
 
     Raises:
-        ValueError: a sample without an id, or an id that stands twice.
+        ValueError: a sample without an id, or with a duplicate one.
     """
     found = []
     seen = set()
     for sample in samples:
         if sample.id is None or sample.id in seen:
-            raise ValueError(f"The id {sample.id!r} is missing or stands twice: answers could not be told apart.")
+            raise ValueError(f"The sample id {sample.id!r} is missing or duplicate.")
         seen.add(sample.id)
         category = str((sample.metadata or {}).get("category", ""))
         found += [Expected(str(sample.id), epoch, category) for epoch in range(1, epochs + 1)]

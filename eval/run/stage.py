@@ -141,7 +141,7 @@ def _check(targets: Sequence[Target]) -> None:
         raise UserError("There is no model to evaluate. Give a run, a checkpoint's folder or a teacher's name.")
     for number, target in enumerate(targets):
         if any(other.label == target.label for other in targets[:number]):
-            raise UserError(f"Model label '{target.label}' stands twice. Each model needs one of its own.")
+            raise UserError(f"Model label '{target.label}' is given twice. Give each model a label of its own.")
         if not _LABEL.fullmatch(target.label):
             raise UserError(f"Model label '{target.label}' cannot be a folder: use letters, digits, '.', '_' and '-'.")
         # All of them first: a bad second one should not show after minutes with the first.

@@ -104,7 +104,7 @@ def load_taxonomy(path: Path) -> list[dict[str, str]]:
     """The techniques of a taxonomy: name, definition and, where there is one, example.
 
     Raises:
-        UserError: the file is no such list, or a name stands twice.
+        UserError: the file is no such list, or has a duplicate name.
     """
     rows = list(yaml_rows(path, ("name", "definition"), ("example",)))
     found = [{key: text(row, key) for key in ("name", "definition")} for row in rows]

@@ -191,7 +191,7 @@ def test_evaluation_refuses_bad_input_before_asking(
         ([], wanted(questions), "There is no model"),
         ([Target("../x", path=students["after"])], wanted(questions), r"label '../x' cannot be a folder"),
         ([student, Target("other", path=tmp_path)], wanted(questions), "is not a checkpoint"),
-        ([student, student], wanted(questions), "label 'after' stands twice"),
+        ([student, student], wanted(questions), "label 'after' is given twice"),
         ([student], wanted(questions, limit=0), "--limit is 0"),
         ([student], wanted(questions, tasks=("refusals",)), "Unknown task 'refusals'. Did you mean 'refusal'"),
         ([student], wanted(questions, suite="papper", tasks=()), "Unknown suite 'papper'. Did you mean 'paper'"),

@@ -109,5 +109,5 @@ def test_rates_come_by_category_where_there_are_several() -> None:
 
 def test_questions_that_could_not_be_told_apart_are_refused() -> None:
     for ids in (["a", "a"], [None]):
-        with pytest.raises(ValueError, match="missing or stands twice"):
+        with pytest.raises(ValueError, match="missing or duplicate"):
             expected_of([Sample(input="Q", id=name) for name in ids], 1)
