@@ -1,11 +1,12 @@
 """Running a contender in a process of its own, so that imports and memory of one never touch another."""
 
 import os
+import resource
 import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,17 +24,24 @@ class ChildFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Seconds from start to exit; the highest sum of resident memory over the process and its children, in MB (10^6).
+    """Seconds from start to exit; the highest sum of resident memory over the process and its children, in MB (10^6);
+    CPU seconds, user and system, of the process and of those that it waited for.
 
     The sum counts a page as often as processes share it; `peak_rss_mb` is 0 where it was not asked for.
     """
 
     wall_s: float
     peak_rss_mb: float
+    cpu_s: float
 
 
 def measured(
-    command: Sequence[str], folder: Path, timeout_s: float, env: Mapping[str, str] | None = None, memory: bool = False
+    command: Sequence[str],
+    folder: Path,
+    timeout_s: float,
+    env: Mapping[str, str] | None = None,
+    memory: bool = False,
+    look: Callable[[psutil.Process], None] | None = None,
 ) -> Measured:
     """Run a command to its end.
 
@@ -43,12 +51,14 @@ def measured(
         timeout_s: After this it is killed, with its children.
         env: Variables on top of this process's own.
         memory: Sample the memory; off while speed is measured, since looking costs time as well.
+        look: Called with the process every few tenths of a second.
 
     Raises:
         ChildFailed: it did not exit with 0 in time.
     """
     variables = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "hf"), **(env or {})}
     peak = 0
+    before = _waited_for()
     with tempfile.TemporaryFile("w+", errors="replace") as output:
         started = time.monotonic()
         process = subprocess.Popen(
@@ -56,9 +66,12 @@ def measured(
             start_new_session=True,
         )  # fmt: skip
         try:
-            if memory:
+            if memory or look is not None:
                 while process.poll() is None and time.monotonic() - started < timeout_s:
-                    peak = max(peak, _resident(process.pid))
+                    peak = max(peak, _resident(process.pid)) if memory else 0
+                    if look is not None:
+                        with suppress(psutil.NoSuchProcess):
+                            look(psutil.Process(process.pid))
                     time.sleep(_SAMPLE_EVERY_S)
             code = process.wait(timeout=max(0.0, timeout_s - (time.monotonic() - started)))
         except subprocess.TimeoutExpired as error:
@@ -71,7 +84,13 @@ def measured(
         if code != 0:
             output.seek(0)
             raise ChildFailed(f"exit {code}: {output.read()[-_TOLD:].strip()}")
-    return Measured(wall, peak / 1e6)
+    return Measured(wall, peak / 1e6, _waited_for() - before)
+
+
+def _waited_for() -> float:
+    """CPU seconds of all processes that this one started and that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _resident(pid: int) -> int:

@@ -1,18 +1,21 @@
 """How fast, how small and how soon `saferthoughts generate` is, beside what others would use in its place.
 
-python -m benchmarks.generation [--quick] [--section NAME] [--with-others] [--json-only]
+python -m benchmarks.generation [--quick] [--section NAME] [--with-others] [--requests N] [--json-only]
 
 latency   heavy-tailed latencies; each contender's share of the best possible makespan (benchmarks/makespan.py)
-zero      a server that answers at once; rows per second against the bare openai client
+zero      a server that answers at once; rows per second and CPU time a row beside the bare openai client
 memory    peak memory of all processes over few and over many prompts
 startup   seconds from start to exit for one prompt, against stock Distilabel
+long      memory and CPU time a request by tenth of a long run (--requests), which should stay as they are
 
 Reads nothing, writes to a temporary folder; contenders' environments (--with-others) are kept, see
 benchmarks/environments.py. Tables go to stdout, progress to stderr; the last line of stdout is the result as JSON, null
 for what was not measured. docs/benchmarks.md explains the choices.
 """
 
+import itertools
 import json
+import math
 import os
 import platform
 import shutil
@@ -22,11 +25,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
+import psutil
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -51,7 +55,8 @@ _CONTENDERS = Path(__file__).parent / "contenders"
 _LIMIT_S = 1800.0
 KEYS = (
     *("share_of_best_makespan", "vs_bare_client", "vs_stock_distilabel", "zero_latency_vs_bare_client"),
-    *("rss_growth_mb", "startup_vs_stock"),
+    *("zero_latency_cpu_ms", "zero_latency_cpu_vs_bare_client", "rss_growth_mb", "startup_vs_stock", "startup_cpu_s"),
+    *("long_rss_growth_mb", "long_cpu_late_vs_early"),
 )
 
 
@@ -68,15 +73,16 @@ class Sizes:
     few: int
     many: int
     startups: int
+    long: int
 
 
 FULL = Sizes(
     requests=8000, mean_s=2.0, in_flight=256, stock_requests=2000, zero_requests=5000, zero_rounds=3,
-    few=1000, many=100_000, startups=3,
+    few=1000, many=100_000, startups=3, long=100_000,
 )  # fmt: skip
 QUICK = Sizes(
     requests=1000, mean_s=0.2, in_flight=64, stock_requests=128, zero_requests=800, zero_rounds=1,
-    few=200, many=1200, startups=1,
+    few=200, many=1200, startups=1, long=2000,
 )  # fmt: skip
 
 
@@ -107,8 +113,17 @@ class Bench:
         self._server, self._scratch = server, scratch
         self._environments = environments
 
-    def run(self, name: str, count: int, in_flight: int, mean_s: float = 0.0, memory: bool = False) -> Outcome:
-        """Put the first `count` prompts to the server with one contender.
+    def run(
+        self,
+        name: str,
+        count: int,
+        in_flight: int,
+        mean_s: float = 0.0,
+        memory: bool = False,
+        look: Callable[[int, psutil.Process], None] | None = None,
+    ) -> Outcome:
+        """Put the first `count` prompts to the server with one contender; `look` is called now and then with how many
+        it has asked, and its process.
 
         Raises:
             ChildFailed: it failed, or did not ask every prompt exactly once.
@@ -126,7 +141,8 @@ class Bench:
                 script = str(_CONTENDERS / _SCRIPTS[name])
                 command = [self._python(name), script, str(file), self._server.url, str(in_flight), str(folder)]
             env = variables(self._environments) if self._environments else None
-            child = measured(command, folder, _LIMIT_S, env, memory)
+            watch = None if look is None else lambda process: look(self._server.stats().requests, process)
+            child = measured(command, folder, _LIMIT_S, env, memory, watch)
         stats = self._server.stats()
         if (stats.requests, stats.distinct) != (count, count):
             raise ChildFailed(f"it asked {stats.requests} times for {stats.distinct} of {count} prompts")
@@ -174,24 +190,37 @@ def zero(bench: Bench) -> Section:
     """Rows per second where the client is all that takes time."""
     sizes = bench.sizes
     title = f"zero: {sizes.zero_requests} requests answered at once, {sizes.in_flight} in flight"
-    section = Section(title, ("contender", "round", "rows/s", "of the bare client's", "start to exit s"))
+    columns = ("contender", "round", "rows/s", "of the bare client's", "CPU ms a row", "start to exit s")
+    section = Section(title, columns)
     ratios = []
+    # CPU seconds of one request, which is the process's start; CPU ms of a row by contender.
+    starts: dict[str, float] = {}
+    costs: dict[str, list[float]] = {}
     for number in range(sizes.zero_rounds):
         # Neighbours in time, so that whatever else the machine does weighs on both.
         names = (BARE, OURS) if number else (BARE, OURS, CURATOR.name, DATA_DESIGNER.name)
         rates: dict[str, float] = {}
         for name in names:
             with _tried(name, section):
+                if name not in starts:
+                    starts[name] = bench.run(name, 1, 1).child.cpu_s
                 outcome = bench.run(name, sizes.zero_requests, sizes.in_flight)
+                cost = 1000 * (outcome.child.cpu_s - starts[name]) / (sizes.zero_requests - 1)
+                costs.setdefault(name, []).append(cost)
                 rates[name] = sizes.zero_requests / outcome.stats.span_s
                 ratio = rates[name] / rates[BARE] if BARE in rates else None
-                told = "" if ratio is None else f"{ratio:.2f}"
-                section.rows.append((name, str(number + 1), f"{rates[name]:.0f}", told, f"{outcome.child.wall_s:.1f}"))
+                shown = ("" if ratio is None else f"{ratio:.2f}", f"{cost:.2f}", f"{outcome.child.wall_s:.1f}")
+                section.rows.append((name, str(number + 1), f"{rates[name]:.0f}", *shown))
                 if name == OURS and ratio is not None:
                     ratios.append(ratio)
     section.notes.append("rows/s: from first request to last answer as the server saw it")
+    section.notes.append("CPU ms a row: user and system time of the process, without that of a run of one row")
     if ratios:
         section.figures["zero_latency_vs_bare_client"] = statistics.median(ratios)
+        section.figures["zero_latency_cpu_ms"] = statistics.median(costs[OURS])
+        section.figures["zero_latency_cpu_vs_bare_client"] = statistics.median(
+            ours / bare for ours, bare in zip(costs[OURS], costs[BARE], strict=False)
+        )
     return section
 
 
@@ -214,19 +243,59 @@ def memory(bench: Bench) -> Section:
 
 def startup(bench: Bench) -> Section:
     """Seconds from start to exit for one prompt."""
-    section = Section("startup: one prompt, a server that answers at once", ("contender", "start to exit s, each"))
+    columns = ("contender", "start to exit s, each", "CPU s, each")
+    section = Section("startup: one prompt, a server that answers at once", columns)
     medians: dict[str, float] = {}
-    walls: dict[str, list[float]] = {OURS: [], STOCK: []}
+    children: dict[str, list[Measured]] = {OURS: [], STOCK: []}
     for _ in range(bench.sizes.startups):
-        for name, taken in walls.items():
+        for name, taken in children.items():
             with _tried(name, section):
-                taken.append(bench.run(name, 1, 1).child.wall_s)
-    for name, taken in walls.items():
+                taken.append(bench.run(name, 1, 1).child)
+    for name, taken in children.items():
         if taken:
-            medians[name] = statistics.median(taken)
-            section.rows.append((name, ", ".join(f"{wall:.1f}" for wall in taken)))
+            medians[name] = statistics.median(child.wall_s for child in taken)
+            walls, used = (", ".join(f"{one:.1f}" for one in of) for of in _each(taken))
+            section.rows.append((name, walls, used))
+    if children[OURS]:
+        section.figures["startup_cpu_s"] = statistics.median(child.cpu_s for child in children[OURS])
     if len(medians) == 2:
         section.figures["startup_vs_stock"] = medians[OURS] / medians[STOCK]
+    return section
+
+
+def _each(children: list[Measured]) -> tuple[list[float], list[float]]:
+    return [child.wall_s for child in children], [child.cpu_s for child in children]
+
+
+def _cost(before: tuple[int, int, float], after: tuple[int, int, float]) -> float:
+    """CPU ms a request between two looks."""
+    return 1000 * (after[2] - before[2]) / max(after[0] - before[0], 1)
+
+
+def long(bench: Bench) -> Section:
+    """Memory and CPU time a request by tenth of a long run."""
+    count = bench.sizes.long
+    title = f"long: {count} requests answered at once, {bench.sizes.in_flight} in flight, by tenth"
+    section = Section(title, ("requests", "resident MB", "CPU ms a request"))
+    # How many were asked, resident bytes, CPU seconds.
+    seen: list[tuple[int, int, float]] = []
+
+    def look(asked: int, process: psutil.Process) -> None:
+        times = process.cpu_times()
+        if asked:
+            seen.append((asked, process.memory_info().rss, times.user + times.system))
+
+    with _tried(OURS, section):
+        bench.run(OURS, count, bench.sizes.in_flight, look=look)
+        marks = [next(one for one in seen if one[0] >= tenth * count / 10) for tenth in range(1, 10)] + seen[-1:]
+        costs = [_cost(before, after) for before, after in itertools.pairwise([seen[0], *marks])]
+        for (asked, rss, _), cost in zip(marks, costs, strict=True):
+            section.rows.append((str(asked), f"{rss / 1e6:.0f}", f"{cost:.2f}"))
+        # The first tenth fills buffers and opens connections; the last has the tables to write.
+        section.figures["long_rss_growth_mb"] = (marks[-2][1] - marks[1][1]) / 1e6
+        early, late = (_cost(marks[0], marks[4]), _cost(marks[4], marks[8]))
+        section.figures["long_cpu_late_vs_early"] = late / early if early else math.nan
+    section.notes.append("the last line has the sorting and writing of the tables in it")
     return section
 
 
@@ -235,6 +304,7 @@ SECTIONS: dict[str, Callable[[Bench], Section]] = {
     "zero": zero,
     "memory": memory,
     "startup": startup,
+    "long": long,
 }
 
 
@@ -290,7 +360,7 @@ def measure(names: list[str], sizes: Sizes, environments: Path | None, out: Cons
     return {
         "benchmark": "generation",
         **{key: round(figures[key], 3) if key in figures else None for key in KEYS},
-        "quick": sizes is QUICK,
+        "quick": sizes.requests == QUICK.requests,
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         # Of the machine in the minute before and the last minute; ours is part of the latter.
@@ -304,6 +374,7 @@ def main(
     quick: Annotated[bool, typer.Option("--quick", help="Small sizes: ends within 50 s on 2 cores.")] = False,
     section: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(SECTIONS)}; repeatable.")] = None,
     with_others: Annotated[bool, typer.Option("--with-others", help="Also curator and data-designer.")] = False,
+    requests: Annotated[int, typer.Option(help="Requests of the section `long`.")] = 0,
     environments: Annotated[Path, typer.Option(help="Where their environments are made and kept.")] = ENVIRONMENTS,
     json_only: Annotated[bool, typer.Option("--json-only", help="Only the line of JSON on stdout.")] = False,
 ) -> None:
@@ -314,7 +385,9 @@ def main(
     width = None if sys.stdout.isatty() else shutil.get_terminal_size((120, 40)).columns
     out = None if json_only else Console(width=width)
     try:
-        result = measure(section or [], QUICK if quick else FULL, environments if with_others else None, out)
+        sizes = QUICK if quick else FULL
+        sizes = replace(sizes, long=requests) if requests else sizes
+        result = measure(section or [], sizes, environments if with_others else None, out)
     except UserError as error:
         console.print(str(error), highlight=False, markup=False, soft_wrap=True)
         raise typer.Exit(error.exit_code) from error

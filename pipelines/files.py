@@ -36,6 +36,17 @@ def atomic(path: Path) -> Iterator[Path]:
         temporary.replace(path)
 
 
+def sync_folder(path: Path) -> None:
+    """Have a folder's names on the disk: a file that was made or renamed in it survives a power cut."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        # Some network file systems have no such thing.
+        with contextlib.suppress(OSError):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 @contextmanager
 def temporary_beside(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, removed at the end; those of killed processes go first."""

@@ -8,7 +8,7 @@ A variant goes into it by the name that it had first.
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, Literal, TypeVar
 
 import pyarrow as pa
@@ -30,8 +30,11 @@ PATTERNS = tuple(label for label in LABELS if label != "overthinking")
 
 def content_id(*parts: Any) -> str:
     """First 16 hex digits of the sha256 of the parts' canonical JSON."""
-    text = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    text = _CANONICAL.encode(parts)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+_CANONICAL = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,10 +189,13 @@ def arrow_schema(row: type[Row]) -> pa.Schema:
 
 def to_table(row: type[Row], rows: Iterable[Row]) -> pa.Table:
     """Rows of one class as an arrow table with that class's schema, in the given order."""
-    return pa.Table.from_pylist([asdict(item) for item in rows], schema=arrow_schema(row))
+    kept = list(rows)
+    schema = arrow_schema(row)
+    return pa.table([[getattr(item, name) for item in kept] for name in schema.names], schema=schema)
 
 
 def from_table(row: type[Row], table: pa.Table) -> list[Row]:
     """An arrow table with (at least) the class's columns as a list of its rows."""
     names = [item.name for item in fields(row)]
-    return [row(**item) for item in table.select(names).to_pylist()]
+    # By columns: a dict of each row would take as long again.
+    return [row(*values) for values in zip(*(table.column(name).to_pylist() for name in names), strict=True)]

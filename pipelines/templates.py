@@ -84,8 +84,7 @@ class Template:
             UserError: it grows beyond all bounds, or names a value that is not there.
         """
         # Character by character, two loops over a long answer would never end.
-        texts = sorted(name for name in self._looped if isinstance(values.get(name), str))
-        if texts:
+        if self._looped and (texts := sorted(name for name in self._looped if isinstance(values.get(name), str))):
             raise UserError(f"{self._what}: '{texts[0]}' is one text, and no list to loop over.")
         most = _SPARE_CHARS + _TIMES * _size(values)
         written: list[str] = []
@@ -222,6 +221,9 @@ def _size(value: Any) -> int:
     """Characters in a value, whatever it is made of."""
     if isinstance(value, str):
         return len(value)
+    # What most values are, before the slower look at what they might be.
+    if isinstance(value, list | tuple):
+        return sum(map(_size, value))
     if isinstance(value, Mapping):
         return sum(_size(key) + _size(item) for key, item in value.items())
     if isinstance(value, Sequence):

@@ -4,13 +4,13 @@ A plan is never stored. It is the same for the same run.yaml and prompts.parquet
 """
 
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 
-from pipelines.prompts.variant import Message
+from pipelines.prompts.variant import Message, Variant
 from pipelines.records import Prompt, content_id, from_table
 from pipelines.runs import RunFolder
 from pipelines.settings.config import RunConfig
@@ -23,7 +23,8 @@ ANYBODY = "*"
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One planned response. `teacher` and `key` are "" for a variant that asks nobody."""
+    """One planned response. `teacher` and `key` are "" for a variant that asks nobody; `fields` are what `sampling` has
+    as JSON."""
 
     response_id: str
     prompt_id: str
@@ -34,6 +35,8 @@ class Ask:
     sample: int
     key: str
     messages: tuple[Message, ...]
+    fields: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    benign: bool = False
 
 
 def request_fields(teacher: Teacher, sample: int) -> dict[str, Any]:
@@ -58,37 +61,61 @@ def prompts_of(run: RunFolder) -> Iterator[Prompt]:
             yield from from_table(Prompt, pa.Table.from_batches([batch]))
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What all asks of one variant and sample have in common; `teacher` is None where nobody is asked."""
+
+    name: str
+    variant: Variant
+    sample: int
+    teacher: str | None
+    model: str = ""
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    sampling: str = ""
+
+    def of(self, prompt: Prompt) -> Ask:
+        """The ask for one prompt."""
+        parts = (prompt.prompt_id, first_name(self.name), self.model, self.sampling, self.sample, 0)
+        messages = () if self.teacher is None else tuple(self.variant.messages(prompt.text))
+        return Ask(
+            response_id=content_id(*parts),
+            prompt_id=prompt.prompt_id,
+            variant=self.name,
+            teacher=self.teacher or "",
+            model=self.model,
+            sampling=self.sampling,
+            sample=self.sample,
+            key="" if self.teacher is None else request_key(self.model, messages, self.fields, self.sample),
+            messages=messages,
+            fields=self.fields,
+            benign=prompt.kind == "benign",
+        )
+
+
 def plan(config: RunConfig, prompts: Iterable[Prompt], teacher: str | None = ANYBODY) -> Iterator[Ask]:
     """Every response the run should have: harmful prompts in all variants, benign ones in `benign_variant`.
 
     With `teacher` only what that one answers; None stands for the variants that ask nobody.
     """
+    # Not before a prompt of its kind comes: a variant may lack a teacher that nothing needs.
+    of_kind: dict[str, list[_Asked]] = {}
     for prompt in prompts:
-        names = config.variants if prompt.kind == "harmful" else (config.benign_variant,)
-        for name in names:
-            if teacher not in (ANYBODY, config.teacher_of(name)):
-                continue
-            for sample in range(config.samples if config.teacher_of(name) is not None else 1):
-                yield _ask(config, prompt, name, sample)
+        if prompt.kind not in of_kind:
+            names = config.variants if prompt.kind == "harmful" else (config.benign_variant,)
+            asked = [one for name in names for one in _asked(config, name)]
+            of_kind[prompt.kind] = [one for one in asked if teacher in (ANYBODY, one.teacher)]
+        for one in of_kind[prompt.kind]:
+            yield one.of(prompt)
 
 
-def _ask(config: RunConfig, prompt: Prompt, name: str, sample: int) -> Ask:
-    teacher_name = config.teacher_of(name)
-    if teacher_name is None:
-        response_id = content_id(prompt.prompt_id, first_name(name), "", "", sample, 0)
-        return Ask(response_id, prompt.prompt_id, name, "", "", "", sample, "", ())
+def _asked(config: RunConfig, name: str) -> Iterator[_Asked]:
+    """A variant's asks, one for each sample."""
+    found = config.variant(name)
+    if (teacher_name := config.teacher_of(name)) is None:
+        yield _Asked(name, found, 0, None)
+        return
     teacher = config.teachers[teacher_name]
-    fields = request_fields(teacher, sample)
-    sampling = json.dumps(fields, sort_keys=True)
-    messages = tuple(config.variant(name).messages(prompt.text))
-    return Ask(
-        response_id=content_id(prompt.prompt_id, first_name(name), teacher.model, sampling, sample, 0),
-        prompt_id=prompt.prompt_id,
-        variant=name,
-        teacher=teacher_name,
-        model=teacher.model,
-        sampling=sampling,
-        sample=sample,
-        key=request_key(teacher.model, messages, fields, sample),
-        messages=messages,
-    )
+    for sample in range(config.samples):
+        fields = request_fields(teacher, sample)
+        sampling = json.dumps(fields, sort_keys=True)
+        yield _Asked(name, found, sample, teacher_name, teacher.model, fields, sampling)

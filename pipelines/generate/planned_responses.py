@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 # Stands alone in the last batch when a run was stopped before anything was done; it has no response_id.
 _NOTHING: dict[str, Any] = {**dict.fromkeys(COLUMNS, ""), "error": "stopped", "permanent": False}
-_BATCH = 200
+# Enough that what describes a batch in a parquet file is little beside it.
+_BATCH = 1000
 
 
 class PlannedResponses(GeneratorStep):  # type: ignore[misc]

@@ -4,8 +4,8 @@ Reads run.yaml and prompts.parquet; writes the ledger. A slow answer holds up no
 completion, and memory does not grow with their number.
 """
 
-import json
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 from pipelines.generate.plan import Ask, plan, prompts_of
@@ -14,7 +14,7 @@ from pipelines.runner.asker import Asker, Progress
 from pipelines.runner.options import RequestOptions
 from pipelines.runner.outcomes import Control, NotAttempted, Outcome
 from pipelines.runner.scheduler import Lane, in_thread, run_rows
-from pipelines.runner.session import ClientMaker, asking
+from pipelines.runner.session import ROWS_PER_REQUEST, ClientMaker, asking
 from pipelines.runs import RunFolder
 from pipelines.settings.config import RunConfig
 from pipelines.teachers.client import TeacherClient
@@ -24,6 +24,7 @@ from pipelines.thinking import Thought, split
 # A row is a `Response` and how it ended: `error` is "" or what finally went wrong, and whether that is `permanent`.
 COLUMNS = [*Response.__dataclass_fields__, "error", "permanent"]
 _PLANNED = ("response_id", "prompt_id", "variant", "teacher", "model", "sampling", "sample")
+_planned = attrgetter(*_PLANNED)
 # Rows at once in a lane that needs no request.
 _UNASKED_AT_ONCE = 1
 
@@ -56,9 +57,11 @@ def responses(
         async with asking(
             run.path / "ledger.sqlite", "", config.teachers, endpoints, options, control, progress, client
         ) as asker:
-            lanes = [Lane(plan(config, prompts_of(run), teacher=None), _UNASKED_AT_ONCE)]
+            lanes = []
+            if any(config.teacher_of(name) is None for name in (*config.variants, config.benign_variant)):
+                lanes.append(Lane(plan(config, prompts_of(run), teacher=None), _UNASKED_AT_ONCE))
             for name, teacher in config.teachers.items():
-                at_once = teacher.in_flight * len(endpoints.get(name, ())) or _UNASKED_AT_ONCE
+                at_once = ROWS_PER_REQUEST * teacher.in_flight * len(endpoints.get(name, ())) or _UNASKED_AT_ONCE
                 lanes.append(Lane(plan(config, prompts_of(run), teacher=name), at_once))
             async for batch in run_rows(lanes, lambda ask: _ask(ask, asker), control):
                 yield batch
@@ -73,7 +76,7 @@ async def _ask(ask: Ask, asker: Asker) -> Reply | None:
     if not ask.key:
         return None
     if asker.can_ask(ask.teacher):
-        return await asker.ask(ask.teacher, ask.messages, json.loads(ask.sampling), ask.sample)
+        return await asker.ask(ask.teacher, ask.messages, ask.fields, ask.sample, key=ask.key)
     # Its answers are all known, or came in a batch.
     if (known := asker.known(ask.key)) is None:
         raise NotAttempted(asker.earlier_failure(ask.key) or "not asked in this call")
@@ -90,7 +93,7 @@ def _row(outcome: Outcome[Ask, Reply | None], config: RunConfig) -> dict[str, An
             reason = " ".join(f"the reply cannot be read: {type(error).__name__}: {error}".split())[:300]
     reply = None if reason else outcome.result
     return {
-        **{name: getattr(outcome.row, name) for name in _PLANNED},
+        **dict(zip(_PLANNED, _planned(outcome.row), strict=True)),
         "attempt": 0,
         "parent_id": "",
         # The ends of both are white space of the server's making.

@@ -18,7 +18,7 @@ from pipelines.generate.plan import plan, prompts_of
 from pipelines.generate.responses import responses
 from pipelines.progress import console
 from pipelines.records import Response, arrow_schema
-from pipelines.runner.estimate import Estimate, survey
+from pipelines.runner.estimate import Estimate, estimated, survey
 from pipelines.runner.failures import Failure, Failures, count
 from pipelines.runner.options import DEFAULTS, NO_CAPS, Caps, RequestOptions
 from pipelines.runner.outcomes import Control, Ending
@@ -78,9 +78,14 @@ def generate(run: RunFolder, options: RequestOptions = DEFAULTS) -> Generated:
             raise UserError(f"{run.path} has nothing to generate: no prompts, or no variants. Look at its run.yaml.")
         with ExitStack() as servers:
             endpoints = open_endpoints(run, config.teachers, found.asked, config.seed, servers)
-            config = check_teachers_answer(run, config, ledger, found.asked, endpoints, options.allow_no_reasoning)
+            taken = check_teachers_answer(
+                run, config, ledger, found.asked, found.kinds, endpoints, options.allow_no_reasoning
+            )
             # By the settings that the teachers take, and their speed.
-            found = survey(run, config, ledger)
+            if taken is config:
+                found = estimated(config, ledger, found.planned, found.kinds)
+            else:
+                config, found = taken, survey(run, taken, ledger)
             for line in found.lines() if found.missing else ():
                 console.print(line, soft_wrap=True)
             before = ledger.totals()

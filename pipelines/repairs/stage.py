@@ -125,8 +125,11 @@ def _before_asking(
     with closing(Ledger(run.path / "ledger.sqlite")) as ledger:
         for other in options.reuse:
             ledger.borrow(other)
-        config = check_teachers_answer(run, config, ledger, {row.response.teacher for row in rows}, {}, True)
-        kinds = {(kind.teacher, kind.variant, kind.benign): kind for kind in survey(run, config, ledger).kinds}
+        teachers, planned = {row.response.teacher for row in rows}, survey(run, config, ledger).kinds
+        taken = check_teachers_answer(run, config, ledger, teachers, planned, {}, True)
+        if taken is not config:
+            config, planned = taken, survey(run, taken, ledger).kinds
+        kinds = {(kind.teacher, kind.variant, kind.benign): kind for kind in planned}
         found = Counter((row.response.teacher, row.response.variant, row.kind == "benign") for row in rows)
         flagged = {kinds[name]: float(count) for name, count in found.items() if name in kinds}
         load = repairs_of(config, Known.of(ledger), flagged)

@@ -11,6 +11,7 @@ from typing import Any
 from pipelines.prompts.variant import Message
 from pipelines.runner.outcomes import Control, Ending, NotAttempted, Tally
 from pipelines.teachers.client import TeacherClient, TeacherError
+from pipelines.teachers.group_commit import GroupCommit
 from pipelines.teachers.ledger import Ledger, Reply, request_key
 from pipelines.teachers.limits import Budget
 
@@ -38,6 +39,7 @@ class Asker:
         self,
         stage: str,
         ledger: Ledger,
+        kept: GroupCommit,
         clients: Mapping[str, TeacherClient],
         budget: Budget,
         control: Control,
@@ -45,18 +47,24 @@ class Asker:
     ) -> None:
         self.stage = stage
         self.tally = Tally()
-        self._ledger, self._clients, self._budget = ledger, clients, budget
+        self._ledger, self._kept, self._clients, self._budget = ledger, kept, clients, budget
         self._control, self._progress = control, progress
         self._refused = 0
         self._answering: set[str] = set()
         self._unproven: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
 
-    def key(self, teacher: str, messages: Sequence[Message], fields: dict[str, Any], sample: int) -> str:
+    def key(self, teacher: str, messages: Sequence[Message], fields: Mapping[str, Any], sample: int) -> str:
         """The ledger's key of a request."""
         return request_key(self._clients[teacher].teacher.model, messages, fields, sample)
 
     async def ask(
-        self, teacher: str, messages: Sequence[Message], fields: dict[str, Any], sample: int, optional: bool = False
+        self,
+        teacher: str,
+        messages: Sequence[Message],
+        fields: Mapping[str, Any],
+        sample: int,
+        optional: bool = False,
+        key: str = "",
     ) -> Reply:
         """The answer to one request, from the ledger where it was given before.
 
@@ -66,15 +74,16 @@ class Asker:
             fields: The request's other fields; with model, messages and sample they are its key.
             sample: Which answer of the same request this is.
             optional: A refusal of the request as malformed is expected, and not held against the teacher.
+            key: The request's key, where it is known.
 
         Raises:
             TeacherError: it finally failed, now or for good in an earlier call.
             NotAttempted: nothing more is asked in this call.
         """
         client = self._clients[teacher]
-        key = self.key(teacher, messages, fields, sample)
+        key = key or self.key(teacher, messages, fields, sample)
         if self.stage:
-            self._ledger.use(self.stage, key)
+            self._kept.use(self.stage, key)
         if (known := self.known(key)) is not None:
             return known
         async with client.gate:
@@ -86,13 +95,15 @@ class Asker:
             reply: Reply | None = None
             try:
                 reply = await client.ask(messages, fields)
-                self._ledger.put(key, client.teacher.model, reply)
+                group = self._kept.put(key, client.teacher.model, reply)
             except TeacherError as failure:
                 if not (optional and failure.refused):
                     self._failed(teacher, key, failure)
                 raise
             finally:
-                await self._budget.settle(reply)
+                self._budget.settle(reply)
+        # The place is free again meanwhile.
+        await group.on_disk()
         self._answered(teacher, reply)
         return reply
 
@@ -110,11 +121,9 @@ class Asker:
         Raises:
             RefusedBefore: an earlier call was refused this request for good.
         """
-        reply = self._ledger.get(key)
-        if reply is None and self._ledger.adopt(key):
-            reply = self._ledger.get(key)
-        if reply is None and (reason := self._ledger.refusal(key)) is not None:
-            raise RefusedBefore(reason)
+        reply, refusal = self._ledger.known(key)
+        if reply is None and refusal is not None:
+            raise RefusedBefore(refusal)
         return reply
 
     def row_ended(self) -> None:

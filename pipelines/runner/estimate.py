@@ -74,7 +74,8 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """Planned rows that are alike, and the mean of one: tokens in and out; US dollars where its own answers tell."""
+    """Planned rows that are alike, and the mean of one: tokens in and out; US dollars where its own answers tell.
+    `longest`: bytes of the longest prompt."""
 
     teacher: str
     variant: str
@@ -85,6 +86,7 @@ class Kind:
     input: float
     output: float
     cost: float | None
+    longest: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,44 +128,53 @@ def survey(run: RunFolder, config: RunConfig, ledger: Ledger) -> Estimate:
         UserError: the prompts are missing or not readable.
     """
     planned = 0
-    benign = {prompt.prompt_id for prompt in prompts_of(run) if prompt.kind == "benign"}
     rows: Counter[tuple[str, str, bool]] = Counter()
     missing: Counter[tuple[str, str, bool]] = Counter()
     chars: Counter[tuple[str, str, bool]] = Counter()
+    longest: Counter[tuple[str, str, bool]] = Counter()
     sampled: defaultdict[tuple[str, str, bool], list[Reply]] = defaultdict(list)
     for ask in plan(config, prompts_of(run)):
         planned += 1
         if not ask.key:
             continue
-        kind = (ask.teacher, ask.variant, ask.prompt_id in benign)
+        kind = (ask.teacher, ask.variant, ask.benign)
         rows[kind] += 1
-        chars[kind] += sum(len(message["content"]) for message in ask.messages)
-        reply = ledger.get(ask.key)
-        if reply is None and ledger.adopt(ask.key):
-            reply = ledger.get(ask.key)
+        text = "".join([message["content"] for message in ask.messages])
+        chars[kind] += len(text)
+        longest[kind] = max(longest[kind], len(text.encode()))
+        reply, refusal = ledger.known(ask.key)
         if reply is not None:
             if len(sampled[kind]) < _SAMPLE:
                 sampled[kind].append(reply)
-        elif ledger.refusal(ask.key) is None:
+        elif refusal is None:
             missing[kind] += 1
-    kinds = tuple(_kind(kind, rows[kind], missing[kind], chars[kind], sampled[kind]) for kind in rows)
+    kinds = tuple(
+        _kind(kind, rows[kind], missing[kind], chars[kind], longest[kind], sampled[kind]) for kind in rows
+    )  # fmt: skip
+    return estimated(config, ledger, planned, kinds)
+
+
+def estimated(config: RunConfig, ledger: Ledger, planned: int, kinds: tuple[Kind, ...]) -> Estimate:
+    """What rows that are counted already take, as fast as the ledger's models are."""
     known = Known.of(ledger)
     generation = sum((_asked_for(config, known, kind, kind.missing) for kind in kinds), Load())
     judging, repair = _judged(config, known, kinds), _repaired(config, known, kinds)
-    asked = tuple(sorted({teacher for (teacher, _, _), count in missing.items() if count}))
-    return Estimate(planned, sum(missing.values()), generation, judging, repair, kinds, asked)
+    asked = tuple(sorted({kind.teacher for kind in kinds if kind.missing}))
+    return Estimate(planned, sum(kind.missing for kind in kinds), generation, judging, repair, kinds, asked)
 
 
-def _kind(kind: tuple[str, str, bool], planned: int, missing: int, chars: int, replies: list[Reply]) -> Kind:
+def _kind(
+    kind: tuple[str, str, bool], planned: int, missing: int, chars: int, longest: int, replies: list[Reply]
+) -> Kind:
     teacher, name, benign = kind
     count = len(replies)
     if not count:
-        length = mean_length(name, benign)
-        return Kind(teacher, name, benign, planned, missing, 0, chars / planned / CHARS_PER_TOKEN, length, None)
+        read, written = chars / planned / CHARS_PER_TOKEN, mean_length(name, benign)
+        return Kind(teacher, name, benign, planned, missing, 0, read, written, None, longest)
     read, written = (sum(getattr(reply, field) for reply in replies) / count for field in _TOKENS)
     costs = [reply.cost for reply in replies if reply.cost is not None]
     cost = sum(costs) / len(costs) if costs else None
-    return Kind(teacher, name, benign, planned, missing, count, read, written, cost)
+    return Kind(teacher, name, benign, planned, missing, count, read, written, cost, longest)
 
 
 _TOKENS = ("input_tokens", "output_tokens")

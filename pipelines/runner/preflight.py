@@ -9,7 +9,7 @@ rehearsal teacher is not asked.
 """
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -22,6 +22,7 @@ from pipelines.generate.plan import plan, prompts_of, request_fields
 from pipelines.judges.patterns import rubric
 from pipelines.progress import console
 from pipelines.prompts.variant import variant
+from pipelines.runner.estimate import Kind
 from pipelines.runs import RunFolder
 from pipelines.settings.config import RunConfig, change_config
 from pipelines.settings.teacher import Teacher
@@ -76,6 +77,7 @@ def check_teachers_answer(
     config: RunConfig,
     ledger: Ledger,
     names: Collection[str],
+    kinds: Iterable[Kind],
     endpoints: Mapping[str, Sequence[str]],
     no_reasoning: bool = False,
 ) -> RunConfig:
@@ -86,6 +88,7 @@ def check_teachers_answer(
         config: Its configuration.
         ledger: Its ledger.
         names: The teachers that will be asked.
+        kinds: The rows that are planned, as `survey` counts them.
         endpoints: Base URLs of each.
         no_reasoning: Go on with a teacher that shows no reasoning.
 
@@ -96,7 +99,12 @@ def check_teachers_answer(
         UserError: a teacher does not answer, shows no reasoning where a variant wants some, or has a server that does
             not take the settings under which others answered.
     """
-    longest, reasoning = _planned_for(run, config, names)
+    longest, reasoning = dict.fromkeys(names, 0), set[str]()
+    for kind in kinds:
+        longest[kind.teacher] = max(longest.get(kind.teacher, 0), kind.longest)
+        # Other variants have the reasoning written out.
+        if variant(kind.variant).teacher == "reasoning":
+            reasoning.add(kind.teacher)
     entries = []
     for name in names:
         teacher = config.teachers[name]
@@ -135,19 +143,6 @@ def _judges(config: RunConfig) -> list[_Entry]:
         prompt = _tokens_of(shown + judge.window_chars)
         entries.append(_Entry("judge", judge_name, judge.teacher, entry, entry.urls, prompt))
     return entries
-
-
-def _planned_for(run: RunFolder, config: RunConfig, names: Collection[str]) -> tuple[dict[str, int], set[str]]:
-    """Bytes of the longest prompt of each teacher, and the teachers whose own reasoning a planned variant takes; other
-    variants have it written out."""
-    longest, reasoning = dict.fromkeys(names, 0), set[str]()
-    for ask in plan(config, prompts_of(run)):
-        if ask.teacher in longest:
-            size = sum(len(message["content"].encode()) for message in ask.messages)
-            longest[ask.teacher] = max(longest[ask.teacher], size)
-            if variant(ask.variant).teacher == "reasoning":
-                reasoning.add(ask.teacher)
-    return longest, reasoning
 
 
 def _tokens_of(size: int) -> int:

@@ -6,6 +6,7 @@ own, so that it works in a notebook, in a worker thread and in the main thread a
 
 import asyncio
 import errno
+import gc
 import queue
 import sqlite3
 import threading
@@ -189,12 +190,16 @@ def in_thread(batches: Callable[[], AsyncIterator[T]], control: Control) -> Iter
                 handed.put(("batch", batch))
 
     def work() -> None:
+        # Python need not look through all that is loaded, again and again, for what may go.
+        gc.freeze()
         try:
             with asyncio.Runner(loop_factory=lambda: loop) as runner:
                 runner.run(pump())
             handed.put(("end", None))
         except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
             handed.put(("error", error))
+        finally:
+            gc.unfreeze()
 
     def in_loop(act: Callable[[], object]) -> None:
         with suppress(RuntimeError):  # it is closed: everything was handed over

@@ -5,6 +5,7 @@ ledger.
 """
 
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -27,14 +28,16 @@ from pipelines.runner.stop import signals_end
 from pipelines.runs import RunFolder
 from pipelines.settings.teacher import Teacher
 from pipelines.teachers.client import TeacherClient, api_key
+from pipelines.teachers.group_commit import GroupCommit
 from pipelines.teachers.launch import open_endpoints
 from pipelines.teachers.ledger import PREFLIGHT, Ledger, Totals
 from pipelines.teachers.limits import Budget
 
-# Rows under way at once for each request that may be: most rows wait for one request at a time.
-_ROWS_PER_REQUEST = 2
+# Rows under way at once for each request that may be: one asks while another is written down.
+ROWS_PER_REQUEST = 2
 # So many different errors are shown as they happen; the others are counted.
 _ERRORS_SHOWN = 3
+_SHOWN_EVERY_S = 0.1
 
 # Makes a teacher's client of its name, its entry and where it answers.
 ClientMaker = Callable[[str, Teacher, Sequence[str]], TeacherClient]
@@ -119,7 +122,9 @@ async def asking(
                 for name, teacher in teachers.items()
                 if endpoints.get(name)
             }
-            yield Asker(stage, ledger, clients, budget, control, progress)
+            kept = GroupCommit(ledger_file)
+            stack.callback(kept.close)
+            yield Asker(stage, ledger, kept, clients, budget, control, progress)
     finally:
         ledger.close()
 
@@ -164,7 +169,7 @@ def run_stage(run: RunFolder, stage: StageWork[RowT, ResultT], seed: int, option
         ledger.forget_uses(stage.stage)
         before, aside = ledger.totals(), len(ledger.set_aside())
         urls = open_endpoints(run, stage.teachers, tuple(stage.teachers), seed, stack)
-        at_once = _ROWS_PER_REQUEST * sum(item.in_flight * max(len(item.urls), 1) for item in stage.teachers.values())
+        at_once = ROWS_PER_REQUEST * sum(item.in_flight * max(len(item.urls), 1) for item in stage.teachers.values())
         # Not the other way round: what is said of a cluster would fall into the progress display.
         client = stack.enter_context(clients_of(options.engine, run))
         shown = stack.enter_context(shown_rows(stage.stage, stage.total, stage.expected))
@@ -254,8 +259,8 @@ def shown_rows(stage: str, total: int, expected: Load) -> Iterator[Progress]:
     def words(tally: Tally) -> str:
         return ", ".join(filter(None, (f"{tally.answered} requests", forecast.words(tally, tally.rows))))
 
-    with meter(stage, total, "rows") as shown:
-        yield shown_by(shown, lambda tally: tally.rows, words)
+    with meter(stage, total, "rows") as shown, shown_by(shown, lambda tally: tally.rows, words) as show:
+        yield show
 
 
 @contextmanager
@@ -266,20 +271,33 @@ def shown_answers(stage: str, total: int, expected: Load) -> Iterator[Progress]:
     def words(tally: Tally) -> str:
         return forecast.words(tally, tally.answered + tally.failed)
 
-    with meter(stage, total, "answers") as shown:
-        yield shown_by(shown, lambda tally: tally.answered, words)
+    with meter(stage, total, "answers") as shown, shown_by(shown, lambda tally: tally.answered, words) as show:
+        yield show
 
 
-def shown_by(shown: Meter, done: Callable[[Tally], int], words: Callable[[Tally], str]) -> Progress:
-    """What puts a tally on a meter, and the first few errors above it, with their text."""
+@contextmanager
+def shown_by(shown: Meter, done: Callable[[Tally], int], words: Callable[[Tally], str]) -> Iterator[Progress]:
+    """What puts a tally on a meter, a few times a second and at the end; and the first few errors above it, with their
+    text."""
     errors: set[str] = set()
+    last, due = Tally(), 0.0
+
+    def put() -> None:
+        failed = f"{last.failed} failed" if last.failed else ""
+        shown.words = ", ".join(part for part in (words(last), failed) if part)
+        shown.advance(done(last) - shown.done, last.cost - shown.cost)
 
     def show(tally: Tally, error: str) -> None:
+        nonlocal last, due
+        last = tally
         if error and error not in errors and len(errors) < _ERRORS_SHOWN:
             errors.add(error)
             shown.say(f"{shown.label}: a request failed: {error}")
-        failed = f"{tally.failed} failed" if tally.failed else ""
-        shown.words = ", ".join(part for part in (words(tally), failed) if part)
-        shown.advance(done(tally) - shown.done, tally.cost - shown.cost)
+        if (now := time.monotonic()) >= due:
+            due = now + _SHOWN_EVERY_S
+            put()
 
-    return show
+    try:
+        yield show
+    finally:
+        put()

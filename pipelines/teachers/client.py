@@ -8,7 +8,7 @@ what is worth repeating is repeated with backoff and jitter, and a rate limit ho
 import asyncio
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
@@ -127,22 +127,38 @@ class TeacherClient:
         """Whether a failed connection may be repeated at another server at once."""
         return self._endpoints.choice
 
-    async def ask(self, messages: Sequence[Message], fields: dict[str, Any]) -> Reply:
+    async def ask(self, messages: Sequence[Message], fields: Mapping[str, Any]) -> Reply:
         """Ask once, with retries.
 
         Raises:
             TeacherError: all attempts failed, or no attempt could succeed.
         """
         patience = Patience(self)
-        retrying = tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception(passing), stop=patience.stop, wait=patience.wait, reraise=True
-        )
         try:
-            return await retrying(self.attempt, messages, fields)
+            try:
+                return await self.attempt(messages, fields)
+            except ReplyFailure as failure:
+                return await self._again(failure, patience, messages, fields)
         except ReplyFailure as failure:
             raise self._final(failure, patience.attempts) from failure
 
-    async def attempt(self, messages: Sequence[Message], fields: dict[str, Any]) -> Reply:
+    async def _again(
+        self, first: ReplyFailure, patience: "Patience", messages: Sequence[Message], fields: Mapping[str, Any]
+    ) -> Reply:
+        """The attempts after the first. Most requests need none, and are spared what keeping count of them takes."""
+        earlier = [first]
+
+        async def attempt() -> Reply:
+            if earlier:
+                raise earlier.pop()
+            return await self.attempt(messages, fields)
+
+        retrying = tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception(passing), stop=patience.stop, wait=patience.wait, reraise=True
+        )
+        return await retrying(attempt)
+
+    async def attempt(self, messages: Sequence[Message], fields: Mapping[str, Any]) -> Reply:
         """Ask once, without retries; a server that does not stream is asked a second time without it.
 
         Raises:
@@ -159,7 +175,7 @@ class TeacherClient:
         self.limits.settle(taken, reply)
         return reply
 
-    async def _send(self, messages: Sequence[Message], fields: dict[str, Any]) -> Reply:
+    async def _send(self, messages: Sequence[Message], fields: Mapping[str, Any]) -> Reply:
         streamed = self.streams(fields)
         try:
             return await self.exchange(self._request(messages, fields, streamed))
@@ -175,7 +191,7 @@ class TeacherClient:
                 raise
         return await self._send(messages, fields)
 
-    def streams(self, fields: dict[str, Any]) -> bool:
+    def streams(self, fields: Mapping[str, Any]) -> bool:
         """Whether a request with these fields is answered in a stream.
 
         `auto` streams an answer that may be long, from another machine: on the way from there, proxies and balancers
@@ -187,7 +203,7 @@ class TeacherClient:
         may_be_long = not isinstance(limit, int) or limit >= STREAMED_TOKENS
         return self._remote and may_be_long and not self._refuses_streams
 
-    def _request(self, messages: Sequence[Message], fields: dict[str, Any], streamed: bool) -> dict[str, Any]:
+    def _request(self, messages: Sequence[Message], fields: Mapping[str, Any], streamed: bool) -> dict[str, Any]:
         request = request_body(self.teacher, messages, fields)
         if streamed:
             request["stream"] = True
@@ -203,12 +219,12 @@ class TeacherClient:
         """
         reading = _Reading(self.teacher, self._key)
         try:
-            async with (
-                self._endpoints.least_busy() as transport,
-                asyncio.timeout(self.teacher.attempt_timeout_s) as deadline,
-                transport.post("chat/completions", request) as incoming,
-            ):
-                await reading.read(incoming, deadline)
+            with self._endpoints.least_busy() as transport:
+                async with (
+                    asyncio.timeout(self.teacher.attempt_timeout_s) as deadline,
+                    transport.post("chat/completions", request) as incoming,
+                ):
+                    await reading.read(incoming, deadline)
         except (TimeoutError, ConnectionFailed) as error:
             if not reading.cut():
                 raise _late(error, self.teacher) from error
@@ -237,7 +253,7 @@ class TeacherClient:
         )
 
 
-def request_body(teacher: Teacher, messages: Sequence[Message], fields: dict[str, Any]) -> dict[str, Any]:
+def request_body(teacher: Teacher, messages: Sequence[Message], fields: Mapping[str, Any]) -> dict[str, Any]:
     """A request as it goes over the wire: `extra_body` spread out, and the limit under the endpoint's own name."""
     sent = {
         teacher.limit_field if name == "max_tokens" else name: value

@@ -5,8 +5,8 @@ Reads a parsed document; writes nothing. `pipelines/teachers/replies.py` decides
 
 import json
 import math
-import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,6 @@ from pipelines.teachers.ledger import Reply
 REASONING_FIELDS = ("reasoning_content", "reasoning", "reasoning_details", "thinking")
 # No model has read or written so many tokens; sums of what servers count stay within 64 bits.
 _MOST_TOKENS = 2**31
-_UNTEXT = re.compile("[\ud800-\udfff\x00]")
 
 
 class BrokenReply(Exception):
@@ -202,8 +201,10 @@ def _count(value: object) -> int | None:
 
 def cleaned(text: str) -> str:
     """A text that every store can hold: halves of a surrogate pair are joined; alone, they are replaced, as NUL is."""
-    if _UNTEXT.search(text) is None:
-        return text
+    with suppress(UnicodeEncodeError):  # halves of a pair cannot be encoded
+        text.encode()
+        if "\0" not in text:
+            return text
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\0", "\ufffd")
 
 

@@ -11,14 +11,15 @@
 
 A key is the content hash of what determines the answer: model, messages, sampling, sample index. Where the endpoint
 is, how fast it was asked and which code asked it are no part of it. The ledger is asked before each request and
-written before anything downstream sees the row; WAL mode keeps committed rows through kill -9.
+written before anything downstream sees the row. WAL mode keeps committed rows through kill -9, and answers are
+committed with `synchronous=FULL`, which keeps them through a power cut; `group_commit.py` does so for many at once.
 """
 
 import json
 import math
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -33,11 +34,15 @@ from pipelines.teachers.ledger_file import LOCKED, LedgerError, open_to_write, o
 _COLUMNS = "key, model, reply, input_tokens, output_tokens, cost, latency_s, created"
 
 
+# What an answer is committed with: it waits for the disk.
+_FOR_ANSWERS = "PRAGMA synchronous = FULL"
+# In one query, since it is asked before every request.
+_KNOWN = "SELECT (SELECT reply FROM answers WHERE key = ?), (SELECT error FROM refused WHERE key = ?)"
 # What first questions are noted under, which belong to no stage.
 PREFLIGHT = "preflight"
 
 
-def request_key(model: str, messages: Sequence[Any], sampling: dict[str, Any], sample: int) -> str:
+def request_key(model: str, messages: Sequence[Any], sampling: Mapping[str, Any], sample: int) -> str:
     """The key of one request: 16 hex digits."""
     return content_id(model, messages, sampling, sample)
 
@@ -67,10 +72,13 @@ class Reply:
     refusal: bool = False
 
     def __post_init__(self) -> None:
-        for item in fields(self):
-            value = getattr(self, item.name)
-            if not _fits(value, str(item.type)):
-                raise DamagedReply(f"{item.name} is {type(value).__name__} {str(value)[:60]!r}")
+        for name, wanted in _FIELDS:
+            value = getattr(self, name)
+            if not _fits(value, wanted):
+                raise DamagedReply(f"{name} is {type(value).__name__} {str(value)[:60]!r}")
+
+
+_FIELDS = tuple((item.name, str(item.type)) for item in fields(Reply))
 
 
 def _fits(value: Any, wanted: str) -> bool:
@@ -82,6 +90,17 @@ def _fits(value: Any, wanted: str) -> bool:
         number = isinstance(value, int | float) and math.isfinite(value)
         return number or (value is None and "None" in wanted)
     return isinstance(value, str) or (value is None and "None" in wanted)
+
+
+# What is kept of a request: its key, the model, the reply.
+Answer = tuple[str, str, Reply]
+
+
+def _columns(answer: Answer) -> tuple[Any, ...]:
+    key, model, reply = answer
+    text = json.dumps({name: getattr(reply, name) for name, _ in _FIELDS}, ensure_ascii=False)
+    whole = text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+    return key, model, whole, reply.input_tokens, reply.output_tokens, reply.cost, reply.latency_s, time.time()
 
 
 def reply_of_json(text: str) -> Reply:
@@ -179,13 +198,22 @@ class Ledger:
     def get(self, key: str) -> Reply | None:
         """The reply to a request that was answered before. A damaged one is set aside, and is then none."""
         row = self._one("SELECT reply FROM answers WHERE key = ?", (key,))
-        if row is None:
-            return None
+        return None if row is None else self._read(key, str(row[0]))
+
+    def _read(self, key: str, text: str) -> Reply | None:
         try:
-            return reply_of_json(str(row[0]))
+            return reply_of_json(text)
         except DamagedReply as reason:
             self._set_aside(key, str(reason))
             return None
+
+    def known(self, key: str) -> tuple[Reply | None, str | None]:
+        """The reply to a request, from here or from a borrowed ledger; and why it is refused for good, where it is."""
+        text, refusal = self._one(_KNOWN, (key, key))
+        reply = None if text is None else self._read(key, str(text))
+        if reply is None and self.adopt(key):
+            reply = self.get(key)
+        return reply, refusal
 
     def _set_aside(self, key: str, reason: str) -> None:
         self.damaged[key] = reason
@@ -201,13 +229,23 @@ class Ledger:
         return self.get(key) is not None
 
     def put(self, key: str, model: str, reply: Reply) -> None:
-        """Keep a reply; on return it is on disk. A key keeps its first reply."""
-        text = json.dumps(asdict(reply), ensure_ascii=False).encode("utf-8", "surrogatepass").decode("utf-8", "replace")
-        # Only a key that is there already is passed over; whatever else cannot be inserted is an error.
-        self._execute(
-            "INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, '') ON CONFLICT(key) DO NOTHING",
-            (key, model, text, reply.input_tokens, reply.output_tokens, reply.cost, reply.latency_s, time.time()),
-        )
+        """Keep a reply; on return it is on the disk, and no power cut takes it. A key keeps its first reply."""
+        self.put_all([(key, model, reply)])
+
+    def put_all(self, answers: Sequence[Answer], uses: Sequence[tuple[str, str]] = ()) -> None:
+        """The same for many, in one transaction; `uses` are stages and keys as `use` has them."""
+        with self._errors_named():
+            if answers:
+                self._db.execute(_FOR_ANSWERS)
+            with transaction(self._db):
+                # Only a key that is there already is passed over; whatever else cannot be inserted is an error.
+                self._db.executemany(
+                    "INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, '') ON CONFLICT(key) DO NOTHING",
+                    map(_columns, answers),
+                )
+                self._db.executemany("INSERT OR IGNORE INTO used VALUES (?, ?)", uses)
+            if answers:
+                self._db.execute("PRAGMA synchronous = NORMAL")
 
     def borrow(self, other: Path) -> None:
         """Let `adopt` look into another run's ledger as well.

@@ -13,7 +13,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from pipelines.errors import UserError
-from pipelines.files import scratch_folder
+from pipelines.files import scratch_folder, sync_folder
 
 # Raised when the tables change so that an older version would misread them.
 _SCHEMA = 1
@@ -106,7 +106,8 @@ def open_to_write(path: Path) -> sqlite3.Connection:
             db.close()
             raise
     db.execute(f"PRAGMA busy_timeout = {int(1000 * _BUSY_S)}")
-    # In WAL mode this survives the death of the process; only a power cut may take the last rows.
+    # In WAL mode this survives the death of the process. A power cut may take the last rows, which for notes and copies
+    # does no harm; `Ledger.put_all` writes answers with FULL.
     db.execute("PRAGMA synchronous = NORMAL")
     return db
 
@@ -122,6 +123,9 @@ def _create(path: Path) -> None:
         finally:
             db.close()
         temporary.replace(path)
+        # Its name, and that of its folder, survive a power cut.
+        for folder in (path.parent, path.absolute().parent.parent):
+            sync_folder(folder)
     finally:
         for left in path.parent.glob(f"{temporary.name}*"):
             left.unlink(missing_ok=True)

@@ -83,7 +83,7 @@ class Budget:
         self._spent = [cost, float(tokens)]
         self._answers = answers
         self._under_way = 0
-        self._changed = asyncio.Condition()
+        self._changed = asyncio.Event()
 
     @property
     def capped(self) -> bool:
@@ -92,23 +92,23 @@ class Budget:
 
     async def admit(self) -> bool:
         """Wait until one more request fits; False where none will."""
-        async with self._changed:
-            while not self._fits():
-                if self._under_way == 0:
-                    return False
-                await self._changed.wait()
-            self._under_way += 1
-            return True
+        while not self._fits():
+            if self._under_way == 0:
+                return False
+            await self._changed.wait()
+        self._under_way += 1
+        return True
 
-    async def settle(self, reply: Reply | None) -> None:
+    def settle(self, reply: Reply | None) -> None:
         """Count a request that was admitted: its answer, or None where it failed."""
-        async with self._changed:
-            self._under_way -= 1
-            if reply is not None:
-                self._answers += 1
-                self._spent[0] += reply.cost or 0.0
-                self._spent[1] += reply.input_tokens + reply.output_tokens
-            self._changed.notify_all()
+        self._under_way -= 1
+        if reply is not None:
+            self._answers += 1
+            self._spent[0] += reply.cost or 0.0
+            self._spent[1] += reply.input_tokens + reply.output_tokens
+        # Whoever waits now looks again.
+        self._changed.set()
+        self._changed.clear()
 
     def _fits(self) -> bool:
         if not self.capped:

@@ -1,8 +1,8 @@
 """Several servers of one model: the least busy that answers is asked; one that is down is tried until it is back."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from pipelines.teachers.transport import ConnectionFailed, Transport
@@ -33,8 +33,8 @@ class Endpoints:
         """Whether one server is up and another down: a failed connection may then be repeated elsewhere at once."""
         return len({server.down for server in self._servers}) == 2
 
-    @asynccontextmanager
-    async def least_busy(self) -> AsyncIterator[Transport]:
+    @contextmanager
+    def least_busy(self) -> Iterator[Transport]:
         """The server to use for one attempt. A connection that fails takes it out until it answers again."""
         server = min(self._servers, key=lambda one: (one.down, one.busy, one.turn))
         self._turns += 1

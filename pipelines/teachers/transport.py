@@ -9,7 +9,7 @@ import functools
 import json
 import ssl
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.request import getproxies, proxy_bypass
@@ -59,22 +59,19 @@ class Transport:
         self._key, self._connections = key, connections
         self._session: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._targets: dict[str, tuple[URL, str | None]] = {}
 
-    @asynccontextmanager
-    async def post(self, path: str, document: Mapping[str, Any]) -> AsyncIterator[Incoming]:
+    def post(self, path: str, document: Mapping[str, Any]) -> AbstractAsyncContextManager[Incoming]:
         """Send a document as JSON; the answer can be read while the block runs.
 
         Raises:
             ConnectionFailed: no connection, or it broke; inside the block as well.
         """
-        async with self._answer("POST", path, json.dumps(document).encode()) as incoming:
-            yield incoming
+        return self._answer("POST", path, json.dumps(document).encode())
 
-    @asynccontextmanager
-    async def get(self, path: str) -> AsyncIterator[Incoming]:
+    def get(self, path: str) -> AbstractAsyncContextManager[Incoming]:
         """Ask for a page; as `post`."""
-        async with self._answer("GET", path, None) as incoming:
-            yield incoming
+        return self._answer("GET", path, None)
 
     async def alive(self, path: str) -> bool:
         """Whether anything at all is answered to a GET."""
@@ -88,24 +85,30 @@ class Transport:
     async def _answer(self, method: str, path: str, data: bytes | None) -> AsyncIterator[Incoming]:
         import aiohttp
         from aiohttp.http_exceptions import HttpProcessingError
-        from yarl import URL
 
         try:
-            base = URL(self.base_url)
-            url = base.joinpath(*path.split("/")).with_query(base.query)
-            # A name and password in the address take the bearer token's place.
-            headers = {"Content-Type": "application/json", "User-Agent": "saferthoughts"}
-            if base.user is None:
-                headers["Authorization"] = f"Bearer {self._key}"
-            asked = self._open().request(
-                method, url, data=data, headers=headers, allow_redirects=False, proxy=_proxy(url), ssl=_tls()
-            )
+            session = self._open()
+            url, proxy = self._target(path)
+            # As a payload of its own, aiohttp need not find out what it is.
+            body = None if data is None else aiohttp.BytesPayload(data, content_type="application/json")
+            asked = session.request(method, url, data=body, allow_redirects=False, proxy=proxy)
             async with asked as answer:
                 yield Incoming(answer.status, lowered(iter(answer.headers.items())), _pieces(answer))
         except (aiohttp.ClientError, HttpProcessingError, OSError, ValueError) as error:
             if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ClientError):
                 raise  # the caller's deadline
             raise self._failure(error) from error
+
+    def _target(self, path: str) -> "tuple[URL, str | None]":
+        """A page's address, and the proxy on the way to it; as the environment has it when the first request is
+        made."""
+        if path not in self._targets:
+            from yarl import URL
+
+            base = URL(self.base_url)
+            url = base.joinpath(*path.split("/")).with_query(base.query)
+            self._targets[path] = url, _proxy(url)
+        return self._targets[path]
 
     def _failure(self, error: Exception) -> ConnectionFailed:
         import aiohttp
@@ -130,14 +133,19 @@ class Transport:
         return ConnectionFailed("the request cannot be sent: look at the key and the base_url", kind="fatal")
 
     def _open(self) -> "aiohttp.ClientSession":
-        import aiohttp
-
         loop = asyncio.get_running_loop()
         if self._session is None or self._session.closed or self._loop is not loop:
-            connector = aiohttp.TCPConnector(limit=self._connections, keepalive_timeout=_KEEP_ALIVE_S)
+            import aiohttp
+            from yarl import URL
+
+            connector = aiohttp.TCPConnector(limit=self._connections, keepalive_timeout=_KEEP_ALIVE_S, ssl=_tls())
             bounds = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S)
+            headers = {"User-Agent": "saferthoughts"}
+            # A name and password in the address take the bearer token's place.
+            if URL(self.base_url).user is None:
+                headers["Authorization"] = f"Bearer {self._key}"
             self._session = aiohttp.ClientSession(
-                connector=connector, timeout=bounds, cookie_jar=aiohttp.DummyCookieJar()
+                connector=connector, timeout=bounds, cookie_jar=aiohttp.DummyCookieJar(), headers=headers
             )
             self._loop = loop
         return self._session

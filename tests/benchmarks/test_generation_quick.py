@@ -19,7 +19,16 @@ from benchmarks.makespan import best_makespan, latency_of
 from pipelines.errors import UserError
 
 TINY = generation.Sizes(
-    requests=12, mean_s=0.01, in_flight=4, stock_requests=6, zero_requests=12, zero_rounds=1, few=2, many=4, startups=1
+    requests=12,
+    mean_s=0.01,
+    in_flight=4,
+    stock_requests=6,
+    zero_requests=12,
+    zero_rounds=1,
+    few=2,
+    many=4,
+    startups=1,
+    long=400,
 )
 
 
@@ -70,7 +79,17 @@ def test_latencies_are_repeatable_heavy_tailed_and_of_their_mean() -> None:
 
 
 def test_quick_is_smaller_in_everything_that_takes_time() -> None:
-    for name in ("requests", "mean_s", "stock_requests", "zero_requests", "zero_rounds", "few", "many", "startups"):
+    for name in (
+        "requests",
+        "mean_s",
+        "stock_requests",
+        "zero_requests",
+        "zero_rounds",
+        "few",
+        "many",
+        "startups",
+        "long",
+    ):
         assert getattr(QUICK, name) < getattr(FULL, name)
 
 
@@ -104,7 +123,11 @@ def test_an_unmeasured_figure_is_null_and_the_last_line_is_json(monkeypatch: pyt
     result = json.loads(shown.stdout.splitlines()[-1])
     assert result["quick"] is True
     assert result["zero_latency_vs_bare_client"] > 0
-    assert [key for key in KEYS if result[key] is not None] == ["zero_latency_vs_bare_client"]
+    assert [key for key in KEYS if result[key] is not None] == [
+        "zero_latency_vs_bare_client",
+        "zero_latency_cpu_ms",
+        "zero_latency_cpu_vs_bare_client",
+    ]
     assert "curator 0.1.31 was not measured: needs an environment of its own" in shown.stdout
 
 

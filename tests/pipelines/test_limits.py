@@ -91,7 +91,7 @@ def test_a_failed_request_gives_its_share_back() -> None:
     async def admits_again() -> bool:
         budget = Spending(max_cost=0.2, max_tokens=None, cost=0.1, tokens=10, answers=1)
         assert await budget.admit()
-        await budget.settle(None)
+        budget.settle(None)
         return await budget.admit()
 
     assert asyncio.run(admits_again())

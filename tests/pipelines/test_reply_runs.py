@@ -8,6 +8,7 @@ from typing import Any
 from pipelines.generate.stage import generate
 from pipelines.records import Prompt, from_table
 from pipelines.rehearsal.server import rehearsing
+from pipelines.runner.options import RequestOptions
 from pipelines.runs import RunFolder
 from pipelines.teachers.ledger import Ledger
 from tests.commands import command
@@ -84,7 +85,7 @@ def test_streaming_changes_no_key_and_no_answer(new_run: Callable[..., RunFolder
         for name in ("run.yaml", "prompts.parquet", "manifest.json"):
             text = (streamed.path / name).read_bytes()
             (plain.path / name).write_bytes(text.replace(b"stream: true", b"stream: false"))
-        done = generate(plain, reuse=(streamed.path / "ledger.sqlite",))
+        done = generate(plain, RequestOptions(reuse=(streamed.path / "ledger.sqlite",)))
         assert done.asked == 0
         (plain.path / "ledger.sqlite").unlink()
         generate(plain)

@@ -11,11 +11,13 @@ from typing import Any
 
 from pipelines.errors import one_line
 from pipelines.settings.teacher import Price
-from pipelines.teachers.ledger import Ledger
+from pipelines.teachers.ledger import Answer, Ledger, Reply
 from pipelines.teachers.replies import HttpAnswer, ReplyFailure, failure_of, read_document
 
 # What is longer is no answer: no model writes so much.
 _LONGEST_LINE = 64 << 20
+# Replies that are written to the ledger in one transaction, which waits for the disk.
+_TOGETHER = 500
 # Words in the code of a line that was never answered, and may be by another batch. Other lines without a status were
 # cancelled, or ended in a way that nobody has described.
 _RETRIED_CODES = ("expired", "timeout", "timed_out", "rate_limit", "overloaded", "unavailable", "server_error")
@@ -67,6 +69,7 @@ def take_in(
     A line that cannot be read answers nothing: its request is asked again. The same request's second answer is not
     taken. `keys` are the batch's requests.
     """
+    kept: dict[str, Answer] = {}
     for number, row in _lines(path):
         try:
             line = json.loads(row.decode("utf-8-sig"))
@@ -77,8 +80,14 @@ def take_in(
             continue
         if key not in keys:
             results.foreign += 1
-        elif not ledger.has(key):
-            _take_line(key, answer, ledger, model, price, latency_s, results)
+        elif key in kept or ledger.has(key):
+            continue
+        elif (reply := _taken(key, answer, price, latency_s, results)) is not None:
+            kept[key] = (key, model, reply)
+        if len(kept) >= _TOGETHER:
+            ledger.put_all(list(kept.values()))
+            kept.clear()
+    ledger.put_all(list(kept.values()))
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -150,16 +159,15 @@ def _status(value: object) -> int | None:
     return number if 100 <= number <= 599 else None
 
 
-def _take_line(
-    key: str, answer: _Answer, ledger: Ledger, model: str, price: Price | None, latency_s: float, results: Results
-) -> None:
+def _taken(key: str, answer: _Answer, price: Price | None, latency_s: float, results: Results) -> Reply | None:
+    """The reply of a line that has one; what others came to is noted."""
     if answer.status is None:
         told = f"{answer.code}: {answer.message}"
         if any(word in answer.code.lower() for word in _RETRIED_CODES):
             results.again[key] = told
         else:
             results.failed[key] = Failure(told)
-        return
+        return None
     try:
         if not 200 <= answer.status < 300:
             raise failure_of(HttpAnswer(answer.status, {}, json.dumps(answer.body).encode()))
@@ -169,11 +177,11 @@ def _take_line(
             results.again[key] = str(failure)
         else:
             results.failed[key] = Failure(str(failure), failure.kind in ("fatal", "suspect"))
-        return
-    ledger.put(key, model, reply)
+        return None
     results.failed.pop(key, None)
     results.answered += 1
     results.cost += reply.cost or 0.0
+    return reply
 
 
 def discounted(price: Price | None, factor: float) -> Price | None:
