@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.errors import Incomplete, UserError, unknown
-from pipelines.prompts.stage import Started, start, start_or_change
+from pipelines.prompts.stage import PromptsResult, start, start_or_change
 from pipelines.runner.options import DEFAULTS, RequestOptions
 from pipelines.runs import RunFolder
 from pipelines.settings.changes import Consent, change, is_imported, refuse
@@ -20,7 +20,7 @@ from pipelines.settings.options import Options
 
 if TYPE_CHECKING:
     from cards.regenerate import Answering
-    from curation.selection import Selected
+    from curation.selection import SelectionResult
     from pipelines.runner.failures import Failures
     from pipelines.runner.options import Caps
 
@@ -43,7 +43,7 @@ def begin_run(runs: Path, name: str, config: RunConfig) -> Begun:
     return _begun(start(runs, name, config))
 
 
-def _begun(started: Started) -> Begun:
+def _begun(started: PromptsResult) -> Begun:
     config = load_config(started.run)
     dropped = f", {started.duplicates} duplicates in the source dropped" if started.duplicates else ""
     if started.kept or started.gone:
@@ -235,7 +235,7 @@ def select_run(
     benign: int | None = None,
     variants: tuple[str, ...] = (),
     paired: bool | None = None,
-) -> "Selected":
+) -> "SelectionResult":
     """Draw the rows to release, by other numbers than the run's where some are given; these then are the run's."""
     from curation.selection import select
 

@@ -35,7 +35,7 @@ from pipelines.teachers.ledger import Ledger
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class JudgingResult:
     """How many responses were judged and by whom, how many are unscored on patterns or safety, and the US dollars of
     all judgements. The run's own fixed texts, which are not judged, are `fixed`; harmful rows without reasoning, of
     which only safety can be judged, are `without_reasoning`. Neither are among the unscored; rows of which a judge
@@ -68,7 +68,7 @@ def judge_teachers(config: RunConfig) -> dict[str, Teacher]:
     return {name: teacher for name, teacher in config.judge_teachers.items() if name in names}
 
 
-def judge(run: RunFolder, options: RequestOptions = DEFAULTS) -> Judged:
+def judge(run: RunFolder, options: RequestOptions = DEFAULTS) -> JudgingResult:
     """Judge every response of a run, repaired ones too, and write the judgements and verdicts.
 
     Args:
@@ -151,11 +151,13 @@ def failures_of(judgements: Iterable[Judgement]) -> Failures:
     return count(failure for found in by_row.values() if (failure := worst(found)) is not None)
 
 
-def record_judging(run: RunFolder, config: RunConfig, judgements: list[Judgement], verdicts: list[Verdict]) -> Judged:
+def record_judging(
+    run: RunFolder, config: RunConfig, judgements: list[Judgement], verdicts: list[Verdict]
+) -> JudgingResult:
     """Note in the manifest what the two tables hold; repair, which adds to them, notes it anew."""
     counts = tally(verdicts)
     compared = [item.disagreement for item in verdicts if item.disagreement is not None]
-    result = Judged(
+    result = JudgingResult(
         responses=len(verdicts),
         judges=config.judging.judges,
         fixed=sum(map(is_fixed, verdicts)),

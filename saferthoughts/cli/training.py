@@ -21,7 +21,7 @@ from saferthoughts.cli.release_words import release_folder
 
 if TYPE_CHECKING:
     from training.recipe import Recipe
-    from training.sft import TrainResult
+    from training.sft import TrainingResult
     from training.supervision import SupervisionProof
 
 
@@ -73,7 +73,7 @@ def train_student(recipe: "Recipe", output: Path, push: str | None = None, priva
         say(_pushed(output, push, private))
 
 
-def _told(done: "TrainResult") -> Group:
+def _told(done: "TrainingResult") -> Group:
     said = (
         f"{done.model}: {done.proof.rows} rows, {len(done.losses)} steps in {done.seconds:.0f} s, "
         f"{done.tokens_per_s:.0f} trained tokens/s, {done.utilisation:.0%} of the machine's products, loss "

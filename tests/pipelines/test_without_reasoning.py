@@ -12,7 +12,7 @@ from cards.verify import verify
 from curation.datasets.imported import import_dataset
 from curation.datasets.sources import Source
 from curation.overlap.duplicates import find_duplicates
-from curation.quality.checks import Checked, check
+from curation.quality.checks import CheckResult, check
 from curation.report.data import figures_of
 from pipelines.errors import Incomplete
 from pipelines.judges.stage import judge
@@ -117,6 +117,6 @@ def test_the_studys_own_rows_without_reasoning_are_judged_and_accepted(
         done = judge(guarded(run, own.url))
     assert (done.fixed, done.unscored, done.unsafe) == (0, 0, 0)
     assert done.without_reasoning == done.responses > 400
-    checked: Checked = check(run)
+    checked: CheckResult = check(run)
     assert not {check for check, _ in checked.by_reason} & {"unscored", "exact_duplicate", "unsafe"}
     assert checked.accepted > 0.9 * checked.rows, checked.by_reason
