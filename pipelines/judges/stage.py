@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.generate.plan import prompts_of
+from pipelines.judges.alone import rules_alone
 from pipelines.judges.panel import Panel, Row, by_rules
 from pipelines.judges.patterns import rubric_hashes
 from pipelines.judges.tallies import is_fixed, is_unscored, is_without_reasoning, tally
@@ -39,7 +40,8 @@ class JudgingResult:
     """How many responses were judged and by whom, how many are unscored on patterns or safety, and the US dollars of
     all judgements. The run's own fixed texts, which are not judged, are `fixed`; harmful rows without reasoning, of
     which only safety can be judged, are `without_reasoning`. Neither are among the unscored; rows of which a judge
-    could not be asked are, and `failures` counts them. `counts` has every finding, as `tally` gives it."""
+    could not be asked are, and `failures` counts them. `counts` has every finding, as `tally` gives it. `rules_alone`
+    says that no model was among the judges of rows that are not the rehearsal teacher's."""
 
     responses: int
     judges: tuple[str, ...]
@@ -49,6 +51,7 @@ class JudgingResult:
     cost: float
     counts: Mapping[str, Any]
     failures: Failures = NO_FAILURES
+    rules_alone: bool = False
 
     @property
     def flagged(self) -> dict[str, int | None]:
@@ -166,6 +169,7 @@ def record_judging(
         cost=sum(item.cost or 0.0 for item in judgements),
         counts=counts,
         failures=failures_of(judgements),
+        rules_alone=rules_alone(config),
     )
     asked: Counter[str] = Counter()
     for item in judgements:

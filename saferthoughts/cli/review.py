@@ -7,7 +7,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from saferthoughts.cli.options import RunName, Settings, group, note, open_run, out, say
+from saferthoughts.cli.options import RunName, Settings, group, note, open_folder, out, say
 
 review_app = group("People's spot checks in Argilla: serve, push, status, pull, agree, apply.")
 Workspace = Annotated[str | None, typer.Option(help="On a server of yours: the workspace to work in.")]
@@ -59,7 +59,7 @@ def push(
     from curation.review.push import push as send
     from curation.review.sample import Wanted
 
-    run = open_run(name)
+    run = open_folder(name)
     client = connect(Settings.runs)
     done = send(run, client, Wanted(rows, random_share, overlap, assist), min_votes, workspace)
     say(f"{done.rows} rows in the sample, {done.sent} sent now, to {', '.join(done.datasets)} at {client.api_url}")
@@ -73,7 +73,7 @@ def status(name: RunName, workspace: Workspace = None) -> None:
     from curation.review.home import connect
     from curation.review.status import progress
 
-    found = progress(open_run(name), connect(Settings.runs), workspace)
+    found = progress(open_folder(name), connect(Settings.runs), workspace)
     for one in found:
         left = (
             ""
@@ -92,7 +92,7 @@ def pull(name: RunName, workspace: Workspace = None) -> None:
     from curation.review.home import connect, home_of
     from curation.review.pull import pull as fetch
 
-    done = fetch(open_run(name), connect(Settings.runs), home_of(Settings.runs), workspace)
+    done = fetch(open_folder(name), connect(Settings.runs), home_of(Settings.runs), workspace)
     say(f"{done.votes} votes by {done.annotators} people, {done.new} new, {done.changed} changed")
     beside = (
         (done.kept, "kept whose record or whose person is no longer on the server"),
@@ -109,7 +109,7 @@ def agree(name: RunName) -> None:
     """How far people agree, how good the judges are, how much of the accepted set is unsafe."""
     from curation.review.agree import agree as evaluate
 
-    found = evaluate(open_run(name))
+    found = evaluate(open_folder(name))
     say(f"{found['votes']} votes by {found['annotators']} people on {found['rows']} rows")
     out.print(_agreement_table(found["agreement"]))
     out.print(_judges_table(found["judges"]))
@@ -132,14 +132,15 @@ def agree(name: RunName) -> None:
 def apply_votes(name: RunName) -> None:
     """Let people's majority overrule the judges, and check the run anew."""
     from curation.review.apply import apply as decide
-    from saferthoughts.stages import check_run
+    from saferthoughts.cli.words import words_of
+    from saferthoughts.run import Run
 
-    run = open_run(name)
+    run = open_folder(name)
     done = decide(run)
     say(f"{done.rows} rows reviewed: {done.safe} safe, {done.unsafe} unsafe by majority, {done.ties} ties")
     if done.ties:
         say(f"Ties decide nothing; one more person is asked by: saferthoughts review push {name}")
-    say(check_run(run))
+    say(words_of(Run(run).check()))
 
 
 def _agreement_table(lines: list[dict[str, Any]]) -> Table:

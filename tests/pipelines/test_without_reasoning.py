@@ -22,7 +22,8 @@ from pipelines.runs import RunFolder
 from pipelines.settings.config import load_config, save_config
 from pipelines.settings.judge import Judge
 from pipelines.settings.teacher import Teacher
-from saferthoughts.stages import judge_run
+from saferthoughts.cli.words import words_of
+from saferthoughts.run import Run
 
 OURS = load_variants()["nocot"].fixed_answer or ""
 THEIRS = "I'm sorry, I can't assist with that request."
@@ -88,7 +89,7 @@ def test_safety_of_somebody_elses_answer_without_reasoning_is_judged(
 
 def test_without_a_judge_of_safety_nobody_has_judged_such_a_row(tmp_path: Path) -> None:
     run = imported(tmp_path, [OURS, THEIRS, UNSAFE])
-    told = judge_run(run)
+    told = words_of(Run(run).judge())
     assert "2 without reasoning: patterns not applicable" in told
     assert "unsafe not judged" in told
     assert "nobody looked for unsafe text" in told
