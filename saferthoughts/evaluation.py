@@ -49,6 +49,11 @@ class Evaluation:
     results: "Results"
     path: Path
 
+    def __repr__(self) -> str:
+        models = [model.label for model in self.results.models]
+        tasks = [task.name for task in self.results.tasks]
+        return f"Evaluation({str(self.path)!r}, models={models}, tasks={tasks})"
+
     def table(self) -> Table:
         """A row for each model, task and group of questions ("" is all): counts, rate, and its 95 % interval."""
         rows = []
@@ -84,6 +89,11 @@ def evaluate(
     runs: StoredPath | None = None,
 ) -> Evaluation:
     """Measure a model by the tasks of a suite, with intervals; an evaluation that was stopped goes on.
+
+    >>> import saferthoughts as st
+    >>> found = st.evaluate("rehearsal", tasks=["refusal"], limit=1)
+    >>> found.table().to_pandas()["n"].tolist()
+    [4, 1, 1, 1, 1]
 
     Args:
         model: A student, a run (its student before and after), a checkpoint's folder, or a teacher's name.

@@ -25,6 +25,10 @@ def regenerate(
 ) -> Run:
     """Start a run like the one behind a release, with another teacher: same prompts, variants, judges and settings.
 
+    >>> import saferthoughts as st
+    >>> st.regenerate("runs/demo/release", "again", teacher="rehearsal", agree=True).config.variants
+    ('direct', 'improved')
+
     Args:
         release: The release, its folder, or ORG/NAME@VERSION on the Hub.
         name: The new run's name.

@@ -27,8 +27,8 @@ class Release:
     >>> release = st.load_release("runs/demo/release")
     >>> release.version, list(release.rows)
     ('1.0.0', ['direct', 'improved', 'benign'])
-    >>> release.table("benign").columns[:3]
-    ['query', 'reasoning', 'answer']
+    >>> release.table("benign").columns[:5]
+    ['id', 'messages', 'query', 'reasoning', 'answer']
     >>> st.verify(release).faults
     ()
 

@@ -48,7 +48,7 @@ class Run(StoredRun):
     `UserError`; where rows are missing, as `Incomplete`; where a signal stopped it, as `Interrupted`.
 
     >>> import saferthoughts as st
-    >>> run = st.Run.create("mine", teacher="rehearsal", harmful=4, benign=2, variants=["direct", "improved"])
+    >>> run = st.Run.create("demo", teacher="rehearsal", harmful=4, benign=2, variants=["direct", "improved"])
     >>> run.generate().kept
     10
     >>> run.judge("rehearsal-judge", "rehearsal-shield").unscored

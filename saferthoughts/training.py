@@ -56,6 +56,12 @@ def train(
 ) -> Student:
     """Train a student, having proved first that its reasoning is trained on; a training that was stopped goes on.
 
+    >>> import saferthoughts as st
+    >>> settings = {"mixture": {"improved": 2, "benign": 2}, "epochs": 1, "max_length": 1024}
+    >>> trained = st.train("runs/demo/release", "smollm2-135m-cpu", student=checkpoint, settings=settings)
+    >>> trained.path.as_posix(), len(trained.result.losses) > 0
+    ('runs/demo/model', True)
+
     Args:
         release: A release, its folder, or ORG/NAME@VERSION on the Hub; the recipe's own if not given.
         recipe: A recipe's name, its file, or a recipe.
