@@ -237,8 +237,8 @@ def shift(found: "Survivorship", config: str) -> str:
     if most is None or not most.difference:
         return f"{config}: the survivors are mixed as the prompts are"
     p = next(item.p for item in found.dependences if (item.config, item.dimension) == (config, most.dimension))
-    told = "" if p is None else f"; p = {p:.2g} if survival did not depend on the {most.dimension}"
+    words = "" if p is None else f"; p = {p:.2g} if survival did not depend on the {most.dimension}"
     return (
         f"{config}: {most.dimension} {most.value or 'bare'} is {100 * most.before:.0f} % of the prompts and "
-        f"{100 * most.after:.0f} % of the survivors{told}"
+        f"{100 * most.after:.0f} % of the survivors{words}"
     )

@@ -102,12 +102,12 @@ def score_table(scores: "list[LabelScore]", against: str) -> Table:
         if line.judge not in judges[:number]:
             table.add_section()
             table.add_row(Text(line.judge, style="bold"))
-        rates = [_told(value) for value in (line.precision, line.recall, line.f1, line.kappa)]
+        rates = [_percent(value) for value in (line.precision, line.recall, line.f1, line.kappa)]
         table.add_row(line.label, "/".join(map(str, (*line.confusion, line.unscored))), *rates)
     return table
 
 
-def _told(interval: "Interval") -> str:
+def _percent(interval: "Interval") -> str:
     if math.isnan(interval.rate):
         return "-"
     return f"{100 * interval.rate:.0f}\n[{100 * interval.low:.0f}, {100 * interval.high:.0f}]"

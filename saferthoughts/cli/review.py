@@ -114,8 +114,8 @@ def agree(name: RunName) -> None:
     out.print(_agreement_table(found["agreement"]))
     out.print(_judges_table(found["judges"]))
     for one in found["by_config"]:
-        told = "" if one["percent"]["value"] is None else f", {_told(one['percent'])} % agreement"
-        say(f"{one['config']}: {one['unsafe_votes']} of {one['votes']} votes on {one['rows']} rows say unsafe{told}")
+        shared = "" if one["percent"]["value"] is None else f", {_percent(one['percent'])} % agreement"
+        say(f"{one['config']}: {one['unsafe_votes']} of {one['votes']} votes on {one['rows']} rows say unsafe{shared}")
     for one in found["deviation"]:
         say(f"{one['annotator']}: differs from the others' majority on {one['differs']} of {one['rows']} rows")
     share = found["unsafe_share"]
@@ -149,7 +149,7 @@ def _agreement_table(lines: list[dict[str, Any]]) -> Table:
         table.add_column(column, justify="left" if column == "question" else "right")
     for line in lines:
         if line["rows"]:
-            figures = (_told(line[name]) for name in ("percent", "kappa", "alpha"))
+            figures = (_percent(line[name]) for name in ("percent", "kappa", "alpha"))
             table.add_row(Text(line["question"]), str(line["rows"]), str(line["rows_with_several"]), *figures)
     return table
 
@@ -160,12 +160,12 @@ def _judges_table(lines: list[dict[str, Any]]) -> Table:
         table.add_column(column, justify="left" if column == "label" else "right")
     for line in lines:
         if line["n"]:
-            figures = (_told(line[name]) for name in ("precision", "recall", "f1", "kappa"))
+            figures = (_percent(line[name]) for name in ("precision", "recall", "f1", "kappa"))
             table.add_row(line["label"], str(line["n"]), *figures)
     return table
 
 
-def _told(figure: dict[str, float | None]) -> str:
+def _percent(figure: dict[str, float | None]) -> str:
     if figure["value"] is None:
         return "-"
     if figure["low"] is None or figure["high"] is None:

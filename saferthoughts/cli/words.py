@@ -138,7 +138,7 @@ def _overlap(result: "Overlap") -> str:
 
 
 def _release(result: "Release") -> str:
-    return f"{result.path}: {', '.join(f'{name} {count}' for name, count in result.rows.items())}"
+    return f"{result.path}: {', '.join(f'{name} {count}' for name, count in sorted(result.rows.items()))}"
 
 
 def _publishing(result: "PublishingResult") -> str:
