@@ -90,10 +90,11 @@ def _import(name: str, dataset: str, mapping: list[str], **how: Any) -> None:
 
     columns = dict(key_and_value(text, "--map", "response=completion") for text in mapping)
     run = Run.from_dataset(name, dataset, columns=columns, runs=Settings.runs, **how)
-    counts = run.folder.manifest()["stages"]["import"]["counts"]
+    read = run.folder.manifest()["stages"]["import"]
+    counts = read["counts"]
     say(f"{run.path}: {counts['kept']} of {counts['planned']} rows read")
-    if unread := run.manifest()["stages"]["import"]["unread"]:
-        note(f"columns of which nothing was made: {', '.join(unread)}")
+    if read["unread"]:
+        note(f"columns of which nothing was made: {', '.join(read['unread'])}")
     if counts["failed"]:
         failed = run.folder.read("failed")
         where = run.folder.table_path("failed")
