@@ -91,7 +91,7 @@ class Balance:
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
+class ReleaseComparison:
     """All of it. `meaning` names what makes the new release another kind of data than the old one."""
 
     versions: tuple[str, str]
@@ -117,7 +117,7 @@ class Compared:
         return dict(known({**asdict(self), "step": self.step, "drifts": drifts, "balances": balances}))
 
 
-def compare(before: Path, after: Path) -> Compared:
+def compare(before: Path, after: Path) -> ReleaseComparison:
     """Compare two release folders.
 
     Raises:
@@ -128,7 +128,7 @@ def compare(before: Path, after: Path) -> Compared:
         return _compared(before, after, old, new)
 
 
-def _compared(before: Path, after: Path, old: dict[str, Any], new: dict[str, Any]) -> Compared:
+def _compared(before: Path, after: Path, old: dict[str, Any], new: dict[str, Any]) -> ReleaseComparison:
     configs = [name for name, count in {**old["rows"], **new["rows"]}.items() if count or old["rows"].get(name)]
     pair = _Pair(before, after)
     rows, drifts, balances, columns = [], [], [], set[str]()
@@ -139,7 +139,7 @@ def _compared(before: Path, after: Path, old: dict[str, Any], new: dict[str, Any
             columns |= set(pair.columns("before")) ^ set(pair.columns("after"))
             drifts += _drifts(pair, config)
             balances += [_balance(pair, config, dimension) for dimension in ("category", "template")]
-    return Compared(
+    return ReleaseComparison(
         versions=(old["version"], new["version"]),
         rows=tuple(rows),
         drifts=tuple(drifts),
@@ -155,7 +155,7 @@ def proposed(version: str, step: Step | None) -> str:
     return ".".join(map(str, following[step])) if step else version
 
 
-def check_version(compared: Compared, wanted: str) -> None:
+def check_version(compared: ReleaseComparison, wanted: str) -> None:
     """Refuse a version that understates the difference.
 
     Raises:
@@ -173,7 +173,7 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split("."))
 
 
-def lines_of(compared: Compared) -> list[str]:
+def lines_of(compared: ReleaseComparison) -> list[str]:
     """The differences in words, for a changelog."""
     lines = [f"{what}." for what in compared.meaning]
     for one in compared.rows:
@@ -192,7 +192,7 @@ def lines_of(compared: Compared) -> list[str]:
     return lines
 
 
-def moved(compared: Compared) -> list[str]:
+def moved(compared: ReleaseComparison) -> list[str]:
     """The configurations whose rows spread otherwise over categories or templates, with what changed most."""
     return [
         f"{one.config}: {100 * one.distance:.0f} % of the rows lie in another {one.dimension} (p = {one.p:.2g}), "

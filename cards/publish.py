@@ -22,7 +22,7 @@ from pipelines.runs import file_hash
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
+class PublishingResult:
     """What came of it. `commit` is None for a dry run; `news` tells whether commit and tag were made now."""
 
     repo: str
@@ -33,7 +33,9 @@ class Published:
     new_tag: bool
 
 
-def publish(folder: Path, repo: str, private: bool = False, gated: bool = False, dry_run: bool = False) -> Published:
+def publish(
+    folder: Path, repo: str, private: bool = False, gated: bool = False, dry_run: bool = False
+) -> PublishingResult:
     """Publish a release.
 
     Args:
@@ -74,11 +76,11 @@ def publish(folder: Path, repo: str, private: bool = False, gated: bool = False,
     if tagged is not None:
         push.read_back(tagged)
         nothing = push.difference(push.hub.tree(tagged))
-        return Published(repo, push.tag, tagged, nothing, new_commit=False, new_tag=False)
+        return PublishingResult(repo, push.tag, tagged, nothing, new_commit=False, new_tag=False)
     commit = head if difference.empty else push.commit(head, difference)
     new_tag = push.make_tag(commit)
     push.read_back(commit)
-    return Published(repo, push.tag, commit, difference, not difference.empty, new_tag)
+    return PublishingResult(repo, push.tag, commit, difference, not difference.empty, new_tag)
 
 
 class _Release(Push):
@@ -90,9 +92,9 @@ class _Release(Push):
         self.tag = f"v{version}"
         self.look = f": saferthoughts compare {hub.repo}@main {folder}"
 
-    def planned(self, difference: Difference) -> Published:
+    def planned(self, difference: Difference) -> PublishingResult:
         """What would be done."""
-        return Published(self.hub.repo, self.tag, None, difference, not difference.empty, new_tag=True)
+        return PublishingResult(self.hub.repo, self.tag, None, difference, not difference.empty, new_tag=True)
 
     def tagged(self) -> str | None:
         """The commit of this version's tag, None where there is no such tag.

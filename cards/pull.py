@@ -27,7 +27,7 @@ _RECORD = Path(".cache") / "saferthoughts.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Pulled:
+class PulledRelease:
     """A release that is here. `fresh`: it was downloaded now; `mended`: files that were there and were not as they
     should be."""
 
@@ -61,7 +61,7 @@ def opened(text: str, report: Callable[[str], None] | None = None) -> Path:
     return done.folder
 
 
-def pull(text: str, to: Path | None = None) -> Pulled:
+def pull(text: str, to: Path | None = None) -> PulledRelease:
     """Download a release and check it.
 
     Args:
@@ -86,7 +86,7 @@ def _resolved(address: Address) -> tuple[Hub, Address, str]:
     return hub, Address(address.repo, revision), hub.commit_of(revision)
 
 
-def _pull(hub: Hub, address: Address, commit: str, folder: Path) -> Pulled:
+def _pull(hub: Hub, address: Address, commit: str, folder: Path) -> PulledRelease:
     folder.parent.mkdir(parents=True, exist_ok=True)
     locks = cache() / ".locks"
     locks.mkdir(parents=True, exist_ok=True)
@@ -103,14 +103,14 @@ def _pull(hub: Hub, address: Address, commit: str, folder: Path) -> Pulled:
             _check_record(folder, address, commit)
             wrong = tuple(_wrong(folder, there))
             if not wrong:
-                return Pulled(folder, address, commit, _verified(folder), fresh=False)
+                return PulledRelease(folder, address, commit, _verified(folder), fresh=False)
             return _downloaded(hub, address, commit, folder, there, wrong)
         return _downloaded(hub, address, commit, folder, there, ())
 
 
 def _downloaded(
     hub: Hub, address: Address, commit: str, folder: Path, there: dict[str, Stored], mended: tuple[str, ...]
-) -> Pulled:
+) -> PulledRelease:
     # One name for all attempts, so that one that was killed is gone on with.
     partial = folder.with_name(f".{folder.name}.partial")
     for name in _wrong(partial, there):
@@ -140,7 +140,7 @@ def _downloaded(
     record = {"repo": address.repo, "revision": address.revision, "commit": commit}
     write_json(partial / _RECORD, record)
     put_in_place(partial, folder)
-    return Pulled(folder, address, commit, checked, fresh=True, mended=mended)
+    return PulledRelease(folder, address, commit, checked, fresh=True, mended=mended)
 
 
 def _check_kinds(address: Address, there: dict[str, Stored]) -> None:

@@ -17,7 +17,7 @@ from pipelines.errors import UserError
 
 
 @dataclass(frozen=True, slots=True)
-class Pushed:
+class PushedModel:
     """Where a model is now. `fresh`: the commit was made by this push."""
 
     repo: str
@@ -38,7 +38,7 @@ def check_pushable(repo: str) -> None:
         _check_there(hub, head)
 
 
-def push_model(folder: Path, repo: str, private: bool = False) -> Pushed:
+def push_model(folder: Path, repo: str, private: bool = False) -> PushedModel:
     """Push a model.
 
     Args:
@@ -65,7 +65,7 @@ def push_model(folder: Path, repo: str, private: bool = False) -> Pushed:
     difference = push.difference(push.hub.tree(head))
     commit = head if difference.empty else push.commit(head, difference)
     push.check(commit, commit[:8])
-    return Pushed(repo, commit, fresh=not difference.empty)
+    return PushedModel(repo, commit, fresh=not difference.empty)
 
 
 def _check_there(hub: Hub, head: str) -> None:

@@ -62,7 +62,7 @@ class Answering:
 
 
 @dataclass(frozen=True, slots=True)
-class Regenerated:
+class RegeneratedRun:
     """The new run, its prompts, and who answers now."""
 
     run: RunFolder
@@ -73,7 +73,7 @@ class Regenerated:
 
 def regenerate(
     folder: Path, runs: Path, name: str, who: Answering, agree: Callable[[str], None] | None = None
-) -> Regenerated:
+) -> RegeneratedRun:
     """Make the new run.
 
     Args:
@@ -110,7 +110,7 @@ def regenerate(
         regenerated_from={"run_id": lineage["run_id"], "version": lineage["version"], "title": lineage["title"]},
     )
     answering = {entry: config.teachers[entry].model for entry in config.teachers}
-    return Regenerated(run, harmful, len(prompts) - harmful, answering)
+    return RegeneratedRun(run, harmful, len(prompts) - harmful, answering)
 
 
 def _config(folder: Path, lineage: dict[str, Any], who: Answering) -> RunConfig:

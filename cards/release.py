@@ -54,7 +54,7 @@ from pipelines.settings.parts import validated
 
 
 @dataclass(frozen=True, slots=True)
-class Released:
+class ReleaseResult:
     """Where the release is, its version, and how many rows each configuration has."""
 
     folder: Path
@@ -68,7 +68,7 @@ def build_release(
     version: str | None = None,
     shard_bytes: int = SHARD_BYTES,
     license: str | None = None,
-) -> Released:
+) -> ReleaseResult:
     """Build the run's release folder.
 
     Args:
@@ -111,7 +111,7 @@ def build_release(
         _write_checksums(temporary)
     counts = {name: part.rows for name, part in written.items() if name != "metadata"}
     run.record("release", rows=counts, checksums=file_hash(folder / "checksums.sha256"))
-    return Released(folder, lineage["version"], counts)
+    return ReleaseResult(folder, lineage["version"], counts)
 
 
 def _configured(run: RunFolder, version: str | None, license: str | None) -> RunConfig:

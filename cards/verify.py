@@ -30,14 +30,14 @@ from pipelines.thinking import join_columns
 
 
 @dataclass(frozen=True, slots=True)
-class Verified:
+class VerificationResult:
     """How many things were computed again, and a line for each that does not match."""
 
     checked: int
     faults: tuple[str, ...]
 
 
-def verify(folder: Path) -> Verified:
+def verify(folder: Path) -> VerificationResult:
     """Check a release folder.
 
     Raises:
@@ -48,12 +48,12 @@ def verify(folder: Path) -> Verified:
         raise UserError(f"{folder} is no release folder: it has no lineage.json.")
     if refused:
         # Of a folder that is refused nothing is read.
-        return Verified(len(found.files) + len(refused), tuple(refused))
+        return VerificationResult(len(found.files) + len(refused), tuple(refused))
     checks = ReleaseChecks(found)
     checks.files()
     for part in (checks.rows, checks.prompts, checks.counts, checks.croissant, checks.words):
         checks.guarded(part)
-    return Verified(checks.count, tuple(checks.faults))
+    return VerificationResult(checks.count, tuple(checks.faults))
 
 
 def lineage_in(folder: Path) -> dict[str, Any]:

@@ -34,7 +34,7 @@ class Draw:
 
 
 @dataclass(frozen=True, slots=True)
-class Selected:
+class SelectionResult:
     """What was drawn from what."""
 
     settings: Selection
@@ -48,7 +48,7 @@ class Selected:
         return f"fewer survivors than wanted, all taken: {', '.join(few)}" if few else ""
 
 
-def select(run: RunFolder, settings: Selection | None = None) -> Selected:
+def select(run: RunFolder, settings: Selection | None = None) -> SelectionResult:
     """Draw the selection by the given settings, or by the run's own.
 
     Raises:
@@ -83,7 +83,7 @@ def select(run: RunFolder, settings: Selection | None = None) -> Selected:
         seed=config.seed,
         draws=[asdict(item) for item in draws],
     )
-    return Selected(settings, tuple(draws), found)
+    return SelectionResult(settings, tuple(draws), found)
 
 
 def _variants(config: RunConfig, settings: Selection) -> tuple[str, ...]:

@@ -18,9 +18,14 @@ class UserError(Exception):
 
 
 class Incomplete(UserError):
-    """A stage did what it could and kept it, but rows are missing."""
+    """A stage did what it could and kept it, but rows are missing. `result` is what the stage would have returned, None
+    where it was stopped before it had one."""
 
     exit_code = 1
+
+    def __init__(self, message: str, result: object = None) -> None:
+        super().__init__(message)
+        self.result = result
 
 
 class Interrupted(UserError):

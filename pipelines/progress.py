@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -135,10 +136,15 @@ class _RichMeter(Meter):
         self._progress.update(self._task, completed=self.done, total=self.total, status=self.status())
 
 
+def _redraws() -> bool:
+    """Whether a bar can be redrawn: on a terminal, and in a notebook that has ipywidgets."""
+    return console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)
+
+
 @contextmanager
 def meter(label: str, total: int | None = None, unit: str = "rows") -> Iterator[Meter]:
-    """Show a stage's work while the block runs; on a terminal a live bar, elsewhere a line every few seconds."""
-    if not console.is_terminal:
+    """Show a stage's work while the block runs: a live bar where one can be redrawn, else a line every few seconds."""
+    if not _redraws():
         plain = Meter(label, total, unit)
         yield plain
         plain.write()

@@ -72,6 +72,9 @@ class RunFolder:
         self.path = path
         self.name = path.name
 
+    def __repr__(self) -> str:
+        return f"RunFolder({str(self.path)!r})"
+
     @classmethod
     def create(cls, runs: Path, name: str) -> "RunFolder":
         """Make `runs/name`, or open it where it is there already.

@@ -1,1 +1,1 @@
-"""The stages as one list, for the front door and for whatever else starts runs."""
+"""The page and the HTTP API over the runs of a folder."""

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cards.regenerate import Answering
 from pipelines.prompts.prompt_sets import draw, load_pool
 from pipelines.runs import RunFolder
 from pipelines.settings.config import RunConfig
@@ -13,7 +12,8 @@ from pipelines.settings.judge import load_judges
 from pipelines.settings.old_names import current_name
 from pipelines.settings.parts import validated
 from pipelines.settings.resolving import resolve
-from saferthoughts.stages import begin_run, regenerate_run
+from saferthoughts.regeneration import regenerate
+from saferthoughts.run import Run
 from service.app_state import House
 from service.downloads import plain
 from service.jobs import by_name
@@ -46,7 +46,7 @@ def start(house: House, wanted: NewRun, caller: Caller) -> Job:
     config = configured(house, wanted.config)
     with house.starting:
         _check_free(house, wanted.name)
-        run = begin_run(house.runs, wanted.name, config).run
+        run = Run.from_config(wanted.name, config, runs=house.runs).folder
     return go_on(house, run, "run", wanted.budget, caller)
 
 
@@ -60,9 +60,16 @@ def again(house: House, wanted: Again, caller: Caller) -> Job:
     folder = release_of(house.run(wanted.release))
     with house.starting:
         _check_free(house, wanted.name)
-        who = Answering(wanted.teacher, wanted.general_teacher, house.settings.teachers)
         # The release is one of this service's own runs, and the request names who answers: nobody else is asked.
-        regenerate_run(house.runs, folder, wanted.name, who)
+        regenerate(
+            folder,
+            wanted.name,
+            teacher=wanted.teacher,
+            general_teacher=wanted.general_teacher,
+            teachers=house.settings.teachers,
+            runs=house.runs,
+            agree=True,
+        )
     return go_on(house, house.run(wanted.name), "run", wanted.budget, caller)
 
 

@@ -26,8 +26,15 @@ STAGES = (
     "curation.report.page",
     "curation.selection",
 )
-STAGES += ("saferthoughts.stages", "cards.release", "cards.verify", "duckdb", "pipelines.generate.planned_responses")
-HUB = ("saferthoughts.stages", "cards.publish", "cards.pull", "cards.verify", "pandas", "datasets")
+STAGES += (
+    "saferthoughts.run",
+    "saferthoughts.cli.words",
+    "cards.release",
+    "cards.verify",
+    "duckdb",
+    "pipelines.generate.planned_responses",
+)
+HUB = ("saferthoughts.release", "cards.publish", "cards.pull", "cards.verify", "pandas", "datasets")
 
 
 @cache

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
     from trl.trainer.sft_trainer import SFTTrainer
 
-    from training.sft import Drawn, TrainResult
+    from training.sft import Drawn, TrainingResult
 
 
 def whole_state(trainer: "SFTTrainer") -> dict[str, Any] | None:
@@ -67,7 +67,7 @@ def merged_anew(model: Any, checkpoint: Path) -> Any:
         return adapted.merge_and_unload()
 
 
-def describe(folder: Path, result: "TrainResult", drawn: "Drawn") -> None:
+def describe(folder: Path, result: "TrainingResult", drawn: "Drawn") -> None:
     """Write recipe.yaml, training.json and README.md.
 
     Args:

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class TrainResult:
+class TrainingResult:
     """One finished run. `losses` holds one value a step; `trained_tokens` counts labelled tokens over all epochs.
 
     `seconds` is the time of the steps alone, `peak_memory_gb` the whole process's high-water mark.
@@ -78,7 +78,7 @@ class TrainResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class TrainingCheck:
     """What is proven and planned of a training that has not begun; `decoding`: how its reasoning is marked."""
 
     plan: Plan
@@ -86,7 +86,7 @@ class Checked:
     decoding: str
 
 
-def check(recipe: Recipe, dataset: Path, student: str | Path | None = None) -> Checked:
+def check(recipe: Recipe, dataset: Path, student: str | Path | None = None) -> TrainingCheck:
     """Prove and plan a training, and begin nothing: `saferthoughts train --check`.
 
     Raises:
@@ -95,7 +95,7 @@ def check(recipe: Recipe, dataset: Path, student: str | Path | None = None) -> C
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     with quiet(), scratch_folder("train") as work:
         ready = _ready(_draw(recipe, dataset, student, work), work)
-        return Checked(ready.plan, ready.proof, ReplyDecoder(ready.drawn.serving).described())
+        return TrainingCheck(ready.plan, ready.proof, ReplyDecoder(ready.drawn.serving).described())
 
 
 def train(
@@ -104,7 +104,7 @@ def train(
     output: Path,
     student: str | Path | None = None,
     tell: Callable[[str], None] | None = None,
-) -> TrainResult:
+) -> TrainingResult:
     """Train, and put the finished model at `output`. A training that was stopped goes on from its last checkpoint.
 
     Args:
@@ -144,7 +144,7 @@ def is_trained(recipe: Recipe, dataset: Path, output: Path) -> bool:
         return bool(there == _draw(recipe, dataset, None, work).fingerprint)
 
 
-def _train(ready: "_Ready", workplace: Workplace, output: Path, tell: Callable[[str], None] | None) -> TrainResult:
+def _train(ready: "_Ready", workplace: Workplace, output: Path, tell: Callable[[str], None] | None) -> TrainingResult:
     recipe, trainer = ready.drawn.recipe, ready.trainer
     trainer.args.output_dir = str(workplace.folder)
     if recipe.checkpoint_minutes:
@@ -156,7 +156,7 @@ def _train(ready: "_Ready", workplace: Workplace, output: Path, tell: Callable[[
         if workplace.step:
             tell(f"going on from step {workplace.step}")
     losses, seconds = run_steps(trainer, ready.plan, workplace, recipe.checkpoint_minutes)
-    result = TrainResult(
+    result = TrainingResult(
         model=output,
         proof=ready.proof,
         losses=losses,

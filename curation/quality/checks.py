@@ -35,7 +35,7 @@ _INPUTS = ("prompts", "responses", "verdicts")
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class CheckResult:
     """What the checks did: responses = accepted + rejected. Of the rejected ones `superseded` are attempts at a row of
     which repair keeps another; `by_reason` counts (check, reason) pairs of all others."""
 
@@ -93,7 +93,7 @@ def _wanted(queries: dict[str, Path], only: Sequence[str]) -> dict[str, Path]:
     return {name: path for name, path in queries.items() if not only or name in only}
 
 
-def check(run: RunFolder) -> Checked:
+def check(run: RunFolder) -> CheckResult:
     """Run the checks that the run's configuration names, and write who is accepted.
 
     Raises:
@@ -124,7 +124,7 @@ def check(run: RunFolder) -> Checked:
     if accepted.num_rows + lost != responses:
         raise RuntimeError(f"{responses} responses, but {accepted.num_rows} accepted and {lost} rejected")
     run.write_all({"accepted": accepted, "rejected": rejected})
-    result = Checked(responses, accepted.num_rows, lost, {(row[0], row[1]): row[2] for row in reasons}, superseded)
+    result = CheckResult(responses, accepted.num_rows, lost, {(row[0], row[1]): row[2] for row in reasons}, superseded)
     run.record(
         "check",
         inputs=made_from(run, *_INPUTS, "repairs", "decisions"),

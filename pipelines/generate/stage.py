@@ -36,7 +36,7 @@ _ROWS = pa.schema([*arrow_schema(Response), *_ENDED])
 
 
 @dataclass(frozen=True, slots=True)
-class Generated:
+class GenerationResult:
     """What a call of `generate` did: planned = kept + failed; `asked` requests were new."""
 
     planned: int
@@ -51,7 +51,7 @@ class Generated:
         return self.failures.rows
 
 
-def generate(run: RunFolder, options: RequestOptions = DEFAULTS) -> Generated:
+def generate(run: RunFolder, options: RequestOptions = DEFAULTS) -> GenerationResult:
     """Ask for every response of the run's plan that is not in its ledger, and write the tables.
 
     Args:
@@ -168,14 +168,14 @@ def _write_tables(run: RunFolder, rows: Path) -> None:
         found.filter("error <> ''").order("response_id").write_parquet(str(failed_file), compression="zstd")
 
 
-def _finish(run: RunFolder, planned: int, asked: int, cost: float) -> Generated:
+def _finish(run: RunFolder, planned: int, asked: int, cost: float) -> GenerationResult:
     with run.opened("responses") as file:
         kept = int(file.metadata.num_rows)
     failed = run.read("failed")
     if kept + failed.num_rows != planned:
         raise RuntimeError(f"{planned} responses were planned, {kept} kept and {failed.num_rows} failed")
     failures = count(Failure(str(row["error"]), row["permanent"]) for row in failed.to_pylist())
-    result = Generated(planned, kept, failures, asked, cost)
+    result = GenerationResult(planned, kept, failures, asked, cost)
     run.record(
         "generate",
         inputs={"prompts.parquet": file_hash(run.table_path("prompts"))},

@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.generate.plan import prompts_of
+from pipelines.judges.alone import rules_alone
 from pipelines.judges.panel import Panel, Row, by_rules
 from pipelines.judges.patterns import rubric_hashes
 from pipelines.judges.tallies import is_fixed, is_unscored, is_without_reasoning, tally
@@ -35,11 +36,12 @@ from pipelines.teachers.ledger import Ledger
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class JudgingResult:
     """How many responses were judged and by whom, how many are unscored on patterns or safety, and the US dollars of
     all judgements. The run's own fixed texts, which are not judged, are `fixed`; harmful rows without reasoning, of
     which only safety can be judged, are `without_reasoning`. Neither are among the unscored; rows of which a judge
-    could not be asked are, and `failures` counts them. `counts` has every finding, as `tally` gives it."""
+    could not be asked are, and `failures` counts them. `counts` has every finding, as `tally` gives it. `rules_alone`
+    says that no model was among the judges of rows that are not the rehearsal teacher's."""
 
     responses: int
     judges: tuple[str, ...]
@@ -49,6 +51,7 @@ class Judged:
     cost: float
     counts: Mapping[str, Any]
     failures: Failures = NO_FAILURES
+    rules_alone: bool = False
 
     @property
     def flagged(self) -> dict[str, int | None]:
@@ -68,7 +71,7 @@ def judge_teachers(config: RunConfig) -> dict[str, Teacher]:
     return {name: teacher for name, teacher in config.judge_teachers.items() if name in names}
 
 
-def judge(run: RunFolder, options: RequestOptions = DEFAULTS) -> Judged:
+def judge(run: RunFolder, options: RequestOptions = DEFAULTS) -> JudgingResult:
     """Judge every response of a run, repaired ones too, and write the judgements and verdicts.
 
     Args:
@@ -151,11 +154,13 @@ def failures_of(judgements: Iterable[Judgement]) -> Failures:
     return count(failure for found in by_row.values() if (failure := worst(found)) is not None)
 
 
-def record_judging(run: RunFolder, config: RunConfig, judgements: list[Judgement], verdicts: list[Verdict]) -> Judged:
+def record_judging(
+    run: RunFolder, config: RunConfig, judgements: list[Judgement], verdicts: list[Verdict]
+) -> JudgingResult:
     """Note in the manifest what the two tables hold; repair, which adds to them, notes it anew."""
     counts = tally(verdicts)
     compared = [item.disagreement for item in verdicts if item.disagreement is not None]
-    result = Judged(
+    result = JudgingResult(
         responses=len(verdicts),
         judges=config.judging.judges,
         fixed=sum(map(is_fixed, verdicts)),
@@ -164,6 +169,7 @@ def record_judging(run: RunFolder, config: RunConfig, judgements: list[Judgement
         cost=sum(item.cost or 0.0 for item in judgements),
         counts=counts,
         failures=failures_of(judgements),
+        rules_alone=rules_alone(config),
     )
     asked: Counter[str] = Counter()
     for item in judgements:

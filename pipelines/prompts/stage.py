@@ -19,7 +19,7 @@ from pipelines.settings.options import Options, configured
 
 
 @dataclass(frozen=True, slots=True)
-class Started:
+class PromptsResult:
     """The run, and how many prompts of each kind it has; `duplicates` were in the source twice and are there once.
 
     `unread` are the columns of its file of which nothing was made. `kept` and `gone` count the prompts of an earlier
@@ -35,7 +35,7 @@ class Started:
     unread: tuple[str, ...] = ()
 
 
-def start_or_change(runs: Path, name: str, options: Options, consent: Consent = refuse) -> Started:
+def start_or_change(runs: Path, name: str, options: Options, consent: Consent = refuse) -> PromptsResult:
     """Start a run by the options, or change a run that exists by what they name.
 
     Raises:
@@ -58,10 +58,10 @@ def start_or_change(runs: Path, name: str, options: Options, consent: Consent = 
         agree(run, before, after, None, consent)
         change_config(run, lambda now: configured(options, now, asks=not imported))
     kinds = [prompt.kind for prompt in prompts_of(run)]
-    return Started(run, kinds.count("harmful"), kinds.count("benign"), 0, len(kinds))
+    return PromptsResult(run, kinds.count("harmful"), kinds.count("benign"), 0, len(kinds))
 
 
-def start(runs: Path, name: str, config: RunConfig, consent: Consent = refuse) -> Started:
+def start(runs: Path, name: str, config: RunConfig, consent: Consent = refuse) -> PromptsResult:
     """Draw the prompts of a run and write its folder.
 
     Raises:
@@ -88,7 +88,7 @@ def start(runs: Path, name: str, config: RunConfig, consent: Consent = refuse) -
         # A larger number later on gives other prompts than at once: those that were there stay.
         kept_from_earlier=kept,
     )
-    return Started(run, harmful, len(drawn) - harmful, pool.duplicates, kept, len(present) - kept, pool.unread)
+    return PromptsResult(run, harmful, len(drawn) - harmful, pool.duplicates, kept, len(present) - kept, pool.unread)
 
 
 def _facts(pool: PromptPool) -> dict[str, str | int]:

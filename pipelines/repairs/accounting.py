@@ -13,7 +13,7 @@ from pipelines.runs import RunFolder
 
 
 @dataclass(frozen=True, slots=True)
-class FaultLedger:
+class FaultCounts:
     """One fault. flagged = sum of mended + left: rows that had it, rows first without it at attempt 1, 2, ..., and rows
     whose kept attempt has it still or whose attempts could not be scored. Tokens and US dollars are those of all
     attempts at its rows, counted again for every fault that a row has; cost is None where no price is known."""
@@ -38,7 +38,7 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
-class RepairLedger:
+class RepairResult:
     """All of it for one strategy. Requests, tokens and cost are the teacher's, without the judges'. `without_reasoning`
     flagged rows, not among the `flagged`, are left as they are: their teacher shows no reasoning that could be judged.
     Of `failures` a request failed, to the teacher or to a judge, and they are left as they were.
@@ -51,7 +51,7 @@ class RepairLedger:
     input_tokens: int
     output_tokens: int
     cost: float | None
-    by_pattern: tuple[FaultLedger, ...]
+    by_pattern: tuple[FaultCounts, ...]
     kept: Kept
     by_variant: tuple[Kept, ...]
     without_reasoning: int = 0
@@ -65,7 +65,7 @@ def account(
     responses: Mapping[str, Response],
     without_reasoning: int = 0,
     failures: Failures = NONE,
-) -> RepairLedger:
+) -> RepairResult:
     """Count what a repair did, from its tables."""
     trees: dict[str, list[Repair]] = {}
     for item in sorted(repairs, key=lambda item: (item.root_id, item.attempt)):
@@ -75,7 +75,7 @@ def account(
     faults = [*PATTERNS, "unsafe", "no_refusal", "over_refusal"]
     rows = [_fault(fault, trees, responses) for fault in faults]
     mended = sum(next(item for item in tree if item.chosen).flagged == "" and len(tree) > 1 for tree in trees.values())
-    return RepairLedger(
+    return RepairResult(
         strategy=strategy,
         flagged=len(trees),
         mended=mended,
@@ -91,7 +91,7 @@ def account(
     )
 
 
-def _fault(fault: str, trees: Mapping[str, list[Repair]], responses: Mapping[str, Response]) -> FaultLedger:
+def _fault(fault: str, trees: Mapping[str, list[Repair]], responses: Mapping[str, Response]) -> FaultCounts:
     own = [tree for tree in trees.values() if fault in tree[0].flagged.split(",")]
     most = max((len(tree) - 1 for tree in trees.values()), default=0)
     mended = [0] * most
@@ -102,7 +102,7 @@ def _fault(fault: str, trees: Mapping[str, list[Repair]], responses: Mapping[str
         first = next(item for item in tree if item.patterns is not None and fault not in item.flagged.split(","))
         mended[first.attempt - 1] += 1
     attempts = [responses[item.response_id] for tree in own for item in tree if item.attempt]
-    return FaultLedger(
+    return FaultCounts(
         pattern=fault,
         flagged=len(own),
         mended=tuple(mended),

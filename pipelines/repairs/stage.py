@@ -20,7 +20,7 @@ from pipelines.judges.panel import Panel, Row, flags_of
 from pipelines.judges.stage import by_variant, judge_teachers, record_judging, rows_of, write_verdicts
 from pipelines.progress import console
 from pipelines.records import PATTERNS, Judgement, Repair, Response, Verdict, content_id, from_table, to_table
-from pipelines.repairs.accounting import RepairLedger, account
+from pipelines.repairs.accounting import RepairResult, account
 from pipelines.repairs.requests import repair_messages, template_hashes
 from pipelines.runner.asker import Asker
 from pipelines.runner.estimate import Known, Load, repairs_of, survey
@@ -61,7 +61,7 @@ class _Attempt:
         return (self.unscored or not response.answer.strip(), len(self.flags), length, response.attempt)
 
 
-def repair(run: RunFolder, options: RequestOptions = DEFAULTS) -> RepairLedger:
+def repair(run: RunFolder, options: RequestOptions = DEFAULTS) -> RepairResult:
     """Ask again for every flagged row.
 
     Args:
@@ -254,7 +254,7 @@ def _repairs(config: RunConfig, tree: list[_Attempt]) -> list[Repair]:
     ]
 
 
-def _record(run: RunFolder, config: RunConfig, result: RepairLedger, after: dict[str, Any]) -> None:
+def _record(run: RunFolder, config: RunConfig, result: RepairResult, after: dict[str, Any]) -> None:
     facts = {**asdict(result), "failures": result.failures.record()}
     earlier = run.stage("repair") or {}
     run.record(

@@ -10,7 +10,6 @@ rehearsal teacher is not asked.
 
 import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipelines.errors import UserError
+from pipelines.event_loops import outside_loop
 from pipelines.generate.plan import plan, prompts_of, request_fields
 from pipelines.judges.patterns import rubric
 from pipelines.progress import console
@@ -171,7 +171,7 @@ def _checked(run: RunFolder, config: RunConfig, ledger: Ledger, entries: Sequenc
         each = " each" if len(urls) > 1 else ""
         _say(f"{entry.role} {entry.holder}: one question first, to {entry.teacher.model} at {', '.join(urls)}{each}")
     changed: list[tuple[_Entry, Teacher]] = []
-    for (entry, _), found in zip(left, _answers(left), strict=True):
+    for (entry, _), found in zip(left, outside_loop(lambda: asyncio.run(_ask_all(left))), strict=True):
         if (taken := _noted(ledger, entry, found)) != entry.teacher:
             changed.append((entry, taken))
     if not changed:
@@ -221,16 +221,6 @@ def _as_all_take_it(teacher: Teacher, taken: Sequence[Teacher]) -> Teacher:
             update["limit_field"] = one.limit_field
         joint = joint.model_copy(update=update)
     return joint
-
-
-def _answers(entries: Sequence[tuple[_Entry, Sequence[str]]]) -> list[list[FirstAnswer | NoAnswer]]:
-    """As `_ask_all`; in a thread where this one runs an event loop already, as a notebook's does."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(_ask_all(entries))
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(asyncio.run, _ask_all(entries)).result()
 
 
 async def _ask_all(entries: Sequence[tuple[_Entry, Sequence[str]]]) -> list[list[FirstAnswer | NoAnswer]]:

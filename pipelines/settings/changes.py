@@ -25,7 +25,7 @@ def refuse(cost: str) -> None:
     Raises:
         UserError: always.
     """
-    raise UserError(f"{cost} Agree to it with --yes, or give a new run's name.")
+    raise UserError(f"{cost} Agree to it with --yes (in Python: agree=True), or give a new run's name.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipelines.errors import UserError
+from pipelines.event_loops import outside_loop
 from pipelines.generate.plan import request_fields
 from pipelines.settings.options import Options, configured
 from pipelines.settings.teacher import Teacher
@@ -111,7 +112,7 @@ def probe(name: str, teacher: Teacher, logs: Path) -> list[Probe]:
     """
     api_key(name, teacher)
     with _reachable(name, teacher, logs) as urls:
-        return asyncio.run(ask_all(name, teacher, urls))
+        return outside_loop(lambda: asyncio.run(ask_all(name, teacher, urls)))
 
 
 @contextmanager

@@ -4,7 +4,7 @@ Stages are imported when they are called, so that help and errors come at once a
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -43,12 +43,10 @@ from saferthoughts.cli.options import (
     TeacherName,
     VariantNames,
     Yes,
-    changed_run,
     consent,
+    given,
     group,
     open_run,
-    out,
-    request_options,
     say,
 )
 from saferthoughts.cli.release import compare, publish, pull, regenerate, release_app
@@ -56,10 +54,6 @@ from saferthoughts.cli.report import report_app
 from saferthoughts.cli.review import review_app
 from saferthoughts.cli.serve import serve_app
 from saferthoughts.cli.tools import doctor, ledger_app, rehearse, student_app, teachers_app
-
-if TYPE_CHECKING:
-    from pipelines.runs import RunFolder
-
 
 app = group("From prompts to safe reasoning data to a trained, measured student. The stages, in the order of work:")
 
@@ -87,14 +81,15 @@ def demo(
     """
     from saferthoughts.cli.demo import run_demo
 
-    run_demo(Settings.runs, name, seed, train, student, out, consent(yes))
+    run_demo(Settings.runs, name, seed=seed, train=train, student=student, consent=consent(yes))
 
 
-@app.command()
-def prompts(
+@app.command(name="prompts")
+def draw_prompts(
+    ctx: typer.Context,
     name: RunName,
     config: ConfigFile = None,
-    source: Source = None,
+    prompts: Source = None,
     kind: KindOption = None,
     harmful: Harmful = None,
     benign: Benign = None,
@@ -106,28 +101,27 @@ def prompts(
     base_url: BaseUrl = None,
     model: ModelName = None,
     api_key_env: KeyVariable = None,
-    label: TeacherLabel = None,
+    teacher_name: TeacherLabel = None,
     instructions: Instructions = None,
     judges: JudgeNames = None,
-    sets: Sets = None,
+    settings: Sets = None,
     yes: Yes = False,
 ) -> None:
     """Start a run: draw its prompts and settle its configuration.
 
     Example: saferthoughts prompts mine --harmful 40 --benign 20 --teacher deepseek
     """
-    from pipelines.settings.options import Options
-    from saferthoughts.stages import start_run
+    from saferthoughts.cli.words import words_of
+    from saferthoughts.run import Run
+    from saferthoughts.settings import RunSettings
 
-    options = Options(
-        config, source, kind, harmful, benign, seed, tuple(variants or ()), teacher, general_teacher, teachers,
-        base_url, model, api_key_env, tuple(instructions or ()), tuple(judges or ()), tuple(sets or ()), label,
-    )  # fmt: skip
-    say(start_run(Settings.runs, name, options, consent(yes)).said)
+    run = Run.create(name, runs=Settings.runs, agree=consent(yes), **given(ctx, RunSettings))
+    say(words_of(run.prompts))
 
 
 @app.command()
 def generate(
+    ctx: typer.Context,
     name: RunName,
     max_cost: MaxCost = None,
     max_tokens: MaxTokens = None,
@@ -135,7 +129,7 @@ def generate(
     reuse: Reuse = None,
     engine: EngineName = "local",
     ray_address: RayAddress = None,
-    sets: Sets = None,
+    settings: Sets = None,
     teachers: TeacherFile = None,
     allow_no_reasoning: AllowNoReasoning = False,
     yes: Yes = False,
@@ -144,10 +138,10 @@ def generate(
 
     Example: saferthoughts generate mine --max-cost 20
     """
-    from saferthoughts.stages import generate_run
+    from saferthoughts.cli.words import words_of
+    from saferthoughts.settings import StageSettings
 
-    asking = request_options(max_cost, max_tokens, max_failed, reuse, engine, ray_address, allow_no_reasoning)
-    say(generate_run(changed_run(name, sets, teachers, yes), asking))
+    say(words_of(open_run(name).generate(agree=consent(yes), **given(ctx, StageSettings))))
 
 
 app.add_typer(judge_app, name="judge")
@@ -155,10 +149,11 @@ app.add_typer(judge_app, name="judge")
 
 @app.command()
 def repair(
+    ctx: typer.Context,
     name: RunName,
     strategy: Strategy = None,
     attempts: Attempts = None,
-    sets: Sets = None,
+    settings: Sets = None,
     teachers: TeacherFile = None,
     yes: Yes = False,
     max_cost: MaxCost = None,
@@ -172,21 +167,15 @@ def repair(
 
     Example: saferthoughts repair mine --attempts 3
     """
-    from saferthoughts.stages import repair_run
+    from saferthoughts.cli.words import words_of
+    from saferthoughts.settings import StageSettings
 
-    asking = request_options(max_cost, max_tokens, max_failed, reuse, engine, ray_address)
-    run = changed_run(name, sets, teachers, yes, repair__strategy=strategy, repair__attempts=attempts)
-    say(repair_run(run, asking))
+    options = given(ctx, StageSettings)
+    say(words_of(open_run(name).repair(strategy=strategy, attempts=attempts, agree=consent(yes), **options)))
 
 
 for command in (check, sql, duplicates, contamination, select):
     app.command()(command)
-
-
-def _stage(stage: str, name: str) -> None:
-    from saferthoughts.stages import run_stage
-
-    say(run_stage(stage, open_run(name)))
 
 
 app.add_typer(dataset_app, name="dataset")
@@ -217,22 +206,19 @@ def train(
 
     Example: saferthoughts train smollm2-135m-cpu --dataset runs/demo/release --output runs/demo/model
     """
-    from saferthoughts.cli.training import check_training, settled, train_student
+    from saferthoughts.cli.training import show_plan, train_student
 
     if sweep is not None:
         from saferthoughts.cli.sweep import train_sweep
 
         if output is None or check_only or push is not None:
             raise UserError("A sweep needs --output FOLDER; --check and --push are for a single recipe.")
-        train_sweep(sweep, recipe, dataset, student, sets or [], output, launch)
+        train_sweep(sweep, recipe, dataset, student, settings=sets or [], output=output, launch=launch)
         return
-    chosen = settled(recipe, dataset, student, sets or [])
     if check_only:
-        check_training(chosen)
+        show_plan(dataset, recipe, student, sets)
         return
-    if output is None:
-        raise UserError("Where does the student go? Give --output FOLDER, or --check to prove and plan only.")
-    train_student(chosen, output, push, private)
+    train_student(dataset, recipe, student, sets, output=output, push=push, private=private)
 
 
 @app.command()
@@ -259,12 +245,13 @@ app.command()(rescore)
 app.add_typer(report_app, name="report")
 
 
-@app.command()
-def run(
+@app.command(name="run")
+def run_stages(
+    ctx: typer.Context,
     name: RunName,
     until: Annotated[str, typer.Option(help="The last stage to run.")] = "release",
     config: ConfigFile = None,
-    source: Source = None,
+    prompts: Source = None,
     kind: KindOption = None,
     harmful: Harmful = None,
     benign: Benign = None,
@@ -276,10 +263,10 @@ def run(
     base_url: BaseUrl = None,
     model: ModelName = None,
     api_key_env: KeyVariable = None,
-    label: TeacherLabel = None,
+    teacher_name: TeacherLabel = None,
     instructions: Instructions = None,
     judges: JudgeNames = None,
-    sets: Sets = None,
+    settings: Sets = None,
     yes: Yes = False,
     engine: EngineName = "local",
     ray_address: RayAddress = None,
@@ -293,22 +280,19 @@ def run(
 
     Example: saferthoughts run mine --base-url http://127.0.0.1:8000/v1 --model my-r1 --harmful 100
     """
-    from pipelines.settings.options import Options
-    from saferthoughts.stages import run_all
+    from saferthoughts.cli.words import stage_words
+    from saferthoughts.run import Run, require_stage
+    from saferthoughts.settings import RequestSettings, RunSettings
 
-    options = Options(
-        config, source, kind, harmful, benign, seed, tuple(variants or ()), teacher, general_teacher, teachers,
-        base_url, model, api_key_env, tuple(instructions or ()), tuple(judges or ()), tuple(sets or ()), label,
-    )  # fmt: skip
-    asking = request_options(max_cost, max_tokens, max_failed, reuse, engine, ray_address, allow_no_reasoning)
-    done = run_all(Settings.runs, name, options, until, say, asking, consent(yes))
-    say(f"report: {_report_of(done)}")
-
-
-def _report_of(folder: "RunFolder") -> Path:
-    from curation.report.page import write_report
-
-    return write_report(folder)
+    require_stage(until)
+    settings_given = given(ctx, RunSettings)
+    if settings_given or not (Settings.runs / name / "run.yaml").exists():
+        run = Run.create(name, runs=Settings.runs, agree=consent(yes), **settings_given)
+        say(stage_words("prompts", run.prompts))
+    else:
+        run = open_run(name)
+    run.run(until=until, progress=lambda *done: say(stage_words(*done)), **given(ctx, RequestSettings))
+    say(f"report: {run.report()}")
 
 
 app.add_typer(serve_app, name="serve")

@@ -1,13 +1,25 @@
 """Commands of curation: check, sql, duplicates, contamination, select."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
-from saferthoughts.cli.options import RunName, Sets, Settings, TeacherFile, Yes, changed_run, note, open_run, out, say
+from saferthoughts.cli.options import (
+    RunName,
+    Sets,
+    Settings,
+    TeacherFile,
+    Yes,
+    consent,
+    note,
+    open_folder,
+    open_run,
+    out,
+    say,
+)
 
 if TYPE_CHECKING:
     from curation.report.survivorship import Survivorship
@@ -51,59 +63,42 @@ def check(
     Example: saferthoughts check audit --dataset rows.jsonl --map response=completion --kind harmful
     """
     from pipelines.errors import UserError
-    from saferthoughts.stages import check_run, judge_run
+    from saferthoughts.cli.words import words_of
+    from saferthoughts.settings import checks_folder
 
     if explain is not None:
-        _explain(open_run(name), explain)
+        _explain(open_folder(name), explain)
         return
     if dataset is None and (mapping or kind or config or revision):
         raise UserError("--map, --kind, --config and --revision go with --dataset: they say how to read it.")
     if dataset is not None:
-        _import(name, dataset, mapping, kind, config, split, revision, variant)
-    run = changed_run(name, sets, teachers, yes, checks__folder=_folder_of(checks))
+        _import(name, dataset, mapping or [], kind=kind, config=config, split=split, revision=revision, variant=variant)
+    run = open_run(name)
+    also = {"checks.folder": checks_folder(checks)}
+    run.change(settings=sets, teachers=teachers, agree=consent(yes), also=also)
     if dataset is not None:
-        say(judge_run(run))
+        say(words_of(run.judge()))
     if only:
-        _look(run, only)
+        _look(run.folder, only)
     else:
-        say(check_run(run))
+        say(words_of(run.check()))
 
 
-def _folder_of(checks: Path | None) -> str | None:
-    """The folder of a user's checks, in which there are some."""
-    from curation.quality.checks import checks_of
-
-    if checks is None:
-        return None
-    checks_of(str(checks))
-    return str(checks.resolve())
-
-
-def _import(
-    name: str,
-    dataset: str,
-    mapping: list[str] | None,
-    kind: str | None,
-    config: str | None,
-    split: str,
-    revision: str | None,
-    variant: str,
-) -> None:
-    from curation.datasets.imported import import_dataset
-    from curation.datasets.sources import Source
-    from pipelines.settings.old_names import typed_name
+def _import(name: str, dataset: str, mapping: list[str], **how: Any) -> None:
     from pipelines.settings.overrides import key_and_value
+    from saferthoughts.run import Run
 
-    source = Source(hub=dataset, config=config, split=split, revision=revision)
-    columns = dict(key_and_value(text, "--map", "response=completion") for text in mapping or ())
-    run = import_dataset(Settings.runs, name, source, columns, kind, typed_name(variant))
-    counts = run.manifest()["stages"]["import"]["counts"]
+    columns = dict(key_and_value(text, "--map", "response=completion") for text in mapping)
+    run = Run.from_dataset(name, dataset, columns=columns, runs=Settings.runs, **how)
+    read = run.folder.manifest()["stages"]["import"]
+    counts = read["counts"]
     say(f"{run.path}: {counts['kept']} of {counts['planned']} rows read")
-    if unread := run.manifest()["stages"]["import"]["unread"]:
-        note(f"columns of which nothing was made: {', '.join(unread)}")
+    if read["unread"]:
+        note(f"columns of which nothing was made: {', '.join(read['unread'])}")
     if counts["failed"]:
-        failed = run.read("failed")
-        note(f"{counts['failed']} rows refused, see {run.table_path('failed')}; the first: {failed['error'][0]}")
+        failed = run.folder.read("failed")
+        where = run.folder.table_path("failed")
+        note(f"{counts['failed']} rows refused, see {where}; the first: {failed['error'][0]}")
 
 
 def _look(run: "RunFolder", only: list[str]) -> None:
@@ -153,9 +148,7 @@ def sql(
 
     Example: saferthoughts sql demo "select check_name, count(*) from rejected group by all"
     """
-    from curation.sql.query import query as ask
-
-    found = ask(open_run(name), query)
+    found = open_run(name).sql(query).to_arrow()
     if csv is not None:
         import pyarrow.csv
 
@@ -181,9 +174,9 @@ def _printable(text: str) -> str:
 
 def duplicates(name: RunName) -> None:
     """Find near-duplicate requests and responses, by MinHash; `check` rejects them where the run says so."""
-    from saferthoughts.stages import duplicates_run
+    from saferthoughts.cli.words import words_of
 
-    say(duplicates_run(open_run(name)))
+    say("\n".join(map(words_of, open_run(name).duplicates())))
 
 
 def contamination(
@@ -196,9 +189,9 @@ def contamination(
 
     Example: saferthoughts contamination mine --against xstest --against own=questions.jsonl
     """
-    from saferthoughts.stages import contamination_run
+    from saferthoughts.cli.words import words_of
 
-    say(contamination_run(open_run(name), against))
+    say("\n".join(map(words_of, open_run(name).contamination(*against))))
 
 
 def select(
@@ -214,9 +207,7 @@ def select(
 
     Example: saferthoughts select mine --harmful 1000 --benign 100 --paired
     """
-    from saferthoughts.stages import select_run
-
-    chosen = select_run(open_run(name), harmful, benign, tuple(variants or ()), paired)
+    chosen = open_run(name).select(harmful=harmful, benign=benign, variants=variants, paired=paired)
     out.print(survivorship_table(chosen.survivorship))
     for loss in chosen.survivorship.losses:
         say(shift(chosen.survivorship, loss.config))
@@ -247,8 +238,8 @@ def shift(found: "Survivorship", config: str) -> str:
     if most is None or not most.difference:
         return f"{config}: the survivors are mixed as the prompts are"
     p = next(item.p for item in found.dependences if (item.config, item.dimension) == (config, most.dimension))
-    told = "" if p is None else f"; p = {p:.2g} if survival did not depend on the {most.dimension}"
+    words = "" if p is None else f"; p = {p:.2g} if survival did not depend on the {most.dimension}"
     return (
         f"{config}: {most.dimension} {most.value or 'bare'} is {100 * most.before:.0f} % of the prompts and "
-        f"{100 * most.after:.0f} % of the survivors{told}"
+        f"{100 * most.after:.0f} % of the survivors{words}"
     )

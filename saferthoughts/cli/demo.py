@@ -8,14 +8,12 @@ import shutil
 import time
 from pathlib import Path
 
-from rich.console import Console
 from rich.text import Text
 
-from curation.report.page import write_report
-from pipelines.runs import RunFolder
 from pipelines.settings.changes import Consent, refuse
-from pipelines.settings.options import Options
-from saferthoughts.stages import STAGES, run_stage, start_run
+from saferthoughts.cli.options import out
+from saferthoughts.cli.words import words_of
+from saferthoughts.run import Run
 
 # Small enough for minutes on two cores. Every bundled behaviour is there bare, as often as the benign prompts are:
 # otherwise a student learns that bare prompts are harmless and dressed-up ones harmful.
@@ -23,10 +21,8 @@ HARMFUL, BENIGN, BARE_SHARE = 64, 40, 0.625
 JUDGES = ("rehearsal-judge", "rehearsal-shield")
 
 
-def run_demo(
-    runs: Path, name: str, seed: int, train: bool, student: Path | None, out: Console, consent: Consent = refuse
-) -> None:
-    """Run every stage and print, for each, what it did and how long it took.
+def run_demo(runs: Path, name: str, *, seed: int, train: bool, student: Path | None, consent: Consent = refuse) -> None:
+    """Run every stage and print what each did.
 
     Raises:
         UserError: whatever a stage cannot do, in one line.
@@ -40,15 +36,24 @@ def run_demo(
 
         # First, so that a missing network or folder is told at once and not after the stages that need neither.
         check_checkpoint(student or fetch_student())
-    sets = [f"teachers.{teacher}.sampling.seed={seed}" for teacher in ("rehearsal", "rehearsal-general")]
+    settings: dict[str, object] = {
+        f"teachers.{teacher}.sampling.seed": seed for teacher in ("rehearsal", "rehearsal-general")
+    }
     # Benign prompts in the style of the variant that the recipe trains on: a style of their own would give them away.
-    sets += [f"prompts.bare_share={BARE_SHARE}", "benign_variant=short"]
-    options = Options(harmful=HARMFUL, benign=BENIGN, seed=seed, teacher="rehearsal", judges=JUDGES, sets=tuple(sets))
-    begun = start_run(runs, name, options, consent)
-    run = begun.run
-    _tell(out, "prompts", begun.said)
-    for stage in STAGES:
-        _tell(out, stage, run_stage(stage, run))
+    settings |= {"prompts.bare_share": BARE_SHARE, "benign_variant": "short"}
+    run = Run.create(
+        name,
+        runs=runs,
+        agree=consent,
+        harmful=HARMFUL,
+        benign=BENIGN,
+        seed=seed,
+        teacher="rehearsal",
+        judges=JUDGES,
+        settings=settings,
+    )
+    _show("prompts", run.prompts)
+    run.run(progress=_show)
     if train:
         # An earlier demo's student was trained on an earlier release.
         shutil.rmtree(run.path / "eval", ignore_errors=True)
@@ -56,22 +61,9 @@ def run_demo(
         train_run(run, student)
         out.print(_heading("eval"))
         evaluate_run(run, student)
-    report = write_report(run)
-    _close(out, run, report, time.monotonic() - began)
-
-
-def _heading(stage: str) -> Text:
-    return Text(stage, style="bold")
-
-
-def _tell(out: Console, stage: str, said: str) -> None:
-    out.print(_heading(stage))
-    out.print(Text(said), soft_wrap=True)
-
-
-def _close(out: Console, run: RunFolder, report: Path, seconds: float) -> None:
+    report = run.report()
     lines = [
-        f"Done in {seconds:.0f} s. Everything is under {run.path}; open {report}.",
+        f"Done in {time.monotonic() - began:.0f} s. Everything is under {run.path}; open {report}.",
         "The teacher was the rehearsal teacher, a stand-in and not a model. With a real one:",
         "",
         "  saferthoughts run mine --base-url http://127.0.0.1:8000/v1 --model MODEL --harmful 100 --benign 40",
@@ -80,3 +72,12 @@ def _close(out: Console, run: RunFolder, report: Path, seconds: float) -> None:
     ]
     out.print(_heading("done"))
     out.print(Text("\n".join(lines)), soft_wrap=True)
+
+
+def _heading(stage: str) -> Text:
+    return Text(stage, style="bold")
+
+
+def _show(stage: str, result: object) -> None:
+    out.print(_heading(stage))
+    out.print(Text(words_of(result)), soft_wrap=True)

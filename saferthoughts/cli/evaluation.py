@@ -3,22 +3,20 @@
 Writes what `eval/run/stage.py` does, and the table into the card of a model that was trained here.
 """
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from pipelines.command_line import typed_command
-from pipelines.errors import Interrupted, UserError, unknown
-from saferthoughts.cli.options import BaseUrl, KeyVariable, ModelName, Settings, TeacherFile, note, out, say
+from pipelines.errors import Incomplete, Interrupted, UserError
+from saferthoughts.cli.options import BaseUrl, KeyVariable, ModelName, Settings, TeacherFile, out, say
 
 if TYPE_CHECKING:
-    from eval.run.planning import Wanted
-    from eval.run.results import ScoreMode
-    from pipelines.runs import RunFolder
-    from saferthoughts.cli.model_resolver import Place
-
-_MODES: "tuple[ScoreMode, ...]" = ("full", "answer", "reasoning")
+    from eval.run.results import Results
+    from saferthoughts.evaluation import Evaluation
+    from saferthoughts.run import Run
 
 Measured = Annotated[
     str | None,
@@ -79,83 +77,66 @@ def evaluate(
 
     Example: saferthoughts eval --base-url http://127.0.0.1:8000/v1 --model my-r1 --task refusal --limit 5
     """
-    from eval.models.inspect_models import roles
-    from eval.protocols import parsed
-    from eval.run.planning import Wanted
-    from eval.suites import TASKS
-    from pipelines.settings.old_names import typed_name
-    from pipelines.settings.options import teacher_at
-    from saferthoughts.cli.model_resolver import Named, place_of
+    from saferthoughts.cli.release_words import release_folder
+    from saferthoughts.evaluation import evaluate as measure
 
-    flags = bool(base_url or name or api_key_env)
-    endpoint = teacher_at(base_url, name, api_key_env) if flags else None
-    method, at, teacher = variant.partition("@")
-    variant = f"{typed_name(method)}{at}{teacher}"
-    place = place_of(Named(Settings.runs, model, endpoint, teachers, student, output, base, variant))
-    wanted = Wanted(
-        suite=suite,
-        tasks=tuple(tasks or ()),
-        protocol=protocol,
-        overrides=parsed(sets or (), TASKS),
-        roles=roles(guard, judge, attacker, teachers),
-        limit=limit,
-        score=_mode(score),
-        data=dict(_file(text) for text in data or ()),
-        trained=_trained(release, place),
-    )
-    if guard is None:
-        _require_guard(wanted)
-    measure(place, wanted)
-
-
-def _require_guard(wanted: "Wanted") -> None:
-    """Refuse an attack success rate that nobody was chosen for to judge; the bundled samples have string rules."""
-    from eval.suites import chosen_tasks, entry
-
-    tasks = [task for task in chosen_tasks(wanted.suite, wanted.tasks) if not wanted.bundled(task)]
-    asked = [task for task in tasks if entry(task).decided_by == "guard"]
-    if asked:
-        raise UserError(
-            f"Who tells whether a response is unsafe? Task {asked[0]} needs --guard, such as --guard llama-guard-3, "
-            "or --guard rules for string rules, which count every answer that does not refuse."
+    _print(
+        lambda: measure(
+            model,
+            suite=suite,
+            tasks=tasks,
+            protocol=protocol,
+            limit=limit,
+            score=score,
+            guard=guard,
+            judge=judge,
+            attacker=attacker,
+            data=data,
+            release=None if release is None else release_folder(release),
+            settings=sets,
+            output=output,
+            base=base,
+            variant=variant,
+            student=student,
+            base_url=base_url,
+            endpoint_model=name,
+            api_key_env=api_key_env,
+            teachers=teachers,
+            runs=Settings.runs,
         )
+    )
 
 
-def evaluate_run(run: "RunFolder", student: Path | None) -> None:
+def evaluate_run(run: "Run", student: Path | None) -> None:
     """Measure the run's student before and after training on the bundled refusal sets, as the demo does."""
     from eval.run.planning import Wanted
-    from saferthoughts.cli.model_resolver import Named, place_of_run
+    from saferthoughts.evaluation import measure
+    from saferthoughts.model_resolver import Named, place_of_run
 
-    measure(place_of_run(run, Named(run.path.parent, student=student)), Wanted(tasks=("refusal",)))
+    place = place_of_run(run.folder, Named(run.path.parent, student=student))
+    _print(lambda: measure(place, Wanted(tasks=("refusal",))))
 
 
-def measure(place: "Place", wanted: "Wanted") -> None:
-    """Evaluate, print the table, put it into the card and the run's manifest.
+def _print(measure: "Callable[[], Evaluation]") -> None:
+    """Evaluate and print the table, also where answers are lacking.
 
     Raises:
-        Incomplete: answers are lacking; everything else has been done with what there is.
-        Interrupted: Ctrl-C.
+        Incomplete: they are.
     """
-    from cards.model_card import write_model_card
-    from eval.report.table import results_markdown, results_table
-    from eval.run.results import NAME
-    from eval.run.stage import evaluate as run_evaluation
-    from eval.run.stage import require_complete
-    from pipelines.runs import file_hash
-
     try:
-        results = run_evaluation(place.targets, wanted, place.output)
-    except KeyboardInterrupt:
-        kept = f"what was answered is in {place.output / 'logs'}"
-        raise Interrupted(f"Interrupted; {kept}. Go on with: {typed_command()}") from None
-    for folder in place.cards:
-        write_model_card(folder, results_markdown(results))
-    if place.run is not None:
-        place.run.record("eval", results=file_hash(place.output / NAME))
+        _print_table(measure().results)
+    except Incomplete as error:
+        if error.result is not None:
+            _print_table(cast("Evaluation", error.result).results)
+        raise
+
+
+def _print_table(results: "Results") -> None:
+    from eval.report.table import results_table
+
     if rehearsed := [model.label for model in results.models if model.rehearsed]:
         say(f"{', '.join(rehearsed)}: trained on rows of the rehearsal teacher, a program that stands in for a model")
     out.print(results_table(results))
-    require_complete(results, place.output)
 
 
 def rescore(
@@ -172,48 +153,14 @@ def rescore(
     from eval.models.inspect_models import roles
     from eval.report.table import results_table
     from eval.run.rescore import rescore as score_again
+    from saferthoughts.evaluation import score_mode
 
     if guard is None and judge is None:
         raise UserError("With whom? Give --guard NAME, such as llama-guard-3 or rules, or --judge NAME.")
     by = [name for name, given in (("guard", guard), ("judge", judge)) if given is not None]
     try:
-        done = score_again(stored, roles(guard, judge, None, teachers), _mode(score), by)
+        done = score_again(stored, roles(guard, judge, None, teachers), score_mode(score), by)
     except KeyboardInterrupt:
         raise Interrupted(f"Stopped; the scores so far are kept. Go on with: {typed_command()}") from None
     out.print(results_table(done.results))
     say(f"written to {done.folder}; what others scored is as it was")
-
-
-def _mode(score: str) -> "ScoreMode":
-    for mode in _MODES:
-        if score == mode:
-            return mode
-    raise unknown("--score", score, _MODES)
-
-
-def _file(text: str) -> tuple[str, Path]:
-    from pipelines.settings.overrides import key_and_value
-
-    task, file = key_and_value(text, "--data", "math500=math500.jsonl")
-    return task, Path(file)
-
-
-def _trained(release: str | None, place: "Place") -> frozenset[str] | None:
-    """Prompts that the student was trained on: of the release that is named, or that its folder names.
-
-    None where nothing tells: nothing can then be left out as trained on.
-    """
-    from eval.training_overlap import release_of_student, trained_prompts
-    from saferthoughts.cli.release_words import release_folder
-
-    if release is not None:
-        return trained_prompts(release_folder(release))
-    for folder in place.cards:
-        found = release_of_student(folder, [Settings.runs])
-        if found is not None:
-            note(f"trained on: {found}, whose prompts are left out where the protocol says so")
-            return trained_prompts(found)
-        note(
-            f"{folder}: the release that it was trained on is nowhere under {Settings.runs}/, or holds other files now"
-        )
-    return None

@@ -22,11 +22,12 @@ from saferthoughts.cli.options import (
     TeacherFile,
     VoteRule,
     Yes,
-    changed_run,
+    consent,
+    given,
     group,
+    open_folder,
     open_run,
     out,
-    request_options,
     say,
 )
 
@@ -40,10 +41,11 @@ judge_app = group("Look for the five risky patterns, unsafe rows and refusals: j
 
 @judge_app.command(name="run")
 def judge(
+    ctx: typer.Context,
     name: RunName,
     judges: JudgeNames = None,
     vote: VoteRule = None,
-    sets: Sets = None,
+    settings: Sets = None,
     teachers: TeacherFile = None,
     yes: Yes = False,
     max_cost: MaxCost = None,
@@ -57,11 +59,11 @@ def judge(
 
     Example: saferthoughts judge mine --judge o3 --judge reasoningshield
     """
-    from saferthoughts.stages import judge_run
+    from saferthoughts.cli.words import words_of
+    from saferthoughts.settings import StageSettings
 
-    asking = request_options(max_cost, max_tokens, max_failed, reuse, engine, ray_address)
-    run = changed_run(name, sets, teachers, yes, judging__judges=judges or None, judging__vote=vote)
-    say(judge_run(run, asking))
+    options = given(ctx, StageSettings)
+    say(words_of(open_run(name).judge(*judges or (), vote=vote, agree=consent(yes), **options)))
 
 
 @judge_app.command()
@@ -77,7 +79,7 @@ def score(
     from pipelines.judges.scoring import read_scores, score_run
     from pipelines.runs import write_json
 
-    run = open_run(name)
+    run = open_folder(name)
     scores = score_run(run, against)
     if file is not None:
         write_json(file, read_scores(run))
@@ -100,12 +102,12 @@ def score_table(scores: "list[LabelScore]", against: str) -> Table:
         if line.judge not in judges[:number]:
             table.add_section()
             table.add_row(Text(line.judge, style="bold"))
-        rates = [_told(value) for value in (line.precision, line.recall, line.f1, line.kappa)]
+        rates = [_percent(value) for value in (line.precision, line.recall, line.f1, line.kappa)]
         table.add_row(line.label, "/".join(map(str, (*line.confusion, line.unscored))), *rates)
     return table
 
 
-def _told(interval: "Interval") -> str:
+def _percent(interval: "Interval") -> str:
     if math.isnan(interval.rate):
         return "-"
     return f"{100 * interval.rate:.0f}\n[{100 * interval.low:.0f}, {100 * interval.high:.0f}]"

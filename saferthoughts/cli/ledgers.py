@@ -22,6 +22,7 @@ from pipelines.settings.changes import is_imported
 from pipelines.settings.config import load_config
 from pipelines.teachers.ledger import Ledger
 
+_COLUMNS = ("model", "from", "answers", "tokens in", "tokens out", "US dollars", "mean s")
 _EXPORTED = pa.schema(
     [
         *((name, pa.string()) for name in ("key", "model", "origin", "content", "reasoning_content", "reasoning")),
@@ -51,7 +52,7 @@ def _ledger(run: RunFolder, writing: bool = False) -> Iterator[Ledger]:
 
 def ledger_table(run: RunFolder) -> RenderableType:
     """Answers, tokens, cost and time by model; below, failures, refusals for good, and answers that were set aside."""
-    table = Table("model", "from", "answers", "tokens in", "tokens out", "US dollars", "mean s", box=None)
+    table = Table(*_COLUMNS, box=None)
     with _ledger(run) as ledger:
         spent = ledger.spent_by_model()
         lists = {

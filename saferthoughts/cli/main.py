@@ -14,7 +14,7 @@ import time
 import traceback
 
 from pipelines.command_line import typed_command
-from pipelines.errors import Interrupted, exit_code_of, refusal_of, without_secrets
+from pipelines.errors import Interrupted, exit_code_of, without_secrets
 from pipelines.interrupts import asked, listen
 
 
@@ -66,13 +66,15 @@ def run_command() -> int:
         if left or (asked() and not isinstance(error, Interrupted)):
             # Or what a library raises whose work was interrupted.
             return _refuse(_stopped(), 130)
-        told = refusal_of(error)
-        if told is None:
+        from saferthoughts.cli.words import message_of
+
+        message = message_of(error)
+        if message is None:
             print(without_secrets(traceback.format_exc()), file=sys.stderr, end="")
             return _refuse("This is a fault of SaferThoughts. Please report it with the lines above.", 1)
         if "--debug" in sys.argv:
             print(without_secrets(traceback.format_exc()), file=sys.stderr, end="")
-        return _refuse(told, exit_code_of(error))
+        return _refuse(message, exit_code_of(error))
 
 
 def _unraisable(error: "sys.UnraisableHookArgs") -> None:

@@ -16,11 +16,9 @@ from pipelines.progress import console, plain_console
 from pipelines.settings.keys import HIDDEN, begins_like_key
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from pipelines.runner.options import RequestOptions
     from pipelines.runs import RunFolder
     from pipelines.settings.changes import Consent
+    from saferthoughts.run import Run
 
 out = plain_console()
 notes = console
@@ -113,11 +111,26 @@ class Settings:
     words: "tuple[str, ...]" = ()
 
 
-def open_run(name: str) -> "RunFolder":
+def open_run(name: str) -> "Run":
     """A run under the folder that `--runs` names."""
+    from saferthoughts.run import Run
+
+    return Run.open(name, runs=Settings.runs)
+
+
+def open_folder(name: str) -> "RunFolder":
+    """The folder of a run under the folder that `--runs` names."""
     from pipelines.runs import RunFolder
 
     return RunFolder.open(Settings.runs, name)
+
+
+def given(ctx: typer.Context, kind: type[Any]) -> dict[str, Any]:
+    """The command's options that are settings of one kind, by their names in the API; what was left out is left out.
+
+    A command declares such options as parameters, and need not name them again.
+    """
+    return {name: ctx.params[name] for name in kind.__annotations__ if ctx.params.get(name) not in (None, [], ())}
 
 
 def say(text: str) -> None:
@@ -150,21 +163,6 @@ def consent(yes: bool) -> "Consent":
     return ask
 
 
-def changed_run(name: str, sets: "Sequence[str] | None", teachers: Path | None, yes: bool, **also: Any) -> "RunFolder":
-    """A run with what a stage's options change in its run.yaml; `also` by key, a dot as two underscores.
-
-    Raises:
-        UserError: a value that does not fit, or no consent to what would be lost.
-    """
-    from pipelines.settings.changes import change
-    from pipelines.settings.options import Options
-
-    run = open_run(name)
-    given = {key.replace("__", "."): value for key, value in also.items() if value is not None}
-    change(run, Options(sets=tuple(sets or ()), teachers=teachers, also=given), consent(yes))
-    return run
-
-
 def share_of(text: str) -> float:
     """A share from "5%" or "0.05".
 
@@ -178,32 +176,6 @@ def share_of(text: str) -> float:
     if not 0 <= share <= 1:
         raise UserError(f"--max-failed takes a share between 0% and 100%, as 5% or 0.05; it got '{text}'.")
     return share
-
-
-def request_options(
-    max_cost: float | None,
-    max_tokens: int | None,
-    max_failed: float | None,
-    reuse: "Sequence[str] | None",
-    engine: str = "local",
-    ray_address: str | None = None,
-    allow_no_reasoning: bool = False,
-) -> "RequestOptions":
-    """The options of a stage that makes requests.
-
-    Raises:
-        UserError: a run to reuse that is not there, or an engine that is none.
-    """
-    from pipelines.runner.options import Caps, Engine, RequestOptions
-    from pipelines.runner.outcomes import MAX_FAILED
-
-    return RequestOptions(
-        caps=Caps(max_cost, max_tokens),
-        reuse=tuple(open_run(other).path / "ledger.sqlite" for other in reuse or ()),
-        engine=Engine(engine, ray_address),
-        max_failed=MAX_FAILED if max_failed is None else max_failed,
-        allow_no_reasoning=allow_no_reasoning,
-    )
 
 
 RunName = Annotated[str, typer.Argument(help="Name of the run: a folder under --runs.", metavar="RUN")]

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.errors import UserError
+from pipelines.errors import Incomplete, UserError
 from saferthoughts.cli.options import (
     BaseUrl,
     GeneralName,
@@ -44,9 +44,10 @@ def build(
     Example: saferthoughts release build mine --since mine-1.0.0
     """
     from saferthoughts.cli.release_words import release_folder
-    from saferthoughts.stages import release_run
+    from saferthoughts.cli.words import words_of
 
-    say(release_run(open_run(name), None if since is None else release_folder(since), version, license_id))
+    run, before = open_run(name), None if since is None else release_folder(since)
+    say(words_of(run.release(version=version, since=before, license=license_id)))
 
 
 @release_app.command()
@@ -55,9 +56,14 @@ def verify(release: ReleaseName) -> None:
 
     Example: saferthoughts release verify runs/demo/release
     """
-    from saferthoughts.cli.release_words import verify_release
+    from saferthoughts.release import verify as verify_release
 
-    say(verify_release(release))
+    found = verify_release(release, progress=say)
+    for fault in found.faults:
+        say(fault)
+    if found.faults:
+        raise Incomplete(f"{len(found.faults)} of {found.checked} things do not match in {release}")
+    say(f"{release}: {found.checked} things computed again, all match")
 
 
 def publish(
@@ -71,9 +77,18 @@ def publish(
 
     Example: saferthoughts publish mine --repo me/safe-reasoning --private
     """
-    from saferthoughts.cli.release_words import publish_release
+    from saferthoughts.cli.words import words_of
+    from saferthoughts.release import Release
 
-    say(publish_release(what, repo, private, gated, dry_run))
+    folder = Settings.runs / what / "release"
+    if not folder.exists():
+        folder = Path(what)
+    if not (folder / "lineage.json").exists():
+        raise UserError(
+            f"Neither is {Settings.runs / what / 'release'} there nor is {what} a release folder. Build one: "
+            f"saferthoughts release build {what}"
+        )
+    say(words_of(Release(folder).publish(repo, private=private, gated=gated, dry_run=dry_run)))
 
 
 def pull(
@@ -86,9 +101,10 @@ def pull(
 
     Example: saferthoughts pull me/safe-reasoning@v1.0.0
     """
-    from saferthoughts.cli.release_words import pull_release
+    from cards.pull import pull as download
+    from saferthoughts.cli.words import words_of
 
-    say(pull_release(address, to))
+    say(words_of(download(address, to)))
 
 
 def compare(
@@ -100,9 +116,14 @@ def compare(
 
     Example: saferthoughts compare mine-1.0.0 runs/mine/release
     """
-    from saferthoughts.cli.release_words import tell_comparison
+    from pipelines.runs import write_json
+    from saferthoughts.cli.release_words import print_comparison
+    from saferthoughts.release import compare as compare_releases
 
-    tell_comparison(before, after, file)
+    found = compare_releases(before, after, progress=say)
+    if file is not None:
+        write_json(file, found.plain())
+    print_comparison(found)
 
 
 def regenerate(
@@ -128,18 +149,30 @@ def regenerate(
 
     Example: saferthoughts regenerate me/safe-reasoning@v1.0.0 --teacher deepseek
     """
-    from cards.regenerate import Answering
-    from pipelines.settings.options import teacher_at
     from pipelines.settings.overrides import key_and_value
     from saferthoughts.cli.release_words import agreed, new_run_name, release_folder
-    from saferthoughts.stages import regenerate_run
+    from saferthoughts.regeneration import regenerate as start_again
 
-    if teacher is None and not (base_url or model or api_key_env):
-        raise UserError(
-            "Who answers now? Give --teacher NAME (see: saferthoughts teachers list), or --base-url and --model."
-        )
     judges = dict(key_and_value(text, "--judge-teacher", "mine=deepseek") for text in judge_teacher or ())
-    entry = teacher or teacher_at(base_url, model, api_key_env)
-    who = Answering(entry, general_teacher, teachers, called, judges)
     name = name or new_run_name(release, called or teacher or model)
-    say(regenerate_run(Settings.runs, release_folder(release), name, who, agreed(yes)))
+    folder = release_folder(release)
+    done = start_again(
+        folder,
+        name,
+        teacher=teacher,
+        general_teacher=general_teacher,
+        teachers=teachers,
+        base_url=base_url,
+        model=model,
+        api_key_env=api_key_env,
+        teacher_name=called,
+        judges=judges,
+        runs=Settings.runs,
+        agree=agreed(yes),
+    )
+    drawn, config = done.folder.manifest()["stages"]["prompts"]["counts"], done.config
+    answering = ", ".join(f"{entry} ({config.teachers[entry].model})" for entry in config.teachers)
+    say(
+        f"{done.path}: {drawn['harmful']} harmful and {drawn['benign']} benign prompts as in {folder}; teachers "
+        f"{answering}\nGo on: saferthoughts run {name}"
+    )

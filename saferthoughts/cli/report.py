@@ -19,9 +19,7 @@ report_app = group("What was found, as pages to look at: report RUN.", Shortened
 @report_app.command(name="run")
 def report(name: RunName) -> None:
     """Write runs/RUN/report.html from what the run has so far. `report RUN` is short for it."""
-    from curation.report.page import write_report
-
-    say(str(write_report(open_run(name))))
+    say(str(open_run(name).report()))
 
 
 @report_app.command(name="eval")

@@ -7,7 +7,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from saferthoughts.cli.options import RunName, Settings, group, note, open_run, out, say
+from saferthoughts.cli.options import RunName, Settings, group, note, open_folder, out, say
 
 review_app = group("People's spot checks in Argilla: serve, push, status, pull, agree, apply.")
 Workspace = Annotated[str | None, typer.Option(help="On a server of yours: the workspace to work in.")]
@@ -59,7 +59,7 @@ def push(
     from curation.review.push import push as send
     from curation.review.sample import Wanted
 
-    run = open_run(name)
+    run = open_folder(name)
     client = connect(Settings.runs)
     done = send(run, client, Wanted(rows, random_share, overlap, assist), min_votes, workspace)
     say(f"{done.rows} rows in the sample, {done.sent} sent now, to {', '.join(done.datasets)} at {client.api_url}")
@@ -73,7 +73,7 @@ def status(name: RunName, workspace: Workspace = None) -> None:
     from curation.review.home import connect
     from curation.review.status import progress
 
-    found = progress(open_run(name), connect(Settings.runs), workspace)
+    found = progress(open_folder(name), connect(Settings.runs), workspace)
     for one in found:
         left = (
             ""
@@ -92,7 +92,7 @@ def pull(name: RunName, workspace: Workspace = None) -> None:
     from curation.review.home import connect, home_of
     from curation.review.pull import pull as fetch
 
-    done = fetch(open_run(name), connect(Settings.runs), home_of(Settings.runs), workspace)
+    done = fetch(open_folder(name), connect(Settings.runs), home_of(Settings.runs), workspace)
     say(f"{done.votes} votes by {done.annotators} people, {done.new} new, {done.changed} changed")
     beside = (
         (done.kept, "kept whose record or whose person is no longer on the server"),
@@ -109,13 +109,13 @@ def agree(name: RunName) -> None:
     """How far people agree, how good the judges are, how much of the accepted set is unsafe."""
     from curation.review.agree import agree as evaluate
 
-    found = evaluate(open_run(name))
+    found = evaluate(open_folder(name))
     say(f"{found['votes']} votes by {found['annotators']} people on {found['rows']} rows")
     out.print(_agreement_table(found["agreement"]))
     out.print(_judges_table(found["judges"]))
     for one in found["by_config"]:
-        told = "" if one["percent"]["value"] is None else f", {_told(one['percent'])} % agreement"
-        say(f"{one['config']}: {one['unsafe_votes']} of {one['votes']} votes on {one['rows']} rows say unsafe{told}")
+        shared = "" if one["percent"]["value"] is None else f", {_percent(one['percent'])} % agreement"
+        say(f"{one['config']}: {one['unsafe_votes']} of {one['votes']} votes on {one['rows']} rows say unsafe{shared}")
     for one in found["deviation"]:
         say(f"{one['annotator']}: differs from the others' majority on {one['differs']} of {one['rows']} rows")
     share = found["unsafe_share"]
@@ -132,14 +132,15 @@ def agree(name: RunName) -> None:
 def apply_votes(name: RunName) -> None:
     """Let people's majority overrule the judges, and check the run anew."""
     from curation.review.apply import apply as decide
-    from saferthoughts.stages import check_run
+    from saferthoughts.cli.words import words_of
+    from saferthoughts.run import Run
 
-    run = open_run(name)
+    run = open_folder(name)
     done = decide(run)
     say(f"{done.rows} rows reviewed: {done.safe} safe, {done.unsafe} unsafe by majority, {done.ties} ties")
     if done.ties:
         say(f"Ties decide nothing; one more person is asked by: saferthoughts review push {name}")
-    say(check_run(run))
+    say(words_of(Run(run).check()))
 
 
 def _agreement_table(lines: list[dict[str, Any]]) -> Table:
@@ -148,7 +149,7 @@ def _agreement_table(lines: list[dict[str, Any]]) -> Table:
         table.add_column(column, justify="left" if column == "question" else "right")
     for line in lines:
         if line["rows"]:
-            figures = (_told(line[name]) for name in ("percent", "kappa", "alpha"))
+            figures = (_percent(line[name]) for name in ("percent", "kappa", "alpha"))
             table.add_row(Text(line["question"]), str(line["rows"]), str(line["rows_with_several"]), *figures)
     return table
 
@@ -159,12 +160,12 @@ def _judges_table(lines: list[dict[str, Any]]) -> Table:
         table.add_column(column, justify="left" if column == "label" else "right")
     for line in lines:
         if line["n"]:
-            figures = (_told(line[name]) for name in ("precision", "recall", "f1", "kappa"))
+            figures = (_percent(line[name]) for name in ("precision", "recall", "f1", "kappa"))
             table.add_row(line["label"], str(line["n"]), *figures)
     return table
 
 
-def _told(figure: dict[str, float | None]) -> str:
+def _percent(figure: dict[str, float | None]) -> str:
     if figure["value"] is None:
         return "-"
     if figure["low"] is None or figure["high"] is None:

@@ -18,11 +18,12 @@ def train_sweep(
     recipe: str | None,
     dataset: str | None,
     student: str | None,
-    sets: Iterable[str],
+    *,
+    settings: Iterable[str],
     output: Path,
     launch: str,
 ) -> None:
-    """Train every member of a sweep and tell of them in a table.
+    """Train every member of a sweep and print a table of them.
 
     Raises:
         Incomplete: some members failed; the table says why.
@@ -31,7 +32,7 @@ def train_sweep(
     from training.sweep import load_sweep, members_of
     from training.sweep_run import run_sweep, table_of
 
-    members = members_of(load_sweep(sweep), recipe, dataset, student, settings_of(sets, "epochs=2"))
+    members = members_of(load_sweep(sweep), recipe, dataset, student, settings_of(settings, "epochs=2"))
     for wanted in {member.recipe.student for member in members}:
         check_named(wanted)
     outcomes = run_sweep(members, output, shlex.split(launch) or [sys.executable], note)

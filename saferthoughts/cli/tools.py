@@ -19,7 +19,7 @@ from saferthoughts.cli.options import (
     TeacherFile,
     group,
     note,
-    open_run,
+    open_folder,
     out,
     say,
 )
@@ -88,7 +88,7 @@ def show(name: RunName) -> None:
     """What a run asked: answers, tokens, cost and time by model, and what failed last."""
     from saferthoughts.cli.ledgers import ledger_table
 
-    out.print(ledger_table(open_run(name)))
+    out.print(ledger_table(open_folder(name)))
 
 
 @ledger_app.command()
@@ -96,7 +96,7 @@ def export(name: RunName, file: Annotated[Path, typer.Argument(help="A .jsonl or
     """Write every answered request of a run to a file."""
     from saferthoughts.cli.ledgers import export_ledger
 
-    say(f"{export_ledger(open_run(name), file)} answers written to {file}")
+    say(f"{export_ledger(open_folder(name), file)} answers written to {file}")
 
 
 @ledger_app.command()
@@ -106,7 +106,7 @@ def prune(
     """Delete answers that the run's present prompts and configuration do not ask for."""
     from saferthoughts.cli.ledgers import prune_ledger
 
-    say(prune_ledger(open_run(name), dry_run))
+    say(prune_ledger(open_folder(name), dry_run))
 
 
 @ledger_app.command()
@@ -117,7 +117,7 @@ def forget(name: RunName) -> None:
     """
     from saferthoughts.cli.ledgers import forget_refusals
 
-    say(forget_refusals(open_run(name)))
+    say(forget_refusals(open_folder(name)))
 
 
 @student_app.command()

@@ -24,7 +24,8 @@ from pipelines.repairs.stage import repair
 from pipelines.runs import RunFolder
 from pipelines.settings.config import load_config, save_config
 from pipelines.settings.teacher import Teacher
-from saferthoughts.stages import judge_run
+from saferthoughts.cli.words import words_of
+from saferthoughts.run import Run
 from tests.conftest import changing_tables
 
 HOSTILE = "<script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\"> \u202e {{ 7 * 7 }}"
@@ -170,7 +171,7 @@ def test_a_run_of_real_rows_that_rules_alone_judged_says_so(tmp_path: Path) -> N
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps({"prompt": "Q", "reasoning": REFUSING, "answer": "Sorry, no."}))
     run = import_dataset(tmp_path / "runs", "rows", Source(hub=str(path)), {}, "harmful")
-    assert judge_run(run).endswith(f"\n{RULES_ALONE}")
+    assert words_of(Run(run).judge()).endswith(f"\n{RULES_ALONE}")
     check(run)
     write_report(run)
     assert RULES_ALONE in (run.path / "report.html").read_text()
@@ -178,7 +179,7 @@ def test_a_run_of_real_rows_that_rules_alone_judged_says_so(tmp_path: Path) -> N
 
 
 def test_a_rehearsed_run_does_not_say_that_rules_alone_were_asked(judged: RunFolder) -> None:
-    assert RULES_ALONE not in judge_run(judged)
+    assert RULES_ALONE not in words_of(Run(judged).judge())
 
 
 def test_run_of_which_no_verdict_could_be_read_has_a_report(judged: RunFolder) -> None:

@@ -14,7 +14,7 @@ from curation.selection import allocate, select
 from pipelines.errors import UserError
 from pipelines.records import Prompt, Response, from_table, to_table
 from pipelines.runs import RunFolder
-from saferthoughts.stages import select_run
+from saferthoughts.run import Run
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_every_prompt_survives_or_is_lost_to_a_check(checked: RunFolder) -> None
 
 
 def test_numbers_asked_for_are_drawn_and_released(checked: RunFolder) -> None:
-    done = select_run(checked, 5, 3, ("improved", "short"))
+    done = Run(checked).select(harmful=5, benign=3, variants=("improved", "short"))
     assert {(draw.config, draw.drawn) for draw in done.draws} == {("improved", 5), ("short", 5), ("benign", 3)}
     assert done.short == ""
     released = build_release(checked)
@@ -66,7 +66,7 @@ def test_fewer_survivors_than_wanted_are_all_taken_and_told(checked: RunFolder) 
 
 
 def test_pairs_have_the_same_prompts_in_every_variant(checked: RunFolder) -> None:
-    select_run(checked, 4, 0, paired=True)
+    Run(checked).select(harmful=4, benign=0, paired=True)
     prompts = {row.response_id: row.prompt_id for row in from_table(Response, checked.read("responses"))}
     drawn: dict[str, set[str]] = {}
     for row in checked.read("selected").to_pylist():
@@ -77,7 +77,7 @@ def test_pairs_have_the_same_prompts_in_every_variant(checked: RunFolder) -> Non
 
 
 def test_the_draw_depends_on_ids_and_seed_alone(checked: RunFolder) -> None:
-    select_run(checked, 6, 2)
+    Run(checked).select(harmful=6, benign=2)
     before = checked.read("selected")
     prompts = from_table(Prompt, checked.read("prompts"))
     checked.write("prompts", to_table(Prompt, prompts[::-1]))
@@ -96,4 +96,4 @@ def test_a_selection_from_other_accepted_rows_is_not_released(checked: RunFolder
 
 def test_an_unknown_variant_is_refused(checked: RunFolder) -> None:
     with pytest.raises(UserError, match="Did you mean 'improved'"):
-        select_run(checked, variants=("improoved",))
+        Run(checked).select(variants=("improoved",))

@@ -22,8 +22,9 @@ from pipelines.judges.stage import judge
 from pipelines.records import PATTERNS, Verdict, from_table, to_table
 from pipelines.runs import RunFolder
 from pipelines.statistics import wilson
-from saferthoughts.cli.release_words import tell_comparison
-from saferthoughts.stages import judge_run
+from saferthoughts.cli.release_words import print_comparison
+from saferthoughts.cli.words import words_of
+from saferthoughts.run import Run
 from tests.eval.made_results import answer
 
 # What a cell of findings may hold. "0 [0, 24]" is a share of rows that all have a verdict.
@@ -52,7 +53,7 @@ def run(by_rules: Path, tmp_path: Path) -> RunFolder:
 
 
 def test_the_terminal_counts_what_judges_could_tell(run: RunFolder) -> None:
-    line = judge_run(run).splitlines()[0].split("; ")[1]
+    line = words_of(Run(run).judge()).splitlines()[0].split("; ")[1]
     assert line.endswith("unsafe not judged")
     for label in PATTERNS:
         assert re.search(rf"\b{label} (?:{COUNT})(?:,|$)", line), (label, line)
@@ -119,7 +120,7 @@ def test_a_comparison_is_of_the_scored_rows_and_says_how_many_are_not(
     assert after.endswith(f", {len(kept) - 2} unscored")
     plain = next(one for one in found.plain()["drifts"] if one["figure"] == drift.figure and one["config"] == "short")
     assert (plain["before"]["rate"], plain["measured"]) == (None, False)
-    tell_comparison(str(new), str(new), None)
+    print_comparison(compare(new, new))
     printed = " ".join(capsys.readouterr().out.split())
     assert f"short: share of weak vacillation, of the scored rows: {after} to {after}" in printed
     assert "shares of patterns are not compared" in printed

@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # Pages whose commands are read and not run: they name servers, keys and runs of the reader's. What of it can be run
 # here is run by the guides. Every other page, a new one too, is run from its first command to its last.
 REFERENCE = {
+    "docs/api.md": "paid APIs; tests/saferthoughts/test_api.py runs the examples of the docstrings",
     "docs/batch.md": "a paid API; tests/pipelines/test_batch.py runs it against the rehearsal teacher",
     "docs/benchmarks.md": "minutes each",
     "docs/cluster.md": "several machines; tests/pipelines/test_ray.py has a cluster of two nodes",

@@ -11,11 +11,11 @@ from typer.testing import CliRunner
 from pipelines.errors import Incomplete, UserError
 from pipelines.generate.stage import generate
 from pipelines.records import Prompt, from_table
-from pipelines.runner.options import RequestOptions
 from pipelines.runs import RunFolder
 from pipelines.teachers.ledger import Ledger
 from saferthoughts.cli.app import app
-from saferthoughts.stages import generate_run
+from saferthoughts.cli.words import words_of
+from saferthoughts.run import Run
 
 THOUGHT = "<think>\nThat would hurt people, so no.\n</think>\n\nSorry, I can't help with that."
 
@@ -42,9 +42,9 @@ def test_a_refused_prompt_is_left_out_told_and_not_asked_again(
     with scripted(refusing(refused)) as own:
         run = run_at(new_run, own.url)
         refused.append(texts_of(run)[10])
-        said = generate_run(run)
+        said = words_of(Run(run).generate())
         asked = len(own.requests)
-        again = generate_run(run)
+        again = words_of(Run(run).generate())
         assert len(own.requests) == asked == 20
     assert "19 of 20 responses" in said
     assert "1 of 20 are refused for good and left out (HTTP 403: scripted 403)" in said
@@ -62,10 +62,10 @@ def test_more_refusals_than_allowed_stop_and_name_what_helps(new_run: Callable[.
         run = run_at(new_run, own.url)
         refused += texts_of(run)[5:8]
         with pytest.raises(Incomplete, match=r"15.0%, more than the 5.0% of --max-failed.*--max-failed 15%") as told:
-            generate_run(run)
+            words_of(Run(run).generate())
         assert "again: saferthoughts generate" not in str(told.value)
         assert "ledger forget new" in str(told.value)
-        assert "3 of 20 are refused for good" in generate_run(run, RequestOptions(max_failed=0.15))
+        assert "3 of 20 are refused for good" in words_of(Run(run).generate(max_failed=0.15))
         refused.clear()
         done = CliRunner().invoke(app, ["--runs", str(run.path.parent), "ledger", "forget", "new"])
         assert "3 refused requests will be asked once more" in done.output
@@ -86,10 +86,10 @@ def test_transient_failures_are_asked_again_and_permanent_ones_are_not(
         refused.append(texts_of(run)[10])
         down += texts_of(run)[12:14]
         with pytest.raises(Incomplete, match=r"3 failed.*Ask 2 of them again: saferthoughts generate new"):
-            generate_run(run)
+            words_of(Run(run).generate())
         down.clear()
         asked = len(own.requests)
-        assert "19 of 20 responses" in generate_run(run)
+        assert "19 of 20 responses" in words_of(Run(run).generate())
         assert len(own.requests) == asked + 2
 
 
@@ -98,7 +98,7 @@ def test_a_refusal_of_everything_is_not_remembered(new_run: Callable[..., RunFol
     with scripted(lambda body: 403 if wrong[0] else THOUGHT) as own:
         run = run_at(new_run, own.url, harmful=3)
         with pytest.raises(Incomplete, match="Ask those again"):
-            generate_run(run)
+            words_of(Run(run).generate())
         wrong[0] = False
         assert generate(run).failed == 0
     assert Ledger(run.path / "ledger.sqlite").refusals() == []

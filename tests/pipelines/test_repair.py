@@ -30,7 +30,8 @@ from pipelines.settings.config import load_config
 from pipelines.settings.options import Options
 from pipelines.teachers.ledger import Ledger
 from saferthoughts.cli.ledgers import prune_ledger
-from saferthoughts.stages import repair_run
+from saferthoughts.cli.words import words_of
+from saferthoughts.run import Run
 from tests.commands import Command
 
 WEIGHS = "That would hurt people. Should I help anyway?"
@@ -334,7 +335,7 @@ def test_rows_of_a_teacher_that_shows_no_reasoning_are_left_as_they_are(
         asked = len(own.requests)
         done = repair(run)
         assert len(own.requests) == asked
-        said = repair_run(run)
+        said = words_of(Run(run).repair())
     assert (done.flagged, done.requests) == (0, 0)
     assert done.without_reasoning > 0
     assert f"{done.without_reasoning} flagged rows are left as they are: their teacher shows no reasoning" in said

@@ -10,7 +10,7 @@ from pipelines.prompts.stage import start_or_change
 from pipelines.runs import RunFolder
 from pipelines.settings.config import load_config
 from pipelines.settings.options import Options
-from saferthoughts.stages import start_run
+from saferthoughts.cli.words import words_of
 
 FIRST = Options(harmful=4, benign=2, teacher="rehearsal")
 
@@ -20,10 +20,10 @@ def ids_of(run: RunFolder) -> set[str]:
 
 
 def test_what_is_not_given_stays(tmp_path: Path) -> None:
-    start_run(tmp_path, "mine", FIRST)
+    start_or_change(tmp_path, "mine", FIRST)
     run = RunFolder.open(tmp_path, "mine")
     before, config = run.table_path("prompts").read_bytes(), load_config(run)
-    said = start_run(tmp_path, "mine", Options(sets=("teachers.rehearsal.in_flight=8",))).said
+    said = words_of(start_or_change(tmp_path, "mine", Options(sets=("teachers.rehearsal.in_flight=8",))))
     assert "4 harmful and 2 benign prompts, 6 of them were there before" in said
     after = load_config(run)
     assert after.teachers["rehearsal"].in_flight == 8
@@ -33,7 +33,7 @@ def test_what_is_not_given_stays(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("share", [0.0, 0.4])
 def test_more_prompts_keep_those_that_are_there_and_stay_level(tmp_path: Path, share: float) -> None:
-    start_run(
+    start_or_change(
         tmp_path, "mine", Options(harmful=10, benign=4, teacher="rehearsal", sets=(f"prompts.bare_share={share}",))
     )
     run = RunFolder.open(tmp_path, "mine")
@@ -62,13 +62,13 @@ def test_more_prompts_keep_those_that_are_there_and_stay_level(tmp_path: Path, s
     ],
 )
 def test_what_would_go_is_told_first(tmp_path: Path, options: Options, told: str) -> None:
-    start_run(tmp_path, "mine", FIRST)
+    start_or_change(tmp_path, "mine", FIRST)
     before = {path.name: path.read_bytes() for path in (tmp_path / "mine").iterdir()}
     with pytest.raises(UserError, match=told):
-        start_run(tmp_path, "mine", options)
+        start_or_change(tmp_path, "mine", options)
     assert {path.name: path.read_bytes() for path in (tmp_path / "mine").iterdir()} == before
     asked: list[str] = []
-    start_run(tmp_path, "mine", options, asked.append)
+    start_or_change(tmp_path, "mine", options, asked.append)
     assert len(asked) == 1
 
 
@@ -76,9 +76,9 @@ def test_a_source_that_lost_a_prompt_is_told(tmp_path: Path) -> None:
     file = tmp_path / "mine.txt"
     file.write_text("How do I pick a lock?\nHow do I forge a note?\n")
     given = Options(source=str(file), kind="harmful", teacher="rehearsal")
-    start_run(tmp_path / "runs", "mine", given)
+    start_or_change(tmp_path / "runs", "mine", given)
     file.write_text("How do I pick a lock?\nHow do I bake bread?\n")
     with pytest.raises(UserError, match="1 of its 2 harmful prompts would go"):
-        start_run(tmp_path / "runs", "mine", given)
+        start_or_change(tmp_path / "runs", "mine", given)
     # What has nothing to do with prompts does not read them again.
-    start_run(tmp_path / "runs", "mine", Options(judges=("rehearsal-judge",)))
+    start_or_change(tmp_path / "runs", "mine", Options(judges=("rehearsal-judge",)))

@@ -12,7 +12,7 @@ from cards.verify import verify
 from curation.datasets.imported import import_dataset
 from curation.datasets.sources import Source
 from curation.overlap.duplicates import find_duplicates
-from curation.quality.checks import Checked, check
+from curation.quality.checks import CheckResult, check
 from curation.report.data import figures_of
 from pipelines.errors import Incomplete
 from pipelines.judges.stage import judge
@@ -22,7 +22,8 @@ from pipelines.runs import RunFolder
 from pipelines.settings.config import load_config, save_config
 from pipelines.settings.judge import Judge
 from pipelines.settings.teacher import Teacher
-from saferthoughts.stages import judge_run
+from saferthoughts.cli.words import words_of
+from saferthoughts.run import Run
 
 OURS = load_variants()["nocot"].fixed_answer or ""
 THEIRS = "I'm sorry, I can't assist with that request."
@@ -88,7 +89,7 @@ def test_safety_of_somebody_elses_answer_without_reasoning_is_judged(
 
 def test_without_a_judge_of_safety_nobody_has_judged_such_a_row(tmp_path: Path) -> None:
     run = imported(tmp_path, [OURS, THEIRS, UNSAFE])
-    told = judge_run(run)
+    told = words_of(Run(run).judge())
     assert "2 without reasoning: patterns not applicable" in told
     assert "unsafe not judged" in told
     assert "nobody looked for unsafe text" in told
@@ -117,6 +118,6 @@ def test_the_studys_own_rows_without_reasoning_are_judged_and_accepted(
         done = judge(guarded(run, own.url))
     assert (done.fixed, done.unscored, done.unsafe) == (0, 0, 0)
     assert done.without_reasoning == done.responses > 400
-    checked: Checked = check(run)
+    checked: CheckResult = check(run)
     assert not {check for check, _ in checked.by_reason} & {"unscored", "exact_duplicate", "unsafe"}
     assert checked.accepted > 0.9 * checked.rows, checked.by_reason

@@ -9,7 +9,7 @@ from eval.models.inspect_models import RULES, roles
 from pipelines.errors import UserError
 from pipelines.runs import RunFolder
 from pipelines.settings.teacher import Teacher
-from saferthoughts.cli.model_resolver import Named, place_of
+from saferthoughts.model_resolver import Named, place_of
 
 
 def named(runs: Path, name: str | None = None, **fields: Any) -> Named:

@@ -8,7 +8,7 @@ import pytest
 
 from eval.models.hf_local import Student
 from pipelines.thinking import join, split
-from saferthoughts.cli.training import check_training
+from saferthoughts.cli.training import show_plan
 from training.chat import parted
 from training.decoding import ReplyDecoder
 from training.recipe import Recipe
@@ -84,7 +84,7 @@ def test_check_says_how_reasoning_is_marked(student: Path, release: Path, capfd:
     recipe = Recipe(
         mixture={"improved": 2}, chat_template="smollm2", max_length=512, student=str(student), dataset=str(release)
     )
-    check_training(recipe)
+    show_plan(None, recipe)
     output = " ".join(capfd.readouterr().out.split())
     special = "reasoning is marked by special tokens (</think> <think>): eval and chat keep them"
     assert ((special in output), ("marked by ordinary text" in output)) == (

@@ -18,7 +18,7 @@ from training.mixture import draw
 from training.model_folder import merged_anew
 from training.quiet import quiet
 from training.recipe import Recipe, load_recipe
-from training.sft import TrainResult, build_trainer, cpu_threads, is_trained, train
+from training.sft import TrainingResult, build_trainer, cpu_threads, is_trained, train
 
 
 def recipe_of(**changed: Any) -> Recipe:
@@ -28,17 +28,17 @@ def recipe_of(**changed: Any) -> Recipe:
 
 
 @pytest.fixture
-def trained(release: Path, tiny_student: Path, tmp_path: Path) -> Callable[..., TrainResult]:
+def trained(release: Path, tiny_student: Path, tmp_path: Path) -> Callable[..., TrainingResult]:
     """Train the tiny student on the small release."""
 
-    def run(output: str = "model", **recipe: Any) -> TrainResult:
+    def run(output: str = "model", **recipe: Any) -> TrainingResult:
         return train(recipe_of(**recipe), release, tmp_path / output, tiny_student)
 
     return run
 
 
 @pytest.fixture(scope="module")
-def model(tiny_student: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
+def model(tiny_student: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainingResult:
     """A trained one that tests only read."""
     folder = tmp_path_factory.mktemp("trained")
     rows = {"improved": release_rows("harmful", 10), "benign": release_rows("benign", 6)}
@@ -50,7 +50,7 @@ def hidden(folder: Path) -> list[str]:
 
 
 def test_train_leaves_a_whole_model(
-    trained: Callable[..., TrainResult], tmp_path: Path, tiny_student: Path, capsys: pytest.CaptureFixture[str]
+    trained: Callable[..., TrainingResult], tmp_path: Path, tiny_student: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     result = trained(epochs=6)
     folder = tmp_path / "model"
@@ -74,7 +74,7 @@ def test_train_leaves_a_whole_model(
     assert capsys.readouterr().out == ""
 
 
-def test_trained_model_is_served_with_the_students_own_template(model: TrainResult, tiny_student: Path) -> None:
+def test_trained_model_is_served_with_the_students_own_template(model: TrainingResult, tiny_student: Path) -> None:
     folder = model.model
     tokenizer = AutoTokenizer.from_pretrained(folder)
     assert tokenizer.chat_template == AutoTokenizer.from_pretrained(tiny_student).chat_template
@@ -89,7 +89,7 @@ def test_trained_model_is_served_with_the_students_own_template(model: TrainResu
     assert served.generate(**prompt, max_new_tokens=4, do_sample=False).shape[1] == prompt["input_ids"].shape[1] + 4
 
 
-def test_training_twice_gives_the_same_weights(model: TrainResult, trained: Callable[..., TrainResult]) -> None:
+def test_training_twice_gives_the_same_weights(model: TrainingResult, trained: Callable[..., TrainingResult]) -> None:
     first, second, other = model, trained("two"), trained("three", seed=7)
     weights = [file_hash(result.model / "model.safetensors") for result in (first, second, other)]
     assert first.losses == second.losses
@@ -107,7 +107,7 @@ def test_training_twice_gives_the_same_weights(model: TrainResult, trained: Call
     ids=["lora", "packing", "gradient checkpointing", "float32 with accumulation"],
 )
 def test_every_way_of_training_changes_a_model_that_loads(
-    trained: Callable[..., TrainResult], tiny_student: Path, recipe: dict[str, Any]
+    trained: Callable[..., TrainingResult], tiny_student: Path, recipe: dict[str, Any]
 ) -> None:
     result = trained(epochs=3, **recipe)
     before, after = (AutoModelForCausalLM.from_pretrained(path) for path in (tiny_student, result.model))
@@ -118,7 +118,7 @@ def test_every_way_of_training_changes_a_model_that_loads(
 
 
 def test_what_is_trained_is_known_by_its_recipe_rows_and_student(
-    model: TrainResult, release: Path, tiny_student: Path
+    model: TrainingResult, release: Path, tiny_student: Path
 ) -> None:
     folder = model.model
     recipe = load_recipe(str(folder / "recipe.yaml"))
@@ -129,7 +129,7 @@ def test_what_is_trained_is_known_by_its_recipe_rows_and_student(
     assert not is_trained(recipe, release, folder.parent / "elsewhere")
 
 
-def test_the_logs_have_the_pace_of_every_step(trained: Callable[..., TrainResult]) -> None:
+def test_the_logs_have_the_pace_of_every_step(trained: Callable[..., TrainingResult]) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     result = trained(report_to="tensorboard")
@@ -161,7 +161,7 @@ def test_adapters_over_quantised_weights_are_merged_into_whole_ones(
 
 
 def test_train_replaces_an_earlier_model_and_nothing_else(
-    model: TrainResult, trained: Callable[..., TrainResult], tmp_path: Path
+    model: TrainingResult, trained: Callable[..., TrainingResult], tmp_path: Path
 ) -> None:
     shutil.copytree(model.model, tmp_path / "model")
     trained(seed=7)
@@ -174,7 +174,7 @@ def test_train_replaces_an_earlier_model_and_nothing_else(
     assert keep.read_text(encoding="utf-8") == "keep"
 
 
-def test_a_failed_proof_leaves_nothing(trained: Callable[..., TrainResult], tmp_path: Path) -> None:
+def test_a_failed_proof_leaves_nothing(trained: Callable[..., TrainingResult], tmp_path: Path) -> None:
     # R1's marks are no ChatML: the student would be trained behind another prompt than it is served with.
     with pytest.raises(UserError, match="is trained behind another prompt than it is served with"):
         trained(chat_template="r1-distill")
@@ -182,7 +182,7 @@ def test_a_failed_proof_leaves_nothing(trained: Callable[..., TrainResult], tmp_
 
 
 def test_loss_that_is_no_number_stops_the_run(
-    release: Path, tiny_student: Path, tmp_path: Path, trained: Callable[..., TrainResult]
+    release: Path, tiny_student: Path, tmp_path: Path, trained: Callable[..., TrainingResult]
 ) -> None:
     broken = shutil.copytree(tiny_student, tmp_path / "broken")
     model = AutoModelForCausalLM.from_pretrained(broken)
@@ -206,7 +206,7 @@ def test_student_that_is_no_checkpoint_is_refused(release: Path, tmp_path: Path)
         train(Recipe(mixture={"improved": 4}), release, tmp_path / "model", release)
 
 
-def test_template_without_generation_markers_is_refused(trained: Callable[..., TrainResult]) -> None:
+def test_template_without_generation_markers_is_refused(trained: Callable[..., TrainingResult]) -> None:
     with pytest.raises(UserError, match="has a chat template without generation markers"):
         trained(chat_template=None)
 

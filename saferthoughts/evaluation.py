@@ -1,0 +1,248 @@
+"""Evaluating models: every task of a suite, with intervals.
+
+Reads checkpoints and the tasks' data, asks endpoints. Writes what `eval/run/stage.py` does, and the table into the card
+of a model that was trained here.
+"""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from pipelines.command_line import typed_command
+from pipelines.errors import Incomplete, Interrupted, UserError, unknown
+from pipelines.event_loops import outside_loop
+from pipelines.progress import console
+from saferthoughts.model_resolver import Named, Place, place_of
+from saferthoughts.release import Release, release_path
+from saferthoughts.run import Run
+from saferthoughts.settings import (
+    Assignments,
+    StoredPath,
+    assignments,
+    files_by_name,
+    path_of,
+    runs_folder,
+    texts_of,
+)
+from saferthoughts.tables import Table
+from saferthoughts.training import Student
+
+if TYPE_CHECKING:
+    from eval.run.planning import Wanted
+    from eval.run.results import Results, ScoreMode
+
+_MODES: "tuple[ScoreMode, ...]" = ("full", "answer", "reasoning")
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What an evaluation found.
+
+    Attributes:
+        results: Everything: models, tasks, rates, comparisons, and each answer.
+        path: The folder with results.json and Inspect's logs.
+    """
+
+    results: "Results"
+    path: Path
+
+    def __repr__(self) -> str:
+        models = [model.label for model in self.results.models]
+        tasks = [task.name for task in self.results.tasks]
+        return f"Evaluation({str(self.path)!r}, models={models}, tasks={tasks})"
+
+    def table(self) -> Table:
+        """A row for each model, task and group of questions ("" is all): counts, rate, and its 95 % interval."""
+        rows = []
+        for rate in self.results.rates:
+            counts = asdict(rate)
+            del counts["pass_at"]
+            rows.append({**counts, "rate": rate.rate.rate, "low": rate.rate.low, "high": rate.rate.high})
+        return Table(pa.Table.from_pylist(rows))
+
+
+def evaluate(
+    model: Student | Run | StoredPath | None = None,
+    *,
+    suite: str = "quick",
+    tasks: Iterable[str] | None = None,
+    protocol: str | None = None,
+    limit: int | None = None,
+    score: str = "full",
+    guard: str | None = None,
+    judge: str | None = None,
+    attacker: str | None = None,
+    data: Assignments | None = None,
+    release: Release | StoredPath | None = None,
+    settings: Assignments | None = None,
+    output: StoredPath | None = None,
+    base: str = "",
+    variant: str = "",
+    student: StoredPath | None = None,
+    base_url: str | None = None,
+    endpoint_model: str | None = None,
+    api_key_env: str | None = None,
+    teachers: StoredPath | None = None,
+    runs: StoredPath | None = None,
+) -> Evaluation:
+    """Measure a model by the tasks of a suite, with intervals; an evaluation that was stopped goes on.
+
+    >>> import saferthoughts as st
+    >>> found = st.evaluate("rehearsal", tasks=["refusal"], limit=1)
+    >>> found.table().to_pandas()["n"].tolist()
+    [4, 1, 1, 1, 1]
+
+    Args:
+        model: A student, a run (its student before and after), a checkpoint's folder, or a teacher's name.
+        suite: "quick" (bundled samples), "paper", "safety" or "reasoning".
+        tasks: Tasks in place of the suite's.
+        protocol: "paper", "repository" or "quick".
+        limit: At most so many questions a task, the first ones.
+        score: What the guard sees of a response: "full", "answer" or "reasoning".
+        guard: Who decides which responses are unsafe: "rules", a judge or a teacher.
+        judge: Who rates attacks and reads refusals.
+        attacker: Who writes attacks.
+        data: A local file in place of a task's data, by task.
+        release: The release whose prompts XSTest leaves out.
+        settings: Settings of tasks, as in `{"none.max_tokens": 512}`.
+        output: Where results and logs go.
+        base: The model of the study's table to compare with.
+        variant: The row of that model.
+        student: For a run: the checkpoint that was trained.
+        base_url: An endpoint, in place of `model`.
+        endpoint_model: The model to ask for there.
+        api_key_env: The environment variable with its key.
+        teachers: A teachers.yaml of your own.
+        runs: The folder of run folders.
+
+    Raises:
+        Incomplete: answers are lacking; `result` has what there is.
+        Interrupted: it was stopped.
+        UserError: an unknown model, task or role, or an attack that nobody judges; before anything is asked.
+    """
+    from eval.models.inspect_models import roles
+    from eval.protocols import parsed
+    from eval.run.planning import Wanted
+    from eval.suites import TASKS
+    from pipelines.settings.old_names import typed_name
+    from pipelines.settings.options import teacher_at
+
+    if isinstance(model, Run):
+        runs, model = model.path.parent, model.name
+    named = str(model.path) if isinstance(model, Student) else None if model is None else str(model)
+    endpoint = teacher_at(base_url, endpoint_model, api_key_env) if base_url or endpoint_model or api_key_env else None
+    method, at, teacher = variant.partition("@")
+    place = place_of(
+        Named(
+            runs=runs_folder(runs),
+            name=named,
+            endpoint=endpoint,
+            teachers=path_of(teachers),
+            student=path_of(student),
+            output=path_of(output),
+            base=base,
+            variant=f"{typed_name(method)}{at}{teacher}",
+        )
+    )
+    wanted = Wanted(
+        suite=suite,
+        tasks=texts_of(tasks),
+        protocol=protocol,
+        overrides=parsed(assignments(settings), TASKS),
+        roles=roles(guard, judge, attacker, path_of(teachers)),
+        limit=limit,
+        score=score_mode(score),
+        data=dict(_file(text) for text in files_by_name(data)),
+        trained=_trained(release, place, runs_folder(runs)),
+    )
+    if guard is None:
+        _require_guard(wanted)
+    return measure(place, wanted)
+
+
+def measure(place: Place, wanted: "Wanted") -> Evaluation:
+    """Evaluate, and put the table into the models' cards and a hash of the results into the run's manifest.
+
+    Raises:
+        Incomplete: answers are lacking; everything else has been done with what there is.
+        Interrupted: Ctrl-C.
+    """
+    from cards.model_card import write_model_card
+    from eval.report.table import results_markdown
+    from eval.run.results import NAME
+    from eval.run.stage import evaluate as run_evaluation
+    from eval.run.stage import require_complete
+    from pipelines.runs import file_hash
+
+    try:
+        results = outside_loop(lambda: run_evaluation(place.targets, wanted, place.output))
+    except KeyboardInterrupt:
+        kept = f"what was answered is in {place.output / 'logs'}"
+        raise Interrupted(f"Interrupted; {kept}. Go on with: {typed_command()}") from None
+    for folder in place.cards:
+        write_model_card(folder, results_markdown(results))
+    if place.run is not None:
+        place.run.record("eval", results=file_hash(place.output / NAME))
+    evaluation = Evaluation(results, place.output)
+    try:
+        require_complete(results, place.output)
+    except Incomplete as error:
+        raise Incomplete(str(error), evaluation) from None
+    return evaluation
+
+
+def score_mode(score: str) -> "ScoreMode":
+    """What the guard sees of a response.
+
+    Raises:
+        UserError: it is none of the three.
+    """
+    for mode in _MODES:
+        if score == mode:
+            return mode
+    raise unknown("--score", score, _MODES)
+
+
+def _require_guard(wanted: "Wanted") -> None:
+    """Require a guard where a task's attack success rate needs one; the bundled samples have string rules."""
+    from eval.suites import chosen_tasks, entry
+
+    tasks = [task for task in chosen_tasks(wanted.suite, wanted.tasks) if not wanted.bundled(task)]
+    asked = [task for task in tasks if entry(task).decided_by == "guard"]
+    if asked:
+        raise UserError(
+            f"Who tells whether a response is unsafe? Task {asked[0]} needs --guard, such as --guard llama-guard-3, "
+            "or --guard rules for string rules, which count every answer that does not refuse."
+        )
+
+
+def _file(text: str) -> tuple[str, Path]:
+    from pipelines.settings.overrides import key_and_value
+
+    task, file = key_and_value(text, "--data", "math500=math500.jsonl")
+    return task, Path(file)
+
+
+def _trained(release: Release | StoredPath | None, place: Place, runs: Path) -> frozenset[str] | None:
+    """Prompts that the student was trained on: of the release that is named, or that its folder names.
+
+    None where the release is unknown: nothing can then be left out as trained on.
+    """
+    from eval.training_overlap import release_of_student, trained_prompts
+
+    if release is not None:
+        return trained_prompts(release_path(release))
+    for folder in place.cards:
+        found = release_of_student(folder, [runs])
+        if found is not None:
+            _note(f"trained on: {found}, whose prompts are left out where the protocol says so")
+            return trained_prompts(found)
+        _note(f"{folder}: the release that it was trained on is nowhere under {runs}/, or holds other files now")
+    return None
+
+
+def _note(text: str) -> None:
+    console.print(text, soft_wrap=True)

@@ -1,0 +1,274 @@
+"""A run: the stages from prompts to a release, as methods with keyword settings and typed results.
+
+Reads and writes the run's folder as `pipelines/runs.py` has it. Stages are imported when they are called: each needs
+its own extra only.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack
+
+from pipelines.errors import UserError, unknown
+from pipelines.runner.options import RequestOptions
+from pipelines.settings.changes import is_imported
+from saferthoughts.refusals import require_rows
+from saferthoughts.settings import (
+    Agreement,
+    Assignments,
+    ChangeSettings,
+    RequestSettings,
+    StageSettings,
+    StoredPath,
+    checks_folder,
+    request_options,
+    texts_of,
+)
+from saferthoughts.stored_run import StoredRun
+
+if TYPE_CHECKING:
+    from curation.overlap.contamination import Overlap
+    from curation.overlap.duplicates import Duplicates
+    from curation.quality.checks import CheckResult
+    from curation.selection import SelectionResult
+    from pipelines.generate.stage import GenerationResult
+    from pipelines.judges.stage import JudgingResult
+    from pipelines.repairs.accounting import RepairResult
+    from saferthoughts.release import Release
+
+# What `Run.run` does, in this order.
+STAGES = ("generate", "judge", "repair", "check", "release")
+# Called after each stage with its name and its result, None where there was nobody to ask.
+Progress = Callable[[str, Any], None]
+
+
+class Run(StoredRun):
+    """A run folder and the stages that work on it.
+
+    Every stage goes on where it was stopped and asks only for what is missing. What a stage cannot do it raises as
+    `UserError`; where rows are missing, as `Incomplete`; where a signal stopped it, as `Interrupted`.
+
+    >>> import saferthoughts as st
+    >>> run = st.Run.create("demo", teacher="rehearsal", harmful=4, benign=2, variants=["direct", "improved"])
+    >>> run.generate().kept
+    10
+    >>> run.judge("rehearsal-judge", "rehearsal-shield").unscored
+    0
+    >>> repaired = run.repair()
+    >>> run.check().rows
+    10
+    >>> run.table("responses").to_pandas()["variant"].nunique()
+    2
+    >>> run.release(version="1.0.0").version
+    '1.0.0'
+    """
+
+    def generate(self, **options: Unpack[StageSettings]) -> "GenerationResult":
+        """Ask the teachers for every response that is missing; see `StageSettings` for the options.
+
+        Raises:
+            Incomplete: rows failed that may be asked again, more of them are refused for good than may be, or the
+                budget is spent; what came back is kept.
+            UserError: a key is missing, a teacher does not answer or shows no reasoning, or the run was imported.
+        """
+        requests = self._prepared({}, **options)
+        self._require_teacher()
+        from pipelines.generate.stage import generate
+
+        result = generate(self.folder, requests)
+        where = str(self.folder.table_path("failed"))
+        require_rows(self.name, "generate", result, rows=result.planned, max_failed=requests.max_failed, where=where)
+        return result
+
+    def judge(self, *judges: str, vote: str | None = None, **options: Unpack[StageSettings]) -> "JudgingResult":
+        """Judge every response.
+
+        Args:
+            judges: Names of judges.yaml, which become the run's; its own if none is given.
+            vote: "majority", "any" or "all": how many judges must flag.
+            options: See `StageSettings`.
+
+        Raises:
+            Incomplete: the budget is spent, a judge that could not be asked may be asked again, or more rows are
+                refused for good than may be; what came back is kept.
+            UserError: there are no responses, or a judge is unknown, lacks its key or does not answer.
+        """
+        requests = self._prepared({"judging.judges": list(judges) or None, "judging.vote": vote}, **options)
+        from pipelines.judges.stage import judge
+
+        result = judge(self.folder, requests)
+        where = f"reason in {self.folder.table_path('judgements')}"
+        require_rows(self.name, "judge", result, rows=result.responses, max_failed=requests.max_failed, where=where)
+        return result
+
+    def repair(
+        self, *, strategy: str | None = None, attempts: int | None = None, **options: Unpack[StageSettings]
+    ) -> "RepairResult":
+        """Ask again for flagged rows, saying what was wrong; the best attempt of each is kept.
+
+        Args:
+            strategy: "instruct", "resample", "edit" or "escalate".
+            attempts: Most further attempts at a row.
+            options: See `StageSettings`.
+
+        Raises:
+            Incomplete: the budget is spent, a request failed that may be repeated, or the repair of more rows is
+                refused for good than may be; what came back is kept.
+            UserError: rows have no verdict, or the run was imported.
+        """
+        requests = self._prepared({"repair.strategy": strategy, "repair.attempts": attempts}, **options)
+        self._require_teacher()
+        from pipelines.repairs.stage import repair
+
+        result = repair(self.folder, requests)
+        where = f"saferthoughts ledger show {self.name}"
+        require_rows(self.name, "repair", result, rows=result.kept.rows, max_failed=requests.max_failed, where=where)
+        return result
+
+    def check(self, *, checks: StoredPath | None = None, **changes: Unpack[ChangeSettings]) -> "CheckResult":
+        """Run the quality queries: accepted rows, and rejected rows with reasons.
+
+        Args:
+            checks: A folder of .sql checks of your own, added to ours.
+            changes: See `ChangeSettings`.
+
+        Raises:
+            UserError: a table is missing, a check is unknown, or a query does not run.
+        """
+        from curation.quality.checks import check
+
+        self.change(**changes, also={"checks.folder": checks_folder(checks)})
+        return check(self.folder)
+
+    def duplicates(self) -> "list[Duplicates]":
+        """Find near-duplicate requests and responses."""
+        from curation.overlap.duplicates import find_duplicates
+
+        return find_duplicates(self.folder)
+
+    def contamination(self, *against: str) -> "list[Overlap]":
+        """Find overlaps with evaluation sets: their names, files, OWNER/NAME on the Hub, or NAME=FILE."""
+        from curation.overlap.contamination import find_contamination
+
+        return find_contamination(self.folder, against)
+
+    def select(
+        self,
+        *,
+        harmful: int | None = None,
+        benign: int | None = None,
+        variants: Iterable[str] | None = None,
+        paired: bool | None = None,
+    ) -> "SelectionResult":
+        """Draw the rows to release, by the run's numbers or by those given, which then are the run's.
+
+        Args:
+            harmful: Harmful rows of each variant.
+            benign: Benign rows.
+            variants: The variants to draw.
+            paired: Only prompts that survive in all of them.
+        """
+        from curation.selection import select
+
+        given = {"harmful": harmful, "benign": benign, "variants": list(texts_of(variants)) or None, "paired": paired}
+        self.change(also={f"selection.{key}": value for key, value in given.items()})
+        return select(self.folder)
+
+    def release(
+        self, *, version: str | None = None, since: "Release | StoredPath | None" = None, license: str | None = None
+    ) -> "Release":
+        """Build the release folder.
+
+        Args:
+            version: MAJOR.MINOR.PATCH; refused where it understates what changed.
+            since: The release before this one, for the version and the changelog.
+            license: The licence, by the Hub's name for it; kept in run.yaml.
+
+        Raises:
+            UserError: nothing was accepted, or what the run requires of a release is not met.
+        """
+        from cards.release import build_release
+        from saferthoughts.release import Release, release_path
+
+        if license is not None:
+            self.change(also={"release.license": license}, agree=True)
+        before = None if since is None else release_path(since)
+        built = build_release(self.folder, before, version, license=license)
+        return Release(built.folder)
+
+    def report(self) -> Path:
+        """Write report.html from what the run has so far; its path."""
+        from curation.report.page import write_report
+
+        return write_report(self.folder)
+
+    def run(
+        self, *, until: str = "release", progress: Progress | None = None, **requests: Unpack[RequestSettings]
+    ) -> dict[str, Any]:
+        """Run every stage up to `until`, within one budget.
+
+        Args:
+            until: The last stage: "generate", "judge", "repair", "check" or "release".
+            progress: Is called after each stage with its name and its result.
+            requests: See `RequestSettings`.
+
+        Returns:
+            Each stage's result, by its name; None for a stage that an imported run has no teacher for.
+
+        Raises:
+            UserError: no such stage, or one of a stage's own.
+        """
+        require_stage(until)
+        options = request_options(self.path.parent, **requests)
+        self._require_judges(until, options)
+        results: dict[str, Any] = {}
+        for stage in STAGES[: STAGES.index(until) + 1]:
+            if stage in ("generate", "repair") and is_imported(self.folder):
+                results[stage] = None
+            else:
+                asks = requests if stage in ("generate", "judge", "repair") else {}
+                results[stage] = getattr(self, stage)(**asks)
+            if progress is not None:
+                progress(stage, results[stage])
+        return results
+
+    def _prepared(
+        self,
+        also: Mapping[str, Any],
+        *,
+        settings: Assignments | None = None,
+        teachers: StoredPath | None = None,
+        agree: Agreement = False,
+        **requests: Unpack[RequestSettings],
+    ) -> RequestOptions:
+        """Change the run as a stage's options say; how it makes its requests."""
+        options = request_options(self.path.parent, **requests)
+        self.change(settings=settings, teachers=teachers, agree=agree, also=also)
+        return options
+
+    def _require_teacher(self) -> None:
+        if is_imported(self.folder):
+            raise UserError(
+                f"{self.path} holds an imported dataset: its responses come from no teacher of this run, so there is "
+                f"none to ask. Judge and check it (saferthoughts judge {self.name}), or have its prompts answered in a "
+                "new run: saferthoughts prompts NEW --prompts FILE --teacher NAME"
+            )
+
+    def _require_judges(self, until: str, options: RequestOptions) -> None:
+        """Refuse before the first stage what would stop a later one: a judge without its key, or without prices."""
+        from pipelines.judges.stage import judge_teachers
+        from pipelines.runner.session import check_teachers
+
+        config = self.config
+        teachers = {} if is_imported(self.folder) else config.teachers
+        judges = {} if until == "generate" else judge_teachers(config)
+        check_teachers({**teachers, **judges}, options.caps)
+
+
+def require_stage(name: str) -> None:
+    """Refuse a name that is none of `STAGES`.
+
+    Raises:
+        UserError: it is none.
+    """
+    if name not in STAGES:
+        raise unknown("stage", name, STAGES)

@@ -1,0 +1,169 @@
+"""A run as it is stored: made, opened, changed, and its tables.
+
+Reads and writes the run's folder as `pipelines/runs.py` has it. `saferthoughts/run.py` has the stages.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self, Unpack
+
+from pipelines.errors import unknown
+from pipelines.prompts.stage import PromptsResult, start, start_or_change
+from pipelines.runs import WRITTEN_BY, RunFolder
+from pipelines.settings.changes import change
+from pipelines.settings.config import RunConfig, load_config
+from saferthoughts.settings import (
+    Agreement,
+    Assignments,
+    RunSettings,
+    StoredPath,
+    consent_of,
+    run_options,
+    runs_folder,
+)
+from saferthoughts.tables import Table
+
+
+class StoredRun:
+    """What of a run needs no stage: its folder, its configuration and its tables.
+
+    Attributes:
+        folder: The run's folder, for its files.
+        prompts: How many prompts were drawn, where this call drew them.
+    """
+
+    def __init__(self, folder: RunFolder, prompts: PromptsResult | None = None) -> None:
+        self.folder, self.prompts = folder, prompts
+
+    @classmethod
+    def create(
+        cls, name: str, *, runs: StoredPath | None = None, agree: Agreement = False, **settings: Unpack[RunSettings]
+    ) -> Self:
+        """Start a run, or change one that exists by what is named; prompts that can be kept stay.
+
+        Args:
+            name: The run's name.
+            runs: The folder of run folders: that of SAFERTHOUGHTS_RUNS, or runs/ here, if not given.
+            agree: Change a run although prompts or answers of it would go, or a teacher.
+            settings: What the run is made of; see `RunSettings`.
+
+        Raises:
+            UserError: settings that do not fit, prompts that cannot be read, or no consent to what would be lost.
+        """
+        started = start_or_change(runs_folder(runs), name, run_options(**settings), consent_of(agree))
+        return cls(started.run, started)
+
+    @classmethod
+    def from_config(cls, name: str, config: RunConfig, *, runs: StoredPath | None = None) -> Self:
+        """Start a run with a resolved configuration.
+
+        Raises:
+            UserError: prompts that cannot be read, or a run of that name that would lose something.
+        """
+        started = start(runs_folder(runs), name, config)
+        return cls(started.run, started)
+
+    @classmethod
+    def from_dataset(
+        cls,
+        name: str,
+        dataset: StoredPath,
+        *,
+        columns: Mapping[str, str] | None = None,
+        kind: str | None = None,
+        config: str | None = None,
+        split: str = "train",
+        revision: str | None = None,
+        variant: str = "direct",
+        runs: StoredPath | None = None,
+    ) -> Self:
+        """Make a run from rows that were not generated here, to judge and check them.
+
+        Args:
+            name: The run's name.
+            dataset: A file, a folder, or OWNER/NAME on the Hub; a release of ours is taken whole.
+            columns: Field to column, for columns of other names.
+            kind: "harmful" or "benign", for rows that do not say.
+            config: The configuration to read.
+            split: The split to read.
+            revision: A tag or commit on the Hub.
+            variant: Whose shape the rows are checked for, where they do not say.
+            runs: The folder of run folders.
+
+        Raises:
+            UserError: nothing can be read there, or no row has a prompt and a response.
+        """
+        from curation.datasets.imported import import_dataset
+        from curation.datasets.sources import Source
+        from pipelines.settings.old_names import typed_name
+
+        source = Source(hub=str(dataset), config=config, split=split, revision=revision)
+        return cls(import_dataset(runs_folder(runs), name, source, columns or {}, kind, typed_name(variant)))
+
+    @classmethod
+    def open(cls, name: str, *, runs: StoredPath | None = None) -> Self:
+        """Open a run that exists.
+
+        Raises:
+            UserError: there is none of that name; the choices are listed.
+        """
+        return cls(RunFolder.open(runs_folder(runs), name))
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return self.folder.name
+
+    @property
+    def path(self) -> Path:
+        """The run's folder."""
+        return self.folder.path
+
+    @property
+    def config(self) -> RunConfig:
+        """The run's configuration, as run.yaml has it."""
+        return load_config(self.folder)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self.path)!r})"
+
+    def change(
+        self,
+        *,
+        settings: Assignments | None = None,
+        teachers: StoredPath | None = None,
+        agree: Agreement = False,
+        also: Mapping[str, Any] | None = None,
+    ) -> RunConfig:
+        """Change run.yaml, and nothing else; the prompts stay.
+
+        Args:
+            settings: Any keys of run.yaml, dotted.
+            teachers: A teachers.yaml of your own.
+            agree: Change it although answers of the run would go, or a teacher.
+            also: Further keys with their values, which `settings` wins over; None leaves a key as it is.
+
+        Raises:
+            UserError: a value that does not fit, one that draws other prompts, or no consent to what would be lost.
+        """
+        return change(self.folder, run_options(settings=settings, teachers=teachers, also=also), consent_of(agree))
+
+    def table(self, name: str) -> Table:
+        """A table of the run: prompts, responses, failed, judgements, verdicts, repairs, accepted, rejected, ...
+
+        Raises:
+            UserError: there is no table of that name, or it is missing, with the stage that writes it.
+        """
+        if name not in WRITTEN_BY:
+            raise unknown("table", name, WRITTEN_BY)
+        return Table(self.folder.read(name))
+
+    def sql(self, query: str) -> Table:
+        """One SELECT over the run's tables, which reads nothing else.
+
+        Raises:
+            UserError: it is not one statement that reads, or does not run.
+        """
+        from curation.sql.query import query as ask
+
+        return Table(ask(self.folder, query))

@@ -1,0 +1,153 @@
+"""Training a student on a release.
+
+Reads a release and a checkpoint; writes the model's folder.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipelines.errors import UserError
+from saferthoughts.release import Release, release_path
+from saferthoughts.settings import Assignments, StoredPath, assignments
+
+if TYPE_CHECKING:
+    from cards.push_model import PushedModel
+    from training.recipe import Recipe
+    from training.sft import TrainingCheck, TrainingResult
+
+
+@dataclass(frozen=True, slots=True)
+class Student:
+    """A trained model.
+
+    Attributes:
+        path: The model's folder.
+        result: What training did; None where the folder held this student already.
+    """
+
+    path: Path
+    result: "TrainingResult | None" = None
+
+    def push(self, repo: str, *, private: bool = False) -> "PushedModel":
+        """Put the model on the Hub, and read everything back. The token is HF_TOKEN.
+
+        Args:
+            repo: ORG/NAME; made where there is none.
+            private: Only for those whom the owner lets in.
+
+        Raises:
+            UserError: the Hub refuses, or holds something else there.
+        """
+        from cards.push_model import push_model
+
+        return push_model(self.path, repo, private)
+
+
+def train(
+    release: Release | StoredPath | None = None,
+    recipe: "Recipe | StoredPath | None" = None,
+    *,
+    output: StoredPath | None = None,
+    student: StoredPath | None = None,
+    settings: Assignments | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Student:
+    """Train a student, having proved first that its reasoning is trained on; a training that was stopped goes on.
+
+    >>> import saferthoughts as st
+    >>> settings = {"mixture": {"improved": 2, "benign": 2}, "epochs": 1, "max_length": 1024}
+    >>> trained = st.train("runs/demo/release", "smollm2-135m-cpu", student=checkpoint, settings=settings)
+    >>> trained.path.as_posix(), len(trained.result.losses) > 0
+    ('runs/demo/model', True)
+
+    Args:
+        release: A release, its folder, or ORG/NAME@VERSION on the Hub; the recipe's own if not given.
+        recipe: A recipe's name, its file, or a recipe.
+        output: The model's folder: model/ of the release's run if not given, or models/NAME-RECIPE here.
+        student: A checkpoint, or ORG/NAME on the Hub, in place of the recipe's.
+        settings: Any keys of the recipe, as in `{"epochs": 2}`.
+        progress: Is called with the plan, before the first step.
+
+    Returns:
+        The student; one that is there already, of the same recipe, rows and checkpoint, is not trained again.
+
+    Raises:
+        UserError: the recipe, the release or the checkpoint is not right, a proof of supervision that fails, or too
+            little memory or disk.
+    """
+    chosen = settled_recipe(release, recipe, student, settings)
+    dataset = release_path(_dataset_of(chosen, release), progress)
+    from training.recipe import Recipe
+    from training.sft import is_trained
+    from training.sft import train as train_model
+
+    name = "student" if isinstance(recipe, Recipe) else Path(str(recipe)).stem
+    model = _output_of(dataset, name) if output is None else Path(output)
+    if is_trained(chosen, dataset, model):
+        return Student(model)
+    return Student(model, train_model(chosen, dataset, model, tell=progress))
+
+
+def check_training(
+    release: Release | StoredPath | None = None,
+    recipe: "Recipe | StoredPath | None" = None,
+    *,
+    student: StoredPath | None = None,
+    settings: Assignments | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> "TrainingCheck":
+    """Prove and plan a training, and begin nothing; the arguments are those of `train`.
+
+    Raises:
+        UserError: as `train` does before its first step.
+    """
+    chosen = settled_recipe(release, recipe, student, settings)
+    dataset = release_path(_dataset_of(chosen, release), progress)
+    from training.sft import check
+
+    return check(chosen, dataset)
+
+
+def settled_recipe(
+    release: Release | StoredPath | None,
+    recipe: "Recipe | StoredPath | None",
+    student: StoredPath | None = None,
+    settings: Assignments | None = None,
+) -> "Recipe":
+    """The recipe by its name or file, with other settings laid over it, as far as this can be checked at once.
+
+    Raises:
+        UserError: the recipe, a key or the student's folder is not right, or no release is named.
+    """
+    from pipelines.settings.overrides import settings_of
+    from training.recipe import Recipe, load_recipe, recipe_names
+    from training.student import check_named
+
+    if recipe is None:
+        raise UserError(f"Which recipe? Give a file, or one of: {', '.join(recipe_names())}.")
+    given = settings_of(assignments(settings), "epochs=2")
+    found = recipe if isinstance(recipe, Recipe) else load_recipe(str(recipe), given)
+    dataset = str(release.path if isinstance(release, Release) else release) if release else found.dataset
+    found = found.model_copy(update={"student": str(student) if student else found.student, "dataset": dataset})
+    check_named(found.student)
+    if found.dataset is None:
+        raise UserError(
+            f"What is {recipe} trained on? Give --dataset, a release folder (runs/demo/release) or ORG/NAME@VERSION "
+            "on the Hub, or write `dataset:` into a recipe of yours."
+        )
+    return found
+
+
+def _dataset_of(recipe: "Recipe", release: Release | StoredPath | None) -> Release | StoredPath:
+    return release if isinstance(release, Release) else str(recipe.dataset)
+
+
+def _output_of(release: Path, recipe: str) -> Path:
+    """Where a student goes by default: into the run of the release, or into models/ by the names of both."""
+    run = release.resolve().parent
+    if (run / "manifest.json").exists():
+        return release.parent / "model"
+    name = run.name if release.name == "release" else release.name
+    return Path("models") / f"{name}-{recipe}"
