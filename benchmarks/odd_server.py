@@ -95,7 +95,7 @@ class _Server:
     def app(self) -> web.Application:
         app = web.Application(client_max_size=2**24)
         app.router.add_post("/v1/chat/completions", self._chat)
-        app.router.add_get("/asks", self._told)
+        app.router.add_get("/asks", self._counts)
         return app
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
@@ -124,7 +124,7 @@ class _Server:
         headers = {"retry-after": "0"} if status == 429 else {}
         return web.Response(status=status, text=text, content_type="application/json", headers=headers)
 
-    async def _told(self, _: web.Request) -> web.Response:
+    async def _counts(self, _: web.Request) -> web.Response:
         return web.json_response({"asks": self._asks, "under_way": self._under_way})
 
 

@@ -203,7 +203,7 @@ def _wait(state: tenacity.RetryCallState) -> float:
     return float(tenacity.wait_exponential_jitter(initial=0.5, max=20)(state)) if asked is None else asked
 
 
-def _tell(state: tenacity.RetryCallState) -> None:
+def _report(state: tenacity.RetryCallState) -> None:
     error = _error_of(state)
     seconds = state.next_action.sleep if state.next_action else 0
     console.print(f"the Hub: {_why(error)}; again in {seconds:.0f} s", highlight=False, markup=False)
@@ -214,7 +214,7 @@ def _repeated(call: Callable[..., Done], *arguments: Any, **options: Any) -> Don
         retry=tenacity.retry_if_exception(passing),
         wait=_wait,
         stop=tenacity.stop_after_attempt(_ATTEMPTS),
-        before_sleep=_tell,
+        before_sleep=_report,
         reraise=True,
     )
     return again(call, *arguments, **options)

@@ -42,7 +42,7 @@ class Meter:
         self.cost = 0.0
         self.words = ""
         self._started = time.monotonic()
-        self._told = self._started
+        self._printed_at = self._started
         named = os.environ.get(FILE_VARIABLE)
         self._file = Path(named) if named else None
         self._written = self._started
@@ -115,9 +115,9 @@ class Meter:
 
     def _show(self) -> None:
         now = time.monotonic()
-        if now - self._told < _PLAIN_EVERY_S:
+        if now - self._printed_at < _PLAIN_EVERY_S:
             return
-        self._told = now
+        self._printed_at = now
         seconds = self.left_s()
         left = "" if seconds is None else f", {seconds:.0f} s left"
         of = f"/{self.total}" if self.total else ""

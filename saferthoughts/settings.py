@@ -72,6 +72,7 @@ class RunSettings(TypedDict, total=False):
         config: A run.yaml to begin with.
         prompts: "bundled", a folder, or a file of prompts.
         kind: "harmful" or "benign", for a file that does not say.
+        columns: Field to column, for a file whose columns have other names.
         harmful: How many harmful prompts; all combinations if not given.
         benign: How many benign prompts; all if not given.
         seed: Seed of the draw.
@@ -91,6 +92,7 @@ class RunSettings(TypedDict, total=False):
     config: StoredPath | None
     prompts: StoredPath | None
     kind: str | None
+    columns: Assignments | None
     harmful: int | None
     benign: int | None
     seed: int | None
@@ -129,6 +131,19 @@ def files_by_name(values: Assignments | None) -> tuple[str, ...]:
     return tuple(f"{name}={file}" for name, file in values.items()) if isinstance(values, Mapping) else texts_of(values)
 
 
+def columns_of(values: Assignments | None) -> dict[str, str]:
+    """Field to column, which may be given as "field=column".
+
+    Raises:
+        UserError: a text that is neither.
+    """
+    from pipelines.settings.overrides import key_and_value
+
+    if isinstance(values, Mapping):
+        return {field: str(column) for field, column in values.items()}
+    return dict(key_and_value(text, "--map", "prompt=question") for text in texts_of(values))
+
+
 def path_of(value: StoredPath | None) -> Path | None:
     """A path that may be given as text."""
     return None if value is None else Path(value)
@@ -138,6 +153,7 @@ def run_options(
     *,
     config: StoredPath | None = None,
     prompts: StoredPath | None = None,
+    columns: Assignments | None = None,
     variants: Iterable[str] | None = None,
     teachers: StoredPath | None = None,
     teacher_name: str | None = None,
@@ -157,6 +173,7 @@ def run_options(
     return Options(
         config=path_of(config),
         source=None if prompts is None else str(prompts),
+        columns=columns_of(columns),
         variants=texts_of(variants),
         teachers=path_of(teachers),
         name=teacher_name,

@@ -166,7 +166,6 @@ class AppState:
 
 
 # What service/starting.py calls it.
-House = AppState
 
 
 def opened(settings: ServeSettings, environment: dict[str, str]) -> AppState:

@@ -231,4 +231,3 @@ def cli_arguments(command: str, run: str, **flags: object) -> tuple[str, ...]:
 
 
 # What service/starting.py calls it.
-by_name = cli_arguments

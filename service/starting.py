@@ -14,16 +14,16 @@ from pipelines.settings.parts import validated
 from pipelines.settings.resolving import resolve
 from saferthoughts.regeneration import regenerate
 from saferthoughts.run import Run
-from service.app_state import House
+from service.app_state import AppState
 from service.downloads import plain
-from service.jobs import by_name
+from service.jobs import cli_arguments
 from service.problems import Problem
 from service.queue import Job
 from service.shapes import Again, Budget, NewRun, Wanted
 from service.tokens import Caller
 
 
-def configured(house: House, wanted: Wanted) -> RunConfig:
+def configured(state: AppState, wanted: Wanted) -> RunConfig:
     """A request's configuration, resolved: teachers, judges and prompt sets by name.
 
     Raises:
@@ -31,57 +31,57 @@ def configured(house: House, wanted: Wanted) -> RunConfig:
     """
     values: dict[str, Any] = wanted.model_dump(mode="json", exclude_unset=True, exclude_none=True)
     prompts = values.setdefault("prompts", {})
-    prompts["source"] = house.prompt_source(prompts.get("source", "bundled"))
-    return resolve(validated(RunConfig, values, "the request"), house.known_teachers())
+    prompts["source"] = state.prompt_source(prompts.get("source", "bundled"))
+    return resolve(validated(RunConfig, values, "the request"), state.known_teachers())
 
 
-def start(house: House, wanted: NewRun, caller: Caller) -> Job:
+def start(state: AppState, wanted: NewRun, caller: Caller) -> Job:
     """Make a run's folder and queue its work.
 
     Raises:
         Problem: 409, there is a run of that name.
         UserError: what the command line would say.
     """
-    _check_free(house, wanted.name)
-    config = configured(house, wanted.config)
-    with house.starting:
-        _check_free(house, wanted.name)
-        run = Run.from_config(wanted.name, config, runs=house.runs).folder
-    return go_on(house, run, "run", wanted.budget, caller)
+    _check_free(state, wanted.name)
+    config = configured(state, wanted.config)
+    with state.starting:
+        _check_free(state, wanted.name)
+        run = Run.from_config(wanted.name, config, runs=state.runs).folder
+    return go_on(state, run, "run", wanted.budget, caller)
 
 
-def again(house: House, wanted: Again, caller: Caller) -> Job:
+def again(state: AppState, wanted: Again, caller: Caller) -> Job:
     """The recipe of a run's release with another teacher.
 
     Raises:
         Problem: 404 or 409, no such release; 409, there is a run of the new name.
         UserError: what the command line would say.
     """
-    folder = release_of(house.run(wanted.release))
-    with house.starting:
-        _check_free(house, wanted.name)
+    folder = release_of(state.run(wanted.release))
+    with state.starting:
+        _check_free(state, wanted.name)
         # The release is one of this service's own runs, and the request names who answers: nobody else is asked.
         regenerate(
             folder,
             wanted.name,
             teacher=wanted.teacher,
             general_teacher=wanted.general_teacher,
-            teachers=house.settings.teachers,
-            runs=house.runs,
+            teachers=state.settings.teachers,
+            runs=state.runs,
             agree=True,
         )
-    return go_on(house, house.run(wanted.name), "run", wanted.budget, caller)
+    return go_on(state, state.run(wanted.name), "run", wanted.budget, caller)
 
 
-def go_on(house: House, run: RunFolder, action: str, budget: Budget, caller: Caller) -> Job:
+def go_on(state: AppState, run: RunFolder, action: str, budget: Budget, caller: Caller) -> Job:
     """Queue every stage of a run that is missing."""
-    arguments = by_name("run", run.name, max_cost=budget.max_cost, max_tokens=budget.max_tokens)
-    return house.put(run, action, arguments, caller.name)
+    arguments = cli_arguments("run", run.name, max_cost=budget.max_cost, max_tokens=budget.max_tokens)
+    return state.put(run, action, arguments, caller.name)
 
 
-def _check_free(house: House, name: str) -> None:
-    if (house.runs / name).exists():
-        raise Problem(409, f"There is a run '{name}' under {house.runs.name}/ already. Give the new one another name.")
+def _check_free(state: AppState, name: str) -> None:
+    if (state.runs / name).exists():
+        raise Problem(409, f"There is a run '{name}' under {state.runs.name}/ already. Give the new one another name.")
 
 
 def release_of(run: RunFolder) -> Path:
@@ -129,13 +129,13 @@ LOOKS_FOR = {
 """What a judge of each kind looks for."""
 
 
-def warnings(house: House, wanted: Wanted) -> list[str]:
+def warnings(state: AppState, wanted: Wanted) -> list[str]:
     """What a run like this would lack.
 
     Raises:
         UserError: what starting it would say.
     """
-    config = configured(house, wanted)
+    config = configured(state, wanted)
     known = load_judges() | config.judges
     kinds = {known[name].kind for name in config.judging.judges if name in known}
     if "safety" in kinds:
@@ -147,18 +147,18 @@ def warnings(house: House, wanted: Wanted) -> list[str]:
     ]
 
 
-def estimate(house: House, wanted: Wanted) -> Forecast:
+def estimate(state: AppState, wanted: Wanted) -> Forecast:
     """What a run like this would ask for, and take by the answers that other runs here have of the same models.
 
     Raises:
         UserError: what starting it would say.
     """
-    config = configured(house, wanted)
+    config = configured(state, wanted)
     pool = load_pool(config.prompts.source, config.prompts.kind)
     drawn = draw(pool, config.prompts.harmful, config.prompts.benign, config.seed, config.prompts.bare_share)
     harmful = sum(prompt.kind == "harmful" for prompt in drawn)
     wanted_rows = [*((name, harmful) for name in config.variants), (config.benign_variant, len(drawn) - harmful)]
-    known = _means(house, {teacher.model for teacher in config.teachers.values()})
+    known = _means(state, {teacher.model for teacher in config.teachers.values()})
     planned = missing = sampled = 0
     tokens: float | None = 0.0
     cost: float | None = 0.0
@@ -188,13 +188,13 @@ def estimate(house: House, wanted: Wanted) -> Forecast:
     return Forecast(planned, missing, sampled, tokens, cost, tuple(sorted(asked)), unpriced)
 
 
-def _means(house: House, models: set[str]) -> dict[tuple[str, str], tuple[int, float, float]]:
+def _means(state: AppState, models: set[str]) -> dict[tuple[str, str], tuple[int, float, float]]:
     """By model and variant: how many answers of other runs were looked at, and their mean tokens in and out."""
     import duckdb
 
     sums: dict[tuple[str, str], tuple[int, int, int]] = {}
     with duckdb.connect(config={"threads": 1, "memory_limit": "256MB"}) as db:
-        for path in house.runs.glob("*/responses.parquet"):
+        for path in state.runs.glob("*/responses.parquet"):
             # A run whose table is broken is shown as that; an estimate goes by the others.
             with suppress(duckdb.Error):
                 found = db.execute(

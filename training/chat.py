@@ -104,7 +104,7 @@ def converse(talker: Talker, out: Console, notes: Console) -> None:
     if not sys.stdin.isatty():
         for line in sys.stdin:
             if line.strip():
-                _tell(talker, [_asked(line)], out, notes)
+                _say(talker, [_asked(line)], out, notes)
         return
     # Imported for what it does to `input`: lines can be edited and called back.
     import readline  # noqa: F401
@@ -121,7 +121,7 @@ def converse(talker: Talker, out: Console, notes: Console) -> None:
             messages = []
         elif line.strip():
             messages.append(_asked(line))
-            answer = _tell(talker, messages, out, notes)
+            answer = _say(talker, messages, out, notes)
             # As the families' templates have it: of earlier turns the answer stays, the reasoning does not.
             messages.append({"role": "assistant", "content": answer})
 
@@ -130,7 +130,7 @@ def _asked(line: str) -> dict[str, str]:
     return {"role": "user", "content": line.strip()}
 
 
-def _tell(talker: Talker, messages: list[dict[str, str]], out: Console, notes: Console) -> str:
+def _say(talker: Talker, messages: list[dict[str, str]], out: Console, notes: Console) -> str:
     """Write a reply as it arrives; its answer."""
     answer, last = "", ""
 

@@ -63,7 +63,7 @@ def answers_of(label: str, spec: TaskSpec, expected: Sequence[Expected], log: Ev
 def _answer(label: str, spec: TaskSpec, one: Expected, sample: EvalSample) -> Answer:
     score = (sample.scores or {}).get(spec.scorer)
     value, unscored = _value(score)
-    error = told_error(sample.error.message, sample.error.traceback) if sample.error else ""
+    error = error_line(sample.error.message, sample.error.traceback) if sample.error else ""
     thought = thought_of(sample.output)
     kept: dict[str, Any] = (score.metadata if score else None) or {}
     question = sample.metadata.get("question")
@@ -90,7 +90,7 @@ def _answer(label: str, spec: TaskSpec, one: Expected, sample: EvalSample) -> An
     )
 
 
-def told_error(message: str, trace: str = "") -> str:
+def error_line(message: str, trace: str = "") -> str:
     """What went wrong, in a line, out of the representation of an exception that Inspect keeps, and its traceback."""
     line = " ".join(message.split())
     if repeated := _GIVEN_UP.fullmatch(line):

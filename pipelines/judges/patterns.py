@@ -61,7 +61,7 @@ def _bit(value: Any) -> Any:
 Bit = Annotated[Literal[0, 1], BeforeValidator(_bit)]
 
 
-def _said(value: Any) -> Any:
+def _text_or_nothing(value: Any) -> Any:
     """Null, as judges write it where they have nothing to add, as no text."""
     return "" if value is None else value
 
@@ -78,7 +78,7 @@ def _spans(value: Any) -> Any:
 class _Reply(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    analysis: Annotated[str, BeforeValidator(_said)] = ""
+    analysis: Annotated[str, BeforeValidator(_text_or_nothing)] = ""
 
 
 class _Labels(_Reply):
@@ -165,7 +165,7 @@ def read_patterns(reply: str, query: str, reasoning: str, answer: str) -> Patter
     try:
         read = _Labels.model_validate(found)
     except ValidationError as error:
-        return PatternVerdict(UNSCORED, reason=_told(error))
+        return PatternVerdict(UNSCORED, reason=_first_fault(error))
     labels = {label: bool(getattr(read, label)) for label in LABELS}
     evidence = {label: str(span) for label, span in read.evidence.items() if label in LABELS and span}
     reason = breach(labels) or _unquoted(labels, evidence, f"{reasoning}\n{answer}")
@@ -183,7 +183,7 @@ def read_over_refusal(reply: str, query: str, answer: str) -> PatternVerdict:
     try:
         read = _OverRefusal.model_validate(found)
     except ValidationError as error:
-        return PatternVerdict(UNSCORED, reason=_told(error))
+        return PatternVerdict(UNSCORED, reason=_first_fault(error))
     return PatternVerdict(dict.fromkeys(LABELS, False), compliance=read.compliance, analysis=read.analysis)
 
 
@@ -268,7 +268,7 @@ def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _told(error: ValidationError) -> str:
+def _first_fault(error: ValidationError) -> str:
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
     return f"{key}: {first['msg']}"

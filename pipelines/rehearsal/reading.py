@@ -179,7 +179,7 @@ def _core(query: str) -> str:
 def _request(behaviour: str, harmful: bool, category: str, wrapper: str) -> Request:
     text = " ".join(re.sub(r"[^\w\s',.%-]|_", " ", behaviour).split()).strip(" .,'-")
     form, wanted = _wanted(text)
-    deed, task = _said(wanted, _THIRD), _said(wanted, _SECOND)
+    deed, task = _in_persons(wanted, _THIRD), _in_persons(wanted, _SECOND)
     word = lexicon().alarming_word(deed)
     return Request(harmful, category if harmful else "", wrapper, deed, task, _topic(deed, word), word, form)
 
@@ -202,7 +202,7 @@ def _wanted(text: str) -> tuple[Form, str]:
     return "facts", f'get a reply to "{text}"'
 
 
-def _said(wanted: str, persons: Mapping[str, str]) -> str:
+def _in_persons(wanted: str, persons: Mapping[str, str]) -> str:
     return re.sub(r"[\w']+", lambda found: persons.get(found[0].lower(), found[0]), wanted)
 
 

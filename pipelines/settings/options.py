@@ -33,6 +33,7 @@ class Options:
     config: Path | None = None
     source: str | None = None
     kind: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
     harmful: int | None = None
     benign: int | None = None
     seed: int | None = None
@@ -55,7 +56,7 @@ class Options:
 
     def draws(self) -> bool:
         """Whether it said anything of the prompts that are drawn."""
-        return (self.source, self.kind, self.harmful, self.benign, self.seed) != (None,) * 5
+        return bool(self.columns) or (self.source, self.kind, self.harmful, self.benign, self.seed) != (None,) * 5
 
 
 def configured(options: Options, base: RunConfig | None = None, asks: bool = True) -> RunConfig:
@@ -132,6 +133,7 @@ def _flags(options: Options, teacher: str | None, base: RunConfig | None) -> lis
     values: dict[str, Any] = {
         "prompts.source": options.source,
         "prompts.kind": options.kind,
+        "prompts.columns": dict(options.columns) or None,
         "prompts.harmful": options.harmful,
         "prompts.benign": options.benign,
         "seed": options.seed,

@@ -182,6 +182,9 @@ RunName = Annotated[str, typer.Argument(help="Name of the run: a folder under --
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="A run.yaml to begin with.")]
 Source = Annotated[str | None, typer.Option("--prompts", help="'bundled', a folder, or a file of prompts.")]
 KindOption = Annotated[str | None, typer.Option("--kind", help="harmful or benign, for a file that does not say.")]
+Columns = Annotated[
+    list[str] | None, typer.Option("--map", help="FIELD=COLUMN, for a file whose columns have other names; repeatable.")
+]
 Harmful = Annotated[int | None, typer.Option(help="How many harmful prompts; all combinations if not given.")]
 Benign = Annotated[int | None, typer.Option(help="How many benign prompts; all if not given.")]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed of the draw.")]

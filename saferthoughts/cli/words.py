@@ -51,6 +51,8 @@ def _prompts(result: "PromptsResult") -> str:
     if result.kept or result.gone:
         gone = f" and {result.gone} went" if result.gone else ""
         dropped += f", {result.kept} of them were there before{gone}"
+    if result.unread:
+        dropped += f", columns not read: {', '.join(result.unread)}"
     teachers = ", ".join(
         f"{key} ({entry.model}{', rehearsal teacher, not a model' if entry.embedded else ''})"
         for key, entry in config.teachers.items()

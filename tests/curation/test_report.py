@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from cards.release import build_release
 from curation.datasets.imported import import_dataset
@@ -24,6 +25,7 @@ from pipelines.repairs.stage import repair
 from pipelines.runs import RunFolder
 from pipelines.settings.config import load_config, save_config
 from pipelines.settings.teacher import Teacher
+from saferthoughts.cli.app import app
 from saferthoughts.cli.words import words_of
 from saferthoughts.run import Run
 from tests.conftest import changing_tables
@@ -195,3 +197,15 @@ def test_run_of_which_no_verdict_could_be_read_has_a_report(judged: RunFolder) -
     record_judging(judged, load_config(judged), judgements, unread)
     page = write_report(judged).read_text(encoding="utf-8")
     assert "Each pattern in each variant" not in page
+
+
+def test_a_judge_whose_precision_nobody_can_know_is_shown_without_one(judged: RunFolder) -> None:
+    check(judged)
+    where = ["--runs", str(judged.path.parent)]
+    for words in (["judge", "score", judged.name], ["report", judged.name]):
+        done = CliRunner().invoke(app, [*where, *words])
+        assert done.exit_code == 0, done.output
+    scores = json.loads((judged.path / "judge_scores.json").read_text())
+    unknown = [line for line in scores["scores"] if line["precision"]["rate"] is None]
+    assert unknown
+    assert '<td class="n">-</td>' in write_report(judged).read_text(encoding="utf-8")

@@ -14,10 +14,12 @@ import pyarrow.feather as feather
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from pipelines.errors import UserError
 from pipelines.prompts.prompt_sets import load_pool
 from pipelines.row_files import read_rows
+from saferthoughts.cli.app import app
 
 ROWS = [
     {"prompt": "Which bees, and “why”?", "kind": "benign", "category": "garden"},
@@ -185,3 +187,13 @@ def test_what_is_no_text_is_refused_by_name(tmp_path: Path, value: object) -> No
     pq.write_table(pa.Table.from_pylist([{"prompt": value, "kind": "harmful"}]), path)
     with pytest.raises(UserError, match=r"row 1: 'prompt' is not text but (bytes|dict|float|bool)"):
         load_pool(path)
+
+
+def test_a_column_is_named_on_the_command_line_and_others_are_named_as_unread(tmp_path: Path) -> None:
+    (tmp_path / "set.csv").write_text("q;kind;n\nHow do bees sleep?;benign;1\n", encoding="utf-8")
+    words = ["prompts", "mine", "--prompts", str(tmp_path / "set.csv"), "--teacher", "rehearsal"]
+    refused = CliRunner().invoke(app, ["--runs", str(tmp_path / "runs"), *words])
+    assert "no column of prompts among: q, kind, n" in str(refused.exception)
+    done = CliRunner().invoke(app, ["--runs", str(tmp_path / "runs"), *words, "--map", "prompt=q"])
+    assert done.exit_code == 0, done.output
+    assert "0 harmful and 1 benign prompts, columns not read: n;" in done.output
