@@ -33,7 +33,8 @@ from benchmarks.latency_server import prompt_text, serving
 from pipelines.errors import UserError
 from pipelines.teachers import ledger as ledgers
 from pipelines.teachers.group_commit import GroupCommit
-from pipelines.teachers.ledger import Ledger, Reply
+from pipelines.teachers.ledger import Ledger
+from pipelines.teachers.reply import Reply
 
 _RECORDER = Path(__file__).with_name("write_recorder.c")
 _IN_FLIGHT = 16

@@ -33,8 +33,8 @@ from eval.scorers.refusals import REFUSAL
 from pipelines.settings.teacher import Teacher
 from pipelines.teachers.client import SUSPECTS_TO_STOP, TeacherClient, passing
 from pipelines.teachers.finish_reasons import STOP
-from pipelines.teachers.ledger import Reply
 from pipelines.teachers.replies import ReplyFailure
+from pipelines.teachers.reply import Reply
 from pipelines.teachers.transport import ConnectionFailed
 from pipelines.teachers.waits import backoff
 from pipelines.thinking import ReasoningStyle, Thought, split

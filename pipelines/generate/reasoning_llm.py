@@ -24,7 +24,7 @@ from pipelines.settings.parts import validated
 from pipelines.settings.teacher import Teacher, load_teachers
 from pipelines.teachers.client import TeacherError
 from pipelines.teachers.launch import open_endpoints
-from pipelines.teachers.ledger import Reply
+from pipelines.teachers.reply import Reply
 from pipelines.thinking import join, split
 
 with muted_imports():

@@ -18,7 +18,7 @@ from pipelines.runner.session import ROWS_PER_REQUEST, ClientMaker, asking
 from pipelines.runs import RunFolder
 from pipelines.settings.config import RunConfig
 from pipelines.teachers.client import TeacherClient
-from pipelines.teachers.ledger import Reply
+from pipelines.teachers.reply import Reply
 from pipelines.thinking import Thought, split
 
 # A row is a `Response` and how it ended: `error` is "" or what finally went wrong, and whether that is `permanent`.

@@ -32,7 +32,7 @@ from pipelines.settings.judge import Judge, JudgeKind
 from pipelines.settings.teacher import Teacher
 from pipelines.teachers.client import TeacherError
 from pipelines.teachers.finish_reasons import cut_short
-from pipelines.teachers.ledger import Reply
+from pipelines.teachers.reply import Reply
 from pipelines.thinking import Thought, split
 
 Read = TypeVar("Read", PatternVerdict, SafetyVerdict)

@@ -31,7 +31,8 @@ from pipelines.runner.session import StageWork, check_teachers, run_stage
 from pipelines.runs import RunFolder, file_hash
 from pipelines.settings.config import RunConfig, load_config
 from pipelines.teachers.client import TeacherError
-from pipelines.teachers.ledger import Ledger, Reply
+from pipelines.teachers.ledger import Ledger
+from pipelines.teachers.reply import Reply
 from pipelines.thinking import split
 
 # Keeps a repair's answers apart from the further samples of a prompt, which count from 0 as well.

@@ -12,8 +12,9 @@ from pipelines.prompts.variant import Message
 from pipelines.runner.outcomes import Control, Ending, NotAttempted, Tally
 from pipelines.teachers.client import TeacherClient, TeacherError
 from pipelines.teachers.group_commit import GroupCommit
-from pipelines.teachers.ledger import Ledger, Reply, request_key
+from pipelines.teachers.ledger import Ledger, request_key
 from pipelines.teachers.limits import Budget
+from pipelines.teachers.reply import Reply
 
 # So many malformed requests without a single answer are taken for a wrong setting, not for odd rows.
 REFUSALS_TO_STOP = 20

@@ -15,8 +15,9 @@ from pipelines.settings.config import RunConfig
 from pipelines.settings.judge import Judge
 from pipelines.settings.teacher import Teacher
 from pipelines.study import FLAGGED_SHARE, mean_length
-from pipelines.teachers.ledger import Ledger, Reply
+from pipelines.teachers.ledger import Ledger
 from pipelines.teachers.limits import CHARS_PER_TOKEN
+from pipelines.teachers.reply import Reply
 
 # Answers of one variant that are looked at; more make the mean no better.
 _SAMPLE = 200

@@ -17,8 +17,8 @@ from pipelines.runner.options import Engine
 from pipelines.runner.ray_cluster import connected, on_node
 from pipelines.settings.teacher import Teacher
 from pipelines.teachers.client import TeacherClient
-from pipelines.teachers.ledger import Reply
 from pipelines.teachers.replies import ReplyFailure
+from pipelines.teachers.reply import Reply
 from pipelines.teachers.transport import ConnectionFailed
 
 # Requests that one worker may have under way; what a teacher may have is its entry's affair.

@@ -18,10 +18,10 @@ import tenacity
 from pipelines.errors import UserError
 from pipelines.prompts.variant import Message
 from pipelines.settings.teacher import Teacher
-from pipelines.teachers.ledger import Reply
 from pipelines.teachers.limits import RateLimits
 from pipelines.teachers.load_balancer import Endpoints
 from pipelines.teachers.replies import HttpAnswer, ReplyFailure, read_answer, read_document
+from pipelines.teachers.reply import Reply
 from pipelines.teachers.streams import StreamedReply
 from pipelines.teachers.transport import ConnectionFailed, Incoming, Transport, is_loopback
 from pipelines.teachers.waits import backoff

@@ -12,7 +12,7 @@ from typing import Any
 
 from pipelines.settings.teacher import Price
 from pipelines.teachers.finish_reasons import finish_of
-from pipelines.teachers.ledger import Reply
+from pipelines.teachers.reply import Reply
 
 # Where servers put reasoning, in the order of trust: DeepSeek and older vLLM; newer vLLM and OpenRouter; OpenRouter's
 # list of parts; Ollama's own name.

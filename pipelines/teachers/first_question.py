@@ -16,8 +16,8 @@ from pipelines.settings.teacher import Teacher
 from pipelines.teachers.adapting import LEAST_ANSWER, Adapted, adapted_to, fitted
 from pipelines.teachers.client import TeacherClient, TeacherError, api_key
 from pipelines.teachers.finish_reasons import cut_short
-from pipelines.teachers.ledger import Reply
 from pipelines.teachers.model_list import ModelList, list_models
+from pipelines.teachers.reply import Reply
 from pipelines.teachers.transport import ConnectionFailed
 from pipelines.thinking import Thought, split
 

@@ -10,8 +10,9 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from pipelines.teachers.ledger import Answer, Ledger, Reply
+from pipelines.teachers.ledger import Answer, Ledger
 from pipelines.teachers.ledger_file import LedgerError
+from pipelines.teachers.reply import Reply
 
 # Seconds from one group to the next, at least: answers gather meanwhile.
 _GATHER_S = 0.01

@@ -15,13 +15,11 @@ written before anything downstream sees the row. WAL mode keeps committed rows t
 committed with `synchronous=FULL`, which keeps them through a power cut; `group_commit.py` does so for many at once.
 """
 
-import json
-import math
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +28,7 @@ from filelock import Timeout
 from pipelines.errors import UserError
 from pipelines.records import content_id
 from pipelines.teachers.ledger_file import LOCKED, LedgerError, open_to_write, opened_to_read, reason_of, transaction
+from pipelines.teachers.reply import DamagedReply, Reply, reply_of_json
 
 _COLUMNS = "key, model, reply, input_tokens, output_tokens, cost, latency_s, created"
 
@@ -47,74 +46,14 @@ def request_key(model: str, messages: Sequence[Any], sampling: Mapping[str, Any]
     return content_id(model, messages, sampling, sample)
 
 
-class DamagedReply(ValueError):
-    """A reply whose fields are not what `Reply` holds."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What came back for one request. Tokens are the endpoint's counts (`cached_tokens` are part of the input), cost is
-    in US dollars, latency in seconds. `first_token_s`: seconds to the first piece of a streamed answer, None for any
-    other. `notes`: what was odd about the answer, "" where nothing was. `refusal`: the API marked the answer as
-    one. Ledgers of before have none of the three."""
-
-    content: str | None
-    reasoning_content: str | None
-    reasoning: str | None
-    finish_reason: str
-    input_tokens: int
-    output_tokens: int
-    cost: float | None
-    latency_s: float
-    cached_tokens: int = 0
-    first_token_s: float | None = None
-    notes: str = ""
-    refusal: bool = False
-
-    def __post_init__(self) -> None:
-        for name, wanted in _FIELDS:
-            value = getattr(self, name)
-            if not _fits(value, wanted):
-                raise DamagedReply(f"{name} is {type(value).__name__} {str(value)[:60]!r}")
-
-
-_FIELDS = tuple((item.name, str(item.type)) for item in fields(Reply))
-
-
-def _fits(value: Any, wanted: str) -> bool:
-    if isinstance(value, bool) or "bool" in wanted:
-        return isinstance(value, bool) and "bool" in wanted
-    if "int" in wanted:
-        return isinstance(value, int) and 0 <= value < 2**63
-    if "float" in wanted:
-        number = isinstance(value, int | float) and math.isfinite(value)
-        return number or (value is None and "None" in wanted)
-    return isinstance(value, str) or (value is None and "None" in wanted)
-
-
 # What is kept of a request: its key, the model, the reply.
 Answer = tuple[str, str, Reply]
 
 
 def _columns(answer: Answer) -> tuple[Any, ...]:
     key, model, reply = answer
-    text = json.dumps({name: getattr(reply, name) for name, _ in _FIELDS}, ensure_ascii=False)
-    whole = text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+    whole = reply.json().encode("utf-8", "surrogatepass").decode("utf-8", "replace")
     return key, model, whole, reply.input_tokens, reply.output_tokens, reply.cost, reply.latency_s, time.time()
-
-
-def reply_of_json(text: str) -> Reply:
-    """A reply as the ledger keeps it.
-
-    Raises:
-        DamagedReply: the text is no reply.
-    """
-    try:
-        return Reply(**json.loads(text))
-    except DamagedReply:
-        raise
-    except (ValueError, TypeError, RecursionError) as error:
-        raise DamagedReply(f"its JSON does not fit ({error})") from error
 
 
 @dataclass(frozen=True, slots=True)

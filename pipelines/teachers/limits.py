@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from aiolimiter import AsyncLimiter
 
 from pipelines.prompts.variant import Message
-from pipelines.teachers.ledger import Reply
+from pipelines.teachers.reply import Reply
 from pipelines.teachers.waits import backoff
 
 # Characters of English text to a token, roughly; only limits and estimates use it, never what is reported.

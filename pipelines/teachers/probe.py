@@ -23,7 +23,7 @@ from pipelines.settings.teacher import Teacher
 from pipelines.teachers.client import TeacherClient, TeacherError, api_key
 from pipelines.teachers.finish_reasons import cut_short
 from pipelines.teachers.first_question import MESSAGES, FirstAnswer, ask_first, beginning, reasoning_elsewhere
-from pipelines.teachers.ledger import Reply
+from pipelines.teachers.reply import Reply
 from pipelines.teachers.vllm_server import served
 from pipelines.thinking import Source
 

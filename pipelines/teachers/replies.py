@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from pipelines.errors import one_line, without_secrets
 from pipelines.settings.teacher import Price
 from pipelines.teachers.completions import BrokenReply, reply_of
-from pipelines.teachers.ledger import Reply
+from pipelines.teachers.reply import Reply
 from pipelines.teachers.waits import asked_wait
 
 # retry: another attempt may do better. rate: every request to this teacher waits. row: this input is refused for good.

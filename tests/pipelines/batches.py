@@ -13,7 +13,8 @@ from pipelines.runs import RunFolder
 from pipelines.settings.config import load_config
 from pipelines.settings.teacher import Teacher
 from pipelines.teachers.batch.stage import BatchOutcome, BatchRules, run_batches
-from pipelines.teachers.ledger import Ledger, Reply
+from pipelines.teachers.ledger import Ledger
+from pipelines.teachers.reply import Reply
 
 ROOT = Path(__file__).parents[2]
 QUICK = BatchRules(poll_s=0.05, longest_poll_s=0.2, settle_s=0.1, call_timeout_s=5)

@@ -3,7 +3,8 @@
 from pipelines.runner.preflight import first_key
 from pipelines.runs import RunFolder
 from pipelines.settings.config import load_config
-from pipelines.teachers.ledger import PREFLIGHT, Ledger, Reply
+from pipelines.teachers.ledger import PREFLIGHT, Ledger
+from pipelines.teachers.reply import Reply
 
 
 def answer_first(run: RunFolder) -> None:

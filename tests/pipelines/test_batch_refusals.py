@@ -19,7 +19,8 @@ from pipelines.rehearsal.server import rehearsing
 from pipelines.runs import RunFolder
 from pipelines.teachers.batch.results import Results, take_in
 from pipelines.teachers.batch.stage import BatchOutcome
-from pipelines.teachers.ledger import Ledger, Reply
+from pipelines.teachers.ledger import Ledger
+from pipelines.teachers.reply import Reply
 from tests.pipelines.batches import QUICK, asks_of, counts, failures, replies, submit
 from tests.pipelines.batches import begin as begin
 

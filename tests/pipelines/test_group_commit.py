@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from pipelines.teachers.group_commit import GroupCommit
-from pipelines.teachers.ledger import Ledger, Reply
+from pipelines.teachers.ledger import Ledger
 from pipelines.teachers.ledger_file import LedgerError
+from pipelines.teachers.reply import Reply
 
 REPLY = Reply("Sorry.", "Harm.", None, "stop", 10, 5, 0.5, 0.1)
 

@@ -12,7 +12,8 @@ from threading import Barrier
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.teachers.ledger import Ledger, Reply, request_key
+from pipelines.teachers.ledger import Ledger, request_key
+from pipelines.teachers.reply import Reply
 
 REPLY = Reply("Sorry.", "Harm.", None, "stop", 10, 5, 0.5, 0.1)
 MESSAGES = [{"role": "user", "content": "Hello"}]

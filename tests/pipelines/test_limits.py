@@ -22,9 +22,10 @@ from pipelines.runs import RunFolder
 from pipelines.settings.changes import change
 from pipelines.settings.config import load_config, save_config
 from pipelines.settings.options import Options
-from pipelines.teachers.ledger import Ledger, Reply
+from pipelines.teachers.ledger import Ledger
 from pipelines.teachers.limits import Budget as Spending
 from pipelines.teachers.limits import RateLimits
+from pipelines.teachers.reply import Reply
 
 PRICE = "{input: 1.0, output: 10.0}"
 

@@ -18,8 +18,9 @@ from pipelines.prompts.variant import Message
 from pipelines.runs import RunFolder
 from pipelines.settings.changes import change
 from pipelines.settings.options import Options
-from pipelines.teachers.ledger import DamagedReply, Ledger, Reply
+from pipelines.teachers.ledger import Ledger
 from pipelines.teachers.ledger_file import LedgerError
+from pipelines.teachers.reply import DamagedReply, Reply
 from saferthoughts.cli.app import app
 
 MESSAGE: Message = {"role": "user", "content": "Hello"}

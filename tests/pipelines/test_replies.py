@@ -18,10 +18,11 @@ from pipelines.errors import UserError
 from pipelines.settings.teacher import Teacher
 from pipelines.teachers.client import Patience, TeacherClient, TeacherError
 from pipelines.teachers.finish_reasons import cut_short
-from pipelines.teachers.ledger import Ledger, Reply
+from pipelines.teachers.ledger import Ledger
 from pipelines.teachers.limits import RateLimits
 from pipelines.teachers.probe import Probe, ask_all
 from pipelines.teachers.replies import ReplyFailure
+from pipelines.teachers.reply import Reply
 from tests.pipelines.reply_bodies import (
     CUT,
     FOR_GOOD,

@@ -11,8 +11,9 @@ from typing import Any
 
 from pipelines.errors import one_line
 from pipelines.settings.teacher import Price
-from pipelines.teachers.ledger import Answer, Ledger, Reply
+from pipelines.teachers.ledger import Answer, Ledger
 from pipelines.teachers.replies import HttpAnswer, ReplyFailure, failure_of, read_document
+from pipelines.teachers.reply import Reply
 
 # What is longer is no answer: no model writes so much.
 _LONGEST_LINE = 64 << 20
