@@ -133,7 +133,7 @@ def test_hostile_rows_stay_text(opened: Open, service: Service) -> None:
     for path in (
         "rows",
         f"rows/{first.prompt_id}",
-        f"story/{first.response_id}",
+        f"history/{first.response_id}",
         "log",
     ):
         page.goto(f"{service.url}/ui/runs/hostile/{path}")
