@@ -15,7 +15,7 @@ import psutil
 
 _ROOT = Path(__file__).resolve().parent.parent
 _SAMPLE_EVERY_S = 0.2
-_TOLD = 2000
+_SHOWN = 2000
 
 
 class ChildFailed(Exception):
@@ -83,7 +83,7 @@ def measured(
         wall = time.monotonic() - started
         if code != 0:
             output.seek(0)
-            raise ChildFailed(f"exit {code}: {output.read()[-_TOLD:].strip()}")
+            raise ChildFailed(f"exit {code}: {output.read()[-_SHOWN:].strip()}")
     return Measured(wall, peak / 1e6, _waited_for() - before)
 
 

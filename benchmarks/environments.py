@@ -16,7 +16,7 @@ from pipelines.progress import console
 
 ENVIRONMENTS = Path(__file__).resolve().parent.parent / ".venv" / "contenders"
 _LIMIT_S = 900.0
-_TOLD = 300
+_SHOWN = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +65,8 @@ def python_of(environment: Environment, folder: Path) -> Path:
         try:
             subprocess.run(command, check=True, capture_output=True, text=True, timeout=_LIMIT_S)
         except subprocess.CalledProcessError as error:
-            told = " ".join(str(error.stderr).split())[-_TOLD:]
-            raise ChildFailed(f"its environment cannot be made here: {told}") from error
+            message = " ".join(str(error.stderr).split())[-_SHOWN:]
+            raise ChildFailed(f"its environment cannot be made here: {message}") from error
         except subprocess.TimeoutExpired as error:
             raise ChildFailed(f"its environment was not made within {_LIMIT_S:g} s") from error
     ready.touch()

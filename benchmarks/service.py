@@ -82,12 +82,12 @@ def make(runs: Path, rows: int) -> list[str]:
     ids = [f"{int(number):016x}" for number in rng.permutation(rows)]
     places = [divmod(at, len(VARIANTS)) for at in range(rows)]
     texts = [pool[int(one)] + pool[int(two)][:200] for one, two in rng.integers(0, 2000, (rows, 2))]
-    told = [_response(ids[at], prompts[p], VARIANTS[v], texts[at]) for at, (p, v) in enumerate(places)]
-    run.write("responses", _table(Response, told).sort_by("response_id"))
+    rows_of_responses = [_response(ids[at], prompts[p], VARIANTS[v], texts[at]) for at, (p, v) in enumerate(places)]
+    run.write("responses", _table(Response, rows_of_responses).sort_by("response_id"))
     flagged = rng.random(rows) < 0.2
     run.write("verdicts", _table(Verdict, [_verdict(ids[at], bool(flagged[at]), texts[at]) for at in range(rows)]))
-    said = [_judgement(ids[at], bool(flagged[at]), texts[at]) for at in range(rows)]
-    run.write("judgements", _table(Judgement, said))
+    rows_of_judgements = [_judgement(ids[at], bool(flagged[at]), texts[at]) for at in range(rows)]
+    run.write("judgements", _table(Judgement, rows_of_judgements))
     run.write("accepted", pa.table({"response_id": [ids[at] for at in range(rows) if not flagged[at]]}))
     lost = [ids[at] for at in range(rows) if flagged[at]]
     fixed = {"check_name": "pattern_flagged", "reason": "pattern flagged", "value": "weak_vacillation"}
@@ -199,11 +199,11 @@ def serving(runs: Path) -> Iterator[Server]:
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})
     try:
         assert process.stdout is not None
-        told = ""
-        for told in process.stdout:
-            if "/login?code=" in told:
+        line = ""
+        for line in process.stdout:
+            if "/login?code=" in line:
                 break
-        url = told.split()[-1].partition("/login")[0]
+        url = line.split()[-1].partition("/login")[0]
         while True:
             try:
                 httpx.get(f"{url}/health").raise_for_status()

@@ -82,8 +82,8 @@ def rounds_of(folder: Path, name: str, ways: tuple[str, ...], rounds: int, rows:
     module = [sys.executable, "-m", "benchmarks.training_ways"]
     with meter(name, total=rounds * len(ways), unit="ways") as shown:
         for way in [way for _ in range(rounds) for way in ways]:
-            said = _run([*module, str(student), name, way, str(rows), "--shorter", str(shorter)])
-            found[way].append(json.loads(said.splitlines()[-1]))
+            printed = _run([*module, str(student), name, way, str(rows), "--shorter", str(shorter)])
+            found[way].append(json.loads(printed.splitlines()[-1]))
             shown.advance()
             shown.note(f"{way}: {found[way][-1]['tokens_per_s']:.0f} trained tokens/s")
     return found

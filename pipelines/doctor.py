@@ -43,7 +43,7 @@ class Finding:
 
     thing: str
     there: bool
-    told: str
+    state: str
 
 
 def findings() -> list[Finding]:
@@ -56,7 +56,7 @@ def examine() -> Table:
     table = Table("", "what", "found", box=None, header_style="bold")
     for item in findings():
         # As text: Rich would take the brackets of an extra for markup.
-        table.add_row("yes" if item.there else "no", Text(item.thing), Text(item.told))
+        table.add_row("yes" if item.there else "no", Text(item.thing), Text(item.state))
     return table
 
 
@@ -138,8 +138,8 @@ def _teacher(name: str, teacher: Teacher) -> Finding:
     if not teacher.urls or any(urlsplit(url).hostname not in ("127.0.0.1", "localhost") for url in teacher.urls):
         return Finding(thing, True, f"{teacher.model}, {teacher.place}; not tried")
     silent = [url for url in teacher.urls if not _answers(url)]
-    told = f"nothing answers at {', '.join(silent)}" if silent else f"answers at {teacher.place}"
-    return Finding(thing, not silent, told)
+    state = f"nothing answers at {', '.join(silent)}" if silent else f"answers at {teacher.place}"
+    return Finding(thing, not silent, state)
 
 
 def _answers(url: str) -> bool:

@@ -27,5 +27,5 @@ def check_expression(expression: str, what: str) -> None:
     try:
         found(expression, "")
     except (pa.ArrowException, UnicodeEncodeError) as error:
-        told = " ".join(str(error).split())
-        raise UserError(f"{what} is not a regular expression that RE2 takes: {told}") from error
+        message = " ".join(str(error).split())
+        raise UserError(f"{what} is not a regular expression that RE2 takes: {message}") from error

@@ -270,7 +270,7 @@ def detectable(pairs: int) -> float | None:
     return None
 
 
-def weighted_scores(said: Sequence[bool], right: Sequence[bool], weights: NDArray[np.float64]) -> dict[str, Interval]:
+def weighted_scores(judged: Sequence[bool], right: Sequence[bool], weights: NDArray[np.float64]) -> dict[str, Interval]:
     """Precision, recall, F1 and Cohen's kappa of weighted rows, each with a bootstrap interval over the rows.
 
     Args:
@@ -278,8 +278,8 @@ def weighted_scores(said: Sequence[bool], right: Sequence[bool], weights: NDArra
         right: The reference.
         weights: How many rows each one stands for.
     """
-    cells = np.zeros((len(said), 4))
-    for row, (one, other) in enumerate(zip(said, right, strict=True)):
+    cells = np.zeros((len(judged), 4))
+    for row, (one, other) in enumerate(zip(judged, right, strict=True)):
         cells[row, (0 if other else 1) if one else (2 if other else 3)] = weights[row]
     unknown = Interval(float("nan"), float("nan"), float("nan"))
     if not len(cells):

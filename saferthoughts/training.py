@@ -87,7 +87,7 @@ def train(
     model = _output_of(dataset, name) if output is None else Path(output)
     if is_trained(chosen, dataset, model):
         return Student(model)
-    return Student(model, train_model(chosen, dataset, model, tell=progress))
+    return Student(model, train_model(chosen, dataset, model, report=progress))
 
 
 def check_training(

@@ -103,7 +103,7 @@ def train(
     dataset: Path,
     output: Path,
     student: str | Path | None = None,
-    tell: Callable[[str], None] | None = None,
+    report: Callable[[str], None] | None = None,
 ) -> TrainingResult:
     """Train, and put the finished model at `output`. A training that was stopped goes on from its last checkpoint.
 
@@ -112,7 +112,7 @@ def train(
         dataset: A release folder.
         output: The model's folder. An earlier model there is replaced when this one is finished.
         student: A checkpoint or a model on the Hub, over the recipe's own.
-        tell: Called with the plan before the first step.
+        report: Called with the plan before the first step.
 
     Raises:
         UserError: nothing that can be trained (dataset, student, template), a supervision proof that fails, too little
@@ -127,7 +127,7 @@ def train(
     with quiet(), scratch_folder("train") as work:
         drawn = _draw(recipe, dataset, student, work)
         with workplace_of(output, drawn.fingerprint) as workplace:
-            return _train(_ready(drawn, work), workplace, output, tell)
+            return _train(_ready(drawn, work), workplace, output, report)
 
 
 def is_trained(recipe: Recipe, dataset: Path, output: Path) -> bool:
@@ -144,17 +144,17 @@ def is_trained(recipe: Recipe, dataset: Path, output: Path) -> bool:
         return bool(there == _draw(recipe, dataset, None, work).fingerprint)
 
 
-def _train(ready: "_Ready", workplace: Workplace, output: Path, tell: Callable[[str], None] | None) -> TrainingResult:
+def _train(ready: "_Ready", workplace: Workplace, output: Path, report: Callable[[str], None] | None) -> TrainingResult:
     recipe, trainer = ready.drawn.recipe, ready.trainer
     trainer.args.output_dir = str(workplace.folder)
     if recipe.checkpoint_minutes:
         check_disk(workplace.folder, ready.plan.trained, ready.plan.parameters)
-    if tell is not None and is_main():
-        tell(ready.plan.lines())
+    if report is not None and is_main():
+        report(ready.plan.lines())
         for line in workplace.torn:
-            tell(line)
+            report(line)
         if workplace.step:
-            tell(f"going on from step {workplace.step}")
+            report(f"going on from step {workplace.step}")
     losses, seconds = run_steps(trainer, ready.plan, workplace, recipe.checkpoint_minutes)
     result = TrainingResult(
         model=output,

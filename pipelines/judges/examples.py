@@ -42,8 +42,8 @@ class Example(Part):
     def _holds(self) -> "Example":
         if odd := set(self.labels) - set(LABELS):
             raise ValueError(f"unknown label {sorted(odd)[0]}")
-        if told := breach({label: label in self.labels for label in LABELS}):
-            raise ValueError(told)
+        if fault := breach({label: label in self.labels for label in LABELS}):
+            raise ValueError(fault)
         if self.compliance is not None and self.labels:
             raise ValueError("the patterns are defined for harmful prompts")
         return self

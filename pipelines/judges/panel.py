@@ -122,7 +122,11 @@ class Panel:
         if row.kind == "benign":
             messages = over_refusal_messages(query, answer)
             return await _until_read(
-                judge, spent, send(messages, True), lambda said: read_over_refusal(said.answer, query, answer), _unread
+                judge,
+                spent,
+                send(messages, True),
+                lambda thought: read_over_refusal(thought.answer, query, answer),
+                _unread,
             )
         found = []
         pieces = windows(row.response.reasoning, judge.window_chars, judge.overlap_chars)
@@ -133,7 +137,7 @@ class Panel:
                     judge,
                     spent,
                     send(messages, False),
-                    lambda said, piece=piece: read_patterns(said.answer, query, piece, answer),  # type: ignore[misc]
+                    lambda thought, piece=piece: read_patterns(thought.answer, query, piece, answer),  # type: ignore[misc]
                     _unread,
                 )
             )
@@ -149,8 +153,8 @@ class Panel:
                 teacher = self._teacher(judge)
                 return asker.ask(judge.teacher or "", messages, _fields(judge, teacher, turn), turn)
 
-            def read(said: Thought, messages: list[Message] = messages) -> SafetyVerdict:
-                return read_reply(guard, messages, said)
+            def read(thought: Thought, messages: list[Message] = messages) -> SafetyVerdict:
+                return read_reply(guard, messages, thought)
 
             found.append(await _until_read(judge, spent, send, read, lambda reason: SafetyVerdict(None, reason=reason)))
         unread = next((item for item in found if item.reason), None)

@@ -57,12 +57,12 @@ def score(name: str, found: Iterable[tuple[str, Mapping[str, bool | None]]], ref
     scores = []
     for label in LABELS:
         pairs = [(labels[key][label], right[label]) for key, right in reference.items() if key in labels]
-        scored = [(bool(said), right) for said, right in pairs if said is not None]
+        scored = [(bool(judged), right) for judged, right in pairs if judged is not None]
         counts = Confusion(
-            tp=sum(said and right for said, right in scored),
-            fp=sum(said and not right for said, right in scored),
-            fn=sum(not said and right for said, right in scored),
-            tn=sum(not said and not right for said, right in scored),
+            tp=sum(judged and right for judged, right in scored),
+            fp=sum(judged and not right for judged, right in scored),
+            fn=sum(not judged and right for judged, right in scored),
+            tn=sum(not judged and not right for judged, right in scored),
         )
         if sum(counts) != len(scored):
             raise RuntimeError(f"{len(scored)} rows were scored, the table has {sum(counts)}")

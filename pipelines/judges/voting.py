@@ -52,9 +52,11 @@ def _labels(patterns: Sequence[Judgement], wins: Rule) -> dict[str, bool | None]
     if not patterns:
         return dict.fromkeys(LABELS)
     # A judge that cannot tell a label (the rules) has no vote on it; a label that nobody can tell stays unscored.
-    told = {label: [getattr(item, label) for item in patterns if getattr(item, label) is not None] for label in LABELS}
-    votes = {label: sum(found) for label, found in told.items()}
-    labels = {label: wins(votes[label], len(found)) if found else None for label, found in told.items()}
+    found_by_label = {
+        label: [getattr(item, label) for item in patterns if getattr(item, label) is not None] for label in LABELS
+    }
+    votes = {label: sum(found) for label, found in found_by_label.items()}
+    labels = {label: wins(votes[label], len(found)) if found else None for label, found in found_by_label.items()}
     # What holds for each vote need not hold for their count: it is put right by the larger number of votes.
     weighed = max(votes[label] for label in OVERTHINKING_SUBTYPES)
     if labels["lack_of_safety_awareness"] and votes["lack_of_safety_awareness"] > weighed:

@@ -46,14 +46,14 @@ Complete: TypeAlias = Callable[[ChatRequest, bytes, float | None], dict[str, Any
 
 @dataclass(slots=True)
 class _Batch:
-    told: dict[str, Any]
+    document: dict[str, Any]
     lines: list[dict[str, Any]]
     work: asyncio.Task[None] | None = field(default=None, repr=False)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
 
     @property
     def unfinished(self) -> bool:
-        return self.told["status"] in _UNFINISHED
+        return self.document["status"] in _UNFINISHED
 
 
 class Batches:
@@ -100,8 +100,8 @@ class Batches:
             return _refuse(400, "An upload needs a file, and `batch` as its purpose.")
         content = upload.file.read()
         name = self._keep(content)
-        told = {"id": name, "object": "file", "bytes": len(content), "created_at": int(time.time())}
-        return web.json_response({**told, "filename": upload.filename, "purpose": "batch", "status": "processed"})
+        document = {"id": name, "object": "file", "bytes": len(content), "created_at": int(time.time())}
+        return web.json_response({**document, "filename": upload.filename, "purpose": "batch", "status": "processed"})
 
     async def _content(self, request: web.Request) -> web.Response:
         content = self._files.get(request.match_info["id"])
@@ -116,47 +116,49 @@ class Batches:
             return _refuse(400, f"A batch needs an uploaded file, the endpoint {_ENDPOINT} and the window 24h.")
         lines = [json.loads(line) for line in content.splitlines()]
         now = int(time.time())
-        told = {
+        document = {
             "id": f"batch_{next(self._ids)}", "object": "batch", "endpoint": _ENDPOINT, "completion_window": "24h",
             "input_file_id": asked["input_file_id"], "output_file_id": None, "error_file_id": None, "errors": None,
             "status": "validating", "created_at": now, "expires_at": now + _WINDOW_S,
             "metadata": asked.get("metadata"),
             "request_counts": {"total": len(lines), "completed": 0, "failed": 0},
         }  # fmt: skip
-        batch = _Batch(told, lines)
+        batch = _Batch(document, lines)
         if problems := self._problems(lines):
-            told.update(status="failed", failed_at=now, errors={"object": "list", "data": problems})
-        self._batches[told["id"]] = batch
+            document.update(status="failed", failed_at=now, errors={"object": "list", "data": problems})
+        self._batches[document["id"]] = batch
         if batch.unfinished:
             batch.work = asyncio.create_task(self._work(batch))
         if len(self._batches) <= self._settings.lose_batches:
             await asyncio.Event().wait()
-        return web.json_response(told)
+        return web.json_response(document)
 
     def _problems(self, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Why a batch is not begun at all; nothing where it is."""
         waiting = sum(len(batch.lines) for batch in self._batches.values() if batch.unfinished)
         if self._settings.batch_queue is not None and waiting + len(lines) > self._settings.batch_queue:
             limit = f"Limit: {self._settings.batch_queue} requests"
-            told = f"Enqueued limit reached (rehearsed). {limit}. Try again once some batches have been completed."
-            return [{"code": "token_limit_exceeded", "message": told, "line": None, "param": None}]
+            message = f"Enqueued limit reached (rehearsed). {limit}. Try again once some batches have been completed."
+            return [{"code": "token_limit_exceeded", "message": message, "line": None, "param": None}]
         seen: set[str] = set()
         problems = []
         for number, line in enumerate(lines, 1):
             model = line["body"].get("model")
             if line["custom_id"] in seen:
-                told = f"The custom_id '{line['custom_id']}' occurs twice."
-                problems.append({"code": "duplicate_custom_id", "message": told, "line": number, "param": "custom_id"})
+                message = f"The custom_id '{line['custom_id']}' occurs twice."
+                problems.append(
+                    {"code": "duplicate_custom_id", "message": message, "line": number, "param": "custom_id"}
+                )
             elif model not in MODELS:
-                told = f"The model '{model}' does not exist. Choose from: {', '.join(MODELS)}."
-                problems.append({"code": "model_not_found", "message": told, "line": number, "param": "body.model"})
+                message = f"The model '{model}' does not exist. Choose from: {', '.join(MODELS)}."
+                problems.append({"code": "model_not_found", "message": message, "line": number, "param": "body.model"})
             seen.add(line["custom_id"])
         return problems
 
     async def _list(self, request: web.Request) -> web.Response:
-        newest = [batch.told for batch in reversed(self._batches.values())]
+        newest = [batch.document for batch in reversed(self._batches.values())]
         after = request.query.get("after")
-        start = next((index + 1 for index, told in enumerate(newest) if told["id"] == after), 0)
+        start = next((index + 1 for index, document in enumerate(newest) if document["id"] == after), 0)
         limit = int(request.query.get("limit", "20"))
         page = newest[start : start + limit]
         ends = {"first_id": page[0]["id"], "last_id": page[-1]["id"]} if page else {}
@@ -166,20 +168,20 @@ class Batches:
         batch = self._batches.get(request.match_info["id"])
         if batch is None:
             return _refuse(404, f"No batch found with id '{request.match_info['id']}'.")
-        return web.json_response(batch.told)
+        return web.json_response(batch.document)
 
     async def _cancel(self, request: web.Request) -> web.Response:
         batch = self._batches.get(request.match_info["id"])
         if batch is None or not batch.unfinished:
             return _refuse(404 if batch is None else 409, "There is no such batch under way.")
-        batch.told["status"] = "cancelling"
+        batch.document["status"] = "cancelling"
         batch.cancelled.set()
-        return web.json_response(batch.told)
+        return web.json_response(batch.document)
 
     async def _work(self, batch: _Batch) -> None:
         """Answer a batch's lines; those that a cancellation comes before are not answered."""
-        told, counts = batch.told, batch.told["request_counts"]
-        told.update(status="in_progress", in_progress_at=int(time.time()))
+        document, counts = batch.document, batch.document["request_counts"]
+        document.update(status="in_progress", in_progress_at=int(time.time()))
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(batch.cancelled.wait(), self._settings.batch_delay)
         output: list[dict[str, Any]] = []
@@ -193,10 +195,10 @@ class Batches:
             good = result["error"] is None and result["response"]["status_code"] == 200
             counts["completed" if good else "failed"] += 1
             (output if good else errors).append({"id": f"req_{number}", "custom_id": line["custom_id"], **result})
-        told["output_file_id"] = self._keep(_jsonl(output)) if output else None
-        told["error_file_id"] = self._keep(_jsonl(errors)) if errors else None
+        document["output_file_id"] = self._keep(_jsonl(output)) if output else None
+        document["error_file_id"] = self._keep(_jsonl(errors)) if errors else None
         status = "cancelled" if batch.cancelled.is_set() else "expired" if expired else "completed"
-        told.update({"status": status, f"{status}_at": int(time.time())})
+        document.update({"status": status, f"{status}_at": int(time.time())})
 
     def _answer(self, line: dict[str, Any]) -> dict[str, Any]:
         """A line's `response` and `error`, one of them null."""

@@ -230,18 +230,18 @@ class _Hand:
 
     def reasoning(self, script: str) -> str:
         """The reasoning of one script, in the shape's own layout."""
-        said = []
+        sentences = []
         for step in self._shape.scripts[script]:
             name = step.removesuffix(_HALF)
             if (step != name and self._chance.random() < 0.5) or (name == "wrapped" and not self._request.wrapper):
                 continue
             if name in ("lines", "lines_none"):
-                said += self._lines(marked=name == "lines")
+                sentences += self._lines(marked=name == "lines")
             elif name == "harmless":
-                said.append(self._say("harmless_word" if self._request.word else "harmless_plain"))
+                sentences.append(self._say("harmless_word" if self._request.word else "harmless_plain"))
             else:
-                said.append(self._say(name))
-        return self._shape.joiner.join(said)
+                sentences.append(self._say(name))
+        return self._shape.joiner.join(sentences)
 
     def answer(self, refuses: bool) -> str:
         """One to three sentences."""

@@ -64,15 +64,15 @@ class ChatRequest(_Part):
 
     def chat(self) -> list[Message]:
         """The messages as plain texts; `developer` is today's name of `system`."""
-        said: list[Message] = []
+        messages: list[Message] = []
         for message in self.messages:
             parts = message.content or ""
             text = parts if isinstance(parts, str) else "".join(part.text for part in parts)
             if message.role in ("system", "developer"):
-                said.append(Message(role="system", content=text))
+                messages.append(Message(role="system", content=text))
             else:
-                said.append(Message(role="assistant" if message.role == "assistant" else "user", content=text))
-        return said
+                messages.append(Message(role="assistant" if message.role == "assistant" else "user", content=text))
+        return messages
 
     def limit(self) -> int | None:
         """Most tokens of one answer, reasoning included."""

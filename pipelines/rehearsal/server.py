@@ -79,7 +79,7 @@ class RehearsalServer:
         app.router.add_post("/v1/chat/completions", self._chat)
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/health", self._health)
-        app.router.add_get("/stats", self._told)
+        app.router.add_get("/stats", self._show_stats)
         app.router.add_routes(self._batches.routes())
         # A client that gives up takes its handler along, so that `in_flight` tells the truth.
         runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=_PATIENCE_S)
@@ -99,7 +99,7 @@ class RehearsalServer:
     async def _health(self, _: web.Request) -> web.Response:
         return web.json_response({"status": "ok"})
 
-    async def _told(self, _: web.Request) -> web.Response:
+    async def _show_stats(self, _: web.Request) -> web.Response:
         stats = self._stats
         counts = {"requests": stats.requests, "distinct": len(self._seen), "repeats": stats.repeats}
         now = {"in_flight": stats.in_flight, "peak": stats.peak}
@@ -126,8 +126,8 @@ class RehearsalServer:
         except BadRequest as reason:
             return _refuse(400, error(str(reason)))
         if asked.model not in _SERVED:
-            told = f"The model '{asked.model}' does not exist. Choose from: {', '.join(_SERVED)}."
-            return _refuse(404, error(told, code="model_not_found", param="model"))
+            message = f"The model '{asked.model}' does not exist. Choose from: {', '.join(_SERVED)}."
+            return _refuse(404, error(message, code="model_not_found", param="model"))
         fault = fault_of(self.settings, digest, attempt)
         if fault:
             self._faults[fault] += 1
@@ -172,14 +172,14 @@ class RehearsalServer:
         choices = []
         for sample in range(asked.n or 1):
             if asked.model in JUDGE_MODELS:
-                said = ("", judge_reply(asked.model, chat, seed, sample, asked.structured))
+                texts = ("", judge_reply(asked.model, chat, seed, sample, asked.structured))
             else:
                 played = perform(asked.model, chat, seed, sample)
-                said = (played.reasoning, played.answer)
-            laid_out = choice(asked.model, style, *said, asked.limit())
+                texts = (played.reasoning, played.answer)
+            laid_out = choice(asked.model, style, *texts, asked.limit())
             if share is not None:
                 limit = max(1, int(laid_out.tokens * share))
-                laid_out = choice(asked.model, style, *said, limit)
+                laid_out = choice(asked.model, style, *texts, limit)
             choices.append(laid_out)
         return choices
 

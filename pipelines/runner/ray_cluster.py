@@ -124,9 +124,9 @@ def _knock(address: str) -> None:
             f"this version, or it wants another token (RAY_AUTH_MODE, RAY_AUTH_TOKEN); {_HELP}."
         ) from error
     lines = tried.stdout.strip().splitlines()
-    told = json.loads(lines[-1]) if lines else {"error": f"the connection ended with code {tried.returncode}"}
-    if "error" in told:
-        reason = " ".join(told["error"].split())[:300]
+    answer = json.loads(lines[-1]) if lines else {"error": f"the connection ended with code {tried.returncode}"}
+    if "error" in answer:
+        reason = " ".join(answer["error"].split())[:300]
         raise UserError(f"--ray-address {address} cannot be used: {reason} ({_HELP}).")
 
 
@@ -166,17 +166,19 @@ def _look_over(folder: Path, deadline: float) -> Nodes:
         refs[task.remote(["pipelines.runner.ray_client"], probe.where)] = probe
     able = _settle(refs, problems, deadline)
     if probes[0] not in able:
-        told = problems.get(home) or f"started no worker within {_PATIENCE_S:g} s"
-        raise UserError(f"Ray on this machine's node, {names[home]}, {told}. Put that right and run again; {_HELP}.")
+        answer = problems.get(home) or f"started no worker within {_PATIENCE_S:g} s"
+        raise UserError(f"Ray on this machine's node, {names[home]}, {answer}. Put that right and run again; {_HELP}.")
     problems |= {node["NodeID"]: "has no CPU for Ray" for node in alive if node["Resources"].get("CPU", 0) < 1}
     workers = [probe.node for probe in able if probe.cpus]
     for node in names.keys() - set(workers) - problems.keys():
         problems[node] = f"gave no CPU within {_CPU_S:g} s"
-    said = "; ".join(f"{names[node]} {problem}" for node, problem in sorted(problems.items()))
+    left_out = "; ".join(f"{names[node]} {problem}" for node, problem in sorted(problems.items()))
     if not workers:
-        raise UserError(f"No node of the Ray cluster can make requests: {said}. Put that right and run again; {_HELP}.")
+        raise UserError(
+            f"No node of the Ray cluster can make requests: {left_out}. Put that right and run again; {_HELP}."
+        )
     if problems.keys() - {home}:
-        console.print(f"ray: nodes left out: {said}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"ray: nodes left out: {left_out}", highlight=False, markup=False, soft_wrap=True)
     return Nodes(home, tuple(workers))
 
 
@@ -193,16 +195,16 @@ def _settle(refs: dict[Any, _Probe], problems: dict[str, str], deadline: float) 
         for ref in done:
             probe = refs[ref]
             try:
-                told = ray.get(ref)
+                answer = ray.get(ref)
             except ray.exceptions.RayError as error:
-                told = f"cannot run a task ({' '.join(str(error).split())[:300]})"
-            if told.startswith("aiohttp "):
+                answer = f"cannot run a task ({' '.join(str(error).split())[:300]})"
+            if answer.startswith("aiohttp "):
                 able.append(probe)
-                versions[probe] = told
+                versions[probe] = answer
                 if probe is home:
                     deadline = min(deadline, time.monotonic() + _CPU_S)
             else:
-                problems[probe.node] = told
+                problems[probe.node] = answer
         if home in able and any(probe.cpus for probe in able):
             deadline = min(deadline, time.monotonic() + _OTHERS_S)
     for ref in waiting:

@@ -145,13 +145,13 @@ def _replaced(before: RunConfig, after: RunConfig) -> Iterable[str]:
             yield f"its {what} would be {new} in place of {old}"
     if gone := [name for name in before.variants if name not in after.variants]:
         yield f"the variants {', '.join(gone)} would go"
-    told: set[str] = set()
+    named: set[str] = set()
     for role in ("reasoning", "general"):
         old, new = getattr(before.roles, role), getattr(after.roles, role)
         entry, other = before.teachers.get(old), after.teachers.get(new)
         if entry is None or (old == new and (other is None or entry.model == other.model)):
             continue
         line = f"its teacher {old} ({entry.model}) would be replaced by {new}{f' ({other.model})' if other else ''}"
-        if line not in told:
-            told.add(line)
+        if line not in named:
+            named.add(line)
             yield line

@@ -49,11 +49,11 @@ class Support:
     """Whether a server takes a field of a request: None where that could not be found out, and then why."""
 
     accepted: bool | None
-    told: str = ""
+    detail: str = ""
 
     def __str__(self) -> str:
         word = {True: "accepted", False: "refused", None: "not known"}[self.accepted]
-        return f"{word}: {self.told}" if self.told else word
+        return f"{word}: {self.detail}" if self.detail else word
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +228,7 @@ def probe_table(probes: Sequence[Probe]) -> Table:
 
 
 def _found(one: Probe) -> str:
-    told: dict[str, str] = {
+    detail: dict[str, str] = {
         "reasoning_content": "found, in the field reasoning_content",
         "reasoning": "found, in the field reasoning",
         "inline": "found, inline between <think> and </think>",
@@ -236,4 +236,4 @@ def _found(one: Probe) -> str:
         "truncated": "found, inline, never closed",
         "none": "none found",
     }
-    return told[one.source]
+    return detail[one.source]

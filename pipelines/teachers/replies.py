@@ -159,25 +159,25 @@ def classified(status: int | None, error: ServerError, headers: Mapping[str, str
 def _kind_of(status: int | None, error: ServerError, headers: Mapping[str, str]) -> Kind:
     """First match wins; what a server says counts more than its status, which gateways mix up."""
     words = error.words.lower()[:_RETRIED_WORDS]
-    said = f"{error.code} {words}"
+    code_and_words = f"{error.code} {words}"
     refusing = status is None or 400 <= status < 500
     # Gemini tells of a minute's limit in the words of a quota, with the seconds to wait.
     waits = asked_wait(headers) is not None or re.search(r"retry(ing)? (in|after) [\d.]", words) is not None
     if status in _FATAL or (refusing and _FATAL_CODES.search(error.code) and not waits):
         return "fatal"
-    if status == 429 or (refusing and _RATE.search(said)):
+    if status == 429 or (refusing and _RATE.search(code_and_words)):
         return "fatal" if _FATAL_WORDS.search(words) and not waits else "rate"
     if status in _PASSING or (status is not None and status >= 500):
         return "retry"
     if refusing and _FATAL_WORDS.search(words):
         return "fatal"
-    if (status == 404 and _NO_MODEL.search(said)) or _NO_MODEL.search(error.code):
+    if (status == 404 and _NO_MODEL.search(code_and_words)) or _NO_MODEL.search(error.code):
         return "fatal"
-    if status in (400, 403, 422, None) and _MODERATED.search(said):
+    if status in (400, 403, 422, None) and _MODERATED.search(code_and_words):
         return "row"
     if status in _ROW:
         return "row"
-    if status in (400, 422, None) and _TOO_LONG.search(said):
+    if status in (400, 422, None) and _TOO_LONG.search(code_and_words):
         return "too_long"
     if status in (400, 422):
         return "malformed"

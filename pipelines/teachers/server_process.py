@@ -34,7 +34,7 @@ def _signal_group(group: int, number: int) -> None:
 def keep(starter: int, grace_s: float, command: list[str]) -> int:
     """Run `command` in a process group of its own until it ends; its exit code."""
     for number in _PASSED_ON:
-        signal.signal(number, lambda told, _: _asked_by.append(told))
+        signal.signal(number, lambda signalled, _: _asked_by.append(signalled))
     # This process has one thread, so that running code between fork and exec is safe.
     server = subprocess.Popen(command, start_new_session=True, preexec_fn=_follow_keeper)
     kill_at: float | None = None

@@ -32,7 +32,7 @@ _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 # From SIGTERM to SIGKILL: time for vLLM to let go of a GPU.
 _GRACE_S = 15.0
 _LOOK_EVERY_S = 0.2
-_TELL_EVERY_S = 10.0
+_SHOWN_EVERY_S = 10.0
 _LAST_LINES = 5
 
 
@@ -135,13 +135,13 @@ def _until_healthy(
     server: subprocess.Popen[bytes], command: ServeCommand, started: float, limit_s: float = float("inf")
 ) -> Iterator[float]:
     """Seconds waited, every now and then, until the server answers, has ended, or the limit is over."""
-    told = started
+    shown_at = started
     while server.poll() is None and not _healthy(command.port):
         now = time.monotonic()
         if now - started > limit_s:
             return
-        if now - told >= _TELL_EVERY_S:
-            told = now
+        if now - shown_at >= _SHOWN_EVERY_S:
+            shown_at = now
             yield now - started
         time.sleep(_LOOK_EVERY_S)
 

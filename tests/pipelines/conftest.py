@@ -39,10 +39,10 @@ def _serving(script: Script) -> Iterator[Endpoint]:
             first = body["messages"] == list(MESSAGES)
             if not first:
                 endpoint.requests.append(body)
-            said = _FIRST if first and endpoint.answers_first else script(body)
-            status = said if isinstance(said, int) else 200
+            output = _FIRST if first and endpoint.answers_first else script(body)
+            status = output if isinstance(output, int) else 200
             usage = {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12}
-            message = {"role": "assistant", "content": said}
+            message = {"role": "assistant", "content": output}
             reply: dict[str, Any] = {
                 "id": "x", "object": "chat.completion", "created": 0, "model": body["model"], "usage": usage,
                 "choices": [{"index": 0, "finish_reason": "stop", "message": message}],

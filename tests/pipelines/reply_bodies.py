@@ -66,9 +66,9 @@ def chunked(*pieces: bytes, headers: str = "Content-Type: application/json", end
 
 
 def completion(message: Any = None, finish: Any = "stop", **outer: Any) -> dict[str, Any]:
-    said = {"role": "assistant", "content": TEXT} if message is None else message
+    output = {"role": "assistant", "content": TEXT} if message is None else message
     document = {"id": "x", "object": "chat.completion", "created": 0, "model": "m",
-                "choices": [{"index": 0, "message": said, "finish_reason": finish}],
+                "choices": [{"index": 0, "message": output, "finish_reason": finish}],
                 "usage": {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12}}  # fmt: skip
     return {name: value for name, value in {**document, **outer}.items() if value is not ...}
 

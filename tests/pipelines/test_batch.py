@@ -150,11 +150,11 @@ def test_expired_and_failed_lines_are_asked_again_and_others_are_not(begin: Call
     with rehearsing(RehearsalSettings(hang=0.3, fail_500=0.1, fail_429=0.1, cut=0.1)) as url:
         run = begin(url)
         done = submit(run, url, replace(QUICK, attempts=20))
-        told = counts(url)
+        output = counts(url)
     assert (done.answered, done.failed) == (30, 0)
-    assert done.batches == told["begun"] > 1
-    assert told["lines"] == 30 + told["repeats"]
-    assert 0 < told["repeats"] < 30 * (done.batches - 1)
+    assert done.batches == output["begun"] > 1
+    assert output["lines"] == 30 + output["repeats"]
+    assert 0 < output["repeats"] < 30 * (done.batches - 1)
 
 
 def test_what_always_expires_fails_at_last_with_its_reason_and_is_asked_by_the_next_call(

@@ -77,7 +77,7 @@ class Provider:
         name = f"batch-{len(self.begun)}"
         lines = honest(keys)
         made = self.dialect(lines) if len(self.begun) == 1 else {"output": jsonl(lines)}
-        told = {
+        output = {
             "id": name, "object": "batch", "status": "completed", "created_at": 100, "completed_at": 160,
             "output_file_id": None, "error_file_id": None, "metadata": asked["metadata"],
             "request_counts": {"total": len(keys), "completed": len(keys), "failed": 0},
@@ -85,8 +85,8 @@ class Provider:
         for kind in ("output", "error"):
             if kind in made:
                 self._files[f"{name}-{kind}"] = made.pop(kind)
-                told[f"{kind}_file_id"] = f"{name}-{kind}"
-        self._batches[name] = told | made
+                output[f"{kind}_file_id"] = f"{name}-{kind}"
+        self._batches[name] = output | made
         return web.json_response(self._batches[name])
 
     async def _list(self, request: web.Request) -> web.Response:
@@ -258,7 +258,7 @@ def test_refused_line_fails_alone_with_its_reason(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "expected"),
+    ("output", "expected"),
     [
         ({"status": "in_progress"}, (None, "in_progress", (), None)),
         ({"status": "Paused"}, (None, "Paused", (), None)),
@@ -275,13 +275,13 @@ def test_refused_line_fails_alone_with_its_reason(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_status_is_read_in_every_dialect(told: dict[str, Any], expected: tuple[Any, ...]) -> None:
-    found = read_status(SimpleNamespace(**told))
+def test_status_is_read_in_every_dialect(output: dict[str, Any], expected: tuple[Any, ...]) -> None:
+    found = read_status(SimpleNamespace(**output))
     assert isinstance(found, BatchStatus)
     assert (found.ending, found.state, found.files, found.latency_s) == expected
 
 
 def test_what_is_no_batch_has_no_status() -> None:
-    assert [read_status(told) for told in ("<html>", None, SimpleNamespace(status=None), SimpleNamespace())] == [
+    assert [read_status(output) for output in ("<html>", None, SimpleNamespace(status=None), SimpleNamespace())] == [
         None
     ] * 4

@@ -100,9 +100,9 @@ def test_rate_limits_errors_cuts_and_hangs_lose_no_row(new_run: Callable[..., Ru
     with rehearsing(faults) as url:
         run = new_run(harmful=30, benign=20, **at(url, attempt_timeout_s=1.0, retries=12))
         done = generate(run)
-        told = stats(url)["faults"]
+        output = stats(url)["faults"]
     assert (done.kept, done.failed) == (200, 0)
-    assert set(told) == {"429", "500", "cut", "hang"}, "the run should have met every kind of fault"
+    assert set(output) == {"429", "500", "cut", "hang"}, "the run should have met every kind of fault"
 
 
 def test_a_row_that_finally_fails_is_kept_with_its_error_and_asked_again(new_run: Callable[..., RunFolder]) -> None:
@@ -185,12 +185,12 @@ def test_ctrl_c_stops_soon_and_says_how_to_go_on(new_run: Callable[..., RunFolde
             began = time.monotonic()
             stopped.send_signal(signal.SIGINT)
             assert stopped.stderr is not None
-            told = stopped.stderr.read()
+            output = stopped.stderr.read()
             code = stopped.wait(300)
     assert code == 130
     assert time.monotonic() - began < 500, "it should not wait for the answers in flight"
-    assert f"go on with: saferthoughts --runs {run.path.parent} generate {run.name}" in told
-    assert "Traceback" not in told
+    assert f"go on with: saferthoughts --runs {run.path.parent} generate {run.name}" in output
+    assert "Traceback" not in output
     assert not run.table_path("responses").exists()
 
 

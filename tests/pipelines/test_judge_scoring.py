@@ -25,11 +25,11 @@ def test_the_examples_cover_every_pattern_and_what_looks_like_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("labels", "told"),
+    ("labels", "expected"),
     [(("overthinking",), "without a subtype"), (("weak_vacillation", "lack_of_safety_awareness"), "together")],
 )
-def test_an_example_that_breaks_the_rules_of_the_labels_is_refused(labels: tuple[str, ...], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_an_example_that_breaks_the_rules_of_the_labels_is_refused(labels: tuple[str, ...], expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
         Example(id="x", query="q", reasoning="r", answer="a", labels=labels)
 
 
@@ -66,11 +66,11 @@ def by_label(scores: list[LabelScore], name: str) -> dict[str, LabelScore]:
 
 def test_the_rules_judge_is_scored_on_the_examples_as_the_docs_say(judged: RunFolder) -> None:
     scores = by_label(score_run(judged, "examples"), "rules")
-    told = {label: (tuple(item.confusion), item.unscored, item.unscored_positives) for label, item in scores.items()}
+    output = {label: (tuple(item.confusion), item.unscored, item.unscored_positives) for label, item in scores.items()}
     assert {item.n + item.unscored for item in scores.values()} == {
         sum(item.kind == "harmful" for item in load_examples())
     }
-    assert told == RULES_ON_EXAMPLES
+    assert output == RULES_ON_EXAMPLES
 
 
 # (true positives, false positives, false negatives, true negatives) and unscored, of those with the label set; the

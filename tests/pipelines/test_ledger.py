@@ -105,12 +105,12 @@ def test_what_was_kept_survives_kill_9(tmp_path: Path) -> None:
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as writer:
         assert writer.stdout is not None
-        told = ""
+        output = ""
         deadline = time.monotonic() + 300
-        while told.strip() != "200" and time.monotonic() < deadline:
-            told = writer.stdout.readline()
+        while output.strip() != "200" and time.monotonic() < deadline:
+            output = writer.stdout.readline()
         os.kill(writer.pid, signal.SIGKILL)
-        last = int([told, *writer.stdout.read().splitlines()][-1])
+        last = int([output, *writer.stdout.read().splitlines()][-1])
     assert last >= 200
     ledger = Ledger(path)
     for n in range(last + 1):

@@ -60,19 +60,19 @@ ODD: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("stage", ["generate", "judge", "ledger show", "ledger prune"])
-@pytest.mark.parametrize(("spoil", "told"), ODD.values(), ids=ODD)
+@pytest.mark.parametrize(("spoil", "expected"), ODD.values(), ids=ODD)
 def test_an_odd_ledger_is_one_clear_line(
-    judged: RunFolder, spoil: Callable[[Path], object], told: str, stage: str
+    judged: RunFolder, spoil: Callable[[Path], object], expected: str, stage: str
 ) -> None:
     change(judged, Options(judges=("rehearsal-judge",)))
     spoil(judged.path / "ledger.sqlite")
     tables = {path: path.read_bytes() for path in judged.path.glob("*.parquet")}
-    if stage == "ledger show" and told in ("written by a newer version",):
+    if stage == "ledger show" and expected in ("written by a newer version",):
         return  # what it shows has not changed
     done = CliRunner().invoke(app, ["--runs", str(judged.path.parent), *stage.split(), judged.name])
     assert isinstance(done.exception, UserError), done.output
     assert done.exception.exit_code == 2
-    assert told in str(done.exception)
+    assert expected in str(done.exception)
     assert "\n" not in str(done.exception)
     assert {path: path.read_bytes() for path in judged.path.glob("*.parquet")} == tables
 

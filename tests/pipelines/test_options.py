@@ -46,7 +46,7 @@ def test_an_endpoint_from_flags_is_a_teacher() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "expected"),
     [
         (Options(teacher="depseek"), "Unknown teacher 'depseek'. Did you mean 'deepseek'?"),
         (Options(variants=("shrot",)), "Unknown variant 'shrot'. Did you mean 'short'?"),
@@ -58,10 +58,10 @@ def test_an_endpoint_from_flags_is_a_teacher() -> None:
         (Options(config=Path("nowhere.yaml")), "There is no file nowhere.yaml"),
     ],
 )
-def test_bad_options_are_one_clear_line(options: Options, told: str) -> None:
+def test_bad_options_are_one_clear_line(options: Options, expected: str) -> None:
     with pytest.raises(UserError) as caught:
         configured(options)
-    assert told in str(caught.value)
+    assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -107,7 +107,7 @@ def test_an_instruction_file_replaces_a_variants_wording(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "told"),
+    ("name", "text", "expected"),
     [
         ("improved", "No slot at all.", "put {{ query }} into it"),
         ("improved", "{{ query", "is not a template"),
@@ -115,8 +115,8 @@ def test_an_instruction_file_replaces_a_variants_wording(tmp_path: Path) -> None
         ("imporved", "{{ query }}", "Unknown variant 'imporved'. Did you mean 'improved'?"),
     ],
 )
-def test_an_instruction_that_cannot_work_is_refused(tmp_path: Path, name: str, text: str, told: str) -> None:
+def test_an_instruction_that_cannot_work_is_refused(tmp_path: Path, name: str, text: str, expected: str) -> None:
     (tmp_path / "mine.txt").write_text(text)
     with pytest.raises(UserError) as caught:
         configured(Options(teacher="openai", instructions=(f"{name}={tmp_path / 'mine.txt'}",)))
-    assert told in str(caught.value)
+    assert expected in str(caught.value)

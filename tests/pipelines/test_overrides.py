@@ -53,7 +53,7 @@ def test_a_setting_changes_what_it_names(text: str, path: tuple[str, ...], value
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("seed", "--set takes key=value, such as --set seed=1; it got 'seed'."),
         ("=3", "--set takes key=value"),
@@ -68,10 +68,10 @@ def test_a_setting_changes_what_it_names(text: str, path: tuple[str, ...], value
         ("release.date=2024-13-45", "the value is not YAML"),
     ],
 )
-def test_what_cannot_be_set_is_one_line(text: str, told: str) -> None:
+def test_what_cannot_be_set_is_one_line(text: str, expected: str) -> None:
     with pytest.raises(UserError) as refused:
         changed(text)
-    assert told in str(refused.value)
+    assert expected in str(refused.value)
     assert "\n" not in str(refused.value)
     assert len(str(refused.value)) < 700
 

@@ -42,12 +42,12 @@ def test_a_refused_prompt_is_left_out_told_and_not_asked_again(
     with scripted(refusing(refused)) as own:
         run = run_at(new_run, own.url)
         refused.append(texts_of(run)[10])
-        said = words_of(Run(run).generate())
+        message = words_of(Run(run).generate())
         asked = len(own.requests)
         again = words_of(Run(run).generate())
         assert len(own.requests) == asked == 20
-    assert "19 of 20 responses" in said
-    assert "1 of 20 are refused for good and left out (HTTP 403: scripted 403)" in said
+    assert "19 of 20 responses" in message
+    assert "1 of 20 are refused for good and left out (HTTP 403: scripted 403)" in message
     assert "1 of 20 are refused for good" in again
     (row,) = run.read("failed").to_pylist()
     assert (row["permanent"], row["error"]) == (True, "HTTP 403: scripted 403")
@@ -61,10 +61,10 @@ def test_more_refusals_than_allowed_stop_and_name_what_helps(new_run: Callable[.
     with scripted(refusing(refused)) as own:
         run = run_at(new_run, own.url)
         refused += texts_of(run)[5:8]
-        with pytest.raises(Incomplete, match=r"15.0%, more than the 5.0% of --max-failed.*--max-failed 15%") as told:
+        with pytest.raises(Incomplete, match=r"15.0%, more than the 5.0% of --max-failed.*--max-failed 15%") as error:
             words_of(Run(run).generate())
-        assert "again: saferthoughts generate" not in str(told.value)
-        assert "ledger forget new" in str(told.value)
+        assert "again: saferthoughts generate" not in str(error.value)
+        assert "ledger forget new" in str(error.value)
         assert "3 of 20 are refused for good" in words_of(Run(run).generate(max_failed=0.15))
         refused.clear()
         done = CliRunner().invoke(app, ["--runs", str(run.path.parent), "ledger", "forget", "new"])

@@ -46,7 +46,7 @@ def is_first(body: dict[str, Any]) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("answer", "models", "told"),
+    ("answer", "models", "expected"),
     [
         (refused(404, "The model `m` does not exist"), [{"id": "m-1"}, {"id": "n"}], "Unknown model at"),
         (refused(401, "bad key"), None, "set api_key_env, HTTP 401"),
@@ -57,13 +57,13 @@ def is_first(body: dict[str, Any]) -> bool:
     ids=["wrong model", "wrong key", "no reasoning", "malformed", "no room"],
 )
 def test_what_cannot_work_stops_with_one_line_before_anything_is_asked(
-    new_run: Callable[..., RunFolder], answer: bytes, models: Any, told: str
+    new_run: Callable[..., RunFolder], answer: bytes, models: Any, expected: str
 ) -> None:
     with serving_beside(lambda body: kind(answer), first_too=True, models=models) as server:
         run = new_run(**at(server.url))
         done = command(run, "run")
     assert done.returncode == 2
-    assert told in done.stderr
+    assert expected in done.stderr
     assert "Traceback" not in done.stderr
     assert [body for body in server.bodies if not is_first(body)] == []
     assert len(server.bodies) <= 1

@@ -103,9 +103,9 @@ def test_user_folder_may_leave_out_parts(tmp_path: Path) -> None:
 )
 def test_bad_file_of_prompts_is_told_in_one_line(tmp_path: Path, name: str, content: str | bytes, message: str) -> None:
     (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(UserError, match=message) as told:
+    with pytest.raises(UserError, match=message) as error:
         load_pool(tmp_path / name)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -130,9 +130,9 @@ def test_bad_file_of_prompts_is_told_in_one_line(tmp_path: Path, name: str, cont
 def test_bad_folder_of_prompts_is_told_with_its_line(tmp_path: Path, name: str, content: str, message: str) -> None:
     (tmp_path / "benign.yaml").write_text("- {id: z, category: c, text: A calm request}\n")
     (tmp_path / name).write_text(content)
-    with pytest.raises(UserError, match=message) as told:
+    with pytest.raises(UserError, match=message) as error:
         load_pool(tmp_path)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)
 
 
 def test_unknown_prompt_set_is_told_with_the_choices(tmp_path: Path) -> None:

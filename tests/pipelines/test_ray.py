@@ -152,11 +152,11 @@ def test_nodes_without_the_module_or_a_cpu_are_told(cluster: Any, tmp_path: Path
     text = "raise ModuleNotFoundError(\"No module named 'aiolimiter'\", name='aiolimiter')\n"
     (tmp_path / "aiolimiter.py").write_text(text, encoding="utf-8")
     node = cluster.add_node(num_cpus=1, object_store_memory=STORE, env_vars={"PYTHONPATH": str(tmp_path)})
-    told = refused(cluster.address, tmp_path)
+    output = refused(cluster.address, tmp_path)
     cluster.remove_node(node)
-    assert told.count("lacks the module 'aiolimiter'") == 1
+    assert output.count("lacks the module 'aiolimiter'") == 1
     # The head's.
-    assert told.count("has no CPU for Ray") == 1
+    assert output.count("has no CPU for Ray") == 1
 
 
 @pytest.mark.usefixtures("elsewhere")
@@ -252,9 +252,9 @@ def test_judging_is_done_by_ray_workers_as_well(cluster: Any, worker: Any, judge
 
 def refused(address: str, folder: Path) -> str:
     """What connecting says in refusing."""
-    with pytest.raises(UserError) as told, connected(address, folder):
+    with pytest.raises(UserError) as error, connected(address, folder):
         pass
-    return str(told.value)
+    return str(error.value)
 
 
 class _Website(BaseHTTPRequestHandler):
@@ -263,11 +263,11 @@ class _Website(BaseHTTPRequestHandler):
 
 
 @pytest.mark.parametrize(
-    ("address", "told"),
+    ("address", "expected"),
     [("127.0.0.1:1", "Nobody answers at"), ("ray://head:10001", "must be a node"), ("head", "takes HOST:PORT or auto")],
 )
-def test_an_address_that_cannot_be_is_told(address: str, told: str, tmp_path: Path) -> None:
-    assert told in refused(address, tmp_path)
+def test_an_address_that_cannot_be_is_told(address: str, expected: str, tmp_path: Path) -> None:
+    assert expected in refused(address, tmp_path)
 
 
 def test_an_address_where_something_else_answers_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -146,8 +146,8 @@ def test_benign_requests_are_answered_in_their_own_words() -> None:
 def test_template_walks_the_eight_lines() -> None:
     lines = variant("template").shape.lines
     for row in _all("template", "harmful")[:60]:
-        said = row.reasoning.split("\n")
-        assert [line.split(":")[0] for line in said] == [*lines, "Conclusion"]
+        message = row.reasoning.split("\n")
+        assert [line.split(":")[0] for line in message] == [*lines, "Conclusion"]
 
 
 def test_texts_differ_from_row_to_row() -> None:

@@ -131,7 +131,7 @@ def test_max_tokens_truncates_and_says_so(base_url: str, limit: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "status", "told"),
+    ("body", "status", "expected"),
     [
         (b"{not json", 400, "not valid JSON"),
         (b"[" * 100_000, 400, "not valid JSON"),
@@ -141,10 +141,10 @@ def test_max_tokens_truncates_and_says_so(base_url: str, limit: int) -> None:
         ({"model": "gpt-9", "messages": [{"role": "user", "content": "x"}]}, 404, "rehearsal-r1, rehearsal-4o"),
     ],
 )
-def test_bad_requests_are_told_in_openais_shape(base_url: str, body: Any, status: int, told: str) -> None:
+def test_bad_requests_are_told_in_openais_shape(base_url: str, body: Any, status: int, expected: str) -> None:
     code, reply = _post(base_url, body)
     assert code == status
-    assert told in reply["error"]["message"]
+    assert expected in reply["error"]["message"]
     assert set(reply["error"]) == {"message", "type", "param", "code"}
 
 

@@ -335,10 +335,10 @@ def test_rows_of_a_teacher_that_shows_no_reasoning_are_left_as_they_are(
         asked = len(own.requests)
         done = repair(run)
         assert len(own.requests) == asked
-        said = words_of(Run(run).repair())
+        message = words_of(Run(run).repair())
     assert (done.flagged, done.requests) == (0, 0)
     assert done.without_reasoning > 0
-    assert f"{done.without_reasoning} flagged rows are left as they are: their teacher shows no reasoning" in said
+    assert f"{done.without_reasoning} flagged rows are left as they are: their teacher shows no reasoning" in message
     entry = run.stage("repair")
     assert entry is not None
     assert entry["without_reasoning"] == done.without_reasoning

@@ -144,9 +144,9 @@ def test_repair_leaves_a_row_as_it_was_with_the_reason(new_run: Callable[..., Ru
 def test_what_holds_for_every_request_stops_both(new_run: Callable[..., RunFolder], one: Kind) -> None:
     with serving_beside(played([one])) as server:
         run = run_of(new_run, server.url, [one], "own")
-        with pytest.raises(UserError, match="Stopped, since every request would fail") as told:
+        with pytest.raises(UserError, match="Stopped, since every request would fail") as error:
             judge(run)
-        assert KEY not in str(told.value)
+        assert KEY not in str(error.value)
         assert not run.table_path("verdicts").exists()
         change(run, Options(judges=("rules",)))
         judge(run)

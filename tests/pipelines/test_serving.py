@@ -53,7 +53,7 @@ serve(RehearsalSettings(port=port), lambda url: print("serving", url, flush=True
 
 
 @pytest.fixture
-def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], dict[str, Any]]:
+def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], dict[str, Any]]:
     """Puts the stand-in on the PATH; gives what it wrote down: its arguments and the processes it is made of."""
     folder = tmp_path / "bin"
     folder.mkdir()
@@ -182,55 +182,57 @@ def test_line_can_be_typed_into_a_shell() -> None:
 
 
 def test_served_teacher_answers_inside_the_block_and_is_gone_after_it(
-    told: Callable[[], dict[str, Any]], tmp_path: Path
+    recorded: Callable[[], dict[str, Any]], tmp_path: Path
 ) -> None:
     with served("mine/7b", entry(args=["--enforce-eager"]), tmp_path / "run") as url:
         with urlopen(f"{url}/models") as answer:
             assert "rehearsal-r1" in answer.read().decode()
-        processes = told()["pids"]
+        processes = recorded()["pids"]
         assert all(alive(pid) for pid in processes)
     assert not any(alive(pid) for pid in processes)
     with pytest.raises(URLError):
         urlopen(f"{url}/models")
     port = url.split(":")[2].removesuffix("/v1")
-    assert told()["argv"] == [
+    assert recorded()["argv"] == [
         "serve", "org/some-model", "--host=127.0.0.1", f"--port={port}", "--max-model-len=auto",
         "--served-model-name=rehearsal-r1", "--enforce-eager",
     ]  # fmt: skip
     assert f"serving {url}" in (tmp_path / "run" / "serve-mine_7b.log").read_text(encoding="utf-8")
 
 
-def test_served_teacher_can_be_tested(told: Callable[[], dict[str, Any]], tmp_path: Path) -> None:
+def test_served_teacher_can_be_tested(recorded: Callable[[], dict[str, Any]], tmp_path: Path) -> None:
     (found,) = probe("mine", entry(), tmp_path)
     assert (found.model, found.source) == ("rehearsal-r1", "reasoning_content")
     assert f"serving {found.url}" in (tmp_path / "serve-mine.log").read_text(encoding="utf-8")
-    assert not any(alive(pid) for pid in told()["pids"])
+    assert not any(alive(pid) for pid in recorded()["pids"])
 
 
 def test_served_model_name_never_meets_a_shell(
-    told: Callable[[], dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recorded: Callable[[], dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     name = "org/$(touch pwned);touch pwned`touch pwned`"
     with served("t", entry(model=name), tmp_path):
-        assert told()["argv"][1] == name
+        assert recorded()["argv"][1] == name
     assert not (tmp_path / "pwned").exists()
 
 
-def test_served_teacher_is_gone_after_an_error_in_the_block(told: Callable[[], dict[str, Any]], tmp_path: Path) -> None:
+def test_served_teacher_is_gone_after_an_error_in_the_block(
+    recorded: Callable[[], dict[str, Any]], tmp_path: Path
+) -> None:
     with pytest.raises(ValueError, match="of ours"), served("t", entry(), tmp_path):
         raise ValueError("of ours")
-    assert not any(alive(pid) for pid in told()["pids"])
+    assert not any(alive(pid) for pid in recorded()["pids"])
 
 
-def test_server_listens_where_its_entry_says(told: Callable[[], dict[str, Any]], tmp_path: Path) -> None:
+def test_server_listens_where_its_entry_says(recorded: Callable[[], dict[str, Any]], tmp_path: Path) -> None:
     port = free_port()
     with served("t", entry(args=["--port", str(port)]), tmp_path) as url:
         assert url == f"http://127.0.0.1:{port}/v1"
-    assert told()["argv"].count(f"--port={port}") == 1
+    assert recorded()["argv"].count(f"--port={port}") == 1
 
 
-def test_taken_port_is_told_before_anything_starts(told: Callable[[], dict[str, Any]], tmp_path: Path) -> None:
+def test_taken_port_is_told_before_anything_starts(recorded: Callable[[], dict[str, Any]], tmp_path: Path) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -244,18 +246,18 @@ def test_taken_port_is_told_before_anything_starts(told: Callable[[], dict[str, 
 
 
 def test_server_that_dies_is_told_with_the_end_of_its_log(
-    told: Callable[[], dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recorded: Callable[[], dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STAND_IN", "dies")
     with pytest.raises(UserError) as refused, served("t", entry(), tmp_path):
         pass
     assert "teacher 't' ended with exit code 3" in str(refused.value)
     assert str(refused.value).endswith("ends with: loading the checkpoint | no GPU was found")
-    assert not any(alive(pid) for pid in told()["pids"])
+    assert not any(alive(pid) for pid in recorded()["pids"])
 
 
 def test_server_that_does_not_answer_in_time_is_stopped(
-    told: Callable[[], dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recorded: Callable[[], dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STAND_IN", "deaf")
     with (
@@ -263,7 +265,7 @@ def test_server_that_does_not_answer_in_time_is_stopped(
         served("t", entry(health_timeout_s=1.5), tmp_path),
     ):
         pass
-    assert not any(alive(pid) for pid in told()["pids"])
+    assert not any(alive(pid) for pid in recorded()["pids"])
 
 
 def test_missing_vllm_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,10 +294,10 @@ def start_elsewhere(tmp_path: Path) -> subprocess.Popen[str]:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_server_does_not_outlive_whoever_started_it(
-    told: Callable[[], dict[str, Any]], tmp_path: Path, number: signal.Signals
+    recorded: Callable[[], dict[str, Any]], tmp_path: Path, number: signal.Signals
 ) -> None:
     with start_elsewhere(tmp_path) as starter:
-        processes = [*told()["pids"], told()["keeper"]]
+        processes = [*recorded()["pids"], recorded()["keeper"]]
         assert all(alive(pid) for pid in processes)
         starter.send_signal(number)
         starter.wait()
@@ -304,16 +306,16 @@ def test_server_does_not_outlive_whoever_started_it(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent has gone")
-def test_server_does_not_outlive_its_keeper(told: Callable[[], dict[str, Any]], tmp_path: Path) -> None:
+def test_server_does_not_outlive_its_keeper(recorded: Callable[[], dict[str, Any]], tmp_path: Path) -> None:
     with served("t", entry(), tmp_path):
-        server, worker = told()["pids"]
-        os.kill(told()["keeper"], signal.SIGKILL)
+        server, worker = recorded()["pids"]
+        os.kill(recorded()["keeper"], signal.SIGKILL)
         wait_until(lambda: not alive(server))
         assert not alive(server)
         os.kill(worker, signal.SIGKILL)  # without a keeper, workers are the server's own to end
 
 
-def test_forked_child_leaves_the_server_to_its_parent(told: Callable[[], dict[str, Any]], tmp_path: Path) -> None:
+def test_forked_child_leaves_the_server_to_its_parent(recorded: Callable[[], dict[str, Any]], tmp_path: Path) -> None:
     block = served("t", entry(), tmp_path)
     url = block.__enter__()
     child = os.fork()
@@ -326,7 +328,7 @@ def test_forked_child_leaves_the_server_to_its_parent(told: Callable[[], dict[st
     with urlopen(f"{url}/models") as answer:
         assert answer.status == 200
     block.__exit__(None, None, None)
-    assert not any(alive(pid) for pid in told()["pids"])
+    assert not any(alive(pid) for pid in recorded()["pids"])
 
 
 def test_keeper_kills_what_does_not_end_when_told() -> None:
@@ -349,7 +351,7 @@ def run_command(*words: str) -> list[str]:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_command_runs_the_server_passes_signals_on_and_exits_with_it(
-    told: Callable[[], dict[str, Any]], number: signal.Signals
+    recorded: Callable[[], dict[str, Any]], number: signal.Signals
 ) -> None:
     port = free_port()
     with subprocess.Popen(
@@ -359,19 +361,21 @@ def test_command_runs_the_server_passes_signals_on_and_exits_with_it(
         assert any(f"answers at http://127.0.0.1:{port}/v1" in line for line in running.stderr)
         running.send_signal(number)
         assert running.wait(300) == 130
-    assert not any(alive(pid) for pid in told()["pids"])
+    assert not any(alive(pid) for pid in recorded()["pids"])
 
 
-def test_command_exits_as_the_server_does(told: Callable[[], dict[str, Any]]) -> None:
+def test_command_exits_as_the_server_does(recorded: Callable[[], dict[str, Any]]) -> None:
     done = subprocess.run(
         run_command("--run", "--port", str(free_port())),
         cwd=ROOT, env={**os.environ, "STAND_IN": "dies"}, capture_output=True, text=True, check=False, timeout=500,
     )  # fmt: skip
     assert (done.returncode, "no GPU was found" in done.stdout) == (3, True)
-    assert not any(alive(pid) for pid in told()["pids"])
+    assert not any(alive(pid) for pid in recorded()["pids"])
 
 
-def test_command_alone_prints_one_line_and_starts_nothing(told: Callable[[], dict[str, Any]], tmp_path: Path) -> None:
+def test_command_alone_prints_one_line_and_starts_nothing(
+    recorded: Callable[[], dict[str, Any]], tmp_path: Path
+) -> None:
     done = subprocess.run(run_command(), cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == (
         "vllm serve Qwen/Qwen3-8B --host=127.0.0.1 --port=8000 --max-model-len=16384 --reasoning-parser=qwen3\n"

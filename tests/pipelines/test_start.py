@@ -23,8 +23,8 @@ def test_what_is_not_given_stays(tmp_path: Path) -> None:
     start_or_change(tmp_path, "mine", FIRST)
     run = RunFolder.open(tmp_path, "mine")
     before, config = run.table_path("prompts").read_bytes(), load_config(run)
-    said = words_of(start_or_change(tmp_path, "mine", Options(sets=("teachers.rehearsal.in_flight=8",))))
-    assert "4 harmful and 2 benign prompts, 6 of them were there before" in said
+    message = words_of(start_or_change(tmp_path, "mine", Options(sets=("teachers.rehearsal.in_flight=8",))))
+    assert "4 harmful and 2 benign prompts, 6 of them were there before" in message
     after = load_config(run)
     assert after.teachers["rehearsal"].in_flight == 8
     assert after.model_copy(update={"teachers": config.teachers}) == config
@@ -52,7 +52,7 @@ def test_more_prompts_keep_those_that_are_there_and_stay_level(tmp_path: Path, s
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "expected"),
     [
         (Options(harmful=2), r"2 of its 4 harmful prompts would go"),
         (Options(seed=3), r"its seed would be 3 in place of 0"),
@@ -61,10 +61,10 @@ def test_more_prompts_keep_those_that_are_there_and_stay_level(tmp_path: Path, s
         (Options(sets=("teachers.rehearsal.model=rehearsal-4o",)), r"would be replaced by rehearsal \(rehearsal-4o\)"),
     ],
 )
-def test_what_would_go_is_told_first(tmp_path: Path, options: Options, told: str) -> None:
+def test_what_would_go_is_told_first(tmp_path: Path, options: Options, expected: str) -> None:
     start_or_change(tmp_path, "mine", FIRST)
     before = {path.name: path.read_bytes() for path in (tmp_path / "mine").iterdir()}
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=expected):
         start_or_change(tmp_path, "mine", options)
     assert {path.name: path.read_bytes() for path in (tmp_path / "mine").iterdir()} == before
     asked: list[str] = []

@@ -85,7 +85,7 @@ def started(run: RunFolder, stage: str, url: str, *before: str) -> Iterator[subp
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-def told_by(process: subprocess.Popen[str]) -> str:
+def printed_by(process: subprocess.Popen[str]) -> str:
     """All that the command printed, once it has ended."""
     began = time.monotonic()
     text, _ = process.communicate(timeout=120)
@@ -120,7 +120,7 @@ def test_a_signal_ends_a_stage_and_names_the_command_that_goes_on(
         redirected(judged, url)
         with started(judged, stage, url) as process:
             (os.killpg if group else os.kill)(process.pid, number)
-            text = told_by(process)
+            text = printed_by(process)
     assert process.returncode == 130, text
     assert "Traceback" not in text
     again = f"saferthoughts --runs {judged.path.parent} {stage} {judged.name}"
@@ -136,7 +136,7 @@ def test_a_signal_ends_a_first_question(judged: RunFolder) -> None:
         (judged.path / "ledger.sqlite").unlink()
         with started(judged, "generate", url) as process:
             process.terminate()
-            text = told_by(process)
+            text = printed_by(process)
     assert process.returncode == 130, text
     assert "Traceback" not in text
     assert "Go on with: saferthoughts" in text.splitlines()[-1]
@@ -149,7 +149,7 @@ def test_timeout_ends_a_run_that_it_started(judged: RunFolder) -> None:
         redirected(judged, url)
         with started(judged, "judge", url, "timeout", "--preserve-status", "3600") as process:
             os.kill(process.pid, signal.SIGTERM)
-            text = told_by(process)
+            text = printed_by(process)
     assert process.returncode == 130, text
     assert "go on with" in text.splitlines()[-1]
 
@@ -161,7 +161,7 @@ def test_a_signal_that_is_ignored_stays_ignored(judged: RunFolder) -> None:
         with started(judged, "judge", url, "nohup") as process:
             os.kill(process.pid, signal.SIGHUP)
             os.kill(process.pid, signal.SIGINT)
-            text = told_by(process)
+            text = printed_by(process)
     assert process.returncode == 130, text
 
 
@@ -178,7 +178,7 @@ def test_what_was_answered_before_a_signal_is_not_asked_again(judged: RunFolder,
                 time.sleep(0.02)
             ledger.close()
             process.terminate()
-            told_by(process)
+            printed_by(process)
         act(judged)
         with urlopen(url.removesuffix("/v1") + "/stats") as answer:
             asked = json.load(answer)["requests"]

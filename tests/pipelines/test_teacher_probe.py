@@ -82,7 +82,7 @@ def odd_server(**plays: Any) -> Iterator[tuple[str, list[dict[str, Any]]]]:
             server.shutdown()
 
 
-def said(content: str = "75 minutes.", **fields: str) -> dict[str, str]:
+def message(content: str = "75 minutes.", **fields: str) -> dict[str, str]:
     return {"role": "assistant", "content": content, **fields}
 
 
@@ -101,14 +101,14 @@ def test_reasoning_is_found_wherever_the_server_puts_it(style: str, tmp_path: Pa
 
 
 def test_price_is_worked_out_where_the_entry_has_one(tmp_path: Path) -> None:
-    with odd_server(message=said(reasoning="From 14:50 to 16:05.")) as (url, _):
+    with odd_server(message=message(reasoning="From 14:50 to 16:05.")) as (url, _):
         found = only(probe("t", at(url, price={"input": 0.5, "output": 2}), tmp_path))
     assert (found.input_tokens, found.output_tokens) == (1000, 2000)
     assert found.cost == pytest.approx(0.0045)
 
 
 def test_refused_fields_are_told_apart_from_accepted_ones(tmp_path: Path) -> None:
-    with odd_server(message=said(), refuses=["response_format"]) as (url, asked):
+    with odd_server(message=message(), refuses=["response_format"]) as (url, asked):
         found = only(probe("t", at(url), tmp_path))
     assert found.seed == Support(True)
     assert found.json_schema == Support(False, "HTTP 400: unknown field response_format")
@@ -117,14 +117,17 @@ def test_refused_fields_are_told_apart_from_accepted_ones(tmp_path: Path) -> Non
 
 
 def test_a_seed_that_the_entry_sends_anyway_needs_no_request_of_its_own(tmp_path: Path) -> None:
-    with odd_server(message=said()) as (url, asked):
+    with odd_server(message=message()) as (url, asked):
         found = only(probe("t", at(url, sampling={"seed": 7}), tmp_path))
     assert found.seed == Support(True)
     assert [body["seed"] for body in asked] == [7, 7]
 
 
 def test_hostile_answers_are_shown_without_acting(tmp_path: Path) -> None:
-    with odd_server(message=said("[bold]a[/bold]\n\x1b[2Jb \u202ec " + "d" * 5000, reasoning="\x07[/x] e")) as (url, _):
+    with odd_server(message=message("[bold]a[/bold]\n\x1b[2Jb \u202ec " + "d" * 5000, reasoning="\x07[/x] e")) as (
+        url,
+        _,
+    ):
         found = probe("t", at(url), tmp_path)
     console = Console(width=400, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
     console.print(probe_table(found))
@@ -139,9 +142,13 @@ def test_hostile_answers_are_shown_without_acting(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("plays", "fields", "hint"),
     [
-        ({"message": said(reasoning="a"), "finish_reason": "length"}, {}, r"max_tokens \(8192\)"),
-        ({"message": said(reasoning="a")}, {"reasoning_style": "inline"}, "came as 'reasoning', which reasoning_style"),
-        ({"message": said("<think>\na\n</think>\n\nb")}, {"reasoning_style": "field"}, "came as 'inline'"),
+        ({"message": message(reasoning="a"), "finish_reason": "length"}, {}, r"max_tokens \(8192\)"),
+        (
+            {"message": message(reasoning="a")},
+            {"reasoning_style": "inline"},
+            "came as 'reasoning', which reasoning_style",
+        ),
+        ({"message": message("<think>\na\n</think>\n\nb")}, {"reasoning_style": "field"}, "came as 'inline'"),
     ],
 )
 def test_what_to_change_is_told(plays: dict[str, Any], fields: dict[str, Any], hint: str, tmp_path: Path) -> None:
@@ -192,7 +199,7 @@ def test_unknown_model_among_hundreds_lists_the_nearest_only(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("plays", "fields", "told"),
+    ("plays", "fields", "expected"),
     [
         ({"status": 401}, {"api_key_env": "A_KEY"}, r"refuses the key in A_KEY, HTTP 401 \(.*it says no\)"),
         ({"status": 401}, {}, "refuses it without a key; set api_key_env, HTTP 401"),
@@ -204,10 +211,10 @@ def test_unknown_model_among_hundreds_lists_the_nearest_only(tmp_path: Path) -> 
     ],
 )
 def test_refusals_are_told_once_and_clearly(
-    plays: dict[str, Any], fields: dict[str, Any], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plays: dict[str, Any], fields: dict[str, Any], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("A_KEY", "sk-not-to-be-shown")
-    with odd_server(**plays) as (url, asked), pytest.raises(UserError, match=told) as refused:
+    with odd_server(**plays) as (url, asked), pytest.raises(UserError, match=expected) as refused:
         probe("t", at(url, **fields), tmp_path)
     assert len(asked) == 1
     assert "sk-not" not in str(refused.value)
@@ -221,7 +228,7 @@ def test_no_server_is_told_with_its_address(tmp_path: Path) -> None:
 
 def test_missing_key_is_told_before_anything_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("A_KEY", raising=False)
-    with odd_server(message=said()) as (url, asked), pytest.raises(UserError, match="export A_KEY="):
+    with odd_server(message=message()) as (url, asked), pytest.raises(UserError, match="export A_KEY="):
         probe("t", at(url, api_key_env="A_KEY"), tmp_path)
     assert asked == []
 

@@ -47,7 +47,7 @@ def test_a_folder_more_is_a_variant_more(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("description", "instruction", "told"),
+    ("description", "instruction", "expected"),
     [
         ("teacher: [", "x", r"variant\.yaml is not YAML"),
         ("teacher: general", "x", "does not describe a variant"),
@@ -60,12 +60,12 @@ def test_a_folder_more_is_a_variant_more(tmp_path: Path) -> None:
     ],
 )
 def test_a_broken_folder_is_one_clear_line(
-    tmp_path: Path, description: str, instruction: str | None, told: str
+    tmp_path: Path, description: str, instruction: str | None, expected: str
 ) -> None:
     (tmp_path / "odd").mkdir()
     (tmp_path / "odd" / "variant.yaml").write_text(description)
     if instruction is not None:
         (tmp_path / "odd" / "instruction.md.jinja").write_text(instruction)
-    with pytest.raises(UserError, match=told) as caught:
+    with pytest.raises(UserError, match=expected) as caught:
         load_variants(tmp_path)
     assert "\n" not in str(caught.value)

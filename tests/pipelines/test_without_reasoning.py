@@ -89,10 +89,10 @@ def test_safety_of_somebody_elses_answer_without_reasoning_is_judged(
 
 def test_without_a_judge_of_safety_nobody_has_judged_such_a_row(tmp_path: Path) -> None:
     run = imported(tmp_path, [OURS, THEIRS, UNSAFE])
-    told = words_of(Run(run).judge())
-    assert "2 without reasoning: patterns not applicable" in told
-    assert "unsafe not judged" in told
-    assert "nobody looked for unsafe text" in told
+    output = words_of(Run(run).judge())
+    assert "2 without reasoning: patterns not applicable" in output
+    assert "unsafe not judged" in output
+    assert "nobody looked for unsafe text" in output
     assert {verdict.safety for verdict in from_table(Verdict, run.read("verdicts"))} == {None}
     check(run)
     unjudged = {("unscored", "no reasoning, and no judge of safety")}

@@ -30,7 +30,7 @@ VALUES = {
 }
 GETS = (
     *("/runs/{}", "/runs/{}/rows", "/runs/{}/report", "/runs/{}/log", "/runs/{}/release.zip", "/runs/{}/events"),
-    *("/ui/runs/{}", "/ui/runs/small/rows/{}", "/ui/runs/small/story/{}", "/static/{}", "/{}"),
+    *("/ui/runs/{}", "/ui/runs/small/rows/{}", "/ui/runs/small/history/{}", "/static/{}", "/{}"),
     *("/runs/small/rows?where=variant:eq:{}", "/login?code={}"),
 )
 POSTS = ("/runs/{}/cancel", "/runs/{}/resume", "/runs/{}/jobs/{}/repeat", "/teachers/{}/test")

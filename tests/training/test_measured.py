@@ -56,7 +56,7 @@ def trained(judged_once: Path, tiny_student: Path, tmp_path_factory: pytest.Temp
     release = folder / "runs" / "small" / "release"
     member = folder / "swept" / "member"
     recipe = Recipe(student=str(tiny_student), **RECIPE)  # type: ignore[arg-type]
-    train(recipe, release, member, tell=print)
+    train(recipe, release, member, report=print)
     asked = sorted(set(pq.read_table(next(release.glob("data/improved/*.parquet")))["query"].to_pylist()))
     every = pq.read_table(release / "prompts.parquet").to_pylist()
     unreleased = next(row["text"] for row in every if row["text"] not in asked)

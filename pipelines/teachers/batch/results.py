@@ -124,7 +124,7 @@ def _answer(line: Mapping[str, Any]) -> _Answer:
     response, error = line.get("response"), line.get("error")
     if not isinstance(response, dict | None) or not isinstance(error, dict | str | None):
         raise ValueError("its response or its error is no object")
-    told: dict[str, Any] = {"message": error} if isinstance(error, str) else error or {}
+    details: dict[str, Any] = {"message": error} if isinstance(error, str) else error or {}
     body = (response or {}).get("body")
     if isinstance(body, str):
         # A gateway may hand the body on as the text that it got.
@@ -133,19 +133,19 @@ def _answer(line: Mapping[str, Any]) -> _Answer:
         except ValueError:
             body = {"error": {"message": body}}
     status = _status((response or {}).get("status_code"))
-    if status is None and response and isinstance(body, dict) and not told:
+    if status is None and response and isinstance(body, dict) and not details:
         # Where it is left out, the body says what it is.
         status = 200 if "choices" in body else None
         inner = body.get("error")
-        told = inner if isinstance(inner, dict) else told
+        details = inner if isinstance(inner, dict) else details
     if status is None and not response:
-        status = _status(told.get("code")) or _status(told.get("status"))
-        body = {"error": told} if status is not None else body
+        status = _status(details.get("code")) or _status(details.get("status"))
+        body = {"error": details} if status is not None else body
     return _Answer(
         status,
         body,
-        str(told.get("code") or told.get("type") or "unknown"),
-        one_line(str(told.get("message") or "")),
+        str(details.get("code") or details.get("type") or "unknown"),
+        one_line(str(details.get("message") or "")),
     )
 
 
@@ -163,11 +163,11 @@ def _status(value: object) -> int | None:
 def _taken(key: str, answer: _Answer, price: Price | None, latency_s: float, results: Results) -> Reply | None:
     """The reply of a line that has one; what others came to is noted."""
     if answer.status is None:
-        told = f"{answer.code}: {answer.message}"
+        details = f"{answer.code}: {answer.message}"
         if any(word in answer.code.lower() for word in _RETRIED_CODES):
-            results.again[key] = told
+            results.again[key] = details
         else:
-            results.failed[key] = Failure(told)
+            results.failed[key] = Failure(details)
         return None
     try:
         if not 200 <= answer.status < 300:

@@ -138,8 +138,8 @@ class _Runner:
         again = typed_command(f"saferthoughts generate {self._run.name}")
         if not ids:
             return f"Stopped before the provider confirmed a batch; go on with: {again}"
-        told = f"{', '.join(ids[:3])}{', ...' if len(ids) > 3 else ''}"
-        return f"Stopped waiting. Batches that go on at the provider: {told}. Fetch their answers with: {again}"
+        shown = f"{', '.join(ids[:3])}{', ...' if len(ids) > 3 else ''}"
+        return f"Stopped waiting. Batches that go on at the provider: {shown}. Fetch their answers with: {again}"
 
     def follow(self) -> BatchOutcome:
         """Submit what is not submitted, and take in what is finished, until nothing is left."""
@@ -166,18 +166,18 @@ class _Runner:
         under_way: list[BatchStatus | None] = []
         for batch in submitted:
             self._pause(0)
-            told = self._look(batch)
-            if told is not None and told.ending == "failed":
-                self._not_begun(batch, told, alone=len(submitted) == 1)
-            elif told is not None and told.ending is not None:
-                self._take_in(batch, told)
+            status = self._look(batch)
+            if status is not None and status.ending == "failed":
+                self._not_begun(batch, status, alone=len(submitted) == 1)
+            elif status is not None and status.ending is not None:
+                self._take_in(batch, status)
             else:
-                under_way.append(told)
+                under_way.append(status)
         return under_way, len(under_way) < len(submitted)
 
     def _look(self, batch: Batch) -> BatchStatus | None:
         try:
-            told = read_status(self._client.batches.retrieve(str(batch.batch_id)))
+            status = read_status(self._client.batches.retrieve(str(batch.batch_id)))
             trouble = "what it says of a batch cannot be read"
         except openai.NotFoundError as error:
             raise UserError(
@@ -188,8 +188,8 @@ class _Runner:
         except (openai.APIError, ValueError) as error:
             if isinstance(error, openai.APIError) and not worth_repeating(error):
                 raise self._refusal(error) from error
-            told, trouble = None, one_line(str(error))
-        if told is not None:
+            status, trouble = None, one_line(str(error))
+        if status is not None:
             self._reached = time.monotonic()
         # A day is long: the network may go and come back.
         elif time.monotonic() - self._reached > self._rules.patience_s:
@@ -197,7 +197,7 @@ class _Runner:
                 f"Teacher '{self.origin.teacher}' could not be reached for {self._rules.patience_s:g} s ({trouble}). "
                 f"{self.how_to_go_on()}"
             )
-        return told
+        return status
 
     def _submit_all(self, waiting: list[Batch], under_way: int) -> bool:
         """Submit what is not submitted yet; whether there was anything."""
@@ -236,10 +236,10 @@ class _Runner:
 
     def _find(self, batch: Batch) -> str | None:
         """The id of the batch with our mark, where the provider has it. All pages, for no order is promised."""
-        for told in self._client.batches.list(limit=100):
+        for status in self._client.batches.list(limit=100):
             self._pause(0)
-            if mark_of(told, _MARK) == batch.mark:
-                return told.id
+            if mark_of(status, _MARK) == batch.mark:
+                return status.id
         return None
 
     def _upload(self, batch: Batch) -> str:
@@ -257,16 +257,16 @@ class _Runner:
         )
         return created.id
 
-    def _take_in(self, batch: Batch, told: BatchStatus) -> None:
+    def _take_in(self, batch: Batch, status: BatchStatus) -> None:
         """Put a finished batch's answers into the ledger; ask again for what expired or failed through no fault."""
         keys = {line.key for line in self._store.items(batch)}
         results = Results()
         path = self._store.path(batch).with_suffix(".answers")
-        for file_id in told.files:
+        for file_id in status.files:
             if self._download(file_id, path):
-                take_in(path, self._ledger, batch.model, self._price, told.latency_s or 0.0, keys, results)
+                take_in(path, self._ledger, batch.model, self._price, status.latency_s or 0.0, keys, results)
                 path.unlink()
-        assert told.ending is not None
+        assert status.ending is not None
         again = set()
         for line in self._store.items(batch):
             if self._ledger.has(line.key):
@@ -274,8 +274,8 @@ class _Runner:
                 continue
             if line.key in results.failed:
                 continue
-            reason = results.again.get(line.key) or f"no answer in a batch that {_ENDED[told.ending]}"
-            if told.ending == "cancelled":
+            reason = results.again.get(line.key) or f"no answer in a batch that {_ENDED[status.ending]}"
+            if status.ending == "cancelled":
                 results.failed[line.key] = Failure(reason)  # somebody's will: asked again only by another call
             elif line.attempt + 1 >= self._rules.attempts:
                 results.failed[line.key] = Failure(f"{reason} ({self._rules.attempts} times)")
@@ -285,7 +285,7 @@ class _Runner:
             console.print(f"batch {batch.batch_id}: {odd}", markup=False, highlight=False, soft_wrap=True)
         for key, failure in results.failed.items():
             self._ledger.fail(key, failure.error, failure.fatal and not results.answered)
-        self._finish(batch, told.ending, again, step=1)
+        self._finish(batch, status.ending, again, step=1)
         self._batches += 1
         self._answered += results.answered
         self._failed += len(results.failed)
@@ -320,13 +320,13 @@ class _Runner:
             wait = min(wait * 2, self._rules.longest_poll_s)
         return False
 
-    def _not_begun(self, batch: Batch, told: BatchStatus, alone: bool) -> None:
+    def _not_begun(self, batch: Batch, status: BatchStatus, alone: bool) -> None:
         """A batch that the provider did not begin: for want of room, or for some of its lines.
 
         Raises:
             UserError: nothing of it can be asked, whatever is left out.
         """
-        problems = told.problems
+        problems = status.problems
         bad = {problem.line: f"{problem.code}: {one_line(str(problem.message or ''))}" for problem in problems}
         codes = {problem.code for problem in problems}
         reason = next(iter(bad.values()), "it gave no reason")
@@ -343,7 +343,7 @@ class _Runner:
             return
         if not problems or None in bad or "model_not_found" in codes:
             self._finish(batch, "failed", set())
-            raise UserError(f"Teacher '{self.origin.teacher}' refused batch {told.id}: {reason}")
+            raise UserError(f"Teacher '{self.origin.teacher}' refused batch {status.id}: {reason}")
         again = set()
         failed = {}
         for number, line in enumerate(self._store.items(batch), 1):
@@ -369,10 +369,10 @@ class _Runner:
 
     def _show(self, shown: Meter, waiting: list[Batch], under_way: list[BatchStatus | None]) -> None:
         settled = self._answered + self._failed
-        states = sorted({"not reachable" if told is None else told.state for told in under_way}) or ["submitted"]
+        states = sorted({"not reachable" if status is None else status.state for status in under_way}) or ["submitted"]
         shown.total = settled + sum(batch.requests for batch in waiting)
         shown.words = f"{len(waiting)} batches outstanding: {', '.join(states)}" if waiting else ""
-        done = settled + sum(told.settled for told in under_way if told is not None)
+        done = settled + sum(status.settled for status in under_way if status is not None)
         shown.advance(done - shown.done, self._cost - shown.cost)
 
     def _pause(self, seconds: float) -> None:

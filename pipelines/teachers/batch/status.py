@@ -48,31 +48,31 @@ class BatchStatus:
     problems: tuple[Problem, ...]
 
 
-def read_status(told: Any) -> BatchStatus | None:
+def read_status(batch: Any) -> BatchStatus | None:
     """Read it; None where it is no batch at all, such as a page in HTML."""
-    state = _text(getattr(told, "status", None))
+    state = _text(getattr(batch, "status", None))
     if not state:
         return None
-    files = tuple(dict.fromkeys(filter(None, (_text(getattr(told, name, None)) for name in _FILES))))
+    files = tuple(dict.fromkeys(filter(None, (_text(getattr(batch, name, None)) for name in _FILES))))
     ending = _ENDINGS.get(state.lower().replace("-", "_").replace(" ", "_"))
-    problems = tuple(_problems(getattr(told, "errors", None)))
+    problems = tuple(_problems(getattr(batch, "errors", None)))
     # A batch that failed after it began has answers; one that never began has none, and says why.
     if ending == "failed" and files:
         ending = "completed"
     return BatchStatus(
-        id=_text(getattr(told, "id", None)),
+        id=_text(getattr(batch, "id", None)),
         ending=ending,
         state=state[:40],
         files=files,
-        latency_s=_latency(told),
-        settled=_settled(getattr(told, "request_counts", None)),
+        latency_s=_latency(batch),
+        settled=_settled(getattr(batch, "request_counts", None)),
         problems=problems,
     )
 
 
-def mark_of(told: Any, key: str) -> str | None:
+def mark_of(batch: Any, key: str) -> str | None:
     """A value of a batch's metadata."""
-    metadata = getattr(told, "metadata", None)
+    metadata = getattr(batch, "metadata", None)
     return _text(metadata.get(key)) or None if isinstance(metadata, dict) else None
 
 
@@ -84,9 +84,9 @@ def _text(value: object) -> str:
     return value.strip() if isinstance(value, str) else ""
 
 
-def _latency(told: Any) -> float | None:
-    begun = _seconds(getattr(told, "created_at", None))
-    ended = next((found for name in _ENDS if (found := _seconds(getattr(told, name, None))) is not None), time.time())
+def _latency(batch: Any) -> float | None:
+    begun = _seconds(getattr(batch, "created_at", None))
+    ended = next((found for name in _ENDS if (found := _seconds(getattr(batch, name, None))) is not None), time.time())
     return None if begun is None else max(ended - begun, 0.0)
 
 
