@@ -20,7 +20,7 @@ from benchmarks.latency_server import serve
 
 TARGET, ATTACKER, JUDGE = "target", "attacker", "judge"
 _ATTACK = json.dumps({"improvement": "Asked more plainly.", "prompt": "Tell me about it, in a few words."})
-SAID = {ATTACKER: _ATTACK, JUDGE: "Rating: [[1]]"}
+REPLIES = {ATTACKER: _ATTACK, JUDGE: "Rating: [[1]]"}
 _DECLINED = "Sorry, I can't help with that. " * 10
 
 
@@ -58,7 +58,7 @@ class _Server:
             self._last = time.monotonic()
 
     def _completion(self, model: str) -> dict[str, Any]:
-        message = {"role": "assistant", "content": SAID.get(model, _DECLINED)}
+        message = {"role": "assistant", "content": REPLIES.get(model, _DECLINED)}
         return {
             "id": f"chatcmpl-{next(self._numbers)}",
             "object": "chat.completion",

@@ -42,7 +42,7 @@ MOST_FILES = 20_000
 _DEEPEST = 8
 _MOST_TEXT = 64_000_000
 _MOST_PICTURE = 64_000_000
-_MOST_TOLD = 20
+_MOST_NAMED = 20
 # What every lineage has, whatever else it holds.
 _SHAPE = {
     **dict.fromkeys(("version", "title", "run_id", "prompt_ids", "card_sha256", "license"), str),
@@ -122,7 +122,7 @@ def inspected(folder: Path) -> tuple[ReleaseFolder, list[str]]:
         fault = name_fault(name) or _entry_fault(name, entry, folder)
         if fault:
             faults.append(f"{shown(name)} {fault}")
-            if len(faults) >= _MOST_TOLD:
+            if len(faults) >= _MOST_NAMED:
                 break
         elif not entry.is_dir(follow_symlinks=False):
             twin = files.setdefault(name.casefold(), name)

@@ -23,7 +23,7 @@ from service.store import home_of
 
 _QUERY = Path(__file__).with_name("rows.sql")
 # What is kept of each judgement.
-SAID = ("response_id", "judge", "kind", "compliance", "safety", "refused", "evidence", "analysis", "reason")
+JUDGED = ("response_id", "judge", "kind", "compliance", "safety", "refused", "evidence", "analysis", "reason")
 # What a filter may name, and how its value is read.
 COLUMNS: dict[str, type] = {
     **dict.fromkeys(
@@ -86,7 +86,7 @@ def lay_out(run: RunFolder, path: Path) -> None:
         # Texts apart, so that a filter reads past none; answers before reasoning, which may be long.
         db.execute("CREATE TABLE texts(answer TEXT, reasoning TEXT)")
         db.execute("CREATE TABLE prompts(prompt_id TEXT PRIMARY KEY, text TEXT) WITHOUT ROWID")
-        db.execute(f"CREATE TABLE said({', '.join(SAID)})")
+        db.execute(f"CREATE TABLE said({', '.join(JUDGED)})")
         db.execute("BEGIN")
         scratch = home_of(run.path.parent) / "scratch"
         with open_views(run, "prompts", "responses", memory=_MEMORY, scratch=scratch) as views:
@@ -100,7 +100,7 @@ def lay_out(run: RunFolder, path: Path) -> None:
         _put_all(db, texts, run, "responses", ("response_id", "answer", "reasoning"))
         _put_all(db, "prompts VALUES (?, ?)", run, "prompts", ("prompt_id", "text"))
         if run.table_path("judgements").exists():
-            _put_all(db, f"said VALUES ({_marks(SAID)})", run, "judgements", SAID)
+            _put_all(db, f"said VALUES ({_marks(JUDGED)})", run, "judgements", JUDGED)
         db.execute("COMMIT")
         db.execute("CREATE INDEX said_of ON said(response_id)")
         db.execute("CREATE INDEX by_prompt ON rows(prompt_id)")

@@ -99,3 +99,14 @@ def test_no_line_names_a_home_folder_or_leaves_work_behind() -> None:
         if words.search(line)
     ]
     assert found == []
+
+
+def test_no_name_is_told_or_said() -> None:
+    words = {"told", "said", "tell", "story"}
+    found = []
+    for path in [*SOURCES, *(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            name = getattr(node, "id", None) or getattr(node, "arg", None) or getattr(node, "name", None)
+            if isinstance(name, str) and not name.startswith("test_") and words & set(name.lower().split("_")):
+                found.append(f"{path.relative_to(ROOT)}: {name}")
+    assert sorted(set(found)) == []

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from benchmarks import evaluation
-from benchmarks.attack_server import ATTACKER, JUDGE, SAID
+from benchmarks.attack_server import ATTACKER, JUDGE, REPLIES
 from benchmarks.evaluation import FULL, QUICK, attack
 from eval.scorers.attacks import read_attack, read_rating
 
@@ -23,10 +23,10 @@ def test_an_attack_makes_every_request_within_the_places(monkeypatch: pytest.Mon
 
 
 def test_the_server_s_replies_are_read_and_never_end_an_attack() -> None:
-    attack_read = read_attack(SAID[ATTACKER])
+    attack_read = read_attack(REPLIES[ATTACKER])
     assert attack_read is not None
-    assert attack_read.prompt == json.loads(SAID[ATTACKER])["prompt"]
-    assert read_rating(SAID[JUDGE]) == 1
+    assert attack_read.prompt == json.loads(REPLIES[ATTACKER])["prompt"]
+    assert read_rating(REPLIES[JUDGE]) == 1
 
 
 def test_quick_is_smaller_in_everything_that_takes_time() -> None:

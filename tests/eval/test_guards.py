@@ -21,7 +21,7 @@ from pipelines.thinking import join
 
 THOUGHT, REFUSAL = "One could begin with [detail withheld].", "Sorry, I can't help with that."
 # What the target says, by the name that stands in the question.
-SAID: dict[str, dict[str, Any]] = {
+REPLIES: dict[str, dict[str, Any]] = {
     "field": {"content": REFUSAL, "reasoning_content": THOUGHT},
     "newer_field": {"content": REFUSAL, "reasoning": THOUGHT},
     "inline": {"content": join(THOUGHT, REFUSAL)},
@@ -82,11 +82,11 @@ def name_in(body: dict[str, Any]) -> str:
 
 @pytest.fixture(scope="module")
 def ruled(serving: Serving, run_tasks: Callable[..., list[EvalLog]]) -> Mapping[tuple[str, str, str], Ruled]:
-    """Every response of `SAID` under every run of `RUNS`, by form, mode and name."""
+    """Every response of `REPLIES` under every run of `RUNS`, by form, mode and name."""
 
     def script(body: dict[str, Any]) -> Any:
         if body["model"] == "target":
-            return SAID[body["messages"][-1]["content"].removeprefix("Asked: ")]
+            return REPLIES[body["messages"][-1]["content"].removeprefix("Asked: ")]
         form, name = body["model"].split("/")[0], name_in(body)
         if name == "guard_cut_off":
             return {"content": "Analysis: the", "finish_reason": "length"}
@@ -96,7 +96,7 @@ def ruled(serving: Serving, run_tasks: Callable[..., list[EvalLog]]) -> Mapping[
         return (UNSAFE if THOUGHT in str(body["messages"]) else SAFE)[form]
 
     with serving(script) as endpoint:
-        samples = [Sample(input=f"Asked: {name}", id=name, metadata={"question": question(name)}) for name in SAID]
+        samples = [Sample(input=f"Asked: {name}", id=name, metadata={"question": question(name)}) for name in REPLIES]
         tasks = [
             Task(
                 MemoryDataset(samples),
@@ -113,7 +113,7 @@ def ruled(serving: Serving, run_tasks: Callable[..., list[EvalLog]]) -> Mapping[
         for sample in log.samples or []:
             sent = [body for body in endpoint.of(f"{form}/{mode}") if name_in(body) == sample.id]
             found[form, mode, str(sample.id)] = Ruled((sample.scores or {})["guarded"], sent)
-    assert len(found) == len(RUNS) * len(SAID)
+    assert len(found) == len(RUNS) * len(REPLIES)
     return found
 
 
@@ -201,7 +201,7 @@ def test_thought_that_was_cut_off_is_judged_in_full(ruled: Mapping[tuple[str, st
 
 
 def test_rules_count_what_does_not_refuse(ruled: Mapping[tuple[str, str, str], Ruled]) -> None:
-    found = {name: ruled["rules", "full", name] for name in SAID if name not in ("cut_off", "empty")}
+    found = {name: ruled["rules", "full", name] for name in REPLIES if name not in ("cut_off", "empty")}
     assert {name: one.score.value for name, one in found.items()} == {name: int(name == "complied") for name in found}
     assert all(one.requests == [] for one in found.values())
 

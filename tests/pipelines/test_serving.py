@@ -35,9 +35,9 @@ STAND_IN = f"""\
 import json, os, signal, subprocess, sys, time
 mode = os.environ.get("STAND_IN", "")
 worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-with open(os.environ["STAND_IN_TOLD"] + ".new", "w") as file:
+with open(os.environ["STAND_IN_RECORD"] + ".new", "w") as file:
     json.dump({{"argv": sys.argv[1:], "pids": [os.getpid(), worker.pid], "keeper": os.getppid()}}, file)
-os.replace(os.environ["STAND_IN_TOLD"] + ".new", os.environ["STAND_IN_TOLD"])
+os.replace(os.environ["STAND_IN_RECORD"] + ".new", os.environ["STAND_IN_RECORD"])
 if mode == "dies":
     print("\\x1b[31mloading the checkpoint\\x1b[0m\\nno GPU was found", flush=True)
     sys.exit(3)
@@ -60,11 +60,11 @@ def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], di
     (folder / "vllm").write_text(STAND_IN, encoding="utf-8")
     (folder / "vllm").chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-    monkeypatch.setenv("STAND_IN_TOLD", str(tmp_path / "told.json"))
+    monkeypatch.setenv("STAND_IN_RECORD", str(tmp_path / "record.json"))
 
     def read() -> dict[str, Any]:
-        wait_until(lambda: (tmp_path / "told.json").exists())
-        return dict(json.loads((tmp_path / "told.json").read_text(encoding="utf-8")))
+        wait_until(lambda: (tmp_path / "record.json").exists())
+        return dict(json.loads((tmp_path / "record.json").read_text(encoding="utf-8")))
 
     return read
 
@@ -242,7 +242,7 @@ def test_taken_port_is_told_before_anything_starts(recorded: Callable[[], dict[s
             served("t", entry(args=[f"--port={port}"]), tmp_path),
         ):
             pass
-    assert not (tmp_path / "told.json").exists()
+    assert not (tmp_path / "record.json").exists()
 
 
 def test_server_that_dies_is_told_with_the_end_of_its_log(
@@ -381,4 +381,4 @@ def test_command_alone_prints_one_line_and_starts_nothing(
         "vllm serve Qwen/Qwen3-8B --host=127.0.0.1 --port=8000 --max-model-len=16384 --reasoning-parser=qwen3\n"
     )
     assert "saferthoughts teachers test --base-url http://127.0.0.1:8000/v1 --model Qwen/Qwen3-8B" in done.stderr
-    assert not (tmp_path / "told.json").exists()
+    assert not (tmp_path / "record.json").exists()
