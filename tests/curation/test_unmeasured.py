@@ -70,8 +70,8 @@ def test_report_and_card_of_a_run_without_a_judge_of_safety(run: RunFolder) -> N
     verdicts = from_table(Verdict, run.read("verdicts"))
     for item in figures["patterns"]:
         if item["before"]["rate"] is not None:
-            told_of = sum(getattr(one, item["label"]) is not None for one in verdicts)
-            assert item["before"]["judged"] == item["before"]["of"] <= told_of
+            known = sum(getattr(one, item["label"]) is not None for one in verdicts)
+            assert item["before"]["judged"] == item["before"]["of"] <= known
     assert {row["selected"] for row in figures["funnel"]} == {None}
     (table,) = re.findall(r"<h2>Risky patterns.*?</table>", page, re.DOTALL)
     for row in table.split("<tr>")[2:]:
