@@ -171,7 +171,8 @@ def test_kill_9_loses_only_what_was_in_flight_and_leaves_no_process(new_run: Cal
         done = generate(run)
         repeats = stats(url)["repeats"]
     assert (done.kept, done.failed) == (260, 0)
-    assert repeats <= 8
+    # What was under way, and what had come back and was not on the disk yet: a place is free again in between.
+    assert repeats <= 16
     assert [path.name for path in run.path.iterdir() if path.is_dir()] == []
 
 
