@@ -44,7 +44,9 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
     ),
     "messages": ("messages", "conversations", "conversation"),
     "context": ("contextstring",),
-    **{name: (name,) for name in ("kind", "category", "id", "source", "license")},
+    "category": ("category", "semanticcategory"),
+    "id": ("id", "behaviorid"),
+    **{name: (name,) for name in ("kind", "source", "license")},
 }
 _IN_FOLDERS = {"prompt": "text", **{name: name for name in ("category", "id", "source", "license")}}
 
