@@ -19,6 +19,7 @@ from saferthoughts.settings import (
     RequestSettings,
     StageSettings,
     StoredPath,
+    TeacherSettings,
     checks_folder,
     request_options,
     texts_of,
@@ -101,22 +102,48 @@ class Run(StoredRun):
         return result
 
     def repair(
-        self, *, strategy: str | None = None, attempts: int | None = None, **options: Unpack[StageSettings]
+        self,
+        *,
+        strategy: str | None = None,
+        attempts: int | None = None,
+        teacher: str | None = None,
+        base_url: str | None = None,
+        model: str | None = None,
+        api_key_env: str | None = None,
+        teacher_name: str | None = None,
+        **options: Unpack[StageSettings],
     ) -> "RepairResult":
         """Ask again for flagged rows, saying what was wrong; the best attempt of each is kept.
 
         Args:
             strategy: "instruct", "resample", "edit" or "escalate".
             attempts: Most further attempts at a row.
+            teacher: Who is asked, as in `create`: a run that was imported has no teacher of its own.
+            base_url: An endpoint, in place of a named teacher.
+            model: The model to ask for there.
+            api_key_env: The environment variable with its key.
+            teacher_name: What that teacher is called; by its model if not given.
             options: See `StageSettings`.
 
         Raises:
             Incomplete: the budget is spent, a request failed that may be repeated, or the repair of more rows is
                 refused for good than may be; what came back is kept.
-            UserError: rows have no verdict, or the run was imported.
+            UserError: rows have no verdict, or the run was imported and nobody is named.
         """
-        requests = self._prepared({"repair.strategy": strategy, "repair.attempts": attempts}, **options)
-        self._require_teacher()
+        who: TeacherSettings = {
+            "teacher": teacher,
+            "base_url": base_url,
+            "model": model,
+            "api_key_env": api_key_env,
+            "teacher_name": teacher_name,
+        }
+        requests = self._prepared({"repair.strategy": strategy, "repair.attempts": attempts}, who, **options)
+        if not self._may_repair():
+            raise UserError(
+                f"{self.path} holds an imported dataset: its responses come from no teacher of this run. Say who is to "
+                f"be asked for the flagged ones: saferthoughts repair {self.name} --teacher NAME, or --base-url and "
+                "--model"
+            )
         from pipelines.repairs.stage import repair
 
         result = repair(self.folder, requests)
@@ -222,7 +249,7 @@ class Run(StoredRun):
         self._require_judges(until, options)
         results: dict[str, Any] = {}
         for stage in STAGES[: STAGES.index(until) + 1]:
-            if stage in ("generate", "repair") and is_imported(self.folder):
+            if (stage == "generate" and is_imported(self.folder)) or (stage == "repair" and not self._may_repair()):
                 results[stage] = None
             else:
                 asks = requests if stage in ("generate", "judge", "repair") else {}
@@ -234,6 +261,7 @@ class Run(StoredRun):
     def _prepared(
         self,
         also: Mapping[str, Any],
+        who: TeacherSettings | None = None,
         *,
         settings: Assignments | None = None,
         teachers: StoredPath | None = None,
@@ -242,8 +270,11 @@ class Run(StoredRun):
     ) -> RequestOptions:
         """Change the run as a stage's options say; how it makes its requests."""
         options = request_options(self.path.parent, **requests)
-        self.change(settings=settings, teachers=teachers, agree=agree, also=also)
+        self.change(settings=settings, teachers=teachers, agree=agree, also=also, **(who or {}))
         return options
+
+    def _may_repair(self) -> bool:
+        return not is_imported(self.folder) or bool(self.config.teachers)
 
     def _require_teacher(self) -> None:
         if is_imported(self.folder):
@@ -259,7 +290,7 @@ class Run(StoredRun):
         from pipelines.runner.session import check_teachers
 
         config = self.config
-        teachers = {} if is_imported(self.folder) else config.teachers
+        teachers = config.teachers if self._may_repair() else {}
         judges = {} if until == "generate" else judge_teachers(config)
         check_teachers({**teachers, **judges}, options.caps)
 

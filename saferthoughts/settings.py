@@ -65,8 +65,26 @@ class StageSettings(RequestSettings, ChangeSettings, total=False):
     """What every stage that asks models takes: `RequestSettings` and `ChangeSettings`."""
 
 
-class RunSettings(TypedDict, total=False):
-    """What a run is made of.
+class TeacherSettings(TypedDict, total=False):
+    """Who answers.
+
+    Attributes:
+        teacher: A name of `saferthoughts teachers list`.
+        base_url: An endpoint, in place of a named teacher.
+        model: The model to ask for there.
+        api_key_env: The environment variable with its key.
+        teacher_name: What that teacher is called; by its model if not given.
+    """
+
+    teacher: str | None
+    base_url: str | None
+    model: str | None
+    api_key_env: str | None
+    teacher_name: str | None
+
+
+class RunSettings(TeacherSettings, total=False):
+    """What a run is made of, with `TeacherSettings`.
 
     Attributes:
         config: A run.yaml to begin with.
@@ -77,13 +95,8 @@ class RunSettings(TypedDict, total=False):
         benign: How many benign prompts; all if not given.
         seed: Seed of the draw.
         variants: The variants to make.
-        teacher: Who answers: a name of `saferthoughts teachers list`.
         general_teacher: Who answers the variants of a general model instead.
         teachers: A teachers.yaml of your own.
-        base_url: An endpoint, in place of a named teacher.
-        model: The model to ask for there.
-        api_key_env: The environment variable with its key.
-        teacher_name: What that teacher is called; by its model if not given.
         instructions: Files with another wording, by variant.
         judges: Who judges; several vote.
         settings: Any keys of run.yaml, dotted.
@@ -97,13 +110,8 @@ class RunSettings(TypedDict, total=False):
     benign: int | None
     seed: int | None
     variants: Iterable[str] | None
-    teacher: str | None
     general_teacher: str | None
     teachers: StoredPath | None
-    base_url: str | None
-    model: str | None
-    api_key_env: str | None
-    teacher_name: str | None
     instructions: Assignments | None
     judges: Iterable[str] | None
     settings: Assignments | None

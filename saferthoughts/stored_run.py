@@ -17,6 +17,7 @@ from saferthoughts.settings import (
     Assignments,
     RunSettings,
     StoredPath,
+    TeacherSettings,
     consent_of,
     run_options,
     runs_folder,
@@ -134,6 +135,7 @@ class StoredRun:
         teachers: StoredPath | None = None,
         agree: Agreement = False,
         also: Mapping[str, Any] | None = None,
+        **who: Unpack[TeacherSettings],
     ) -> RunConfig:
         """Change run.yaml, and nothing else; the prompts stay.
 
@@ -142,11 +144,13 @@ class StoredRun:
             teachers: A teachers.yaml of your own.
             agree: Change it although answers of the run would go, or a teacher.
             also: Further keys with their values, which `settings` wins over; None leaves a key as it is.
+            who: Another teacher; see `TeacherSettings`.
 
         Raises:
             UserError: a value that does not fit, one that draws other prompts, or no consent to what would be lost.
         """
-        return change(self.folder, run_options(settings=settings, teachers=teachers, also=also), consent_of(agree))
+        options = run_options(settings=settings, teachers=teachers, also=also, **who)
+        return change(self.folder, options, consent_of(agree))
 
     def table(self, name: str) -> Table:
         """A table of the run: prompts, responses, failed, judgements, verdicts, repairs, accepted, rejected, ...

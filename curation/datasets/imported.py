@@ -2,7 +2,7 @@
 
 Reads what `reading.py` reads; writes a run folder with run.yaml, prompts, responses and failed, the rows that could not
 be read with their reasons. Run it with `saferthoughts check RUN --dataset PATH_OR_REPO --map answer=completion`.
-Nothing of it was generated here, so a run made like this cannot be repaired.
+Nothing of it was generated here: `saferthoughts repair RUN --teacher NAME` says who is asked for flagged rows.
 """
 
 from collections.abc import Mapping
@@ -52,12 +52,10 @@ def _written(runs: Path, name: str, source: Source, found: DatasetRows) -> RunFo
     if any(prompt.source_license == UNKNOWN_LICENSE for prompt in prompts.values()):
         # No licence of ours is put on rows of others; whoever builds a release states one.
         release = release.model_copy(update={"license": UNKNOWN_LICENSE, "license_text": None})
-    changes = {
-        "release": release,
-        "variants": tuple(name for name in load_variants() if name in used),
-        "roles": Roles(reasoning=TEACHER, general=TEACHER),
-    }
-    save_config(run, resolve(config.model_copy(update=changes), load_teachers(), asks=False))
+    changes = {"release": release, "variants": tuple(name for name in load_variants() if name in used)}
+    if not config.teachers:
+        changes["roles"] = Roles(reasoning=TEACHER, general=TEACHER)
+    save_config(run, resolve(config.model_copy(update=changes), load_teachers(), asks=bool(config.teachers)))
     run.write("prompts", to_table(Prompt, sorted(prompts.values(), key=lambda item: item.prompt_id)))
     run.write("responses", to_table(Response, sorted(responses.values(), key=lambda item: item.response_id)))
     run.write("failed", pa.table(list(map(list, zip(*found.refused, strict=True))) or [[], []], schema=_REFUSED))

@@ -79,7 +79,7 @@ def repair(run: RunFolder, options: RequestOptions = DEFAULTS) -> RepairResult:
     _check_verdicts(run)
     flagged = list(flagged_rows(run, config))
     silent = silent_teachers(run)
-    asked = [(row, verdict) for row, verdict in flagged if not _in_vain(row, silent)]
+    asked = [(row, verdict) for row, verdict in flagged if not _in_vain(config, row, silent)]
     trees: list[list[_Attempt]] = []
     failed: list[Failure] = []
     if asked and config.repair.attempts:
@@ -126,12 +126,12 @@ def _before_asking(
     with closing(Ledger(run.path / "ledger.sqlite")) as ledger:
         for other in options.reuse:
             ledger.borrow(other)
-        teachers, planned = {row.response.teacher for row in rows}, survey(run, config, ledger).kinds
+        teachers, planned = {_asked(config, row) for row in rows}, survey(run, config, ledger).kinds
         taken = check_teachers_answer(run, config, ledger, teachers, planned, {}, True)
         if taken is not config:
             config, planned = taken, survey(run, taken, ledger).kinds
         kinds = {(kind.teacher, kind.variant, kind.benign): kind for kind in planned}
-        found = Counter((row.response.teacher, row.response.variant, row.kind == "benign") for row in rows)
+        found = Counter((_asked(config, row), row.response.variant, row.kind == "benign") for row in rows)
         flagged = {kinds[name]: float(count) for name, count in found.items() if name in kinds}
         load = repairs_of(config, Known.of(ledger), flagged)
     config = check_judges_answer(run, config, options.reuse)
@@ -179,9 +179,9 @@ def silent_teachers(run: RunFolder) -> set[str]:
     return {teacher for teacher, shown in reasoning.items() if not shown}
 
 
-def _in_vain(row: Row, silent: Container[str]) -> bool:
+def _in_vain(config: RunConfig, row: Row, silent: Container[str]) -> bool:
     """Whether an attempt could not be judged either: a harmful prompt is judged by its reasoning."""
-    return row.kind == "harmful" and row.response.teacher in silent
+    return row.kind == "harmful" and _asked(config, row) in silent
 
 
 async def _attempts(
@@ -204,13 +204,13 @@ async def _attempts(
 async def _ask_again(config: RunConfig, tree: list[_Attempt], asker: Asker) -> Row:
     last, attempt = tree[-1], len(tree)
     response = last.row.response
-    strategy = config.repair.strategy
+    name, strategy = _asked(config, last.row), config.repair.strategy
+    teacher = config.teachers[name]
     messages = repair_messages(strategy, config, last.row, last.flags, _evidence(last.verdict), attempt)
     sample = response.sample + _APART * attempt
-    fields = request_fields(config.teachers[response.teacher], sample)
-    reply = await asker.ask(response.teacher, messages, fields, sample)
-    style = config.teachers[response.teacher].reasoning_style
-    thought = split(reply.content, reply.reasoning_content, reply.reasoning, style)
+    fields = request_fields(teacher, sample)
+    reply = await asker.ask(name, messages, fields, sample)
+    thought = split(reply.content, reply.reasoning_content, reply.reasoning, teacher.reasoning_style)
     reasoning, answer, source = thought.reasoning.strip(), thought.answer.strip(), thought.source
     if strategy == "edit":
         reasoning, answer, source = answer, response.answer, response.reasoning_source  # type: ignore[assignment]
@@ -225,9 +225,18 @@ async def _ask_again(config: RunConfig, tree: list[_Attempt], asker: Asker) -> R
             answer=answer,
             reasoning_source=source,
             **_facts(reply),
-            request_key=asker.key(response.teacher, messages, fields, sample),
+            teacher=name,
+            model=teacher.model,
+            sampling=json.dumps(request_fields(teacher, response.sample), sort_keys=True),
+            request_key=asker.key(name, messages, fields, sample),
         ),
     )
+
+
+def _asked(config: RunConfig, row: Row) -> str:
+    """Who is asked for a row again: the teacher that wrote it, or the run's where that was somebody else's model."""
+    name = row.response.teacher if row.response.teacher in config.teachers else config.teacher_of(row.response.variant)
+    return str(name)
 
 
 def _facts(reply: Reply) -> dict[str, Any]:

@@ -79,7 +79,8 @@ def change(run: RunFolder, options: Options, consent: Consent = refuse) -> RunCo
         return load_config(run)
 
     def changed(before: RunConfig) -> RunConfig:
-        after = configured(options, before, asks=not is_imported(run))
+        named = bool(options.teacher or options.base_url or before.teachers)
+        after = configured(options, before, asks=named or not is_imported(run))
         if (after.prompts, after.seed) != (before.prompts, before.seed):
             again = f"saferthoughts prompts {run.name}"
             raise UserError(

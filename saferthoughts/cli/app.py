@@ -155,6 +155,11 @@ def repair(
     name: RunName,
     strategy: Strategy = None,
     attempts: Attempts = None,
+    teacher: TeacherName = None,
+    base_url: BaseUrl = None,
+    model: ModelName = None,
+    teacher_name: TeacherLabel = None,
+    api_key_env: KeyVariable = None,
     settings: Sets = None,
     teachers: TeacherFile = None,
     yes: Yes = False,
@@ -170,9 +175,9 @@ def repair(
     Example: saferthoughts repair mine --attempts 3
     """
     from saferthoughts.cli.words import words_of
-    from saferthoughts.settings import StageSettings
+    from saferthoughts.settings import StageSettings, TeacherSettings
 
-    options = given(ctx, StageSettings)
+    options = {**given(ctx, StageSettings), **given(ctx, TeacherSettings)}
     say(words_of(open_run(name).repair(strategy=strategy, attempts=attempts, agree=consent(yes), **options)))
 
 
