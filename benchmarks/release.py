@@ -38,10 +38,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         small = released(Path(folder), "small", rows // 10)
         large = released(Path(folder), "large", rows)
-        small_s, small_gb = apart(build, small)
-        large_s, large_gb = apart(build, large)
-        copy_s, copy_gb = apart(copy, large)
-        check_s, check_gb = apart(check, large)
+        small_s, small_gb, _ = apart(build, small)
+        large_s, large_gb, _ = apart(build, large)
+        copy_s, copy_gb, _ = apart(copy, large)
+        check_s, check_gb, _ = apart(check, large)
         size = sum(path.stat().st_size for path in (large.path / "release").rglob("*.parquet"))
         shards = len(list((large.path / "release").glob("data/default/*.parquet")))
     figures = {
