@@ -7,7 +7,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock
@@ -20,6 +20,8 @@ _SCHEMA = 1
 # Seconds to wait for another process: when the ledger is opened, and for each statement after that.
 _OPEN_S = 4.0
 _BUSY_S = 30.0
+# Bytes with which a database of SQLite begins.
+_HEADER = 100
 _TABLES = """
 CREATE TABLE IF NOT EXISTS answers(
   key TEXT PRIMARY KEY, model TEXT NOT NULL, reply TEXT NOT NULL, input_tokens INTEGER NOT NULL,
@@ -135,19 +137,21 @@ def _check_file(path: Path) -> None:
     """Refuse what SQLite would take for an empty database, or would notice only later."""
     if not path.is_file():
         raise LedgerError(f"{path} should be a run's ledger, and is a folder. Move it away.")
-    with path.open("rb") as file:
-        header = file.read(100)
     size = path.stat().st_size
-    if len(header) < 100:
+    if size < _HEADER:
         raise LedgerError(f"{path} is cut off: it has {size} bytes. {_RESTORE}")
-    if not header.startswith(b"SQLite format 3\0"):
-        raise LedgerError(f"{path} is damaged, or no ledger (it does not begin as one). {_RESTORE}")
     log = path.with_name(f"{path.name}-wal")
-    page = int.from_bytes(header[16:18]) or 0
-    wanted = (65536 if page == 1 else page) * int.from_bytes(header[28:32])
-    # With a log beside it the file may be behind: SQLite then takes the rest from there.
-    if size < wanted and not (log.exists() and log.stat().st_size):
-        raise LedgerError(f"{path} is cut off: it has {size} of {wanted} bytes. {_RESTORE}")
+    try:
+        # SQLite alone may open the file: closing any other handle of it ends this process's locks on it, and the next
+        # process to leave the ledger takes its log away under us (https://www.sqlite.org/howtocorrupt.html, 2.2).
+        with closing(_connect(path, "?mode=ro&immutable=1")) as db:
+            db.execute("PRAGMA schema_version")
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
+            raise LedgerError(f"{path} is damaged, or no ledger (it does not begin as one). {_RESTORE}") from error
+        # With a log beside it the file may be behind: SQLite then takes the rest from there.
+        if error.sqlite_errorcode == sqlite3.SQLITE_CORRUPT and not (log.exists() and log.stat().st_size):
+            raise LedgerError(f"{path} is cut off: it has only {size} bytes. {_RESTORE}") from error
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.teachers.ledger import Ledger, request_key
+from pipelines.teachers.ledger_file import opened_to_read
 from pipelines.teachers.reply import Reply
 
 REPLY = Reply("Sorry.", "Harm.", None, "stop", 10, 5, 0.5, 0.1)
@@ -92,6 +93,23 @@ def test_a_new_ledger_can_be_opened_by_several_at_once(tmp_path: Path) -> None:
         with ThreadPoolExecutor(4) as pool:
             opened = [pool.submit(answers) for _ in range(4)]
             assert [one.result() for one in opened] == [0] * 4
+
+
+def test_one_that_looks_in_and_leaves_takes_no_answers_away(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    looking = f"import sqlite3; db = sqlite3.connect({str(path)!r}); print(*db.execute('SELECT key FROM answers'))"
+
+    def seen_by_another() -> str:
+        return subprocess.run([sys.executable, "-c", looking], stdout=subprocess.PIPE, check=True, text=True).stdout
+
+    ledger = Ledger(path)
+    ledger.put("a", "m", REPLY)
+    Ledger(path).close()
+    with opened_to_read(path):
+        pass
+    assert seen_by_another() == "('a',)\n"
+    ledger.put("b", "m", REPLY)
+    assert seen_by_another() == "('a',) ('b',)\n"
 
 
 def test_what_was_kept_survives_kill_9(tmp_path: Path) -> None:

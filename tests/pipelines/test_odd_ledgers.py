@@ -49,7 +49,7 @@ ODD: dict[str, tuple[Callable[[Path], object], str]] = {
     "short garbage": (lambda path: path.write_bytes(b"x"), "cut off: it has 1 bytes"),
     "empty": (lambda path: path.write_bytes(b""), "cut off: it has 0 bytes"),
     "truncated": (lambda path: os.truncate(path, path.stat().st_size // 2), "cut off"),
-    "a header only": (lambda path: os.truncate(path, 100), "cut off: it has 100 of"),
+    "a header only": (lambda path: os.truncate(path, 100), "cut off: it has only 100 bytes"),
     "zeros inside": (
         lambda path: path.write_bytes(path.read_bytes()[:4096] + bytes(path.stat().st_size - 4096)), "damaged"
     ),
