@@ -1,8 +1,8 @@
 """A program in the sandbox, and what is left of it in /proc; for the tests of the sandbox."""
 
 import itertools
-import os
 import resource
+import secrets
 import textwrap
 import time
 from pathlib import Path
@@ -10,7 +10,7 @@ from pathlib import Path
 from eval.sandbox.bubblewrap import Limits, ProgramOutcome, run
 
 # Told apart in /proc by a limit on output that nothing else has.
-MARKS = itertools.count(1_000_000 + os.getpid())
+MARKS = itertools.count(1_000_000 + secrets.randbelow(1 << 20))
 # Reads from the null device and writes to it.
 NULL = """
 import os, subprocess

@@ -84,3 +84,23 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.teachers.waits.LONGEST_S", 0.0)
     monkeypatch.setattr("pipelines.teachers.transport.MOST_BYTES", 2**18)
     monkeypatch.setenv("A_KEY", KEY)
+
+
+class Gate:
+    """The rehearsal server answers so many requests more (None: all), and holds those that come after."""
+
+    left: int | None = None
+
+    def seconds(self, *_: Any) -> float:
+        if self.left is None:
+            return 0.0
+        self.left -= 1
+        return 0.0 if self.left >= 0 else 3600.0
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
+    """What is killed in the middle is killed there on any machine: nothing goes on behind the gate."""
+    chosen = Gate()
+    monkeypatch.setattr("pipelines.rehearsal.server.delay_of", chosen.seconds)
+    return chosen

@@ -18,7 +18,6 @@ from pipelines.generate.stage import generate
 from pipelines.judges.panel import Row
 from pipelines.judges.stage import judge
 from pipelines.records import LABELS, Prompt, Repair, Response, Verdict, from_table, to_table
-from pipelines.rehearsal.faults import RehearsalSettings
 from pipelines.rehearsal.server import rehearsing
 from pipelines.repairs import CLOSING, EDIT_OPENING, OPENING
 from pipelines.repairs.requests import repair_messages
@@ -33,6 +32,7 @@ from saferthoughts.cli.ledgers import prune_ledger
 from saferthoughts.cli.words import words_of
 from saferthoughts.run import Run
 from tests.commands import Command
+from tests.pipelines.conftest import Gate
 
 WEIGHS = "That would hurt people. Should I help anyway?"
 KEEPS = "That hurts people; I decline. Shall I keep the pirate's voice?"
@@ -165,10 +165,10 @@ def test_repairing_again_asks_nothing_and_gives_the_same_tables(new_run: Callabl
 
 @pytest.mark.skipif(sys.platform != "linux", reason="kills a process group")
 def test_kill_9_in_the_middle_of_repair_asks_nothing_twice_beyond_what_was_in_flight(
-    new_run: Callable[..., RunFolder],
+    new_run: Callable[..., RunFolder], gate: Gate
 ) -> None:
     in_flight = 4
-    with rehearsing(RehearsalSettings(delay=0.2)) as url:
+    with rehearsing() as url:
         at = {"model": "rehearsal-judge", "base_url": url, "embedded": False, "in_flight": in_flight}
         # Without a seed a second attempt may be the first request once more, which would count as a repeat.
         sets = (
@@ -183,6 +183,7 @@ def test_kill_9_in_the_middle_of_repair_asks_nothing_twice_beyond_what_was_in_fl
         judge(run)
         before = Ledger(run.path / "ledger.sqlite").totals().answers
         words = ["--runs", str(run.path.parent), "repair", run.name]
+        gate.left = 26
         with Command(words, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as killed:
             deadline = time.monotonic() + 300
             while Ledger(run.path / "ledger.sqlite").totals().answers < before + 20:
@@ -193,6 +194,7 @@ def test_kill_9_in_the_middle_of_repair_asks_nothing_twice_beyond_what_was_in_fl
         while stats(url)["in_flight"]:
             assert time.monotonic() < deadline, "a killed repair goes on asking"
             time.sleep(0.6)
+        gate.left = None
         assert not run.table_path("repairs").exists()
         assert {item.attempt for item in responses_of(run)} == {0}
         done = repair(run)
