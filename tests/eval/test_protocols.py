@@ -4,8 +4,10 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,16 +19,29 @@ from pipelines.errors import UserError
 ROOT = Path(__file__).parents[2]
 
 
-def test_protocols_differ_where_the_study_does() -> None:
-    assert names() == ["paper", "repository", "quick"]
-    paper, repository = settings("paper", "xstest"), settings("repository", "xstest")
-    assert (paper["max_tokens"], repository["max_tokens"]) == (2048, 256)
-    assert (paper["exclude_trained"], repository["exclude_trained"]) == (True, False)
-    assert paper["classes"] == repository["classes"]
-    paper, repository = settings("paper", "pair"), settings("repository", "pair")
-    assert (paper["temperature"], paper["max_tokens"]) == (0, 4096)
-    assert (repository["temperature"], repository["max_tokens"]) == (1, 2048)
-    assert paper["attacker"] == repository["attacker"]
+def table() -> str:
+    """Every setting of every task by protocol, as docs/protocols.md has it."""
+    lines = [f"| task | setting | {' | '.join(f'`{name}`' for name in names())} |", "|---|---" + "|---" * len(names()) + "|"]
+    for task in TASKS:
+        columns = [dict(flat(settings(name, task))) for name in names()]
+        for key in dict.fromkeys(key for column in columns for key in column):
+            values = " | ".join(str(column.get(key, "")) for column in columns)
+            lines.append(f"| {task} | `{key}` | {values} |")
+    return "\n".join(lines) + "\n"
+
+
+def flat(values: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
+
+
+def test_the_page_of_protocols_has_every_setting() -> None:
+    assert names() == ["paper", "repository", "ours", "quick"]
+    page = (ROOT / "docs" / "protocols.md").read_text(encoding="utf-8")
+    assert table() in page, f"docs/protocols.md needs this table:\n{table()}"
 
 
 def test_every_task_has_settings_and_every_suite_known_tasks() -> None:
