@@ -234,7 +234,9 @@ def _judges(judge: str | Assignments | None) -> tuple[str | None, dict[str, str]
         if task and task not in TASKS:
             raise unknown("task in --judge", task, TASKS)
         if task in found:
-            raise UserError(f"--judge {text}: {task or 'every task'} has {found[task]} already. Give one for each task.")
+            raise UserError(
+                f"--judge {text}: {task or 'every task'} has {found[task]} already. Give one for each task."
+            )
         found[task] = name
     return found.pop("", None), found
 

@@ -95,8 +95,8 @@ class StoredRun:
             UserError: nothing can be read there, or no row has a prompt and a response.
         """
         from curation.datasets.imported import import_dataset
-        from curation.datasets.sources import Source
         from pipelines.settings.old_names import typed_name
+        from pipelines.sources import Source
 
         source = Source(hub=str(dataset), config=config, split=split, revision=revision)
         return cls(import_dataset(runs_folder(runs), name, source, columns or {}, kind, typed_name(variant)))

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from curation.datasets.sources import Source, read_source
 from pipelines.errors import UserError, unknown
 from pipelines.prompts.prompt_sets import KINDS, UNKNOWN_LICENSE
 from pipelines.prompts.turns import Exchange, exchange, sound
@@ -22,6 +21,7 @@ from pipelines.prompts.variant import load_variants
 from pipelines.prompts.variant import variant as load_variant
 from pipelines.records import Prompt, Response, content_id
 from pipelines.settings.old_names import current_name, first_name
+from pipelines.sources import Source, read_source
 from pipelines.teachers.finish_reasons import STOP
 from pipelines.thinking import Thought, split
 

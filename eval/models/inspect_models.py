@@ -97,7 +97,7 @@ class Role:
 
 @dataclass(frozen=True, slots=True)
 class ModelRoles:
-    """Who judges and attacks. Without a guard, or with `rules`, string rules decide. `judges` have tasks of their own."""
+    """Who judges and attacks. Without a guard, or with `rules`, string rules decide. `judges` are those of one task."""
 
     guard: Role | None = None
     judge: Role | None = None

@@ -1,8 +1,9 @@
 r"""What the mathematical tasks share: problems as samples, one prompt, and the score of a boxed final answer.
 
-The answer part of a response is graded, never the reasoning, but where the setting `part` is "full". A response that was cut off in its reasoning, or that
-boxes nothing, is a wrong answer (value 0): the model was asked and did not give one. It is told apart by `detail`, and
-counted as truncated by the engine. Only where the grading itself gives no verdict is a sample unscored.
+The answer part of a response is graded, never the reasoning, but where the setting `part` is "full". A response that
+was cut off in its reasoning, or that boxes nothing, is a wrong answer (value 0): the model was asked and did not give
+one. It is told apart by `detail`, and counted as truncated by the engine. Only where the grading itself gives no
+verdict is a sample unscored.
 
 Reads what `eval/sources.py` reads; writes Inspect's log only. `eval/tasks/math500.py` and `aime24.py` are built on it.
 """

@@ -39,9 +39,7 @@ _ASKED: Mapping[str, Any] = {"temperature": 0, "max_tokens": 2048, "tries": 3}
 
 
 @scorer(metrics=[mean()])
-def refused(
-    by: By = "rules", classes: int = 3, part: str = "answer", judge: Mapping[str, Any] | None = None
-) -> Scorer:
+def refused(by: By = "rules", classes: int = 3, part: str = "answer", judge: Mapping[str, Any] | None = None) -> Scorer:
     """Scores an answer.
 
     Args:

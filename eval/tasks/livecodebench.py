@@ -8,7 +8,8 @@ Metric    pass@1: the share of answers whose program passes all public and priva
 Protocol  the problem as the user's turn; temperature 0.6, top-p 0.95, at most 30,000 tokens; October 2024 to January
           2025. The program is the last fenced block of the answer part that is Python (eval/sandbox/programs.py), or by
           `repository` what stands between the last two fences of the whole response. The benchmark's own template and
-          system message are not here: `template` and `system` take files with them, and those bundled are ours. Each test is a sandbox of its own, with 6 s of computing and 1 GiB. Differs from LiveCodeBench's own runner: no
+          system message are not here: `template` and `system` take files with them, and those bundled are ours. Each
+          test is a sandbox of its own, with 6 s of computing and 1 GiB. Differs from LiveCodeBench's own runner: no
           numpy, and 6 s are not counted while the machine is busy with something else.
 Source    Jain et al. 2024 (arXiv 2403.07974); the data's card names CC.
 
@@ -89,7 +90,11 @@ def problems(request: TaskRequest) -> tuple[list[Sample], dict[str, _Tests], Dat
     distinct([row["name"] for row in rows], loaded)
     tests = {row["name"]: _Tests(row["public"], str(row["private"] or ""), _function(row, loaded)) for row in rows}
     template, system = (_words(request, key)[0] for key in WORDS)
-    return [_sample(row, template, system) for row in rows], tests, loaded.used(len(rows), left_out=_outside(loaded, first, last))
+    return (
+        [_sample(row, template, system) for row in rows],
+        tests,
+        loaded.used(len(rows), left_out=_outside(loaded, first, last)),
+    )
 
 
 def _outside(loaded: Loaded, first: date, last: date) -> int:

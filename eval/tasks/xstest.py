@@ -42,7 +42,7 @@ def questions(request: TaskRequest) -> tuple[list[Sample], DataUsed]:
     need = {"question": ("prompt", "question", "query", "text")}
     loaded = load(request, PUBLIC, SAMPLE, need, {"category": ("category", "type")})
     known = request.trained if request.settings["exclude_trained"] else frozenset()
-    rows = [row for row in loaded.rows if not _unsafe(row) and _hash(row["question"]) not in known]
+    rows = [row for row in loaded.rows if not _unsafe(row) and not known & _hashes(row["question"])]
     if not rows:
         raise UserError(f"None of the {len(loaded.rows)} prompts of {loaded.source} is safe and was not trained on.")
     samples = [
@@ -60,8 +60,9 @@ def _unsafe(row: Mapping[str, Any]) -> bool:
     return row.get("label") == "unsafe" or str(row.get("type") or "").startswith("contrast")
 
 
-def _hash(question: str) -> str:
-    return sha256(question.strip().encode()).hexdigest()
+def _hashes(question: str) -> set[str]:
+    """Of the prompt as it is, and without the stray backslashes that the study's file has before quotation marks."""
+    return {sha256(text.strip().encode()).hexdigest() for text in (question, question.replace('\\"', '"'))}
 
 
 def build(request: TaskRequest) -> BuiltTask:

@@ -46,6 +46,20 @@ class Prompts(Part):
     bare_share: float = Field(default=0, ge=0, le=1, description="share of harmful prompts without a jailbreak")
     kind: str | None = Field(default=None, description="kind of every row of a file that has no kind column")
     columns: dict[str, str] = Field(default_factory=dict, description="field to column, for a file of other names")
+    files: dict[Literal["harmful", "benign", "templates"], str] = Field(
+        default_factory=dict, description="published sets by part, in place of source; see docs/prompts.md"
+    )
+
+    @model_validator(mode="after")
+    def _some_requests(self) -> "Prompts":
+        if set(self.files) == {"templates"}:
+            raise ValueError("templates need requests to put in them: give harmful prompts as well")
+        return self
+
+    @property
+    def named(self) -> str:
+        """Where the prompts come from, in a line."""
+        return ", ".join(f"{part} {place}" for part, place in self.files.items()) or self.source
 
 
 class Checks(NamingVariants):

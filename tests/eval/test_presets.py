@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -156,4 +155,3 @@ def test_what_is_scored_of_a_response_is_the_presets(asked: Asked) -> None:
         roles = [one["role"] for one in asked.target("Square")[0]["messages"]]
         assert roles == (["system", "user"] if everything else ["user"])
         assert asked.target("### Question:\nSquare") == (asked.target("Square") if everything else [])
-

@@ -21,7 +21,10 @@ ROOT = Path(__file__).parents[2]
 
 def table() -> str:
     """Every setting of every task by protocol, as docs/protocols.md has it."""
-    lines = [f"| task | setting | {' | '.join(f'`{name}`' for name in names())} |", "|---|---" + "|---" * len(names()) + "|"]
+    lines = [
+        f"| task | setting | {' | '.join(f'`{name}`' for name in names())} |",
+        "|---|---" + "|---" * len(names()) + "|",
+    ]
     for task in TASKS:
         columns = [dict(flat(settings(name, task))) for name in names()]
         for key in dict.fromkeys(key for column in columns for key in column):

@@ -94,7 +94,7 @@ def test_prompt_that_is_left_out_of_the_loss_is_found(proven: Callable[..., Supe
 
         trainer.data_collator = without_prompts
 
-    with pytest.raises(UserError, match="its prompt is not trained on, at .*, and loss_on is all"):
+    with pytest.raises(UserError, match=r"its prompt is not trained on, at .*, and loss_on is all"):
         proven(loss_on="all", damage=mask)
 
 
