@@ -118,9 +118,10 @@ def _words(request: TaskRequest, key: str) -> tuple[str, dict[str, str]]:
 
 def _sample(row: Mapping[str, Any], template: str, system: str) -> Sample:
     values = {"problem": row["problem"], "starter": str(row["starter"] or "").strip()}
-    asked: str | list[ChatMessage] = filled(template, "the template of livecodebench", **values)
+    question = filled(template, "the template of livecodebench", **values)
+    asked: str | list[ChatMessage] = question
     if system:
-        asked = [ChatMessageSystem(content=system.strip()), ChatMessageUser(content=asked)]
+        asked = [ChatMessageSystem(content=system.strip()), ChatMessageUser(content=question)]
     metadata = {"category": str(row["difficulty"] or ""), "question": row["problem"]}
     return Sample(input=asked, id=row["name"], metadata=metadata)
 

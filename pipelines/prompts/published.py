@@ -16,8 +16,8 @@ from pipelines.row_files import Row, read_rows
 from pipelines.sources import Source, read_source
 
 # Where a published set says what a prompt is, and how: XSTest's label, WildJailbreak's data_type.
-_SAYING = ("kind", "label", "data_type")
-_SAID: Mapping[str, Kind] = {
+_KIND_COLUMNS = ("kind", "label", "data_type")
+_KIND_WORDS: Mapping[str, Kind] = {
     "harmful": "harmful",
     "unsafe": "harmful",
     "vanilla_harmful": "harmful",
@@ -43,7 +43,9 @@ def kind_of_row(row: Row) -> Kind | None:
     # XSTest's first edition marks its unsafe contrasts by their type alone.
     if str(lower.get("type") or "").startswith("contrast"):
         return "harmful"
-    return next((_SAID[said] for name in _SAYING if (said := str(lower.get(name)).lower()) in _SAID), None)
+    return next(
+        (_KIND_WORDS[word] for name in _KIND_COLUMNS if (word := str(lower.get(name)).lower()) in _KIND_WORDS), None
+    )
 
 
 def name_of(place: str) -> str:

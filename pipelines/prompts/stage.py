@@ -71,7 +71,7 @@ def start(runs: Path, name: str, config: RunConfig, consent: Consent = refuse) -
     """
     wanted = config.prompts
     if wanted.files:
-        pool = load_files(dict(wanted.files), wanted.columns)
+        pool = load_files({str(part): place for part, place in wanted.files.items()}, wanted.columns)
     else:
         pool = load_pool(wanted.source, wanted.kind, wanted.columns)
     folder = RunFolder(runs / name)
