@@ -163,7 +163,7 @@ class StoredRun:
         return Table(self.folder.read(name))
 
     def sql(self, query: str) -> Table:
-        """One SELECT over the run's tables, which reads nothing else.
+        """One SELECT over the run's tables, a .sql file with one, or patterns, filters or lengths.
 
         Raises:
             UserError: it is not one statement that reads, or does not run.
