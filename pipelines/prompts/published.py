@@ -17,7 +17,7 @@ from pipelines.sources import Source, read_source
 
 # Where a published set says what a prompt is, and how: XSTest's label, WildJailbreak's data_type.
 _KIND_COLUMNS = ("kind", "label", "data_type")
-_KIND_WORDS: Mapping[str, Kind] = {
+KIND_WORDS: Mapping[str, Kind] = {
     "harmful": "harmful",
     "unsafe": "harmful",
     "vanilla_harmful": "harmful",
@@ -44,7 +44,7 @@ def kind_of_row(row: Row) -> Kind | None:
     if str(lower.get("type") or "").startswith("contrast"):
         return "harmful"
     return next(
-        (_KIND_WORDS[word] for name in _KIND_COLUMNS if (word := str(lower.get(name)).lower()) in _KIND_WORDS), None
+        (KIND_WORDS[word] for name in _KIND_COLUMNS if (word := str(lower.get(name)).lower()) in KIND_WORDS), None
     )
 
 
