@@ -17,6 +17,7 @@ from eval.models.inspect_models import ModelRoles, Role
 from eval.protocols import EXCLUDE, PAPER, SHORT, Settings, settings
 from eval.run.answers import Expected, expected_of
 from eval.run.results import ScoreMode
+from eval.sources import trained_on_question
 from eval.suites import QUICK, chosen_tasks, ready
 from eval.task_spec import BuiltTask, TaskRequest, TaskSpec
 from pipelines.errors import UserError, unknown
@@ -127,6 +128,10 @@ def _planned(name: str, spec: TaskSpec, wanted: Wanted) -> Planned:
         )
     built = spec.build(request)
     samples = list(built.task.dataset)
+    asked = [str((sample.metadata or {}).get("question") or sample.input) for sample in samples]
+    if known := sum(trained_on_question(request.trained, question) for question in asked):
+        message = f"{name}: the model was trained on {known} of the {len(asked)} questions"
+        console.print(f"{message}; --set {name}.{EXCLUDE}=true leaves them out", markup=False, soft_wrap=True)
     roles = {role: given[role] for role in needed}
     facts = {
         "task": name,

@@ -151,7 +151,7 @@ def test_trained_and_unsafe_prompts_are_left_out_and_counted(tmp_path: Path) -> 
 
 def test_set_that_was_trained_on_whole_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path, [{"prompt": "One"}])
-    with pytest.raises(UserError, match=r"None of the 1 prompts of questions\.jsonl is safe and was not trained on"):
+    with pytest.raises(UserError, match=r"trained on each of the 1 questions of questions\.jsonl"):
         questions(asked(data=path, trained=frozenset({sha256(b"One").hexdigest()})))
 
 
