@@ -1,6 +1,6 @@
 -- How long responses are, in output tokens as the endpoints counted them: average and 90th percentile of all that were
 -- generated, of those that the judges of safety let pass, and of those that `select` drew. Repaired attempts are left
--- out of the first two. A response without a count (a fixed text, another's dataset) is not measured.
+-- out of the first two. Averages are of those with a count; a fixed text and another's dataset have none.
 WITH answers AS (
     SELECT
         CASE WHEN kind = 'benign' THEN 'benign' ELSE variant END AS config,
@@ -15,13 +15,14 @@ WITH answers AS (
 )
 SELECT
     config,
-    count(tokens) FILTER (generated) AS responses,
+    count(*) FILTER (generated) AS responses,
+    count(tokens) FILTER (generated) AS measured,
     round(avg(tokens) FILTER (generated), 1) AS average,
     round(quantile_cont(tokens, 0.9) FILTER (generated), 1) AS p90,
-    CASE WHEN count(safety) > 0 THEN count(tokens) FILTER (safe) END AS safe,
+    CASE WHEN count(safety) > 0 THEN count(*) FILTER (safe) END AS safe,
     round(avg(tokens) FILTER (safe), 1) AS safe_average,
     round(quantile_cont(tokens, 0.9) FILTER (safe), 1) AS safe_p90,
-    count(tokens) FILTER (drawn) AS selected,
+    count(*) FILTER (drawn) AS selected,
     round(avg(tokens) FILTER (drawn), 1) AS selected_average,
     round(quantile_cont(tokens, 0.9) FILTER (drawn), 1) AS selected_p90
 FROM answers
