@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from scipy.stats import norm  # type: ignore[import-untyped]
 
-from pipelines.prompts.prompt_sets import load_pool
+from pipelines.prompts.prompt_files import load_pool
 from pipelines.thinking import join
 from training.mixture import TrainingRow
 

@@ -19,6 +19,7 @@ from curation.report.survivorship import survival_counts
 from curation.review.gate import agreement_of
 from pipelines.judges.patterns import rubric
 from pipelines.judges.scoring import read_scores
+from pipelines.prompts.published import name_of
 from pipelines.records import PATTERNS
 from pipelines.runs import VERSION, RunFolder
 from pipelines.settings.changes import knows_baseline
@@ -112,6 +113,7 @@ def published(config: RunConfig) -> dict[str, Any]:
     """The run's settings without teachers, endpoints and paths, which act or describe a machine."""
     values = config.model_dump(mode="json", exclude={"teachers": True, "judge_teachers": True, "checks": {"folder"}})
     values["prompts"]["source"] = Path(config.prompts.source).name
+    values["prompts"]["files"] = {part: name_of(place) for part, place in config.prompts.files.items()}
     values["training"]["recipe"] = Path(config.training.recipe).name
     return dict(values)
 

@@ -37,6 +37,7 @@ _PARTS = {
         *(
             "only",
             "flagged",
+            "patterns",
             "variants",
             "loop_times",
             "copied_share",

@@ -5,7 +5,7 @@ Reads a release folder, in batches; writes nothing. Run it with `saferthoughts r
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -177,14 +177,18 @@ class ReleaseChecks:
 
     def _checks(self) -> set[str]:
         """The checks that a row had to pass; the card names those that were left out."""
-        left_out = set() if self.lineage["config"]["checks"]["flagged"] else {"pattern_flagged"}
-        return set(self.lineage["queries"]) - left_out
+        checks = self.lineage["config"]["checks"]
+        left_out = set() if checks["flagged"] else {"pattern_flagged"}
+        # Without patterns that reject a row, nobody had to give a verdict on them.
+        return set(self.lineage["queries"]) - left_out - (set() if checks.get("patterns", True) else {"unscored"})
 
     def _read(self, name: str, schema: pa.Schema, ids: set[bytes], torn: Callable[[pa.Table], int]) -> "_Read | None":
         """Read one configuration through, adding its ids to `ids`."""
         if not self._hold(bool(shards_of(self.folder, name)), f"data/{name} has no parquet files"):
             return None
         content, rows, broken, unsafe, flagged = ContentHash(), 0, 0, 0, 0
+        checked = self.lineage["variants"].get(name, {}).get("pattern_checked", True)
+        patterns = self.lineage["config"]["checks"].get("patterns", PATTERNS) if checked else PATTERNS
         try:
             for batch in read_shards(self.folder, name):
                 if batch.schema.names != schema.names:
@@ -196,7 +200,7 @@ class ReleaseChecks:
                 ids.update(str(one).encode() for one in batch["id"].to_pylist())
                 if schema is PUBLIC:
                     unsafe += pc.sum(pc.cast(pc.equal(batch["safety_verdict"], "unsafe"), pa.int64())).as_py() or 0
-                    flagged += _flagged(batch)
+                    flagged += _flagged(batch, patterns)
                     for found in batch.group_by(_SOURCE).aggregate([([], "count_all")]).to_pylist():
                         self._sources[found["source"], found["source_license"]] += found["count_all"]
         except (OSError, ValueError, pa.ArrowException) as error:
@@ -305,10 +309,10 @@ def _unscored(metadata: pa.Table) -> int:
     return int(pc.sum(pc.cast(unread, pa.int64())).as_py() or 0)
 
 
-def _flagged(rows: pa.Table) -> int:
-    """How many rows carry a pattern by their own verdict."""
+def _flagged(rows: pa.Table, patterns: Sequence[str]) -> int:
+    """How many rows carry one of the patterns by their own verdict."""
     found = pa.chunked_array([pa.array([False] * rows.num_rows)])
-    for pattern in PATTERNS:
+    for pattern in patterns:
         found = pc.or_(found, pc.fill_null(rows[pattern], False))
     return int(pc.sum(pc.cast(found, pa.int64())).as_py() or 0)
 

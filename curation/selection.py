@@ -2,10 +2,11 @@
 
 Reads what `survivorship.py` reads; writes selected.parquet (response_id, config, stratum). Run it with
 `saferthoughts select RUN`. A stratum is a behaviour category with a jailbreak template; the draw follows the shares of
-the run's prompts, not of the survivors, so that it mends what the checks shifted as far as survivors go.
+the run's prompts, not of the survivors, so that it mends what the checks shifted as far as survivors go; or it is a
+plain random one (`selection.stratified: false`).
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 
@@ -71,7 +72,8 @@ def select(run: RunFolder, settings: Selection | None = None) -> SelectionResult
         wanted = settings.benign if name == BENIGN else settings.harmful
         # Paired draws share one order of prompts, so that every variant gets the same ones.
         order = f"{config.seed}" if settings.paired else f"{config.seed}/{first_name(name)}"
-        chosen = draw(pool, [item for item in found.asked if item.config == name], wanted, order)
+        asked = [item for item in found.asked if item.config == name] if settings.stratified else None
+        chosen = draw(pool, asked, wanted, order)
         draws.append(Draw(name, wanted, len(pool), len(chosen)))
         rows += [{"response_id": item.response_id, "config": name, "stratum": item.stratum} for item in chosen]
     run.write("selected", pa.Table.from_pylist(rows, schema=_SELECTED))
@@ -111,17 +113,16 @@ def selected_rows(run: RunFolder) -> dict[str, str]:
     return dict(zip(table["response_id"].to_pylist(), table["config"].to_pylist(), strict=True))
 
 
-def draw(pool: Iterable[Candidate], asked: Iterable[Candidate], wanted: int, order: str) -> list[Candidate]:
-    """Draw exactly min(wanted, len(pool)) candidates, strata in the proportions of `asked`; ordered by response id.
+def draw(pool: Iterable[Candidate], asked: Iterable[Candidate] | None, wanted: int, order: str) -> list[Candidate]:
+    """Draw exactly min(wanted, len(pool)) candidates, strata in the proportions of `asked`, or at random where it is
+    None; ordered by response id.
 
     `order` seeds it. A candidate's place depends on its prompt alone, so another survivor moves few others.
     """
     strata: dict[str, list[Candidate]] = defaultdict(list)
     for item in pool:
-        strata[item.stratum].append(item)
-    weights: dict[str, int] = defaultdict(int)
-    for item in asked:
-        weights[item.stratum] += 1
+        strata["" if asked is None else item.stratum].append(item)
+    weights = Counter([""] if asked is None else (item.stratum for item in asked))
     counts = allocate({name: len(items) for name, items in strata.items()}, weights, wanted)
     chosen = []
     for name, items in strata.items():

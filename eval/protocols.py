@@ -73,11 +73,19 @@ def parsed(texts: Iterable[str], tasks: Iterable[str]) -> dict[str, Settings]:
             raise UserError(f"--set takes TASK.key=value, such as --set pair.streams=3; it got '{text}'.")
         if task not in chosen:
             raise unknown("task in --set", task, chosen)
-        known = {task: settings(PAPER, task)}
+        known = {task: _every_key(task)}
         setting = settings_of([text])[0]
         overrides = override(overrides, [setting], {**dict.fromkeys(chosen), **known})
         _check_all(setting, override({}, [setting], known), known)
     return overrides
+
+
+def _every_key(task: str) -> Settings:
+    """The task's settings with every key that some protocol gives it."""
+    found: Settings = {}
+    for protocol in reversed(names()):
+        _lay_over(found, settings(protocol, task))
+    return found
 
 
 def _check_all(setting: Setting, value: Any, known: Any, key: str = "") -> None:

@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
 
+from eval.protocols import EXCLUDE
 from eval.run.results import DataUsed
 from eval.task_spec import TaskRequest
+from eval.training_overlap import prompt_sha256
 from pipelines.documents import check_parquet
 from pipelines.errors import UserError
 from pipelines.records import content_id
@@ -90,6 +92,26 @@ def load(request: TaskRequest, public: Public, sample: Path, need: Columns, may:
         return _read(sample, f"{sample.name} {BUNDLED}", "", OWN_LICENSE, need, may or {})
     path, commit = fetch(public)
     return _read(path, f"{public.repo}/{public.file}", commit, public.license, need, may or {})
+
+
+def untrained(request: TaskRequest, loaded: Loaded) -> list[dict[str, Any]]:
+    """The rows whose question the model was not trained on; all of them where the protocol does not leave those out.
+
+    Raises:
+        UserError: it was trained on every one.
+    """
+    if not request.settings.get(EXCLUDE):
+        return loaded.rows
+    found = [row for row in loaded.rows if not trained_on_question(request.trained, row["question"])]
+    if not found:
+        raise UserError(f"The model was trained on each of the {len(loaded.rows)} questions of {loaded.source}.")
+    return found
+
+
+def trained_on_question(trained: frozenset[str], question: str) -> bool:
+    """Whether a question is among the trained prompts, as it is or without the stray backslashes that the study's file
+    of XSTest has before quotation marks."""
+    return not trained.isdisjoint(prompt_sha256(text) for text in (question, question.replace('\\"', '"')))
 
 
 def row_id(row: Mapping[str, Any], text: str) -> str:

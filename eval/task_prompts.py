@@ -22,9 +22,16 @@ def text(name: str) -> str:
 
 def rendered(name: str, **values: Any) -> str:
     """A prompt with its values in place."""
-    return (
-        template_of(text(name), tuple(values), str(PROMPTS / f"{name}.md.jinja"), trimmed=True).render(**values).strip()
-    )
+    return filled(text(name), str(PROMPTS / f"{name}.md.jinja"), **values)
+
+
+def filled(template: str, where: str, **values: Any) -> str:
+    """A template's text with its values in place.
+
+    Raises:
+        UserError: it holds more than a template may, or names another value.
+    """
+    return template_of(template, tuple(values), where, trimmed=True).render(**values).strip()
 
 
 def hashes(*names: str) -> dict[str, str]:

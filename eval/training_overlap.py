@@ -19,8 +19,9 @@ from cards.model_card import RECORD
 from pipelines.errors import UserError
 from pipelines.runs import file_hash
 
-# A release calls a prompt `query`, its prompts.parquet `text`, and datasets of others `prompt` or only in `messages`.
-_TEXTS = ("query", "prompt", "text")
+# A release calls a prompt `query`, its prompts.parquet `text`, and `behaviour` without its jailbreak template; datasets
+# of others have it in `prompt` or only in `messages`.
+_TEXTS = ("query", "prompt", "text", "behaviour")
 _MESSAGES = "messages"
 
 

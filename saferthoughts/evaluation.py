@@ -73,7 +73,7 @@ def evaluate(
     limit: int | None = None,
     score: str = "full",
     guard: str | None = None,
-    judge: str | None = None,
+    judge: str | Assignments | None = None,
     attacker: str | None = None,
     data: Assignments | None = None,
     release: Release | StoredPath | None = None,
@@ -99,11 +99,11 @@ def evaluate(
         model: A student, a run (its student before and after), a checkpoint's folder, or a teacher's name.
         suite: "quick" (bundled samples), "paper", "safety" or "reasoning".
         tasks: Tasks in place of the suite's.
-        protocol: "paper", "repository" or "quick".
+        protocol: "paper", "repository", "ours" or "quick"; docs/protocols.md has them side by side.
         limit: At most so many questions a task, the first ones.
         score: What the guard sees of a response: "full", "answer" or "reasoning".
         guard: Who decides which responses are unsafe: "rules", a judge or a teacher.
-        judge: Who rates attacks and reads refusals.
+        judge: Who rates attacks and reads refusals, for all tasks or by task: `{"pair": "gpt-4o-mini"}`.
         attacker: Who writes attacks.
         data: A local file in place of a task's data, by task.
         release: The release whose prompts XSTest leaves out.
@@ -132,6 +132,7 @@ def evaluate(
 
     if isinstance(model, Run):
         runs, model = model.path.parent, model.name
+    general_judge, judges = _judges(judge)
     named = str(model.path) if isinstance(model, Student) else None if model is None else str(model)
     endpoint = teacher_at(base_url, endpoint_model, api_key_env) if base_url or endpoint_model or api_key_env else None
     method, at, teacher = variant.partition("@")
@@ -152,7 +153,7 @@ def evaluate(
         tasks=texts_of(tasks),
         protocol=protocol,
         overrides=parsed(assignments(settings), TASKS),
-        roles=roles(guard, judge, attacker, path_of(teachers)),
+        roles=roles(guard, general_judge, attacker, path_of(teachers), judges),
         limit=limit,
         score=score_mode(score),
         data=dict(_file(text) for text in files_by_name(data)),
@@ -217,6 +218,27 @@ def _require_guard(wanted: "Wanted") -> None:
             f"Who tells whether a response is unsafe? Task {asked[0]} needs --guard, such as --guard llama-guard-3, "
             "or --guard rules for string rules, which count every answer that does not refuse."
         )
+
+
+def _judges(judge: str | Assignments | None) -> tuple[str | None, dict[str, str]]:
+    """The judge of all tasks, and those of single ones.
+
+    Raises:
+        UserError: there is no such task, or two judges of the same.
+    """
+    from eval.suites import TASKS
+
+    found: dict[str, str] = {}
+    for text in files_by_name(judge):
+        task, _, name = text.rpartition("=")
+        if task and task not in TASKS:
+            raise unknown("task in --judge", task, TASKS)
+        if task in found:
+            raise UserError(
+                f"--judge {text}: {task or 'every task'} has {found[task]} already. Give one for each task."
+            )
+        found[task] = name
+    return found.pop("", None), found
 
 
 def _file(text: str) -> tuple[str, Path]:

@@ -151,19 +151,22 @@ class Run(StoredRun):
         require_rows(self.name, "repair", result, rows=result.kept.rows, max_failed=requests.max_failed, where=where)
         return result
 
-    def check(self, *, checks: StoredPath | None = None, **changes: Unpack[ChangeSettings]) -> "CheckResult":
+    def check(
+        self, *, checks: StoredPath | None = None, filter: str | None = None, **changes: Unpack[ChangeSettings]
+    ) -> "CheckResult":
         """Run the quality queries: accepted rows, and rejected rows with reasons.
 
         Args:
             checks: A folder of .sql checks of your own, added to ours.
+            filter: Which checks decide: all, safety (the study's), but-weak-vacillation or clean.
             changes: See `ChangeSettings`.
 
         Raises:
             UserError: a table is missing, a check is unknown, or a query does not run.
         """
-        from curation.quality.checks import check
+        from curation.quality.checks import check, filter_settings
 
-        self.change(**changes, also={"checks.folder": checks_folder(checks)})
+        self.change(**changes, also={"checks.folder": checks_folder(checks), **filter_settings(filter)})
         return check(self.folder)
 
     def duplicates(self) -> "list[Duplicates]":
@@ -185,6 +188,7 @@ class Run(StoredRun):
         benign: int | None = None,
         variants: Iterable[str] | None = None,
         paired: bool | None = None,
+        stratified: bool | None = None,
     ) -> "SelectionResult":
         """Draw the rows to release, by the run's numbers or by those given, which then are the run's.
 
@@ -193,10 +197,12 @@ class Run(StoredRun):
             benign: Benign rows.
             variants: The variants to draw.
             paired: Only prompts that survive in all of them.
+            stratified: Mixed as the prompts are; False draws at random, as the study did.
         """
         from curation.selection import select
 
-        given = {"harmful": harmful, "benign": benign, "variants": list(texts_of(variants)) or None, "paired": paired}
+        given = {"harmful": harmful, "benign": benign, "variants": list(texts_of(variants)) or None}
+        given |= {"paired": paired, "stratified": stratified}
         self.change(also={f"selection.{key}": value for key, value in given.items()})
         return select(self.folder)
 

@@ -91,6 +91,9 @@ class RunSettings(TeacherSettings, total=False):
         prompts: "bundled", a folder, or a file of prompts.
         kind: "harmful" or "benign", for a file that does not say.
         columns: Field to column, for a file whose columns have other names.
+        harmful_file: A published set of harmful prompts, in place of `prompts`: FILE or OWNER/NAME[:CONFIG[:SPLIT]].
+        templates_file: The same of jailbreak templates.
+        benign_file: The same of benign prompts.
         harmful: How many harmful prompts; all combinations if not given.
         benign: How many benign prompts; all if not given.
         seed: Seed of the draw.
@@ -106,6 +109,9 @@ class RunSettings(TeacherSettings, total=False):
     prompts: StoredPath | None
     kind: str | None
     columns: Assignments | None
+    harmful_file: StoredPath | None
+    templates_file: StoredPath | None
+    benign_file: StoredPath | None
     harmful: int | None
     benign: int | None
     seed: int | None
@@ -162,6 +168,9 @@ def run_options(
     config: StoredPath | None = None,
     prompts: StoredPath | None = None,
     columns: Assignments | None = None,
+    harmful_file: StoredPath | None = None,
+    templates_file: StoredPath | None = None,
+    benign_file: StoredPath | None = None,
     variants: Iterable[str] | None = None,
     teachers: StoredPath | None = None,
     teacher_name: str | None = None,
@@ -178,10 +187,12 @@ def run_options(
     """
     from pipelines.settings.options import Options
 
+    files = {"harmful": harmful_file, "benign": benign_file, "templates": templates_file}
     return Options(
         config=path_of(config),
         source=None if prompts is None else str(prompts),
         columns=columns_of(columns),
+        files={part: str(place) for part, place in files.items() if place is not None},
         variants=texts_of(variants),
         teachers=path_of(teachers),
         name=teacher_name,

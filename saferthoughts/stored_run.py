@@ -95,8 +95,8 @@ class StoredRun:
             UserError: nothing can be read there, or no row has a prompt and a response.
         """
         from curation.datasets.imported import import_dataset
-        from curation.datasets.sources import Source
         from pipelines.settings.old_names import typed_name
+        from pipelines.sources import Source
 
         source = Source(hub=str(dataset), config=config, split=split, revision=revision)
         return cls(import_dataset(runs_folder(runs), name, source, columns or {}, kind, typed_name(variant)))
@@ -163,7 +163,7 @@ class StoredRun:
         return Table(self.folder.read(name))
 
     def sql(self, query: str) -> Table:
-        """One SELECT over the run's tables, which reads nothing else.
+        """One SELECT over the run's tables, a .sql file with one, or patterns, filters or lengths.
 
         Raises:
             UserError: it is not one statement that reads, or does not run.

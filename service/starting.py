@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.prompts.prompt_sets import draw, load_pool
+from pipelines.errors import UserError
+from pipelines.prompts.prompt_files import load_pool
+from pipelines.prompts.prompt_sets import draw
 from pipelines.runs import RunFolder
 from pipelines.settings.config import RunConfig
 from pipelines.settings.judge import load_judges
@@ -31,6 +33,8 @@ def configured(state: AppState, wanted: Wanted) -> RunConfig:
     """
     values: dict[str, Any] = wanted.model_dump(mode="json", exclude_unset=True, exclude_none=True)
     prompts = values.setdefault("prompts", {})
+    if prompts.get("files"):
+        raise UserError("prompts.files names places, and a request takes none: name a prompt set as prompts.source.")
     prompts["source"] = state.prompt_source(prompts.get("source", "bundled"))
     return resolve(validated(RunConfig, values, "the request"), state.known_teachers())
 

@@ -60,6 +60,8 @@ def fingerprint_of(recipe: Recipe, content: str, weights: str) -> str:
         weights: A hash of the student's weights.
     """
     values = recipe.model_dump(mode="json", exclude=set(_APART))
+    if values["loss_on"] == "completion":  # as it was before there was a choice
+        del values["loss_on"]
     return content_id({**values, "mixture": _first_names(values["mixture"])}, content, weights)
 
 

@@ -20,12 +20,12 @@ from typing import Annotated, Any
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
-from curation.datasets.sources import Source, read_source
 from pipelines.errors import UserError, unknown
 from pipelines.prompts.turns import exchange
 from pipelines.records import content_id
 from pipelines.settings.old_names import keys_now
 from pipelines.settings.parts import Part, read_yaml, validated
+from pipelines.sources import Source, read_source
 from pipelines.thinking import join, split
 from training.mixture import Mixture, TrainingRow, draw
 

@@ -101,6 +101,7 @@ def describe(folder: Path, result: "TrainingResult", drawn: "Drawn") -> None:
             "tokens": proof.tokens,
             "labelled": proof.labelled,
             "labelled_share": round(proof.labelled_share, 4),
+            "loss_on": proof.loss_on,
             "longest": proof.longest,
         },
         "left_out": result.plan.left_out,

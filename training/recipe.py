@@ -65,6 +65,10 @@ class Recipe(BaseModel):
     overlong_share: Annotated[float, Field(ge=0, lt=1)] = 0
     """The share of rows that may be longer than that, and are then left out and counted; more of them stop the run."""
 
+    loss_on: Literal["completion", "all"] = "completion"
+    """Which tokens are learned: what the assistant writes, or all of the row, the prompt's too, as the study's script
+    does."""
+
     lora: Lora | None = None
     quantize: Literal["4bit"] | None = None
     """Load the frozen weights in four bits, under adapters (QLoRA); needs a GPU and bitsandbytes."""

@@ -1,4 +1,4 @@
-"""Fine-tune a student on a release: TRL's SFTTrainer, loss on the assistant's tokens alone, proven before step 1.
+"""Fine-tune a student on a release: TRL's SFTTrainer, loss on the assistant's tokens (`loss_on`), proven before step 1.
 
 Reads a release folder, a recipe, a student's checkpoint. Writes, all at once at the end,
 
@@ -219,7 +219,7 @@ def _ready(drawn: Drawn, work: Path) -> _Ready:
     packed = max(1.0, recipe.max_length * len(rows) / sum(drawn.fit.lengths)) if recipe.packing else 1.0
     accumulation = recipe.accumulation(processes(), packed)
     trainer = build_trainer(recipe, rows, drawn.checkpoint, work / "trainer", accumulation)
-    proof = prove(trainer, rows, drawn.serving, recipe.batch_size)
+    proof = prove(trainer, rows, drawn.serving, recipe.batch_size, recipe.loss_on)
     return _Ready(drawn, trainer, proof, plan_of(trainer, recipe, proof, processes(), accumulation, drawn.fit.left_out))
 
 
@@ -319,7 +319,7 @@ def _trainer_arguments(recipe: Recipe, work: Path, accumulation: int, on_gpu: bo
         gradient_accumulation_steps=accumulation,
         max_length=recipe.max_length,
         packing=recipe.packing,
-        assistant_only_loss=True,
+        assistant_only_loss=recipe.loss_on == "completion",
         bf16=recipe.bf16 and bf16_pays(),
         gradient_checkpointing=recipe.gradient_checkpointing,
         seed=recipe.seed,

@@ -5,8 +5,9 @@ Reads the trainer's prepared dataset through its own collator, and the rows they
 A chat template may delete the reasoning from assistant turns (R1-Distill's does), a tokenizer may merge across the
 boundary, a packer may cut: such a run looks fine and is worthless. Here every document the trainer holds must be, token
 for token, what serving would see up to the assistant's first token, followed by the row's reasoning, closing tag,
-answer and end-of-turn, exactly these labelled, and with none of the student's own special tokens inside. Where serving
-opens `<think>` in the prompt, as newer R1 revisions do, the opener belongs to the prompt in training as well.
+answer and end-of-turn, exactly these labelled (every token with `loss_on: all`), and with none of the student's own
+special tokens inside. Where serving opens `<think>` in the prompt, as newer R1 revisions do, the opener belongs to the
+prompt in training as well.
 """
 
 import re
@@ -46,13 +47,14 @@ class Piece:
 @dataclass(frozen=True, slots=True)
 class SupervisionProof:
     """What was proven, over all rows: `tokens` without padding, of which `labelled` are trained on; `example` is the
-    mildest row."""
+    mildest row, `loss_on` what is trained on: "completion" or "all"."""
 
     rows: int
     tokens: int
     labelled: int
     longest: int
     example: tuple[Piece, ...]
+    loss_on: str = "completion"
 
     @property
     def labelled_share(self) -> float:
@@ -78,7 +80,11 @@ class _Expected:
 
 
 def prove(
-    trainer: "SFTTrainer", rows: Sequence[TrainingRow], serving: "PreTrainedTokenizerBase", batch_size: int
+    trainer: "SFTTrainer",
+    rows: Sequence[TrainingRow],
+    serving: "PreTrainedTokenizerBase",
+    batch_size: int,
+    loss_on: str = "completion",
 ) -> SupervisionProof:
     """Check every row through the trainer's own data path.
 
@@ -87,6 +93,7 @@ def prove(
         rows: What it was given to train on.
         serving: The student's tokenizer with the chat template it is served with.
         batch_size: Rows a batch, so that padding is seen as in training.
+        loss_on: Which tokens the recipe wants labelled.
 
     Raises:
         UserError: the first row that is not wholly and only supervised where it should be, and what is wrong.
@@ -104,7 +111,7 @@ def prove(
         if prefix is None:
             raise _prefix_differs(document, expected, serving)
         match = _closest(by_prefix[prefix], document)
-        _check(match, document, serving)
+        _check(match, document, serving, loss_on == "all")
         unseen[(match.prefix, match.response)] -= 1
         shown.setdefault(severity(match.row.category, match.row.kind), document)
     left = [item for item in expected if unseen[(item.prefix, item.response)] > 0]
@@ -117,6 +124,7 @@ def prove(
         labelled=sum(label != IGNORED for document in documents for label in document.labels),
         longest=max(len(document.ids) for document in documents),
         example=_pieces(shown[min(shown)], serving),
+        loss_on=loss_on,
     )
 
 
@@ -239,7 +247,7 @@ def _agreement(one: Sequence[int], other: Sequence[int]) -> int:
     return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
-def _check(item: _Expected, document: _Document, tokenizer: "PreTrainedTokenizerBase") -> None:
+def _check(item: _Expected, document: _Document, tokenizer: "PreTrainedTokenizerBase", everything: bool) -> None:
     row, start, end = item.row.id, len(item.prefix), len(item.prefix) + len(item.response)
     if document.ids[start:end] != item.response:
         got = document.ids[start:end]
@@ -251,8 +259,9 @@ def _check(item: _Expected, document: _Document, tokenizer: "PreTrainedTokenizer
         lost = _decode(tokenizer, item.response[at:])
         raise _without(item.row, _part(item, at, tokenizer), lost)
     for at, label in enumerate(document.labels):
-        should = document.ids[at] if start <= at < end else IGNORED
-        if label == should:
+        should = document.ids[at] if everything or start <= at < end else IGNORED
+        # The very first token follows nothing, and TRL's packing leaves its label out.
+        if label == should or (everything and at == 0):
             continue
         if start <= at < end:
             text = _shown(_decode(tokenizer, document.ids[at:end]))
@@ -260,6 +269,8 @@ def _check(item: _Expected, document: _Document, tokenizer: "PreTrainedTokenizer
             raise UserError(f"Row {row!r}: its {part} is not trained on, from {text} on. Check the generation markers.")
         side = "prompt" if at < start else "text after its end-of-turn"
         text = _shown(_decode(tokenizer, document.ids[at : at + 8]))
+        if everything:
+            raise UserError(f"Row {row!r}: its {side} is not trained on, at {text}, and loss_on is all.")
         raise UserError(f"Row {row!r}: its {side} would be trained on, at {text}. Check the generation markers.")
 
 

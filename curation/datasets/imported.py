@@ -11,7 +11,6 @@ from pathlib import Path
 import pyarrow as pa
 
 from curation.datasets.reading import TEACHER, DatasetRows, is_release, public_name, read_dataset
-from curation.datasets.sources import Source
 from pipelines.errors import UserError
 from pipelines.prompts.prompt_sets import UNKNOWN_LICENSE
 from pipelines.prompts.variant import load_variants
@@ -20,6 +19,7 @@ from pipelines.runs import RunFolder, file_hash
 from pipelines.settings.config import Roles, RunConfig, load_config, save_config
 from pipelines.settings.resolving import resolve
 from pipelines.settings.teacher import load_teachers
+from pipelines.sources import Source
 
 _REFUSED = pa.schema([("row", pa.int64()), ("error", pa.string())])
 

@@ -14,14 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from curation.datasets.sources import Source, read_source
 from pipelines.errors import UserError, unknown
 from pipelines.prompts.prompt_sets import KINDS, UNKNOWN_LICENSE
+from pipelines.prompts.published import KIND_WORDS
 from pipelines.prompts.turns import Exchange, exchange, sound
 from pipelines.prompts.variant import load_variants
 from pipelines.prompts.variant import variant as load_variant
 from pipelines.records import Prompt, Response, content_id
 from pipelines.settings.old_names import current_name, first_name
+from pipelines.sources import Source, read_source
 from pipelines.teachers.finish_reasons import STOP
 from pipelines.thinking import Thought, split
 
@@ -174,6 +175,7 @@ def _read(
     if not behaviour.strip():
         raise ValueError("the question is empty")
     row_kind = row.get(columns.get("kind", ""), kind)
+    row_kind = KIND_WORDS.get(str(row_kind).lower(), row_kind)
     if row_kind not in KINDS:
         raise ValueError(f"kind is {row_kind!r}: it must be harmful or benign (--kind for all rows)")
     name = current_name(str(row.get(columns.get("variant", "")) or variant))

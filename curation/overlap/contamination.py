@@ -23,7 +23,6 @@ import pyarrow as pa
 from rapidfuzz import fuzz
 from scipy.sparse import csr_matrix  # type: ignore[import-untyped]
 
-from curation.datasets.sources import Source, column_of, read_source, text_of
 from curation.overlap.bare_requests import bare_requests
 from curation.overlap.windows import span_of, windows, words_of
 from curation.sql.views import CONTAMINATION, open_views
@@ -33,6 +32,7 @@ from pipelines.progress import meter
 from pipelines.records import content_id
 from pipelines.runs import RunFolder, file_hash
 from pipelines.settings.parts import read_yaml
+from pipelines.sources import Source, column_of, read_source, text_of
 
 SETS = Path(__file__).with_name("eval_sets.yaml")
 NGRAM = 13

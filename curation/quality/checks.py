@@ -27,6 +27,7 @@ from pipelines.interrupts import asked
 from pipelines.progress import meter
 from pipelines.runs import RunFolder, file_hash
 from pipelines.settings.config import load_config
+from pipelines.settings.parts import read_yaml
 
 FOLDER = Path(__file__).parent
 # For all checks together, where some are of one's own folder.
@@ -70,6 +71,18 @@ def checks_of(own: str | None) -> dict[str, Path]:
             f"There are no .sql files in {own} (checks.folder). A query a file: response_id, reason, value."
         )
     return {**load_checks(), **found}
+
+
+def filter_settings(name: str | None) -> dict[str, Any]:
+    """The keys of run.yaml that a filter of `filters.yaml` sets; none where there is no name.
+
+    Raises:
+        UserError: there is no such filter.
+    """
+    known = read_yaml(FOLDER / "filters.yaml")
+    if name is not None and name not in known:
+        raise unknown("filter", name, known)
+    return {} if name is None else {f"checks.{key}": value for key, value in known[name].items()}
 
 
 def objections_of(run: RunFolder, only: Sequence[str]) -> pa.Table:

@@ -14,7 +14,7 @@ import importlib.util
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -97,11 +97,16 @@ class Role:
 
 @dataclass(frozen=True, slots=True)
 class ModelRoles:
-    """Who judges and attacks. Without a guard, or with `rules`, string rules decide."""
+    """Who judges and attacks. Without a guard, or with `rules`, string rules decide. `judges` are those of one task."""
 
     guard: Role | None = None
     judge: Role | None = None
     attacker: Role | None = None
+    judges: Mapping[str, Role] = field(default_factory=dict)
+
+    def of(self, task: str) -> "ModelRoles":
+        """Those of one task."""
+        return replace(self, judge=self.judges.get(task, self.judge))
 
     @property
     def form(self) -> str:
@@ -119,18 +124,32 @@ class ModelRoles:
         return models | {name: self.given()[name].teacher.model for name in needed}
 
 
-def roles(guard: str | None, judge: str | None, attacker: str | None, teachers: Path | None = None) -> ModelRoles:
+def roles(
+    guard: str | None,
+    judge: str | None,
+    attacker: str | None,
+    teachers: Path | None = None,
+    judges: Mapping[str, str] | None = None,
+) -> ModelRoles:
     """The roles by names: a guard is an entry of judges.yaml or teachers.yaml or "rules", the others are of either.
+
+    Args:
+        guard: Who tells unsafe responses.
+        judge: Who rates attacks and reads refusals.
+        attacker: Who writes attacks.
+        teachers: A teachers.yaml of the user's own.
+        judges: Judges of single tasks, by task.
 
     Raises:
         UserError: a name that is none of them, a guard of a form that guards have not, a missing key.
     """
-    entries, judges = load_teachers(teachers), load_judges()
+    entries, known = load_teachers(teachers), load_judges()
     found = {}
     for what, name in (("guard", guard), ("judge", judge), ("attacker", attacker)):
         if name is not None and not (what == "guard" and name == RULES):
-            found[what] = _role(what, name, judges, entries)
-    return ModelRoles(**found)
+            found[what] = _role(what, name, known, entries)
+    own = {task: _role(f"judge of {task}", name, known, entries) for task, name in (judges or {}).items()}
+    return ModelRoles(**found, judges=own)
 
 
 def _role(what: str, name: str, judges: Mapping[str, Judge], teachers: Mapping[str, Teacher]) -> Role:

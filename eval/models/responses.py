@@ -7,7 +7,10 @@ Reads and writes nothing else. The models of `eval/models/inspect_models.py` and
 
 from inspect_ai.model import ChatMessageAssistant, Content, ContentReasoning, ContentText, ModelOutput
 
-from pipelines.thinking import Thought, split
+from pipelines.errors import unknown
+from pipelines.thinking import OPEN, Thought, join, split
+
+PARTS = ("answer", "full")
 
 
 def message_of(thought: Thought, model: str) -> ChatMessageAssistant:
@@ -35,3 +38,22 @@ def thought_of(output: ModelOutput) -> Thought:
     if not thoughts:
         return split(answer)
     return Thought("\n\n".join(thoughts), answer, (message.metadata or {}).get("source", "reasoning"))
+
+
+def whole(thought: Thought) -> str:
+    """The response as one text, as a reader without a parser of reasoning has it."""
+    if not thought.reasoning:
+        return thought.answer
+    cut = thought.source == "truncated" and not thought.answer
+    return f"{OPEN}\n{thought.reasoning}" if cut else join(thought.reasoning, thought.answer)
+
+
+def part_of(thought: Thought, part: str) -> str:
+    """What is scored of a response by the setting `part` of its task: "answer", or "full" for all of it.
+
+    Raises:
+        UserError: another part.
+    """
+    if part not in PARTS:
+        raise unknown("part of a response", part, PARTS)
+    return thought.answer if part == "answer" else whole(thought)

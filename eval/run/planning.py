@@ -17,6 +17,7 @@ from eval.models.inspect_models import ModelRoles, Role
 from eval.protocols import EXCLUDE, PAPER, SHORT, Settings, settings
 from eval.run.answers import Expected, expected_of
 from eval.run.results import ScoreMode
+from eval.sources import trained_on_question
 from eval.suites import QUICK, chosen_tasks, ready
 from eval.task_spec import BuiltTask, TaskRequest, TaskSpec
 from pipelines.errors import UserError, unknown
@@ -71,13 +72,17 @@ class Planned:
     fingerprint: str
 
     def task(self, models: Mapping[str, Any]) -> Task:
-        """Inspect's task for one model: named, with its fingerprint as version, the facts in its log."""
+        """Inspect's task for one model: named, with its fingerprint as version, the facts in its log.
+
+        Args:
+            models: What is asked beside it, as in "gpt-4o as judge".
+        """
         return task_with(
             self.spec.build(self.request).task,
             name=self.spec.name,
             version=self.fingerprint[:16],
             metadata={"saferthoughts": dict(self.facts)},
-            model_roles={name: models[name] for name in self.roles},
+            model_roles={name: models[f"{role.name} as {name}"] for name, role in self.roles.items()},
         )
 
 
@@ -100,7 +105,7 @@ def plan(wanted: Wanted) -> tuple[Planned, ...]:
 
 
 def _planned(name: str, spec: TaskSpec, wanted: Wanted) -> Planned:
-    bundled = wanted.bundled(name)
+    bundled, roles_here = wanted.bundled(name), wanted.roles.of(name)
     protocol = wanted.protocol or (SHORT if bundled else PAPER)
     request = TaskRequest(
         settings=_settings(protocol, name, wanted),
@@ -108,11 +113,11 @@ def _planned(name: str, spec: TaskSpec, wanted: Wanted) -> Planned:
         bundled=bundled,
         limit=wanted.limit,
         score=wanted.score,
-        guard=wanted.roles.form,
-        judged=wanted.roles.judge is not None,
+        guard=roles_here.form,
+        judged=roles_here.judge is not None,
         trained=wanted.trained or frozenset(),
     )
-    given = wanted.roles.given()
+    given = roles_here.given()
     needed = spec.roles(request)
     if missing := [role for role in needed if role not in given]:
         flags = ", ".join(f"--{role} NAME" for role in missing)
@@ -123,6 +128,10 @@ def _planned(name: str, spec: TaskSpec, wanted: Wanted) -> Planned:
         )
     built = spec.build(request)
     samples = list(built.task.dataset)
+    asked = [str((sample.metadata or {}).get("question") or sample.input) for sample in samples]
+    if known := sum(trained_on_question(request.trained, question) for question in asked):
+        message = f"{name}: the model was trained on {known} of the {len(asked)} questions"
+        console.print(f"{message}; --set {name}.{EXCLUDE}=true leaves them out", markup=False, soft_wrap=True)
     roles = {role: given[role] for role in needed}
     facts = {
         "task": name,
@@ -130,7 +139,7 @@ def _planned(name: str, spec: TaskSpec, wanted: Wanted) -> Planned:
         "settings": dict(request.settings),
         # Of a task that no guard scores, a change of guard changes nothing: its answers are not asked for again.
         **({"score": request.score, "guard": request.guard, "judged": request.judged} if spec.rescorer else {}),
-        "roles": wanted.roles.names_of(roles, spec.decided_by),
+        "roles": roles_here.names_of(roles, spec.decided_by),
         "data": asdict(built.data),
         "samples_sha256": _samples_sha256(samples),
         "prompts": dict(built.prompts),

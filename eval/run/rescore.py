@@ -204,7 +204,7 @@ def _identity(role: Role | None) -> list[str]:
 
 def _way(task: TaskRun) -> str:
     """A task as far as its settings decide a score."""
-    return json.dumps([task.name, task.settings.get("classes")])
+    return json.dumps([task.name, *(task.settings.get(name) for name in ("classes", "part", "judge"))])
 
 
 def _patient(inner: Scorer, scored: Callable[[], None], found: _Found, key: Callable[[TaskState], str]) -> Scorer:

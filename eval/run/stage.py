@@ -159,8 +159,9 @@ def _ask(target: Target, planned: Sequence[Planned], servers: Servers, folder: P
     with meter(f"eval {target.label}", total, "samples") as shown, ExitStack() as stack:
         shown.note("loading")
         model = open_target(target, servers, stack)
-        roles = {name: role for one in planned for name, role in one.roles.items()}
-        models = open_roles(roles, servers)
+        # A role that two tasks give to two models is opened twice.
+        asked = {f"{role.name} as {name}": role for one in planned for name, role in one.roles.items()}
+        models = open_roles(asked, servers)
         shown.note("")
         _watch(model, shown, total)
         most = model.config.max_connections or CONNECTIONS

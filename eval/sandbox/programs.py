@@ -44,6 +44,16 @@ def last_program(answer: str) -> str | None:
     return offered[-1].content if offered else None
 
 
+def between_last_fences(response: str) -> str | None:
+    """What stands between the last two lines with a fence, whatever they open or close; None where there are no two.
+
+    LiveCodeBench's own reading of a response.
+    """
+    lines = response.split("\n")
+    fences = [number for number, line in enumerate(lines) if "```" in line]
+    return "\n".join(lines[fences[-2] + 1 : fences[-1]]) if len(fences) > 1 else None
+
+
 def blocks(text: str) -> Iterator[Block]:
     """Every complete fenced block of a text, in order."""
     fence = indent = language = ""

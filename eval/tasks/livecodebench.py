@@ -6,7 +6,9 @@ Dataset   the problems of code_generation_lite's fifth file whose contest fell i
           private_test_cases, metadata); or 3 bundled ones of our own. The window holds for every one of them.
 Metric    pass@1: the share of answers whose program passes all public and private tests.
 Protocol  the problem as the user's turn; temperature 0.6, top-p 0.95, at most 30,000 tokens; October 2024 to January
-          2025. The program is the last fenced block of the answer part that is Python (eval/sandbox/programs.py); each
+          2025. The program is the last fenced block of the answer part that is Python (eval/sandbox/programs.py), or by
+          `repository` what stands between the last two fences of the whole response. The benchmark's own template and
+          system message are not here: `template` and `system` take files with them, and those bundled are ours. Each
           test is a sandbox of its own, with 6 s of computing and 1 GiB. Differs from LiveCodeBench's own runner: no
           numpy, and 6 s are not counted while the machine is busy with something else.
 Source    Jain et al. 2024 (arXiv 2403.07974); the data's card names CC.
@@ -25,24 +27,31 @@ from typing import Any
 from anyio import to_thread
 from inspect_ai import Task
 from inspect_ai.dataset import MemoryDataset, Sample
+from inspect_ai.model import ChatMessage, ChatMessageSystem, ChatMessageUser
 from inspect_ai.scorer import Score, Scorer, Target, mean, scorer
 from inspect_ai.solver import TaskState, generate
 
-from eval.models.responses import thought_of
+from eval.models.responses import part_of, thought_of
 from eval.run.results import DataUsed, Measure
 from eval.sandbox.bubblewrap import Limits, SandboxError, available
 from eval.sandbox.code_cases import decoded
 from eval.sandbox.code_judge import ProgramVerdict, judged
-from eval.sandbox.programs import last_program
+from eval.sandbox.programs import between_last_fences, last_program
 from eval.sources import Loaded, Public, distinct, load
-from eval.task_prompts import hashes, rendered
+from eval.task_prompts import filled, hashes, text
 from eval.task_spec import BuiltTask, TaskRequest, TaskSpec
-from pipelines.errors import UserError
+from pipelines.errors import UserError, unknown
+from pipelines.files import file_hash
 
 # The fifth file holds the contests from October 2024 to January 2025, the study's window.
 PUBLIC = Public("livecodebench/code_generation_lite", "0fe84c3912ea0c4d4a78037083943e8f0c4dd505", "test5.jsonl", "cc")
 SAMPLE = Path(__file__).parent.parent / "data" / "programming.jsonl"
-PROMPT = "programming"
+# What `template` and `system` may be beside a file's path.
+WORDS = {
+    "template": {"plain": "programming", "headed": "programming_headed"},
+    "system": {"none": "", "bundled": "programming_system"},
+}
+PROGRAMS = {"python": last_program, "last": between_last_fences}
 SCORER = "passes_tests"
 _NEED = {"problem": ("question_content",), "name": ("question_id",), "public": ("public_test_cases",)}
 _MAY = {
@@ -80,15 +89,39 @@ def problems(request: TaskRequest) -> tuple[list[Sample], dict[str, _Tests], Dat
     rows = rows[: request.limit]
     distinct([row["name"] for row in rows], loaded)
     tests = {row["name"]: _Tests(row["public"], str(row["private"] or ""), _function(row, loaded)) for row in rows}
-    return [_sample(row) for row in rows], tests, loaded.used(len(rows), left_out=_outside(loaded, first, last))
+    template, system = (_words(request, key)[0] for key in WORDS)
+    return (
+        [_sample(row, template, system) for row in rows],
+        tests,
+        loaded.used(len(rows), left_out=_outside(loaded, first, last)),
+    )
 
 
 def _outside(loaded: Loaded, first: date, last: date) -> int:
     return sum(not first <= _contest_day(row, loaded) <= last for row in loaded.rows)
 
 
-def _sample(row: Mapping[str, Any]) -> Sample:
-    asked = rendered(PROMPT, problem=row["problem"], starter=str(row["starter"] or "").strip())
+def _words(request: TaskRequest, key: str) -> tuple[str, dict[str, str]]:
+    """The text of the setting `template` or `system`, and its hash by the file's name."""
+    known = WORDS[key]
+    wanted = str(request.settings.get(key, next(iter(known))))
+    if wanted in known:
+        return (text(known[wanted]), hashes(known[wanted])) if known[wanted] else ("", {})
+    path = Path(wanted)
+    if not path.is_file():
+        raise unknown(f"livecodebench.{key}, and no file,", wanted, known)
+    try:
+        return path.read_text(encoding="utf-8"), {path.name: file_hash(path)}
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"livecodebench.{key}: {path} cannot be read: {error}") from error
+
+
+def _sample(row: Mapping[str, Any], template: str, system: str) -> Sample:
+    values = {"problem": row["problem"], "starter": str(row["starter"] or "").strip()}
+    question = filled(template, "the template of livecodebench", **values)
+    asked: str | list[ChatMessage] = question
+    if system:
+        asked = [ChatMessageSystem(content=system.strip()), ChatMessageUser(content=question)]
     metadata = {"category": str(row["difficulty"] or ""), "question": row["problem"]}
     return Sample(input=asked, id=row["name"], metadata=metadata)
 
@@ -123,16 +156,18 @@ def build(request: TaskRequest) -> BuiltTask:
     task = Task(
         dataset=MemoryDataset(samples, name="livecodebench"),
         solver=generate(),
-        scorer=_scoring(tests),
+        scorer=_scoring(tests, request.settings.get("part", "answer"), request.settings.get("program", "python")),
         config=request.decoding,
         epochs=request.settings["epochs"],
         name="livecodebench",
     )
-    return BuiltTask(task, used, hashes(PROMPT))
+    return BuiltTask(task, used, _words(request, "template")[1] | _words(request, "system")[1])
 
 
-def _scoring(tests: Mapping[str, _Tests]) -> Scorer:
+def _scoring(tests: Mapping[str, _Tests], part: str, program_by: str) -> Scorer:
     """The scorer over these tests. They are no argument of it: Inspect writes those into its log."""
+    if program_by not in PROGRAMS:
+        raise unknown("livecodebench.program", program_by, PROGRAMS)
 
     @scorer(metrics=[mean()], name=SCORER)
     def passes_tests() -> Scorer:
@@ -144,9 +179,10 @@ def _scoring(tests: Mapping[str, _Tests]) -> Scorer:
 
         async def score(state: TaskState, target: Target) -> Score:
             thought = thought_of(state.output)
-            program = last_program(thought.answer)
+            seen = part_of(thought, part)
+            program = PROGRAMS[program_by](seen)
             if program is None:
-                failure = "no program" if thought.answer.strip() else "no answer"
+                failure = "no program" if seen.strip() else "no answer"
                 metadata = {"reasoning": thought.reasoning, "detail": {"failure": failure}}
                 return Score(value=0, answer=thought.answer, explanation=failure, metadata=metadata)
             try:

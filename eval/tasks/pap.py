@@ -28,7 +28,7 @@ from eval.run.results import DataUsed
 from eval.scorers import guards
 from eval.scorers.attacks import read_attack
 from eval.scorers.pair import ATTACKER
-from eval.sources import Public, distinct, load, row_id
+from eval.sources import Public, distinct, load, row_id, untrained
 from eval.task_prompts import hashes, rendered
 from eval.task_spec import BuiltTask, TaskRequest, TaskSpec
 from eval.tasks.none import QUESTION, STUDY, STUDY_COMMIT, questions
@@ -71,12 +71,13 @@ def build(request: TaskRequest) -> BuiltTask:
 def _ready(request: TaskRequest) -> tuple[list[Sample], DataUsed]:
     need = {"question": QUESTION, "rewrite": REWRITE}
     loaded = load(request, PUBLIC, SAMPLE, need, {"category": ("category", "technique")})
+    rows = untrained(request, loaded)
     samples = []
-    for row in loaded.rows[: request.limit]:
+    for row in rows[: request.limit]:
         technique = str(row["category"] or "")
         samples.append(_sample(row["rewrite"], row_id(row, row["question"]), row["question"], technique))
     distinct([str(one.id) for one in samples], loaded)
-    return samples, loaded.used(len(samples))
+    return samples, loaded.used(len(samples), left_out=len(loaded.rows) - len(rows))
 
 
 def _to_be_written(request: TaskRequest) -> tuple[list[Sample], DataUsed]:

@@ -13,7 +13,6 @@ Reads those and writes Inspect's log only. Run through `eval/run/stage.py`.
 """
 
 from collections.abc import Mapping
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from inspect_ai.solver import generate
 
 from eval.run.results import DataUsed
 from eval.scorers import overrefusal
-from eval.sources import Public, distinct, load, row_id
+from eval.sources import Public, distinct, load, row_id, untrained
 from eval.task_spec import BuiltTask, TaskRequest, TaskSpec
 from eval.tasks.none import STUDY, STUDY_COMMIT
 from pipelines.errors import UserError
@@ -41,8 +40,7 @@ def questions(request: TaskRequest) -> tuple[list[Sample], DataUsed]:
     """
     need = {"question": ("prompt", "question", "query", "text")}
     loaded = load(request, PUBLIC, SAMPLE, need, {"category": ("category", "type")})
-    known = request.trained if request.settings["exclude_trained"] else frozenset()
-    rows = [row for row in loaded.rows if not _unsafe(row) and _hash(row["question"]) not in known]
+    rows = [row for row in untrained(request, loaded) if not _unsafe(row)]
     if not rows:
         raise UserError(f"None of the {len(loaded.rows)} prompts of {loaded.source} is safe and was not trained on.")
     samples = [
@@ -58,10 +56,6 @@ def questions(request: TaskRequest) -> tuple[list[Sample], DataUsed]:
 def _unsafe(row: Mapping[str, Any]) -> bool:
     """XSTest's own file holds unsafe contrasts too, marked by `label` or, in older files, by `type`."""
     return row.get("label") == "unsafe" or str(row.get("type") or "").startswith("contrast")
-
-
-def _hash(question: str) -> str:
-    return sha256(question.strip().encode()).hexdigest()
 
 
 def build(request: TaskRequest) -> BuiltTask:

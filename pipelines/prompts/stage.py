@@ -10,7 +10,8 @@ from pathlib import Path
 from pipelines.errors import UserError
 from pipelines.generate.plan import prompts_of
 from pipelines.prompts.growth import drawn_or_grown
-from pipelines.prompts.prompt_sets import PromptPool, load_pool
+from pipelines.prompts.prompt_files import load_files, load_pool
+from pipelines.prompts.prompt_sets import PromptPool
 from pipelines.records import Prompt, to_table
 from pipelines.runs import RunFolder, file_hash
 from pipelines.settings.changes import Consent, agree, is_imported, refuse
@@ -68,7 +69,11 @@ def start(runs: Path, name: str, config: RunConfig, consent: Consent = refuse) -
         UserError: the name is no folder name, the prompt set cannot be read or has too few prompts, or there is a run
             that would lose something, and no consent to it.
     """
-    pool = load_pool(config.prompts.source, config.prompts.kind, config.prompts.columns)
+    wanted = config.prompts
+    if wanted.files:
+        pool = load_files({str(part): place for part, place in wanted.files.items()}, wanted.columns)
+    else:
+        pool = load_pool(wanted.source, wanted.kind, wanted.columns)
     folder = RunFolder(runs / name)
     has_some = (folder.path / "run.yaml").exists() and folder.table_path("prompts").exists()
     before, present = (load_config(folder), list(prompts_of(folder))) if has_some else (None, [])

@@ -138,7 +138,7 @@ def _answers(
 
 def _replaced(before: RunConfig, after: RunConfig) -> Iterable[str]:
     for what, old, new in (
-        ("source of prompts", before.prompts.source, after.prompts.source),
+        ("source of prompts", before.prompts.named, after.prompts.named),
         ("seed", before.seed, after.seed),
         ("variant of benign prompts", before.benign_variant, after.benign_variant),
     ):

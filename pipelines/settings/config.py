@@ -13,6 +13,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from pipelines.errors import UserError
 from pipelines.prompts.variant import Variant, load_variants, reworded, variant
+from pipelines.records import PATTERNS
 from pipelines.runs import RunFolder, write_text
 from pipelines.settings.judge import Judge, Judging
 from pipelines.settings.licenses import LICENSES
@@ -46,6 +47,20 @@ class Prompts(Part):
     bare_share: float = Field(default=0, ge=0, le=1, description="share of harmful prompts without a jailbreak")
     kind: str | None = Field(default=None, description="kind of every row of a file that has no kind column")
     columns: dict[str, str] = Field(default_factory=dict, description="field to column, for a file of other names")
+    files: dict[Literal["harmful", "benign", "templates"], str] = Field(
+        default_factory=dict, description="published sets by part, in place of source; see docs/prompts.md"
+    )
+
+    @model_validator(mode="after")
+    def _some_requests(self) -> "Prompts":
+        if set(self.files) == {"templates"}:
+            raise ValueError("templates need requests to put in them: give harmful prompts as well")
+        return self
+
+    @property
+    def named(self) -> str:
+        """Where the prompts come from, in a line."""
+        return ", ".join(f"{part} {place}" for part, place in self.files.items()) or self.source
 
 
 class Checks(NamingVariants):
@@ -54,6 +69,9 @@ class Checks(NamingVariants):
     only: tuple[str, ...] = Field(default=(), description="names of the checks to run; empty for all")
     folder: str | None = Field(default=None, description="a folder of .sql files with checks of one's own")
     flagged: bool = Field(default=True, description="whether a row with a pattern is rejected")
+    patterns: tuple[str, ...] = Field(
+        default=PATTERNS, description="the patterns that reject a row; with none of them no verdict on them is needed"
+    )
     variants: tuple[str, ...] = Field(
         default=(),
         description="variants whose rows are rejected for a pattern; empty for those whose variant.yaml says so",
@@ -65,6 +83,13 @@ class Checks(NamingVariants):
     near_duplicates: bool = Field(default=False, description="whether a near-duplicate response is rejected")
     contaminated_by: tuple[str, ...] = Field(default=(), description="evaluation sets whose overlap rejects a row")
 
+    @field_validator("patterns")
+    @classmethod
+    def _known_patterns(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if strange := set(value) - set(PATTERNS):
+            raise ValueError(f"there is no pattern '{min(strange)}', but {', '.join(PATTERNS)}")
+        return value
+
 
 class Selection(NamingVariants):
     """How many accepted rows are drawn, from which variants."""
@@ -72,6 +97,7 @@ class Selection(NamingVariants):
     harmful: int = Field(default=1000, ge=0, description="harmful rows of each variant")
     benign: int = Field(default=100, ge=0, description="benign rows")
     paired: bool = Field(default=False, description="only prompts that survive in all chosen variants")
+    stratified: bool = Field(default=True, description="mixed as the prompts are; false draws at random, as the study")
     variants: tuple[str, ...] = Field(default=(), description="the variants to draw; empty for all of the run")
 
 

@@ -34,6 +34,7 @@ class Options:
     source: str | None = None
     kind: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
     harmful: int | None = None
     benign: int | None = None
     seed: int | None = None
@@ -56,7 +57,10 @@ class Options:
 
     def draws(self) -> bool:
         """Whether it said anything of the prompts that are drawn."""
-        return bool(self.columns) or (self.source, self.kind, self.harmful, self.benign, self.seed) != (None,) * 5
+        return (
+            bool(self.columns or self.files)
+            or (self.source, self.kind, self.harmful, self.benign, self.seed) != (None,) * 5
+        )
 
 
 def configured(options: Options, base: RunConfig | None = None, asks: bool = True) -> RunConfig:
@@ -125,6 +129,8 @@ def _from_file(path: Path) -> dict[str, Any]:
 
 
 def _flags(options: Options, teacher: str | None, base: RunConfig | None) -> list[Setting]:
+    if options.files and options.source is not None:
+        raise UserError("Give either --prompts or files of harmful, benign and jailbreak prompts, not both.")
     general = options.general_teacher
     if base is not None and teacher is not None and general is None and teacher != base.roles.reasoning:
         # One teacher for all stays one for all.
@@ -132,6 +138,8 @@ def _flags(options: Options, teacher: str | None, base: RunConfig | None) -> lis
         general = paired_with(teacher) if alone else None
     values: dict[str, Any] = {
         "prompts.source": options.source,
+        # One way of naming prompts takes the other's place.
+        "prompts.files": dict(options.files) or ({} if options.source is not None else None),
         "prompts.kind": options.kind,
         "prompts.columns": dict(options.columns) or None,
         "prompts.harmful": options.harmful,

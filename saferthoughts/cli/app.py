@@ -18,11 +18,13 @@ from saferthoughts.cli.options import (
     Attempts,
     BaseUrl,
     Benign,
+    BenignFile,
     Columns,
     ConfigFile,
     EngineName,
     GeneralName,
     Harmful,
+    HarmfulFile,
     Instructions,
     JudgeNames,
     KeyVariable,
@@ -42,6 +44,7 @@ from saferthoughts.cli.options import (
     TeacherFile,
     TeacherLabel,
     TeacherName,
+    TemplatesFile,
     VariantNames,
     Yes,
     consent,
@@ -93,6 +96,9 @@ def draw_prompts(
     prompts: Source = None,
     kind: KindOption = None,
     columns: Columns = None,
+    harmful_file: HarmfulFile = None,
+    templates_file: TemplatesFile = None,
+    benign_file: BenignFile = None,
     harmful: Harmful = None,
     benign: Benign = None,
     seed: SeedOption = None,
@@ -112,6 +118,8 @@ def draw_prompts(
     """Start a run: draw its prompts and settle its configuration.
 
     Example: saferthoughts prompts mine --harmful 40 --benign 20 --teacher deepseek
+
+    Example: saferthoughts prompts mine --harmful-file harmbench.csv --templates-file jailbreaks.json --teacher deepseek
     """
     from saferthoughts.cli.words import words_of
     from saferthoughts.run import Run
@@ -261,6 +269,9 @@ def run_stages(
     prompts: Source = None,
     kind: KindOption = None,
     columns: Columns = None,
+    harmful_file: HarmfulFile = None,
+    templates_file: TemplatesFile = None,
+    benign_file: BenignFile = None,
     harmful: Harmful = None,
     benign: Benign = None,
     seed: SeedOption = None,

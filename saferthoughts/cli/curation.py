@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 Only = Annotated[list[str] | None, typer.Option("--only", help="Show what this check objects to, and write nothing.")]
 OwnChecks = Annotated[Path | None, typer.Option("--checks", help="A folder of your own .sql checks, added to ours.")]
+Filter = Annotated[
+    str | None, typer.Option("--filter", help="Who decides: all, safety (the study's), but-weak-vacillation, clean.")
+]
 Explain = Annotated[str | None, typer.Option(help="Tell one response's whole history, by its id, and check nothing.")]
 Dataset = Annotated[str | None, typer.Option(help="A file, folder or OWNER/NAME on the Hub to make the run from.")]
 Mapping = Annotated[list[str] | None, typer.Option("--map", help="FIELD=COLUMN, for columns of other names.")]
@@ -44,6 +47,7 @@ def check(
     name: RunName,
     only: Only = None,
     checks: OwnChecks = None,
+    filter: Filter = None,
     explain: Explain = None,
     dataset: Dataset = None,
     mapping: Mapping = None,
@@ -62,6 +66,7 @@ def check(
 
     Example: saferthoughts check audit --dataset rows.jsonl --map response=completion --kind harmful
     """
+    from curation.quality.checks import filter_settings
     from pipelines.errors import UserError
     from saferthoughts.cli.words import words_of
     from saferthoughts.settings import checks_folder
@@ -74,7 +79,7 @@ def check(
     if dataset is not None:
         _import(name, dataset, mapping or [], kind=kind, config=config, split=split, revision=revision, variant=variant)
     run = open_run(name)
-    also = {"checks.folder": checks_folder(checks)}
+    also = {"checks.folder": checks_folder(checks), **filter_settings(filter)}
     run.change(settings=sets, teachers=teachers, agree=consent(yes), also=also)
     if dataset is not None:
         say(words_of(run.judge()))
@@ -140,13 +145,15 @@ def _explain(run: "RunFolder", response_id: str) -> None:
 
 def sql(
     name: RunName,
-    query: Annotated[str, typer.Argument(help="One SELECT.")],
+    query: Annotated[str, typer.Argument(help="One SELECT, a .sql file with one, or patterns, filters, lengths.")],
     rows: Annotated[int, typer.Option(min=1, help="Most rows to print.")] = 40,
     csv: Annotated[Path | None, typer.Option(help="Write all rows to this CSV file instead.")] = None,
 ) -> None:
     """Query a run's tables, read-only: prompts, responses, judgements, verdicts, repairs, accepted, rejected, ...
 
     Example: saferthoughts sql demo "select check_name, count(*) from rejected group by all"
+
+    Example: saferthoughts sql mine patterns --csv patterns.csv
     """
     found = open_run(name).sql(query).to_arrow()
     if csv is not None:
@@ -202,12 +209,17 @@ def select(
     paired: Annotated[
         bool | None, typer.Option("--paired/--per-variant", help="Only prompts that survive in all chosen variants.")
     ] = None,
+    stratified: Annotated[
+        bool | None, typer.Option("--stratified/--at-random", help="Mixed as the prompts are, or as the study drew.")
+    ] = None,
 ) -> None:
     """Draw the rows to release, stratified by category and template, and show which prompts the checks took.
 
     Example: saferthoughts select mine --harmful 1000 --benign 100 --paired
     """
-    chosen = open_run(name).select(harmful=harmful, benign=benign, variants=variants, paired=paired)
+    chosen = open_run(name).select(
+        harmful=harmful, benign=benign, variants=variants, paired=paired, stratified=stratified
+    )
     out.print(survivorship_table(chosen.survivorship))
     for loss in chosen.survivorship.losses:
         say(shift(chosen.survivorship, loss.config))

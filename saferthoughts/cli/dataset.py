@@ -39,8 +39,8 @@ def look(
     Example: saferthoughts dataset look rows.parquet --map response=completion
     """
     from curation.datasets.reading import read_dataset
-    from curation.datasets.sources import Source
     from pipelines.settings.overrides import key_and_value
+    from pipelines.sources import Source
 
     source = Source(hub=where, config=config, split=split, revision=revision)
     columns = dict(key_and_value(text, "--map", "response=completion") for text in mapping or ())

@@ -29,13 +29,15 @@ Suite = Annotated[str, typer.Option(help="quick (bundled samples), paper, safety
 Tasks = Annotated[list[str] | None, typer.Option("--task", help="A task in place of the suite's; repeatable.")]
 Protocol = Annotated[
     str | None,
-    typer.Option(help="paper or repository: the study's two; quick: short answers, as for bundled samples."),
+    typer.Option(help="paper, repository (the study's two), ours, or quick (short answers, for bundled samples)."),
 ]
 Limit = Annotated[int | None, typer.Option(help="At most so many questions a task, the first ones.")]
 Scored = Annotated[str, typer.Option(help="What the guard sees of a response: full, answer or reasoning.")]
 Guard = Annotated[str | None, typer.Option(help="Who tells unsafe responses: rules, a judge or a teacher.")]
-Rater = Annotated[
-    str | None, typer.Option("--judge", help="Who rates attacks and reads refusals: a judge or a teacher.")
+Rater = Annotated[str | None, typer.Option("--judge", help="Who reads refusals: a judge or a teacher.")]
+Judges = Annotated[
+    list[str] | None,
+    typer.Option("--judge", help="Who rates attacks and reads refusals: NAME, or TASK=NAME for one task; repeatable."),
 ]
 Attacker = Annotated[str | None, typer.Option(help="Who writes attacks: a teacher.")]
 Data = Annotated[list[str] | None, typer.Option(help="A local file in place of a task's data, TASK=FILE; repeatable.")]
@@ -55,7 +57,7 @@ def evaluate(
     limit: Limit = None,
     score: Scored = "full",
     guard: Guard = None,
-    judge: Rater = None,
+    judge: Judges = None,
     attacker: Attacker = None,
     data: Data = None,
     release: Trained = None,

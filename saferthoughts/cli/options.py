@@ -185,6 +185,10 @@ KindOption = Annotated[str | None, typer.Option("--kind", help="harmful or benig
 Columns = Annotated[
     list[str] | None, typer.Option("--map", help="FIELD=COLUMN, for a file whose columns have other names; repeatable.")
 ]
+_PLACE = "FILE or OWNER/NAME[:CONFIG[:SPLIT]], with ?COLUMN=VALUE for some rows"
+HarmfulFile = Annotated[str | None, typer.Option("--harmful-file", help=f"Harmful prompts as published: {_PLACE}.")]
+TemplatesFile = Annotated[str | None, typer.Option("--templates-file", help="The same of jailbreak templates.")]
+BenignFile = Annotated[str | None, typer.Option("--benign-file", help="The same of benign prompts.")]
 Harmful = Annotated[int | None, typer.Option(help="How many harmful prompts; all combinations if not given.")]
 Benign = Annotated[int | None, typer.Option(help="How many benign prompts; all if not given.")]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed of the draw.")]

@@ -101,8 +101,9 @@ def talk(model: str, base_url: str | None, api_key_env: str | None, max_tokens: 
 
 def _proven(proof: "SupervisionProof") -> Group:
     """The proof in words, and a row of which the trained part is green, and called trained where there is no colour."""
+    prompts = "and every prompt token too (loss on all tokens)" if proof.loss_on == "all" else "no prompt token is"
     words = (
-        f"supervision proof: every reasoning and answer token is trained on, no prompt token is; "
+        f"supervision proof: every reasoning and answer token is trained on, {prompts}; "
         f"{proof.labelled_share:.0%} of {proof.tokens} tokens are labelled. One row:"
     )
     example = Table.grid(padding=(0, 2))

@@ -17,7 +17,8 @@ from curation.overlap.contamination import (
     search_texts,
 )
 from pipelines.errors import UserError
-from pipelines.prompts.prompt_sets import draw, load_pool
+from pipelines.prompts.prompt_files import load_pool
+from pipelines.prompts.prompt_sets import draw
 from pipelines.records import Prompt, Response, from_table, to_table
 from pipelines.runs import RunFolder
 

@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curation.datasets.imported import import_dataset
-from curation.datasets.sources import Source
 from curation.overlap.duplicates import find_duplicates, near_duplicates
 from curation.quality.checks import check
 from curation.sql.views import open_views
@@ -18,6 +17,7 @@ from pipelines.judges.stage import judge
 from pipelines.records import Prompt, Response, from_table, to_table
 from pipelines.runs import RunFolder
 from pipelines.settings.config import load_config, save_config
+from pipelines.sources import Source
 
 RNG = random.Random(0)
 WORDS = ["".join(RNG.choices("abcdefghijklmnop", k=RNG.randint(3, 8))) for _ in range(3000)]

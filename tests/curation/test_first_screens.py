@@ -10,7 +10,7 @@ from curation.quality.checks import check
 from curation.report.data import _replies, figures_of
 from curation.sql.views import open_views
 from pipelines.prompts.mildness import BENIGN, DRASTIC, MILD, severity, severity_sql
-from pipelines.prompts.prompt_sets import load_pool
+from pipelines.prompts.prompt_files import load_pool
 from pipelines.records import Prompt, from_table
 from pipelines.repairs.stage import repair
 from pipelines.runs import RunFolder

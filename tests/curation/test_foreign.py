@@ -12,13 +12,13 @@ from typer.testing import CliRunner
 
 from cards.release import build_release
 from curation.datasets.imported import import_dataset
-from curation.datasets.sources import Source
 from curation.quality.checks import check
 from pipelines.errors import UserError
 from pipelines.judges.stage import judge
 from pipelines.records import Prompt, Response, from_table
 from pipelines.repairs.stage import repair
 from pipelines.runs import RunFolder
+from pipelines.sources import Source
 from saferthoughts.cli.app import app
 
 REFUSAL = "Sorry, I can't help with that."

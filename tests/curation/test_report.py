@@ -14,7 +14,6 @@ from typer.testing import CliRunner
 
 from cards.release import build_release
 from curation.datasets.imported import import_dataset
-from curation.datasets.sources import Source
 from curation.quality.checks import check
 from curation.report.page import write_report
 from curation.sql.views import open_views
@@ -25,6 +24,7 @@ from pipelines.repairs.stage import repair
 from pipelines.runs import RunFolder
 from pipelines.settings.config import load_config, save_config
 from pipelines.settings.teacher import Teacher
+from pipelines.sources import Source
 from saferthoughts.cli.app import app
 from saferthoughts.cli.words import words_of
 from saferthoughts.run import Run

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from curation.datasets.imported import import_dataset
-from curation.datasets.sources import Source
 from curation.quality.checks import objections_of
 from curation.quality.languages import language_difference
 from pipelines.judges.refusals import two_answers
 from pipelines.judges.stage import judge
 from pipelines.records import Response, from_table
+from pipelines.sources import Source
 
 PUBLIC = Path(__file__).parents[3] / "shared" / "data" / "star1.json"
 Found = Callable[[str, list[tuple[str, str, str]]], dict[int, str]]

@@ -26,6 +26,8 @@ REFERENCE = {
     "docs/curation.md": "docs/guides/curate.md runs the same on a small run",
     "docs/evaluation.md": "endpoints and guards; docs/guides/evaluate.md runs what needs none",
     "docs/judging.md": "paid judges and GPU servers",
+    "docs/prompts.md": "files that others publish; tests/pipelines/test_published.py runs the same on small ones",
+    "docs/protocols.md": "guards and judges; tests/eval/test_presets.py runs every preset against stand-ins",
     "docs/releases.md": "docs/guides/use-a-release.md runs the same",
     "docs/review.md": "docs/guides/curate.md runs the same",
     "docs/safety-tasks.md": "guards on GPU servers; tests/eval has stand-ins for them",

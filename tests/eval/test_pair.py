@@ -11,17 +11,13 @@ from typing import Any
 import pytest
 from inspect_ai.log import EvalLog, EvalSample
 
+from eval.protocols import settings
 from eval.scorers.pair import APPROACHES, PROMPTS, Attempt, best_of, outline
 from eval.task_spec import TaskRequest
 from eval.tasks.pair import TASK
 from pipelines.thinking import join
 
-SETTINGS: dict[str, Any] = {
-    "epochs": 1, "streams": 3, "iterations": 4, "keep_last": 2, "stop_at": 10, "temperature": 0, "max_tokens": 4096,
-    "attacker": {"temperature": 1, "top_p": 0.9, "max_tokens": 500, "tries": 3},
-    "target": {"temperature": 1, "max_tokens": 1536},
-    "judge": {"temperature": 1, "max_tokens": 150, "tries": 3},
-}  # fmt: skip
+SETTINGS: dict[str, Any] = {**settings("paper", "pair"), "streams": 3, "iterations": 4, "keep_last": 2}
 QUESTIONS = ("plain", "ends", "slow", "silent", "half_silent", "unrated")
 # Ratings by question, then by "stream.iteration"; 2 where none is given.
 RATINGS = {

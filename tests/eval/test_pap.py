@@ -15,7 +15,7 @@ from eval.task_spec import TaskRequest
 from eval.tasks import none, pap, xstest
 from eval.tasks.pap import TASK, TAXONOMY, load_taxonomy
 from pipelines.errors import UserError
-from pipelines.prompts.prompt_sets import load_pool
+from pipelines.prompts.prompt_files import load_pool
 
 SETTINGS: dict[str, Any] = {
     "temperature": 0, "max_tokens": 4096, "epochs": 1, "rewrites": "ready", "taxonomy": "bundled", "per_question": 1,

@@ -1,32 +1,54 @@
 """Protocols, suites and what may be set: what stands in the file, and every wrong name told with the right ones."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from eval.protocols import names, parsed, settings
+from eval.run.planning import Wanted, plan
 from eval.suites import SUITES, TASKS, chosen_tasks, entry, ready
 from eval.tasks import none
+from eval.training_overlap import trained_prompts
 from pipelines.errors import UserError
+from pipelines.runs import RunFolder
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_protocols_differ_where_the_study_does() -> None:
-    assert names() == ["paper", "repository", "quick"]
-    paper, repository = settings("paper", "xstest"), settings("repository", "xstest")
-    assert (paper["max_tokens"], repository["max_tokens"]) == (2048, 256)
-    assert (paper["exclude_trained"], repository["exclude_trained"]) == (True, False)
-    assert paper["classes"] == repository["classes"]
-    paper, repository = settings("paper", "pair"), settings("repository", "pair")
-    assert (paper["temperature"], paper["max_tokens"]) == (0, 4096)
-    assert (repository["temperature"], repository["max_tokens"]) == (1, 2048)
-    assert paper["attacker"] == repository["attacker"]
+def table() -> str:
+    """Every setting of every task by protocol, as docs/protocols.md has it."""
+    lines = [
+        f"| task | setting | {' | '.join(f'`{name}`' for name in names())} |",
+        "|---|---" + "|---" * len(names()) + "|",
+    ]
+    for task in TASKS:
+        columns = [dict(flat(settings(name, task))) for name in names()]
+        for key in dict.fromkeys(key for column in columns for key in column):
+            values = " | ".join(str(column.get(key, "")) for column in columns)
+            lines.append(f"| {task} | `{key}` | {values} |")
+    return "\n".join(lines) + "\n"
+
+
+def flat(values: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
+
+
+def test_the_page_of_protocols_has_every_setting() -> None:
+    assert names() == ["paper", "repository", "ours", "quick"]
+    page = (ROOT / "docs" / "protocols.md").read_text(encoding="utf-8")
+    assert table() in page, f"docs/protocols.md needs this table:\n{table()}"
 
 
 def test_every_task_has_settings_and_every_suite_known_tasks() -> None:
@@ -118,3 +140,25 @@ def test_task_that_cannot_run_here_is_refused_before_anything_runs(monkeypatch: 
 def test_task_whose_figure_is_a_verdict_can_be_scored_anew(name: str) -> None:
     # The engine tells answers under one guard from those under another by this; see eval/run/planning.py.
     assert entry(name).rescorer is not None
+
+
+def test_trained_questions_are_counted_and_left_out_where_the_protocol_says_so(
+    released: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Trained on in a jailbreak template, and asked as it is.
+    known = next(row["behaviour"] for row in released.read("prompts").to_pylist() if row["template_id"])
+    rows = [{"question": text, "rewrite": f"Once upon a time: {text}"} for text in (known, "Pick a pocket")]
+    data = tmp_path / "questions.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    trained = trained_prompts(released.path / "release")
+    tasks = ("none", "pap")
+    wanted = Wanted(tasks=tasks, trained=trained, data=dict.fromkeys(tasks, data))
+    asked = {name: plan(replace(wanted, protocol=name)) for name in ("paper", "ours")}
+    lines = capsys.readouterr().err
+    for task in tasks:
+        assert f"{task}: the model was trained on 1 of the 2 questions" in lines
+    counts = {name: [(one.built.data.questions, one.built.data.left_out) for one in asked[name]] for name in asked}
+    assert counts == {"paper": [(2, 0)] * 2, "ours": [(1, 1)] * 2}
+    data.write_text(json.dumps(rows[0]), encoding="utf-8")
+    with pytest.raises(UserError, match=r"trained on each of the 1 questions of questions\.jsonl"):
+        plan(replace(wanted, protocol="ours"))

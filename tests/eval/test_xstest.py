@@ -138,19 +138,20 @@ def test_rules_find_whole_refusals_and_ask_nobody(found: Found) -> None:
 
 def test_trained_and_unsafe_prompts_are_left_out_and_counted(tmp_path: Path) -> None:
     rows = [{"prompt": f" Prompt {number} ", "label": "unsafe" if number == 4 else "safe"} for number in range(6)]
+    rows[3]["prompt"] = 'Prompt \\"3\\"'  # as four stand in the study's file
     path = written(tmp_path, [*rows, {"prompt": "Contrast", "type": "contrast_homonyms"}])
-    trained = frozenset(sha256(f"Prompt {number}".encode()).hexdigest() for number in (0, 3))
+    trained = frozenset(sha256(text.encode()).hexdigest() for text in ("Prompt 0", 'Prompt "3"'))
     samples, used = questions(asked(data=path, trained=trained, limit=2))
     assert [sample.input for sample in samples] == ["Prompt 1", "Prompt 2"]
     assert (used.questions, used.left_out) == (2, 4)
     every, used = questions(asked(data=path, trained=trained, settings={"exclude_trained": False}))
-    assert [sample.input for sample in every] == [f"Prompt {number}" for number in (0, 1, 2, 3, 5)]
+    assert [sample.input for sample in every] == ["Prompt 0", "Prompt 1", "Prompt 2", 'Prompt \\"3\\"', "Prompt 5"]
     assert (used.questions, used.left_out) == (5, 2)
 
 
 def test_set_that_was_trained_on_whole_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path, [{"prompt": "One"}])
-    with pytest.raises(UserError, match=r"None of the 1 prompts of questions\.jsonl is safe and was not trained on"):
+    with pytest.raises(UserError, match=r"trained on each of the 1 questions of questions\.jsonl"):
         questions(asked(data=path, trained=frozenset({sha256(b"One").hexdigest()})))
 
 

@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.errors import UserError
-from pipelines.prompts.prompt_sets import Request, draw, load_pool
+from pipelines.prompts.prompt_files import load_pool
+from pipelines.prompts.prompt_sets import Request, draw
 from pipelines.records import content_id
 
 ROWS = [

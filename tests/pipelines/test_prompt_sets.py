@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.errors import UserError
-from pipelines.prompts.prompt_sets import SLOT, PromptPool, Request, Template, draw, load_pool
+from pipelines.prompts.prompt_files import load_pool
+from pipelines.prompts.prompt_sets import SLOT, PromptPool, Request, Template, draw
 from pipelines.records import Prompt, content_id
 
 ROOT = Path(__file__).parents[2]

@@ -17,7 +17,7 @@ import yaml
 from typer.testing import CliRunner
 
 from pipelines.errors import UserError
-from pipelines.prompts.prompt_sets import load_pool
+from pipelines.prompts.prompt_files import load_pool
 from pipelines.row_files import read_rows
 from saferthoughts.cli.app import app
 

@@ -10,7 +10,6 @@ import pytest
 from cards.release import build_release
 from cards.verify import verify
 from curation.datasets.imported import import_dataset
-from curation.datasets.sources import Source
 from curation.overlap.duplicates import find_duplicates
 from curation.quality.checks import CheckResult, check
 from curation.report.data import figures_of
@@ -22,6 +21,7 @@ from pipelines.runs import RunFolder
 from pipelines.settings.config import load_config, save_config
 from pipelines.settings.judge import Judge
 from pipelines.settings.teacher import Teacher
+from pipelines.sources import Source
 from saferthoughts.cli.words import words_of
 from saferthoughts.run import Run
 

@@ -168,10 +168,12 @@ def test_a_distillation_instruction_in_a_prompt_is_refused(students: Callable[[s
 @pytest.mark.parametrize("name", [name for name in recipe_names() if not name.startswith("smollm2")])
 def test_recipes_of_the_families_are_the_studys(name: str) -> None:
     recipe = load_recipe(name)
-    assert (recipe.epochs, recipe.effective_batch, recipe.max_length, recipe.scheduler) == (1, 48, 4096, "cosine")
-    assert recipe.seed == 42
+    script = name.endswith("-study-repository")
+    assert (recipe.epochs, recipe.max_length, recipe.scheduler, recipe.seed) == (1, 4096, "cosine", 42)
+    assert (recipe.effective_batch, recipe.loss_on) == ((64, "all") if script else (48, "completion"))
+    assert not (script and recipe.packing)
     assert (TEMPLATES / f"{recipe.chat_template}.jinja").is_file()
-    full = name.endswith("-full")
+    full = name.endswith(("-full", "-study-repository"))
     assert (recipe.lora is None) == full
     assert (recipe.quantize == "4bit") == name.endswith("-qlora")
     assert recipe.learning_rate == (5e-6 if full else 1e-4)

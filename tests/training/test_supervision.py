@@ -57,7 +57,7 @@ def proven(tiny_student: Path, tmp_path: Path) -> Callable[..., SupervisionProof
             made = Recipe.model_validate({"gradient_checkpointing": False, "batch_size": 3, **settings})
             trainer = build_trainer(made, rows, tiny_student, tmp_path / "trainer")
             damage(trainer)
-            return prove(trainer, rows, AutoTokenizer.from_pretrained(tiny_student), batch_size=3)
+            return prove(trainer, rows, AutoTokenizer.from_pretrained(tiny_student), 3, made.loss_on)
 
     return run
 
@@ -73,6 +73,29 @@ def test_proof_counts_exactly_the_assistants_tokens(
     assert proof.labelled == sum(len(tokenizer(content + "<|im_end|>")["input_ids"]) for content in contents)
     assert 0 < proof.labelled_share < 1
     assert proof.longest <= proof.tokens
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_loss_on_all_tokens_is_proven_and_said(proven: Callable[..., SupervisionProof], packing: bool) -> None:
+    proof = proven(loss_on="all", packing=packing)
+    # TRL leaves out the first token of a packed row, which follows nothing.
+    assert (proof.loss_on, proof.labelled) == ("all", proof.tokens - len(ROWS) * packing)
+    assert [piece.trained for piece in proof.example] == ([False, True] if packing else [True])
+
+
+def test_prompt_that_is_left_out_of_the_loss_is_found(proven: Callable[..., SupervisionProof]) -> None:
+    def mask(trainer: Any) -> None:
+        collate = trainer.data_collator
+
+        def without_prompts(rows: Any) -> Any:
+            batch = collate(rows)
+            batch["labels"][:, :3] = -100
+            return batch
+
+        trainer.data_collator = without_prompts
+
+    with pytest.raises(UserError, match=r"its prompt is not trained on, at .*, and loss_on is all"):
+        proven(loss_on="all", damage=mask)
 
 
 def test_proof_shows_prompt_and_response_apart(proven: Callable[..., SupervisionProof]) -> None:
