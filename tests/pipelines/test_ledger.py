@@ -97,10 +97,12 @@ def test_a_new_ledger_can_be_opened_by_several_at_once(tmp_path: Path) -> None:
 
 def test_one_that_looks_in_and_leaves_takes_no_answers_away(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
-    looking = f"import sqlite3; db = sqlite3.connect({str(path)!r}); print(*db.execute('SELECT key FROM answers'))"
+    looking = "import sqlite3, sys; print(*sqlite3.connect(sys.argv[1]).execute('SELECT key FROM answers'))"
 
     def seen_by_another() -> str:
-        return subprocess.run([sys.executable, "-c", looking], stdout=subprocess.PIPE, check=True, text=True).stdout
+        return subprocess.run(
+            [sys.executable, "-c", looking, path], stdout=subprocess.PIPE, check=True, text=True
+        ).stdout
 
     ledger = Ledger(path)
     ledger.put("a", "m", REPLY)
