@@ -14,6 +14,7 @@ import duckdb
 
 from cards.card import template_hash
 from cards.provenance import packages, source_state
+from cards.schema import FORMAT
 from curation.report.data import costs_of, known, lengths_of, patterns_of
 from curation.report.survivorship import survival_counts
 from curation.review.gate import agreement_of
@@ -31,7 +32,7 @@ from pipelines.settings.teacher import Teacher, load_teachers
 def lineage_of(
     run: RunFolder, db: duckdb.DuckDBPyConnection, config: RunConfig, run_id: str, rows: dict[str, int]
 ) -> dict[str, Any]:
-    """The lineage, but for the content hashes.
+    """The lineage, but for content hashes, sizes and the sample row.
 
     Args:
         run: A run that is checked.
@@ -43,6 +44,7 @@ def lineage_of(
     stages = run.manifest()["stages"]
     pool = stages["prompts"]["pool"]
     return {
+        "format": FORMAT,
         "version": config.release.version,
         "title": config.release.title,
         "repo": config.release.repo,
