@@ -12,7 +12,7 @@ import yaml
 
 from cards.citation import cited
 from cards.datasheet import datasheet
-from cards.schema import COLUMNS, PUBLIC
+from cards.schema import COLUMNS, PUBLIC, type_name
 from pipelines.errors import visible, visible_value
 from pipelines.judges.alone import RULES_ALONE
 from pipelines.records import PATTERNS
@@ -23,7 +23,7 @@ _FOLDER = Path(__file__).parent
 def cell(value: Any) -> str:
     """A value as a cell of a markdown table: whatever it holds, it stays one cell, and text."""
     text = " ".join(str(value).split())
-    text = re.sub(r"([\\`*_\[\]|!~$#@])", r"\\\1", text.translate(_ENTITIES))
+    text = re.sub(r"([\\`*_\[\]|!~$#@])", r"\\\1", text).translate(_ENTITIES)
     # Nothing becomes a link by itself.
     return re.sub(r"(?i)\b(https?|ftp|mailto|www)(?=[:.])", _unlinked, text)
 
@@ -171,7 +171,7 @@ def _info(config: str, count: int, sizes: dict[str, int]) -> dict[str, Any]:
 def _feature(field: pa.Field) -> dict[str, Any]:
     if pa.types.is_list(field.type):
         return {"name": field.name, "list": [_feature(part) for part in field.type.value_type]}
-    return {"name": field.name, "dtype": "float64" if pa.types.is_float64(field.type) else str(field.type)}
+    return {"name": field.name, "dtype": type_name(field.type)}
 
 
 def _example(row: dict[str, Any] | None) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 _MOST_NAMED = 20
-_KINDS = {"rules": "rules over the text", "patterns": "patterns of reasoning", "safety": "safety"}
+_KINDS = {"rules": "patterns by rules over the text", "patterns": "patterns of reasoning", "safety": "safety"}
 
 
 class Datasheet(NamedTuple):
@@ -49,21 +49,21 @@ def datasheet(lineage: dict[str, Any]) -> Datasheet:
     people, judges = lineage["people"], lineage["judging"]["judges"]
     sources = [f"{item['source']} ({item['license']}, {item['prompts']} prompts)" for item in lineage["sources"]]
     preprocessing = _preprocessing(lineage)
-    missing = lineage["counts"]["generate"]
+    missing, rejected = lineage["counts"]["generate"], lineage["counts"]["check"]["rejected"]
     return Datasheet(
         data_collection=_collection(lineage, sources),
         data_collection_type=["Secondary Data Analysis", *_how_collected(lineage)],
-        data_collection_missing_data=f"{missing['failed']} of {missing['planned']} planned responses did not come; "
-        f"{lineage['counts']['check']['rejected']} responses are left out, with the reasons that the card counts.",
+        data_collection_missing_data=f"Planned responses that did not come: {missing['failed']} of "
+        f"{missing['planned']}. Responses that the checks rejected: {rejected}; the card counts the reasons.",
         data_collection_raw_data="The replies as they came are kept with the run and are not part of the release.",
         data_preprocessing_protocol=preprocessing,
         data_annotation_protocol=_annotation(lineage),
         data_annotation_platform=["Argilla"] if people else [],
         data_annotation_analysis=_analysis(lineage),
-        annotations_per_item=f"A verdict of each of {len(judges)} judges on each response that is not a fixed text"
+        annotations_per_item=f"A verdict by each of {', '.join(judges)} on each response that is not a fixed text"
         + (f"; {people['votes']} votes of people on {people['rows']} rows." if people else "; no votes of people."),
         annotator_demographics=[
-            f"{people['annotators']} annotators; who they are is not recorded." if people else "No human annotators."
+            f"Annotators: {people['annotators']}; who they are is not recorded." if people else "No human annotators."
         ],
         machine_annotation_tools=[f"{name}: {judge['model'] or 'rules'}" for name, judge in judges.items()],
         data_biases=_biases(lineage),
@@ -92,9 +92,9 @@ def limitations(lineage: dict[str, Any]) -> list[str]:
             "for training a model that anybody will use."
         )
     if not lineage["people"]:
-        found.append("The labels are those of the judges; no person has looked at them, and `review_votes` is empty.")
+        found.append("The labels are those of the judges; no person has looked at them, and review_votes is empty.")
     if not any(judge["kind"] == "safety" for judge in lineage["judging"]["judges"].values()):
-        found.append("No judge of safety was asked: `safety_verdict` is empty.")
+        found.append("No judge of safety was asked: safety_verdict is empty.")
     languages = lineage["language"]
     found.append(
         "English only."
@@ -158,7 +158,7 @@ def _annotation(lineage: dict[str, Any]) -> list[str]:
     if lineage["rehearsal_judges"]:
         found.append(f"{', '.join(lineage['rehearsal_judges'])}: the rehearsal teacher in the role of judge.")
     if people := lineage["people"]:
-        found.append(f"{people['annotators']} people voted on {people['rows']} rows; their majority overrules judges.")
+        found.append(f"People's votes on {people['rows']} rows: their majority overrules the judges.")
     return found
 
 
@@ -174,8 +174,10 @@ def _analysis(lineage: dict[str, Any]) -> list[str]:
 
 
 def _biases(lineage: dict[str, Any]) -> list[str]:
+    fixed = [name for name, entry in lineage["variants"].items() if entry["teacher"] is None and lineage["teachers"]]
     found = [
-        f"All wording of the responses is that of {teachers_of(lineage)}.",
+        f"The wording of the responses is that of {teachers_of(lineage)}"
+        + (f"; of {', '.join(fixed)} it is one fixed text." if fixed else "."),
         "Only responses that pass the checks are kept, and the checks do not reject evenly.",
     ]
     survivorship = lineage["figures"]["survivorship"]

@@ -39,7 +39,12 @@ class Column:
     @property
     def kind(self) -> str:
         """The type as people write it."""
-        return "list of {role, content}" if pa.types.is_list(self.type) else str(self.type)
+        return "list of {role, content}" if pa.types.is_list(self.type) else type_name(self.type)
+
+
+def type_name(kind: pa.DataType) -> str:
+    """The name that `datasets` has for a type of single values."""
+    return "float64" if pa.types.is_float64(kind) else str(kind)
 
 
 _NOT_JUDGED = "no judge decided on this label, or it does not apply to the row"
@@ -82,8 +87,8 @@ COLUMNS = (
     Column("judgements", _TEXT, "What each judge decided, as a JSON list.", '[{"judge": "rules"}]'),
     Column("unscored_reason", _TEXT, "Why there is no verdict; empty where there is one.", "no JSON in the reply"),
     Column("review_votes", _TEXT, "People's votes on safety, as JSON.", '{"yes":2,"no":0,"unsure":0}', "nobody voted"),
-    Column("input_tokens", _COUNT, "Tokens of the request, by the endpoint.", "10"),
-    Column("output_tokens", _COUNT, "Tokens of the response, by the endpoint.", "94"),
+    Column("input_tokens", _COUNT, "Tokens of the request, by the endpoint; 0 where none counted.", "10"),
+    Column("output_tokens", _COUNT, "Tokens of the response, by the endpoint; 0 where none counted.", "94"),
     Column("run_id", _TEXT, "The run that made the row: a hash of its settings.", "c48e53cee07d5f32"),
 )
 PUBLIC = pa.schema([(column.name, column.type) for column in COLUMNS])

@@ -122,8 +122,9 @@ class ConfigWriter:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._parts.append(self._folder / f"part-{len(self._parts):05}")
             self._open = ShardFile(self._parts[-1], self._schema)
-        self._bytes += arrow_bytes(rows)
-        if self._open.write(rows) >= self._shard_bytes:
+        size = arrow_bytes(rows)
+        self._bytes += size
+        if self._open.write(rows, 1 + size // _GROUP_BYTES) >= self._shard_bytes:
             self._close_shard()
 
     def _close_shard(self) -> None:
@@ -167,9 +168,8 @@ class ShardFile:
             write_page_index=True,
         )
 
-    def write(self, rows: pa.Table) -> int:
-        """Write a row group, or several of long rows; the bytes that the file has by then."""
-        groups = 1 + arrow_bytes(rows) // _GROUP_BYTES
+    def write(self, rows: pa.Table, groups: int = 1) -> int:
+        """Write a row group, or about as many as are wanted; the bytes that the file has by then."""
         self._writer.write_table(rows, row_group_size=max(1, _GROUP // groups))
         return int(self._sink.tell())
 
