@@ -11,7 +11,8 @@ import pyarrow as pa
 import yaml
 
 from cards.citation import cited
-from cards.datasheet import datasheet
+from cards.datasheet import answers_of, datasheet, is_synthetic
+from cards.imported import origin
 from cards.schema import COLUMNS, PUBLIC, type_name
 from pipelines.errors import visible, visible_value
 from pipelines.judges.alone import RULES_ALONE
@@ -55,7 +56,7 @@ _SIZES = (
 
 def template_hash() -> str:
     """sha256 of all that words a card: one that another version worded is not a wrong one."""
-    sources = ("dataset_card.md.jinja", "card.py", "citation.py", "datasheet.py", "schema.py")
+    sources = ("dataset_card.md.jinja", "card.py", "citation.py", "datasheet.py", "imported.py", "schema.py")
     return hashlib.sha256(b"".join((_FOLDER / name).read_bytes() for name in sources)).hexdigest()
 
 
@@ -90,6 +91,8 @@ def dataset_card(lineage: dict[str, Any]) -> str:
         else "",
         columns=COLUMNS,
         sheet=datasheet(lineage),
+        answers=answers_of(lineage),
+        origin=lineage["imported"] and origin(lineage["imported"]),
         example=_example(lineage["sample"]),
         survival=_survival(lineage["figures"]["survivorship"]),
         citations=cited(lineage["sources"]),
@@ -147,8 +150,8 @@ def tags_of(lineage: dict[str, Any]) -> list[str]:
     holds = {
         "safety": True,
         "reasoning": default_config(lineage) is not None or bool(rows.get("benign")),
-        "distillation": bool(lineage["teachers"]),
-        "synthetic": bool(lineage["teachers"]),
+        "distillation": bool(is_synthetic(lineage)),
+        "synthetic": bool(is_synthetic(lineage)),
         "red-teaming": bool(prompts["templates"]) and any(rows.get(name) for name in lineage["variants"]),
         "over-refusal": bool(rows.get("benign")),
         "human-feedback": bool(lineage["people"]),

@@ -389,4 +389,7 @@ def _meaning(old: dict[str, Any], new: dict[str, Any], columns: set[str]) -> lis
 
 
 def _model(lineage: dict[str, Any], teacher: str | None) -> str:
-    return str(lineage["teachers"][teacher]["model"]) if teacher in lineage["teachers"] else "nobody"
+    if teacher is None:
+        return "nobody"
+    # Of imported rows no teacher of the run was asked.
+    return str(lineage["teachers"][teacher]["model"]) if teacher in lineage["teachers"] else "an imported dataset"

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from cards.card import tags_of
 from cards.citation import STUDY
-from cards.datasheet import datasheet, teachers_of
+from cards.datasheet import datasheet, is_synthetic, teachers_of
 from cards.schema import COLUMNS, Column
 from cards.shards import shards_of
 from pipelines.runs import file_hash
@@ -72,7 +72,8 @@ def croissant_json(lineage: dict[str, Any], folder: Path) -> str:
         found = metadata.to_json()
         # What NeurIPS 2026 asks for besides, and mlcroissant 1.1 has no names for.
         found["@context"]["prov"] = "http://www.w3.org/ns/prov#"
-        found["rai:hasSyntheticData"] = bool(lineage["teachers"])
+        if (synthetic := is_synthetic(lineage)) is not None:
+            found["rai:hasSyntheticData"] = synthetic
         found["prov:wasDerivedFrom"] = sheet.sources
         found["prov:wasGeneratedBy"] = [
             {"@type": "prov:Activity", "prov:label": activity} for activity in sheet.activities

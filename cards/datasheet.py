@@ -8,7 +8,10 @@ sources and activities.
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from cards.imported import how_written, origin
+
 _MOST_NAMED = 20
+_MISSING = "Planned responses that did not come: "
 _KINDS = {"rules": "patterns by rules over the text", "patterns": "patterns of reasoning", "safety": "safety"}
 
 
@@ -47,15 +50,19 @@ def datasheet(lineage: dict[str, Any]) -> Datasheet:
         lineage: As in lineage.json, of this version.
     """
     people, judges = lineage["people"], lineage["judging"]["judges"]
+    imported = lineage["imported"]
     sources = [f"{item['source']} ({item['license']}, {item['prompts']} prompts)" for item in lineage["sources"]]
     preprocessing = _preprocessing(lineage)
-    missing, rejected = lineage["counts"]["generate"], lineage["counts"]["check"]["rejected"]
+    missing, checked = lineage["counts"]["generate"], lineage["counts"]["check"]
+    rejected = checked["rejected"] - checked.get("superseded", 0)
     return Datasheet(
         data_collection=_collection(lineage, sources),
         data_collection_type=["Secondary Data Analysis", *_how_collected(lineage)],
-        data_collection_missing_data=f"Planned responses that did not come: {missing['failed']} of "
-        f"{missing['planned']}. Responses that the checks rejected: {rejected}; the card counts the reasons.",
-        data_collection_raw_data="The replies as they came are kept with the run and are not part of the release.",
+        data_collection_missing_data=("Rows of the dataset that were refused: " if imported else _MISSING)
+        + f"{missing['failed']} of {missing['planned']}. Responses that the checks rejected: {rejected}; the card counts the reasons.",
+        data_collection_raw_data=f"{origin(imported)} is not part of the release."
+        if imported
+        else "The replies as they came are kept with the run and are not part of the release.",
         data_preprocessing_protocol=preprocessing,
         data_annotation_protocol=_annotation(lineage),
         data_annotation_platform=["Argilla"] if people else [],
@@ -78,7 +85,7 @@ def datasheet(lineage: dict[str, Any]) -> Datasheet:
         personal_sensitive_information=_personal(lineage),
         data_release_maintenance_plan="Versions are MAJOR.MINOR.PATCH, a tag each, and CHANGELOG.md says what differs; "
         "a published version is never changed. Whoever published the release maintains it.",
-        sources=sources,
+        sources=[*([origin(imported)] if imported else []), *sources],
         activities=[_collection(lineage, sources), *preprocessing, *_annotation(lineage)],
     )
 
@@ -88,7 +95,8 @@ def limitations(lineage: dict[str, Any]) -> list[str]:
     found = ["Not for training a classifier of harm, and not a measure of any model's safety."]
     if lineage["rehearsal"]:
         found.append(
-            "Written by the rehearsal teacher, a program that stands in for a model: for trying the machine out, not "
+            f"{'Mended' if lineage['imported'] else 'Written'} by the rehearsal teacher, a program that stands in for a "
+            "model: for trying the machine out, not "
             "for training a model that anybody will use."
         )
     if not lineage["people"]:
@@ -115,20 +123,44 @@ def limitations(lineage: dict[str, Any]) -> list[str]:
 
 
 def _collection(lineage: dict[str, Any], sources: list[str]) -> str:
-    prompts = lineage["prompts"]
+    prompts, imported = lineage["prompts"], lineage["imported"]
+    if imported:
+        return (
+            f"{imported['read']} rows were read from {origin(imported)}, {imported['refused']} of them refused: "
+            f"{prompts['harmful']} prompts that ask for harm and {prompts['benign']} benign ones, by their rows from "
+            f"{_named(sources)}. Nothing was drawn. Released: {teachers_of(lineage)}."
+        )
     return (
         f"{prompts['harmful']} prompts that ask for harm and {prompts['benign']} benign ones, from "
         f"{_named(sources)}. Responses by {teachers_of(lineage)}, in the variants {', '.join(lineage['variants'])}."
     )
 
 
-def teachers_of(lineage: dict[str, Any]) -> str:
-    """Who wrote the responses; the rehearsal teacher by that name."""
-    names = [
-        f"the rehearsal teacher ({teacher['model']})" if teacher["embedded"] else teacher["model"]
+def _called(lineage: dict[str, Any]) -> dict[str, str]:
+    """What the model of each teacher is called: the rehearsal teacher by that name."""
+    return {
+        teacher["model"]: f"the rehearsal teacher ({teacher['model']})" if teacher["embedded"] else teacher["model"]
         for teacher in lineage["teachers"].values()
-    ]
-    return ", ".join(names) or ("the imported dataset" if not lineage["rehearsal"] else "fixed texts")
+    }
+
+
+def answers_of(lineage: dict[str, Any]) -> list[tuple[str, int, str]]:
+    """Of an import, for each config how many released rows are whose answers."""
+    lines = lineage["imported"]["answers"] if lineage["imported"] else []
+    return [(line["config"], line["rows"], how_written(line, _called(lineage))) for line in lines]
+
+
+def teachers_of(lineage: dict[str, Any]) -> str:
+    """Who wrote the responses; of an import, whose the released rows are."""
+    answers = [f"{rows} rows of {config} {how}" for config, rows, how in answers_of(lineage)]
+    return "; ".join(answers) or ", ".join(_called(lineage).values()) or "fixed texts"
+
+
+def is_synthetic(lineage: dict[str, Any]) -> bool | None:
+    """Whether models wrote released responses; None where an imported dataset does not say who did."""
+    if imported := lineage["imported"]:
+        return any(line["mended"] or line["model"] != "" for line in imported["answers"]) or None
+    return bool(lineage["teachers"])
 
 
 def _how_collected(lineage: dict[str, Any]) -> list[str]:
@@ -137,7 +169,11 @@ def _how_collected(lineage: dict[str, Any]) -> list[str]:
 
 
 def _preprocessing(lineage: dict[str, Any]) -> list[str]:
-    found = ["The reply is split into reasoning and answer, and the instruction to the teacher is left out."]
+    if imported := lineage["imported"]:
+        unread = f"; nothing was made of the columns {_named(imported['unread'])}" if imported["unread"] else ""
+        found = [f"Imported rows are split into prompt, reasoning and answer{unread}."]
+    else:
+        found = ["The reply is split into reasoning and answer, and the instruction to the teacher is left out."]
     if repair := lineage["repair"]:
         found.append(
             f"{repair['flagged']} flagged responses were asked for again (strategy {repair['strategy']}); "
@@ -174,7 +210,7 @@ def _analysis(lineage: dict[str, Any]) -> list[str]:
 
 
 def _biases(lineage: dict[str, Any]) -> list[str]:
-    fixed = [name for name, entry in lineage["variants"].items() if entry["teacher"] is None and lineage["teachers"]]
+    fixed = [name for name, entry in lineage["variants"].items() if entry["teacher"] is None and not lineage["imported"]]
     found = [
         f"The wording of the responses is that of {teachers_of(lineage)}"
         + (f"; of {', '.join(fixed)} it is one fixed text." if fixed else "."),

@@ -240,6 +240,11 @@ class ReleaseChecks:
         sums = checked["accepted"] + checked["rejected"] == checked["responses"]
         self._hold(sums, "responses accepted and rejected are not those checked")
         self._hold(sum(rows.values()) <= checked["accepted"], "more rows were released than accepted")
+        if imported := self.lineage.get("imported"):
+            answers = Counter[str]()
+            for line in imported["answers"]:
+                answers[line["config"]] += line["rows"]
+            self._hold(answers == Counter(rows), "the card's imported and mended rows are not those released")
 
     def croissant(self) -> None:
         """croissant.json describes the files that are here."""

@@ -149,6 +149,14 @@ def test_a_release_of_a_real_teacher_does_not_call_itself_a_rehearsal() -> None:
     assert "Made by the rehearsal teacher" not in card
 
 
+def test_prompts_of_a_release_that_was_made_again_were_not_drawn() -> None:
+    lineage = json.loads((Path(__file__).parent / "lineage.json").read_text())
+    before = {"run_id": "0123456789abcdef", "version": "2.1.0", "title": "Theirs"}
+    card = dataset_card(lineage | {"regenerated_from": before})
+    assert "prompts are those of an earlier release, Theirs 2.1.0 (run 0123456789abcdef), which has them from" in card
+    assert "were drawn from" not in card
+
+
 def test_the_card_is_the_golden_one() -> None:
     here = Path(__file__).parent
     assert dataset_card(json.loads((here / "lineage.json").read_text())) == (here / "card.golden.md").read_text()
