@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 from cards.imported import how_written, origin
 
 _MOST_NAMED = 20
-_MISSING = "Planned responses that did not come: "
 _KINDS = {"rules": "patterns by rules over the text", "patterns": "patterns of reasoning", "safety": "safety"}
 
 
@@ -58,8 +57,9 @@ def datasheet(lineage: dict[str, Any]) -> Datasheet:
     return Datasheet(
         data_collection=_collection(lineage, sources),
         data_collection_type=["Secondary Data Analysis", *_how_collected(lineage)],
-        data_collection_missing_data=("Rows of the dataset that were refused: " if imported else _MISSING)
-        + f"{missing['failed']} of {missing['planned']}. Responses that the checks rejected: {rejected}; the card counts the reasons.",
+        data_collection_missing_data=f"{'Rows refused' if imported else 'Planned responses that did not come'}: "
+        f"{missing['failed']} of {missing['planned']}. Responses that the checks rejected: {rejected}; the card counts "
+        "the reasons.",
         data_collection_raw_data=f"{origin(imported)} is not part of the release."
         if imported
         else "The replies as they came are kept with the run and are not part of the release.",
@@ -95,9 +95,8 @@ def limitations(lineage: dict[str, Any]) -> list[str]:
     found = ["Not for training a classifier of harm, and not a measure of any model's safety."]
     if lineage["rehearsal"]:
         found.append(
-            f"{'Mended' if lineage['imported'] else 'Written'} by the rehearsal teacher, a program that stands in for a "
-            "model: for trying the machine out, not "
-            "for training a model that anybody will use."
+            f"{'Mended' if lineage['imported'] else 'Written'} by the rehearsal teacher, a program that stands in for "
+            "a model: for trying the machine out, not for training a model that anybody will use."
         )
     if not lineage["people"]:
         found.append("The labels are those of the judges; no person has looked at them, and review_votes is empty.")
@@ -210,7 +209,8 @@ def _analysis(lineage: dict[str, Any]) -> list[str]:
 
 
 def _biases(lineage: dict[str, Any]) -> list[str]:
-    fixed = [name for name, entry in lineage["variants"].items() if entry["teacher"] is None and not lineage["imported"]]
+    variants = {} if lineage["imported"] else lineage["variants"]
+    fixed = [name for name, entry in variants.items() if entry["teacher"] is None]
     found = [
         f"The wording of the responses is that of {teachers_of(lineage)}"
         + (f"; of {', '.join(fixed)} it is one fixed text." if fixed else "."),

@@ -56,7 +56,7 @@ def model_card(
         scores: The evaluation's table as markdown; None before it is measured.
         results: Arguments of `EvalResult`, for the Hub's `model-index`.
     """
-    from huggingface_hub import EvalResult, ModelCardData
+    from huggingface_hub.repocard_data import EvalResult, eval_results_to_model_index
 
     release = facts["dataset"]["release"]
     student = facts["student"]
@@ -67,8 +67,7 @@ def model_card(
     if release and release.get("repo"):
         front["datasets"] = [release["repo"]]
     if results:
-        indexed = ModelCardData(model_name=name, eval_results=[EvalResult(**one) for one in results]).to_dict()
-        front["model-index"] = indexed["model-index"]
+        front["model-index"] = eval_results_to_model_index(name, [EvalResult(**one) for one in results])
     words = _ENVIRONMENT.get_template("model_card.md.jinja").render(
         facts, name=name, recipe=recipe.strip(), scores=scores, release=release
     )

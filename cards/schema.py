@@ -49,7 +49,12 @@ def type_name(kind: pa.DataType) -> str:
 
 _NOT_JUDGED = "no judge decided on this label, or it does not apply to the row"
 COLUMNS = (
-    Column("id", _TEXT, "The row: a hash of the prompt and of how the response was asked for, or of an imported response.", "05e04fe3dcff0eba"),
+    Column(
+        "id",
+        _TEXT,
+        "A hash of prompt, variant and how it was asked for; of an import, of the text.",
+        "05e04fe3dcff0eba",
+    ),
     Column(
         "messages", MESSAGES, "The bare prompt, and the reply as <think>, reasoning, </think>, answer.", "two turns"
     ),
@@ -58,7 +63,7 @@ COLUMNS = (
     Column("reasoning", _TEXT, "The reasoning alone; empty where the variant has none.", "The user asks about soup."),
     Column("answer", _TEXT, "The answer alone.", "Ginger and nutmeg."),
     Column("config", _TEXT, "The configuration that the row is in: its variant, or benign.", "improved"),
-    Column("variant", _TEXT, "How the teacher was asked, benign prompts included; of imported rows, what they are checked as.", "improved"),
+    Column("variant", _TEXT, "How the teacher was asked; of imported rows, what they are checked as.", "improved"),
     Column("kind", _TEXT, "harmful or benign: what the prompt asks for.", "benign"),
     Column("category", _TEXT, "The category of harm, or the kind of look-alike of a benign prompt.", "definitions"),
     Column("behaviour_id", _TEXT, "The request behind the prompt.", "define-manslaughter"),
@@ -66,7 +71,7 @@ COLUMNS = (
     Column("prompt_id", _TEXT, "The prompt: the same in all variants.", "6acbcb0b5a630ccd"),
     Column("source", _TEXT, "Where the prompt comes from.", "saferthoughts bundled"),
     Column("source_license", _TEXT, "The licence of the prompt.", "Apache-2.0"),
-    Column("teacher", _TEXT, "The model that wrote the response; empty where an imported dataset names none.", "deepseek-reasoner"),
+    Column("teacher", _TEXT, "The model that wrote it; empty where an import names none.", "deepseek-reasoner"),
     Column("sampling", _TEXT, "The sampling parameters, as JSON.", '{"temperature": 0.6}'),
     Column("finish_reason", _TEXT, "Why the teacher stopped, by its endpoint.", "stop"),
     Column("reasoning_source", _TEXT, "Where in the reply the reasoning was found, or fixed.", "reasoning_content"),

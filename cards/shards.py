@@ -149,7 +149,7 @@ def _column_bytes(column: pa.Array) -> int:
         return 4 * len(column) + sum(_column_bytes(part) for part in parts)
     if pa.types.is_string(kind):
         return 4 * len(column) + (pc.sum(pc.binary_length(column)).as_py() or 0)
-    return len(column) * kind.bit_width // 8
+    return int(len(column) * kind.bit_width // 8)
 
 
 class ShardFile:
