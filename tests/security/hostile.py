@@ -218,7 +218,7 @@ REFUSED: dict[str, tuple[Spoil, str]] = {
     "a space at the end": (put("README.md ", b"x"), "on other systems"),
     "a space at the beginning": (put(" README.md", b"x"), "on other systems"),
     "one file twice by case": (put("readme.MD"), "where case does not count"),
-    "a folder's file twice by case": (put("Prompts.parquet"), "where case does not count"),
+    "a folder's file twice by case": (put("Prompts.jsonl"), "where case does not count"),
     "writing from right to left": (put("a\u202egnp.txt"), "do not show"),
     "a line's end in a name": (put("a\nb.txt"), "do not show"),
     "a bell in a name": (put("a\x07.txt"), "do not show"),
