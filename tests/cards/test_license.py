@@ -51,6 +51,12 @@ def test_a_release_of_rows_of_an_unknown_licence_needs_one_that_is_stated(tmp_pa
     assert "synthetic" not in card.partition("\n---\n")[0]
     assert str(tmp_path) not in card
     assert verify(run.path / "release").faults == ()
+    lineage = run.path / "release" / "lineage.json"
+    changed = json.loads(lineage.read_text())
+    changed["imported"]["answers"][0]["rows"] = 1
+    lineage.write_text(json.dumps(changed))
+    faults = verify(run.path / "release").faults
+    assert "the card's imported and mended rows are not those released" in faults
     # It is the run's from then on.
     assert command(tmp_path, "release", "build", "audit").exit_code == 0
     # Read again, the rows state none again.
