@@ -36,7 +36,7 @@ def test_it_is_loaded_trained_on_and_regenerated(old: Path, tmp_path: Path) -> N
     assert len(release.table("improved")) == 3
     mixture = draw(old, {"improved": 3, "benign": 2}, 0, tmp_path / "cache")
     assert all(row.category for row in mixture.rows)
-    assert len(trained_prompts(old)) == 5
+    assert len(trained_prompts(old)) == 8, "five prompts, and the requests behind the three in templates"
     again = regenerate(old, tmp_path / "runs", "again", Answering("rehearsal"))
     assert again.run.read("prompts").num_rows == 5
 
