@@ -1,14 +1,19 @@
 """The dataset card: `dataset_card.md.jinja` filled from a lineage and nothing else."""
 
 import hashlib
+import json
 import re
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import pyarrow as pa
 import yaml
 
+from cards.citation import cited
+from cards.datasheet import answers_of, datasheet, is_synthetic
+from cards.imported import origin
+from cards.schema import COLUMNS, PUBLIC, type_name
 from pipelines.errors import visible, visible_value
 from pipelines.judges.alone import RULES_ALONE
 from pipelines.records import PATTERNS
@@ -19,7 +24,7 @@ _FOLDER = Path(__file__).parent
 def cell(value: Any) -> str:
     """A value as a cell of a markdown table: whatever it holds, it stays one cell, and text."""
     text = " ".join(str(value).split())
-    text = re.sub(r"([\\`*_\[\]|!~$#@])", r"\\\1", text.translate(_ENTITIES))
+    text = re.sub(r"([\\`*_\[\]|!~$#@])", r"\\\1", text).translate(_ENTITIES)
     # Nothing becomes a link by itself.
     return re.sub(r"(?i)\b(https?|ftp|mailto|www)(?=[:.])", _unlinked, text)
 
@@ -43,24 +48,31 @@ _ENVIRONMENT = jinja2.Environment(
 )
 _ENVIRONMENT.filters["cell"] = cell
 # Upper bounds of the Hub's size categories.
-_SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+_SIZES = (
+    *((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M")),
+    *((10_000_000, "1M<n<10M"), (100_000_000, "10M<n<100M")),
+)
 
 
 def template_hash() -> str:
-    """sha256 of the card's template: a card of another template is not a wrong one."""
-    return hashlib.sha256((_FOLDER / "dataset_card.md.jinja").read_bytes()).hexdigest()
+    """sha256 of all that words a card: one that another version worded is not a wrong one."""
+    sources = ("dataset_card.md.jinja", "card.py", "citation.py", "datasheet.py", "imported.py", "schema.py")
+    return hashlib.sha256(b"".join((_FOLDER / name).read_bytes() for name in sources)).hexdigest()
 
 
 def size_category(rows: int) -> str:
     """The Hub's name for a dataset of that many rows."""
-    return next((name for bound, name in _SIZES if rows < bound), "1M<n<10M")
+    return next((name for bound, name in _SIZES if rows < bound), "100M<n<1B")
 
 
 def dataset_card(lineage: dict[str, Any]) -> str:
     """README.md of a release. A value that the lineage lacks is an error, never a gap."""
     rows = {name: count for name, count in lineage["rows"].items() if count}
     repair = lineage["repair"]
-    front = yaml.safe_dump(front_matter(lineage), sort_keys=False, allow_unicode=True, width=1_000)
+    # Lists and mappings of single values in one line each: every configuration names all of its columns.
+    front = yaml.safe_dump(
+        front_matter(lineage), sort_keys=False, allow_unicode=True, width=1_000, default_flow_style=None
+    )
     body = _ENVIRONMENT.get_template("dataset_card.md.jinja").render(
         **lineage,
         total=sum(rows.values()),
@@ -77,9 +89,13 @@ def dataset_card(lineage: dict[str, Any]) -> str:
         rules_alone=RULES_ALONE
         if not lineage["rehearsal"] and all(j["kind"] == "rules" for j in lineage["judging"]["judges"].values())
         else "",
-        safety_judged=any(judge["kind"] == "safety" for judge in lineage["judging"]["judges"].values()),
+        columns=COLUMNS,
+        sheet=datasheet(lineage),
+        answers=answers_of(lineage),
+        origin=lineage["imported"] and origin(lineage["imported"]),
+        example=_example(lineage["sample"]),
         survival=_survival(lineage["figures"]["survivorship"]),
-        citations=_citations(lineage["sources"]),
+        citations=cited(lineage["sources"]),
         plots=_plots(lineage["figures"]),
     )
     return f"---\n{front}---\n{body}"
@@ -107,7 +123,7 @@ def front_matter(lineage: dict[str, Any]) -> dict[str, Any]:
         "language": lineage["language"],
         "task_categories": ["text-generation"],
         "size_categories": [size_category(sum(rows.values()))],
-        "tags": ["safety", "reasoning", "distillation", *(["rehearsal"] if lineage["rehearsal"] else [])],
+        "tags": tags_of(lineage),
     }
     if gating:
         front["extra_gated_prompt"] = visible(_lines(gating["text"]))
@@ -122,9 +138,49 @@ def front_matter(lineage: dict[str, Any]) -> dict[str, Any]:
             "description": f"content {lineage['content'][config][:16]}",
             "data_files": [{"split": "train", "path": f"data/{config}/train-*.parquet"}],
         }
-        for config in (*rows, "metadata")
+        for config in rows
     ]
+    front["dataset_info"] = [_info(config, count, lineage["sizes"][config]) for config, count in rows.items()]
     return front
+
+
+def tags_of(lineage: dict[str, Any]) -> list[str]:
+    """What people filter datasets by, as far as it is in the release."""
+    rows, prompts = lineage["rows"], lineage["prompts"]
+    holds = {
+        "safety": True,
+        "reasoning": default_config(lineage) is not None or bool(rows.get("benign")),
+        "distillation": bool(is_synthetic(lineage)),
+        "synthetic": bool(is_synthetic(lineage)),
+        "red-teaming": bool(prompts["templates"]) and any(rows.get(name) for name in lineage["variants"]),
+        "over-refusal": bool(rows.get("benign")),
+        "human-feedback": bool(lineage["people"]),
+        "rehearsal": lineage["rehearsal"],
+    }
+    return ["saferthoughts", *(tag for tag, held in holds.items() if held)]
+
+
+def _info(config: str, count: int, sizes: dict[str, int]) -> dict[str, Any]:
+    """`dataset_info` of a configuration, as `datasets` writes it itself."""
+    return {
+        "config_name": config,
+        "features": [_feature(field) for field in PUBLIC],
+        "splits": [{"name": "train", "num_bytes": sizes["num_bytes"], "num_examples": count}],
+        "download_size": sizes["download_size"],
+        "dataset_size": sizes["num_bytes"],
+    }
+
+
+def _feature(field: pa.Field) -> dict[str, Any]:
+    if pa.types.is_list(field.type):
+        return {"name": field.name, "list": [_feature(part) for part in field.type.value_type]}
+    return {"name": field.name, "dtype": type_name(field.type)}
+
+
+def _example(row: dict[str, Any] | None) -> str:
+    """A row as JSON for a block of code: no text in it begins a line, or looks like a template."""
+    text = json.dumps(row, ensure_ascii=False, indent=2)
+    return re.sub(r"\{\{|\}\}|\{%|%\}", lambda found: "".join(f"\\u{ord(sign):04x}" for sign in found[0]), text)
 
 
 def _lines(text: str) -> str:
@@ -162,14 +218,3 @@ def _plots(figures: dict[str, Any]) -> list[str]:
 
 
 _WHEN = ("before", "after")
-
-
-@cache
-def _known_sources() -> tuple[dict[str, Any], ...]:
-    return tuple(yaml.safe_load((_FOLDER / "sources.yaml").read_text(encoding="utf-8")))
-
-
-def _citations(sources: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The papers behind the sources, each once."""
-    names = [re.sub(r"[^a-z0-9]", "", source["source"].lower()) for source in sources]
-    return [known for known in _known_sources() if any(known["match"] in one for one in names)]

@@ -249,12 +249,12 @@ class _Pair:
         return tuple(found)
 
     def counts(self, side: str, dimension: str) -> Counter[str]:
-        """Rows by category, which `metadata` has, or by template."""
-        folder = self._folders[side]
-        metadata = self._db.read_parquet([str(path) for path in shards_of(folder, "metadata")])
-        metadata.create_view("metadata", replace=True)
-        joined = "JOIN (SELECT id, category FROM metadata) USING (id)" if dimension == "category" else ""
-        column = "category" if dimension == "category" else "template_id"
+        """Rows by category, which releases of format 1 have in `metadata`, or by template."""
+        column, joined = "category" if dimension == "category" else "template_id", ""
+        if column not in self.columns(side):
+            metadata = self._db.read_parquet([str(path) for path in shards_of(self._folders[side], "metadata")])
+            metadata.create_view("metadata", replace=True)
+            joined = "JOIN (SELECT id, category FROM metadata) USING (id)"
         query = f"SELECT {column}, count(*) FROM {side} {joined} GROUP BY {column}"  # noqa: S608
         return Counter(dict(self._db.sql(query).fetchall()))
 
@@ -389,4 +389,7 @@ def _meaning(old: dict[str, Any], new: dict[str, Any], columns: set[str]) -> lis
 
 
 def _model(lineage: dict[str, Any], teacher: str | None) -> str:
-    return str(lineage["teachers"][teacher]["model"]) if teacher in lineage["teachers"] else "nobody"
+    if teacher is None:
+        return "nobody"
+    # Of imported rows no teacher of the run was asked.
+    return str(lineage["teachers"][teacher]["model"]) if teacher in lineage["teachers"] else "an imported dataset"

@@ -13,7 +13,10 @@ from typing import Any
 import duckdb
 
 from cards.card import template_hash
+from cards.imported import imported_of
 from cards.provenance import packages, source_state
+from cards.schema import FORMAT
+from curation.datasets.reading import TEACHER
 from curation.report.data import costs_of, known, lengths_of, patterns_of
 from curation.report.survivorship import survival_counts
 from curation.review.gate import agreement_of
@@ -22,7 +25,7 @@ from pipelines.judges.scoring import read_scores
 from pipelines.prompts.published import name_of
 from pipelines.records import PATTERNS
 from pipelines.runs import VERSION, RunFolder
-from pipelines.settings.changes import knows_baseline
+from pipelines.settings.changes import is_imported, knows_baseline
 from pipelines.settings.config import RunConfig
 from pipelines.settings.judge import Judge
 from pipelines.settings.teacher import Teacher, load_teachers
@@ -31,7 +34,7 @@ from pipelines.settings.teacher import Teacher, load_teachers
 def lineage_of(
     run: RunFolder, db: duckdb.DuckDBPyConnection, config: RunConfig, run_id: str, rows: dict[str, int]
 ) -> dict[str, Any]:
-    """The lineage, but for the content hashes.
+    """The lineage, but for content hashes, sizes and the sample row.
 
     Args:
         run: A run that is checked.
@@ -43,6 +46,7 @@ def lineage_of(
     stages = run.manifest()["stages"]
     pool = stages["prompts"]["pool"]
     return {
+        "format": FORMAT,
         "version": config.release.version,
         "title": config.release.title,
         "repo": config.release.repo,
@@ -59,9 +63,11 @@ def lineage_of(
             for name, judge in _judges(config).items()
             if judge.teacher and config.judge_teachers[judge.teacher].embedded
         ],
+        "imported": imported_of(stages, db),
+        "regenerated_from": stages["prompts"].get("regenerated_from"),
         "prompts": {**pool, **stages["prompts"]["counts"]},
         "teachers": {name: _teacher(teacher) for name, teacher in config.teachers.items()},
-        "variants": _variants(config, knows_baseline(run), _flagged(db)),
+        "variants": _variants(config, knows_baseline(run), is_imported(run), _flagged(db)),
         "benign_variant": config.benign_variant,
         "judging": _judging(run, config, stages["judge"]),
         "repair": _repair(stages.get("repair") if run.table_path("repairs").exists() else None),
@@ -84,11 +90,14 @@ def lineage_of(
     }
 
 
-def _variants(config: RunConfig, baseline: bool, flagged: Mapping[str, int]) -> dict[str, dict[str, Any]]:
-    """How each variant was made; `flagged` counts its released harmful rows with a pattern."""
+def _variants(
+    config: RunConfig, baseline: bool, imported: bool, flagged: Mapping[str, int]
+) -> dict[str, dict[str, Any]]:
+    """How each variant was made; `flagged` counts its released harmful rows with a pattern. Of one that was imported
+    nobody was asked: who mended its rows is not its teacher."""
     return {
         name: {
-            "teacher": config.teacher_of(name),
+            "teacher": TEACHER if imported and config.teacher_of(name) else config.teacher_of(name),
             "description": config.variant(name).description,
             "repaired": config.repairs(name),
             "pattern_checked": config.checks_patterns(name, baseline),

@@ -5,6 +5,7 @@ again with the table of scores.
 """
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +31,22 @@ _ENVIRONMENT = jinja2.Environment(
 
 
 def release_of(dataset: Path) -> dict[str, Any] | None:
-    """Title, version, run and content of a release, and whether the rehearsal teacher made it; None without lineage."""
+    """What a model's card says of its release; None where there is no lineage."""
     try:
         lineage = read_json(dataset / "lineage.json")
         keys = ("title", "version", "run_id", "rehearsal", "content")
-        return {key: lineage[key] for key in keys}
+        return {**{key: lineage[key] for key in keys}, "repo": lineage.get("repo")}
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def model_card(facts: dict[str, Any], name: str, recipe: str, scores: str | None = None) -> str:
+def model_card(
+    facts: dict[str, Any],
+    name: str,
+    recipe: str,
+    scores: str | None = None,
+    results: Sequence[Mapping[str, Any]] = (),
+) -> str:
     """The card of a model.
 
     Args:
@@ -47,21 +54,28 @@ def model_card(facts: dict[str, Any], name: str, recipe: str, scores: str | None
         name: The model folder's name.
         recipe: The resolved recipe, as YAML.
         scores: The evaluation's table as markdown; None before it is measured.
+        results: Arguments of `EvalResult`, for the Hub's `model-index`.
     """
+    from huggingface_hub.repocard_data import EvalResult, eval_results_to_model_index
+
     release = facts["dataset"]["release"]
     student = facts["student"]
     front: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation"}
     if student["license"]:
         front |= {"base_model": student["model"], "license": student["license"]}
     tags = ["saferthoughts", "safe-reasoning", *(["rehearsal"] if release and release["rehearsal"] else [])]
+    if release and release.get("repo"):
+        front["datasets"] = [release["repo"]]
+    if results:
+        front["model-index"] = eval_results_to_model_index(name, [EvalResult(**one) for one in results])
     words = _ENVIRONMENT.get_template("model_card.md.jinja").render(
         facts, name=name, recipe=recipe.strip(), scores=scores, release=release
     )
     return f"---\n{yaml.safe_dump({**front, 'tags': tags}, sort_keys=False, allow_unicode=True)}---\n{words}"
 
 
-def write_model_card(folder: Path, scores: str | None = None) -> None:
-    """Write README.md of a model that this project trained.
+def write_model_card(folder: Path, scores: str | None = None, results: Sequence[Mapping[str, Any]] = ()) -> None:
+    """Write README.md of a model that this project trained; arguments as of `model_card`.
 
     Raises:
         UserError: the folder has no training record.
@@ -71,4 +85,4 @@ def write_model_card(folder: Path, scores: str | None = None) -> None:
         recipe = (folder / "recipe.yaml").read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise UserError(f"{folder} was not trained here: {RECORD} or recipe.yaml cannot be read ({error}).") from error
-    write_text(folder / "README.md", model_card(facts, folder.name, recipe, scores))
+    write_text(folder / "README.md", model_card(facts, folder.name, recipe, scores, results))

@@ -1,6 +1,6 @@
 """A release's recipe with another teacher: the same prompts, variants and settings as a new run.
 
-Reads a release folder (lineage.json, prompts.parquet); writes a run folder with run.yaml and prompts.parquet, on which
+Reads a release folder (lineage.json, its prompts); writes a run folder with run.yaml and prompts.parquet, on which
 `saferthoughts run RUN` does the rest. Run it with `saferthoughts regenerate FOLDER RUN --teacher NAME`.
 
 A release gives texts and choices: prompts, variants, instructions, the judges' names and rubrics, thresholds, seeds.
@@ -15,8 +15,9 @@ from typing import Any
 import pyarrow as pa
 
 from cards.preview import preview
+from cards.prompts_file import prompts_file, prompts_fit, read_prompts
 from cards.release_folder import lineage_now
-from cards.verify import prompts_fit, read_prompts, shaped_like_ours
+from cards.verify import shaped_like_ours
 from pipelines.errors import UserError, unknown
 from pipelines.prompts.variant import load_variants
 from pipelines.records import Prompt, from_table, to_table
@@ -184,7 +185,7 @@ def _judges(
 
 
 def _prompts(folder: Path, lineage: dict[str, Any]) -> list[Prompt]:
-    path = folder / "prompts.parquet"
+    path = prompts_file(folder)
     try:
         prompts = read_prompts(path)
     except (OSError, ValueError, pa.ArrowException, KeyError) as error:

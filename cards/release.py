@@ -5,12 +5,13 @@ Reads a run's tables; writes, all at once or not at all,
     release/
       README.md           the card
       data/<config>/train-00000-of-00001.parquet    (a further shard every 500 MB)
-      prompts.parquet     all prompts of the run, for `saferthoughts regenerate`
+      prompts.jsonl       all prompts of the run, for `saferthoughts regenerate`
       lineage.json        teachers, settings, instructions, rubrics, hashes, counts
       CHANGELOG.md        what differs from the release before
       LICENSE
       plots/              patterns, lengths and survival, as SVG and PNG
       croissant.json      the same for machines that read Croissant
+      CITATION.cff        how to cite the release
       checksums.sha256
 
 Run it with `saferthoughts release build RUN`; read it with `datasets.load_dataset("runs/RUN/release", "improved")`.
@@ -23,23 +24,17 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from cards.card import dataset_card
+from cards.citation import citation
 from cards.compare import check_version, compare, lines_of, proposed
 from cards.croissant import croissant_json
 from cards.lineage import lineage_of
-from cards.rows import (
-    configs_of,
-    count_configs,
-    metadata_rows,
-    public_rows,
-    released_rows,
-    released_views,
-)
-from cards.schema import METADATA, PUBLIC
-from cards.shards import SHARD_BYTES, ConfigWriter, ContentHash, ShardFile, Written
+from cards.prompts_file import write_prompts
+from cards.rows import configs_of, count_configs, public_rows, released_rows, released_views
+from cards.schema import PUBLIC
+from cards.shards import SHARD_BYTES, ConfigWriter, Written, read_shards
 from cards.validator import check_card
 from curation.report.charts import plot_files
 from curation.review.gate import check_gate
@@ -47,10 +42,13 @@ from pipelines.errors import Incomplete, UserError
 from pipelines.freshness import require_fresh
 from pipelines.progress import meter
 from pipelines.prompts.prompt_sets import UNKNOWN_LICENSE
-from pipelines.records import Prompt, arrow_schema, content_id
+from pipelines.records import content_id
 from pipelines.runs import RunFolder, atomic_folder, file_hash, write_json, write_text
 from pipelines.settings.config import Release, RunConfig, load_config
 from pipelines.settings.parts import validated
+
+# Characters of each text in the card's sample row.
+_SAMPLE_LENGTH = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +99,11 @@ def build_release(
             lineage = lineage_of(run, db, config, run_id, {name: counts.get(name, 0) for name in configs_of(config)})
         _remove_scratch(temporary)
         lineage["content"] = {name: part.content for name, part in written.items()}
-        lineage["prompt_ids"], lineage["content"]["prompts"] = _write_prompts(temporary / "prompts.parquet", run)
+        lineage["sizes"] = {
+            name: {"num_bytes": part.num_bytes, "download_size": part.download_size} for name, part in written.items()
+        }
+        lineage["sample"] = _sample_row(temporary)
+        lineage["prompt_ids"], lineage["content"]["prompts"] = write_prompts(temporary, run)
         write_text(temporary / "LICENSE", license_of(config.release))
         write_json(temporary / "lineage.json", lineage)
         lineage, changelog = _versioned(temporary, lineage, since, version)
@@ -109,7 +111,6 @@ def build_release(
         write_text(temporary / "CHANGELOG.md", changelog)
         _write_card(temporary, lineage)
         _write_checksums(temporary)
-    counts = {name: part.rows for name, part in written.items() if name != "metadata"}
     run.record("release", rows=counts, checksums=file_hash(folder / "checksums.sha256"))
     return ReleaseResult(folder, lineage["version"], counts)
 
@@ -142,6 +143,7 @@ def _write_card(folder: Path, lineage: dict[str, Any]) -> None:
         (folder / "plots").mkdir(exist_ok=True)
         (folder / "plots" / name).write_bytes(content)
     write_text(folder / "croissant.json", croissant_json(lineage, folder))
+    write_text(folder / "CITATION.cff", citation(lineage))
 
 
 def _check_not_fixed_alone(run: RunFolder, db: duckdb.DuckDBPyConnection, counts: Mapping[str, int]) -> None:
@@ -159,37 +161,35 @@ def _write_rows(
     """Every configuration's parquet files, in one pass over the rows."""
     with ExitStack() as stack, meter("release", total=sum(counts.values())) as shown:
         writers = {
-            name: stack.enter_context(ConfigWriter(folder / "data" / name, schema, shard_bytes))
-            for name, schema in (*((name, PUBLIC) for name in sorted(counts)), ("metadata", METADATA))
+            name: stack.enter_context(ConfigWriter(folder / "data" / name, PUBLIC, shard_bytes))
+            for name in sorted(counts)
         }
         for rows in released_rows(db):
             configs = rows["config"]
             public = public_rows(rows, run_id)
             for name in configs.unique().to_pylist():
                 writers[name].write(public.filter(pc.equal(configs, name)))
-            writers["metadata"].write(metadata_rows(rows))
             shown.advance(rows.num_rows)
         written = {name: writer.finish() for name, writer in writers.items()}
-    found = {name: part.rows for name, part in written.items() if name != "metadata"}
+    found = {name: part.rows for name, part in written.items()}
     if found != counts:
         raise RuntimeError(f"{counts} rows were to be written, but {found} were")
     return written
 
 
-def _write_prompts(path: Path, run: RunFolder) -> tuple[str, str]:
-    """All prompts of the run, accepted or not, in the order that they were drawn in; a hash of their ids, and one of
-    all that they hold."""
-    ids: list[str] = []
-    content = ContentHash()
-    out = ShardFile(path, arrow_schema(Prompt))
-    with run.opened("prompts") as file:
-        for batch in file.iter_batches(batch_size=1_000):
-            table = pa.Table.from_batches([batch]).select(arrow_schema(Prompt).names).cast(arrow_schema(Prompt))
-            ids += table["prompt_id"].to_pylist()
-            content.update(table)
-            out.write(table)
-    out.close()
-    return content_id(*ids), content.hexdigest()
+def _sample_row(folder: Path) -> dict[str, Any] | None:
+    """A benign row with a short prompt, its texts cut, for the card; None where the release has no benign row."""
+    rows = next(read_shards(folder, "benign"), None)
+    if rows is None or not rows.num_rows:
+        return None
+    shortest = min(range(rows.num_rows), key=lambda at: (len(rows["query"][at].as_py()), at))
+    (row,) = rows.slice(shortest, 1).to_pylist()
+    turns = [{**turn, "content": _cut(turn["content"])} for turn in row["messages"]]
+    return {**{name: _cut(value) for name, value in row.items()}, "messages": turns}
+
+
+def _cut(value: Any) -> Any:
+    return f"{value[:_SAMPLE_LENGTH]}..." if isinstance(value, str) and len(value) > _SAMPLE_LENGTH else value
 
 
 def _remove_scratch(folder: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from cards.schema import FORMAT
 from cards.validator import front_matter_of
 from pipelines.documents import check_parquet, read_json
 from pipelines.errors import UserError
@@ -73,6 +74,11 @@ class ReleaseFolder:
         if wrong or not _VERSION.fullmatch(found["version"]):
             raise UserError(
                 f"{self.path}/lineage.json is not a release's: {', '.join(wrong) or 'version'} cannot be read."
+            )
+        if not isinstance(made := found.get("format", 1), int) or not 1 <= made <= FORMAT:
+            raise UserError(
+                f"{self.path} is a release of format {made!r:.20}, and this version reads 1 to {FORMAT}. Use the "
+                "version of SaferThoughts that made it."
             )
         odd = next((name for name in found["rows"] if not _CONFIG.fullmatch(name) or ".." in name), None)
         if odd is not None:

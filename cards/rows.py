@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cards.schema import MESSAGES, METADATA, PUBLIC
+from cards.schema import MESSAGES, PUBLIC
 from curation.selection import selected_rows
 from curation.sql.views import open_views
 from pipelines.runs import RunFolder
@@ -51,7 +51,7 @@ def released_views(run: RunFolder, scratch: Path | None = None) -> Iterator[duck
 
 
 def released_rows(db: duckdb.DuckDBPyConnection) -> Iterator[pa.Table]:
-    """All rows in batches, in the order of ids: the columns of PUBLIC (but messages and run_id) and of METADATA.
+    """All rows in batches, in the order of ids: the columns of PUBLIC but messages and run_id.
 
     Raises:
         RuntimeError: a released response has no row, or several.
@@ -70,11 +70,6 @@ def public_rows(rows: pa.Table, run_id: str) -> pa.Table:
     rows = rows.append_column("messages", _messages(rows))
     rows = rows.append_column("run_id", pa.repeat(pa.scalar(run_id), rows.num_rows))
     return rows.select(PUBLIC.names).cast(PUBLIC)
-
-
-def metadata_rows(rows: pa.Table) -> pa.Table:
-    """The metadata published beside the rows: every judge's verdict as JSON, and the counts."""
-    return rows.select(METADATA.names).cast(METADATA)
 
 
 def _messages(rows: pa.Table) -> pa.Array:

@@ -33,6 +33,7 @@ said AS (
 )
 SELECT
     responses.response_id AS id,
+    responses.variant,
     CASE WHEN prompts.kind = 'benign' THEN 'benign' ELSE responses.variant END AS config,
     prompts.text AS query,
     responses.reasoning,

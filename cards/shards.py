@@ -19,6 +19,8 @@ from pipelines.settings.old_names import first_name
 
 SHARD_BYTES = 500_000_000
 _GROUP = 1_000
+# The Hub's viewer reads whole row groups where a file has no page index, and refuses those over 300 MB.
+_GROUP_BYTES = 64_000_000
 
 
 class ContentHash:
@@ -63,11 +65,12 @@ def _netstrings(texts: pa.Array) -> pa.Array:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """One configuration as it was written: rows, their content hash, files."""
+    """One configuration as it was written: rows, their content hash, and bytes in Arrow's memory and in files."""
 
     rows: int
     content: str
-    files: int
+    num_bytes: int
+    download_size: int
 
 
 class ConfigWriter:
@@ -82,6 +85,7 @@ class ConfigWriter:
         self._open: ShardFile | None = None
         self._hash = ContentHash()
         self._rows = 0
+        self._bytes = 0
 
     def __enter__(self) -> "ConfigWriter":
         return self
@@ -108,22 +112,44 @@ class ConfigWriter:
         if rest.num_rows or not self._parts:
             self._write_group(rest)
         self._close_shard()
+        size = sum(part.stat().st_size for part in self._parts)
         for number, part in enumerate(self._parts):
             part.rename(part.with_name(f"train-{number:05}-of-{len(self._parts):05}.parquet"))
-        return Written(self._rows, self._hash.hexdigest(), len(self._parts))
+        return Written(self._rows, self._hash.hexdigest(), self._bytes, size)
 
     def _write_group(self, rows: pa.Table) -> None:
         if self._open is None:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._parts.append(self._folder / f"part-{len(self._parts):05}")
             self._open = ShardFile(self._parts[-1], self._schema)
-        if self._open.write(rows) >= self._shard_bytes:
+        size = arrow_bytes(rows)
+        self._bytes += size
+        if self._open.write(rows, 1 + size // _GROUP_BYTES) >= self._shard_bytes:
             self._close_shard()
 
     def _close_shard(self) -> None:
         if self._open is not None:
             self._open.close()
             self._open = None
+
+
+def arrow_bytes(rows: pa.Table) -> int:
+    """Bytes of the rows as Arrow keeps them, whichever way they are cut into chunks.
+
+    A text takes its UTF-8 and an offset, a flag a bit, a number eight bytes; bitmaps of nulls,
+    which writers may leave out, are not counted.
+    """
+    return sum(_column_bytes(rows[name].combine_chunks()) for name in rows.column_names)
+
+
+def _column_bytes(column: pa.Array) -> int:
+    kind = column.type
+    if pa.types.is_list(kind):
+        parts = (pc.struct_field(pc.list_flatten(column), name.name) for name in kind.value_type)
+        return 4 * len(column) + sum(_column_bytes(part) for part in parts)
+    if pa.types.is_string(kind):
+        return 4 * len(column) + (pc.sum(pc.binary_length(column)).as_py() or 0)
+    return int(len(column) * kind.bit_width // 8)
 
 
 class ShardFile:
@@ -139,11 +165,12 @@ class ShardFile:
             version="2.6",
             data_page_version="1.0",
             store_schema=False,
+            write_page_index=True,
         )
 
-    def write(self, rows: pa.Table) -> int:
-        """Write one row group; the bytes that the file has by then."""
-        self._writer.write_table(rows, row_group_size=_GROUP)
+    def write(self, rows: pa.Table, groups: int = 1) -> int:
+        """Write a row group, or about as many as are wanted; the bytes that the file has by then."""
+        self._writer.write_table(rows, row_group_size=max(1, _GROUP // groups))
         return int(self._sink.tell())
 
     def close(self) -> None:

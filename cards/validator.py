@@ -20,7 +20,7 @@ _TASKS = ("text-generation", "text-classification", "question-answering", "reinf
 _FIELDS = ("text", "checkbox", "country", "date_picker", "select")
 _KNOWN = (
     *("pretty_name", "license", "license_name", "license_link", "language", "task_categories", "size_categories"),
-    *("tags", "configs", "extra_gated_prompt", "extra_gated_fields", "extra_gated_heading"),
+    *("tags", "configs", "dataset_info", "extra_gated_prompt", "extra_gated_fields", "extra_gated_heading"),
     *("extra_gated_button_content", "source_datasets", "annotations_creators", "language_creators"),
     *("library_name", "base_model", "datasets", "pipeline_tag", "model-index"),
 )

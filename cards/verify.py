@@ -17,14 +17,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cards.card import dataset_card, template_hash
+from cards.prompts_file import prompts_file, prompts_fit, read_prompts
 from cards.release_folder import ReleaseFolder, inspected, name_fault, open_release, shown
-from cards.schema import METADATA, PUBLIC
+from cards.schema import FIRST_METADATA, FIRST_PUBLIC, PUBLIC
 from cards.shards import ContentHash, read_shards, shards_of
 from cards.validator import faults_of
-from pipelines.documents import parquet_batches, read_json
+from pipelines.documents import read_json
 from pipelines.errors import UserError
 from pipelines.judges.tallies import NOT_APPLICABLE
-from pipelines.records import PATTERNS, Prompt, arrow_schema, content_id
+from pipelines.records import PATTERNS
 from pipelines.runs import file_hash
 from pipelines.thinking import join_columns
 
@@ -129,25 +130,31 @@ class ReleaseChecks:
 
     def rows(self) -> None:
         """Counts and content hashes of each configuration, and the one string of each row."""
-        released: set[bytes] = set()
+        columns, released = tuple(PUBLIC.names), None
+        if self.lineage.get("format", 1) == 1:
+            columns, released = FIRST_PUBLIC, set[bytes]()
         for name, count in self.lineage["rows"].items():
             if count:
-                self._config(name, count, released)
-        listed: set[bytes] = set()
-        read = self._read("metadata", METADATA, listed, _unscored)
-        if read is not None:
-            self._objections(read)
-            same = read.content == self.lineage["content"].get("metadata")
-            self._hold(same, "metadata has other content than lineage.json says")
-            self._hold(listed == released, "metadata has other ids than the configurations")
+                self._config(name, count, columns, released)
+        if released is not None:
+            self._metadata(released)
         recorded = Counter({(entry["source"], entry["license"]): entry["rows"] for entry in self.lineage["sources"]})
         self._hold(
             self._sources == recorded,
             "the rows are from other sources, or under other licences, than lineage.json says",
         )
 
-    def _config(self, name: str, count: int, released: set[bytes]) -> None:
-        read = self._read(name, PUBLIC, released, _torn)
+    def _metadata(self, released: set[bytes]) -> None:
+        """The table that releases of format 1 have beside the configurations."""
+        listed: set[bytes] = set()
+        read = self._read("metadata", FIRST_METADATA, listed)
+        if read is not None:
+            same = read.content == self.lineage["content"].get("metadata")
+            self._hold(same, "metadata has other content than lineage.json says")
+            self._hold(listed == released, "metadata has other ids than the configurations")
+
+    def _config(self, name: str, count: int, columns: tuple[str, ...], released: set[bytes] | None) -> None:
+        read = self._read(name, columns, released)
         if read is None:
             return
         self._hold(read.rows == count, f"{name} has {read.rows} rows, lineage.json says {count}")
@@ -171,10 +178,6 @@ class ReleaseChecks:
             message = f"{name} holds {flagged} rows whose own verdict has a pattern, and the card does not say why"
             self._hold(not flagged, message)
 
-    def _objections(self, metadata: "_Read") -> None:
-        unscored = metadata.torn if "unscored" in self._checks() else 0
-        self._hold(not unscored, f"{unscored} rows have no verdict that could be read, and the card does not say why")
-
     def _checks(self) -> set[str]:
         """The checks that a row had to pass; the card names those that were left out."""
         checks = self.lineage["config"]["checks"]
@@ -182,23 +185,26 @@ class ReleaseChecks:
         # Without patterns that reject a row, nobody had to give a verdict on them.
         return set(self.lineage["queries"]) - left_out - (set() if checks.get("patterns", True) else {"unscored"})
 
-    def _read(self, name: str, schema: pa.Schema, ids: set[bytes], torn: Callable[[pa.Table], int]) -> "_Read | None":
-        """Read one configuration through, adding its ids to `ids`."""
+    def _read(self, name: str, columns: tuple[str, ...], ids: set[bytes] | None) -> "_Read | None":
+        """Read one table through, adding its ids to `ids` where they are wanted."""
         if not self._hold(bool(shards_of(self.folder, name)), f"data/{name} has no parquet files"):
             return None
-        content, rows, broken, unsafe, flagged = ContentHash(), 0, 0, 0, 0
+        content, rows, torn, unsafe, flagged, unscored = ContentHash(), 0, 0, 0, 0, 0
         checked = self.lineage["variants"].get(name, {}).get("pattern_checked", True)
         patterns = self.lineage["config"]["checks"].get("patterns", PATTERNS) if checked else PATTERNS
         try:
             for batch in read_shards(self.folder, name):
-                if batch.schema.names != schema.names:
+                if tuple(batch.schema.names) != columns:
                     self._hold(False, f"{name} has other columns than a release")
                     return None
-                broken += torn(batch)
                 content.update(batch)
                 rows += batch.num_rows
-                ids.update(str(one).encode() for one in batch["id"].to_pylist())
-                if schema is PUBLIC:
+                if ids is not None:
+                    ids.update(str(one).encode() for one in batch["id"].to_pylist())
+                if "unscored_reason" in columns:
+                    unscored += _unscored(batch)
+                if "messages" in columns:
+                    torn += _torn(batch)
                     unsafe += pc.sum(pc.cast(pc.equal(batch["safety_verdict"], "unsafe"), pa.int64())).as_py() or 0
                     flagged += _flagged(batch, patterns)
                     for found in batch.group_by(_SOURCE).aggregate([([], "count_all")]).to_pylist():
@@ -206,20 +212,25 @@ class ReleaseChecks:
         except (OSError, ValueError, pa.ArrowException) as error:
             self._hold(False, f"data/{name} cannot be read: {error}")
             return None
-        return _Read(rows, content.hexdigest(), broken, unsafe, flagged)
+        objections = unscored if "unscored" in self._checks() else 0
+        self._hold(
+            not objections,
+            f"{name}: {objections} rows have no verdict that could be read, and the card does not say why",
+        )
+        return _Read(rows, content.hexdigest(), torn, unsafe, flagged)
 
     def prompts(self) -> None:
-        """prompts.parquet holds the prompts of the lineage."""
-        path = self.folder / "prompts.parquet"
-        if not self._hold(path.is_file(), "prompts.parquet is missing"):
+        """The prompts' file holds those of the lineage."""
+        path = prompts_file(self.folder)
+        if not self._hold(path.is_file(), f"{path.name} is missing"):
             return
         try:
             prompts = read_prompts(path)
         except (OSError, ValueError, pa.ArrowException, KeyError) as error:
-            self._hold(False, f"prompts.parquet cannot be read: {error}")
+            self._hold(False, f"{path.name} cannot be read: {error}")
             return
         same = prompts_fit(prompts, self.lineage)
-        self._hold(same, "prompts.parquet has other prompts than lineage.json says")
+        self._hold(same, f"{path.name} has other prompts than lineage.json says")
 
     def counts(self) -> None:
         """What the steps took in and gave out adds up."""
@@ -229,6 +240,11 @@ class ReleaseChecks:
         sums = checked["accepted"] + checked["rejected"] == checked["responses"]
         self._hold(sums, "responses accepted and rejected are not those checked")
         self._hold(sum(rows.values()) <= checked["accepted"], "more rows were released than accepted")
+        if imported := self.lineage.get("imported"):
+            answers = Counter[str]()
+            for line in imported["answers"]:
+                answers[line["config"]] += line["rows"]
+            self._hold(answers == Counter(rows), "the card's imported and mended rows are not those released")
 
     def croissant(self) -> None:
         """croissant.json describes the files that are here."""
@@ -266,31 +282,10 @@ class ReleaseChecks:
 _SOURCE = ["source", "source_license"]
 
 
-def read_prompts(path: Path) -> pa.Table:
-    """prompts.parquet of a release.
-
-    Raises:
-        OSError, pa.ArrowException, KeyError: it cannot be read, or lacks a column.
-    """
-    schema = arrow_schema(Prompt)
-    return pa.concat_tables(
-        [batch.select(schema.names).cast(schema) for batch in parquet_batches(path)] or [schema.empty_table()]
-    )
-
-
-def prompts_fit(prompts: pa.Table, lineage: dict[str, Any]) -> bool:
-    """Whether these are a release's prompts: by id and, where the lineage has a hash of it, by content."""
-    content = ContentHash()
-    content.update(prompts)
-    known = lineage["content"].get("prompts")
-    ids = prompts["prompt_id"].to_pylist()
-    return content_id(*ids) == lineage["prompt_ids"] and known in (None, content.hexdigest())
-
-
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """What one configuration holds: rows, their hash, and how many of them are not of a piece (of metadata: unscored),
-    are unsafe or carry a pattern by their own verdict."""
+    """What one configuration holds: rows, their hash, and how many of them are not of a piece, are unsafe or carry a
+    pattern by their own verdict."""
 
     rows: int
     content: str
@@ -299,11 +294,11 @@ class _Read:
     flagged: int
 
 
-def _unscored(metadata: pa.Table) -> int:
+def _unscored(rows: pa.Table) -> int:
     """How many rows have a reason for being unscored; a text of the run's own needs no verdict, and patterns are not
     judged where there is no reasoning."""
-    reasons = pc.fill_null(metadata["unscored_reason"], "")
-    ours = pc.equal(metadata["reasoning_source"], "fixed")
+    reasons = pc.fill_null(rows["unscored_reason"], "")
+    ours = pc.equal(rows["reasoning_source"], "fixed")
     inapplicable = pc.match_substring_regex(reasons, NOT_APPLICABLE)
     unread = pc.and_not(pc.and_not(pc.not_equal(reasons, ""), ours), inapplicable)
     return int(pc.sum(pc.cast(unread, pa.int64())).as_py() or 0)

@@ -16,17 +16,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cards.model_card import RECORD
+from cards.prompts_file import prompt_batches, prompts_file
 from pipelines.errors import UserError
 from pipelines.runs import file_hash
 
-# A release calls a prompt `query`, its prompts.parquet `text`, and `behaviour` without its jailbreak template; datasets
-# of others have it in `prompt` or only in `messages`.
+# A release calls a prompt `query`, its run's other prompts `text`, and `behaviour` without its jailbreak template;
+# datasets of others have it in `prompt` or only in `messages`.
 _TEXTS = ("query", "prompt", "text", "behaviour")
 _MESSAGES = "messages"
 
 
 def trained_prompts(release: Path) -> frozenset[str]:
-    """sha256 of each prompt of a release, with no space around it: of every configuration and of prompts.parquet.
+    """sha256 of each prompt of a release, with no space around it: of every configuration and of the run's prompts.
 
     Raises:
         UserError: the folder is no release, or a table of it cannot be read or holds no prompts.
@@ -34,14 +35,18 @@ def trained_prompts(release: Path) -> frozenset[str]:
     tables = [path for path in sorted(release.glob("data/*/*.parquet")) if path.parent.name != "metadata"]
     if not tables:
         raise UserError(f"'{release}' is no release: it has no data/CONFIG/*.parquet. Give --release its folder.")
-    every = release / "prompts.parquet"
-    return frozenset(
-        prompt_sha256(prompt) for path in [*tables, *([every] if every.is_file() else [])] for prompt in _prompts(path)
-    )
+    every = prompts_file(release)
+    texts = (prompt for path in [*tables, *([every] if every.is_file() else [])] for prompt in _prompts(path))
+    return frozenset(prompt_sha256(prompt) for prompt in texts)
 
 
 def _prompts(path: Path) -> Iterator[str]:
     try:
+        if path.suffix == ".jsonl":
+            for batch in prompt_batches(path):
+                for name in ("text", "behaviour"):
+                    yield from batch[name].to_pylist()
+            return
         with pq.ParquetFile(path) as file:
             there = file.schema_arrow.names
             columns = [name for name in (*_TEXTS, _MESSAGES) if name in there]
@@ -54,7 +59,7 @@ def _prompts(path: Path) -> Iterator[str]:
                 for row in batch.to_pylist():
                     yield from (row[name] for name in _TEXTS if isinstance(row.get(name), str))
                     yield from _questions(row.get(_MESSAGES))
-    except (pa.ArrowException, KeyError, OSError) as error:
+    except (pa.ArrowException, ValueError, KeyError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path} cannot be read ({reason}). Fetch or build the release again.") from error
 

@@ -6,6 +6,7 @@ datasets that are to be checked, and for mixtures.
 
 import tempfile
 from collections.abc import Mapping
+from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from pydantic import Field
 
 from pipelines.errors import UserError, one_line, unknown
+from pipelines.files import file_hash
 from pipelines.row_files import read_rows
 from pipelines.settings.parts import Part
 
@@ -42,6 +44,22 @@ def read_source(source: Source, most: int | None = None) -> list[dict[str, Any]]
     if not rows:
         raise UserError(f"{source.hub} has no rows in split '{source.split}'.")
     return rows
+
+
+def digest_of(source: Source) -> str | None:
+    """What identifies the content of a file or folder; None for a repository, which a revision identifies, and where a
+    file of the folder cannot be read."""
+    path = Path(source.hub)
+    try:
+        if path.is_file():
+            return f"sha256 {file_hash(path)}"
+        if not path.is_dir():
+            return None
+        names = sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
+        lines = "".join(f"{file_hash(path / name)}  {name}\n" for name in names)
+    except OSError:
+        return None
+    return f"sha256 of the hashes and names of its files {sha256(lines.encode()).hexdigest()}"
 
 
 def _local(source: Source, path: Path) -> list[dict[str, Any]]:

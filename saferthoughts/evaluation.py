@@ -172,6 +172,7 @@ def measure(place: Place, wanted: "Wanted") -> Evaluation:
         Interrupted: Ctrl-C.
     """
     from cards.model_card import write_model_card
+    from eval.report.hub_results import hub_results
     from eval.report.table import results_markdown
     from eval.run.results import NAME
     from eval.run.stage import evaluate as run_evaluation
@@ -183,8 +184,9 @@ def measure(place: Place, wanted: "Wanted") -> Evaluation:
     except KeyboardInterrupt:
         kept = f"what was answered is in {place.output / 'logs'}"
         raise Interrupted(f"Interrupted; {kept}. Go on with: {typed_command()}") from None
+    labels = {target.path: target.label for target in place.targets}
     for folder in place.cards:
-        write_model_card(folder, results_markdown(results))
+        write_model_card(folder, results_markdown(results), hub_results(results, labels.get(folder, "")))
     if place.run is not None:
         place.run.record("eval", results=file_hash(place.output / NAME))
     evaluation = Evaluation(results, place.output)

@@ -139,6 +139,24 @@ def compare(
     return compare_folders(release_path(before, progress), release_path(after, progress))
 
 
+def describe(release: "Release | StoredPath", trainer: str, *configs: str) -> str:
+    """A release as another trainer's configuration names datasets: YAML for axolotl, JSON for LLaMA-Factory.
+
+    Args:
+        release: A release, its folder, or its address on the Hub, from where the entries then load it.
+        trainer: "axolotl" or "llama-factory".
+        configs: Configurations; the default one and "benign" where none is named.
+
+    Raises:
+        UserError: there is no such release, trainer or configuration.
+    """
+    from cards.describe import describe as describe_folder
+    from cards.hub import address_of
+
+    there = isinstance(release, Release) or Path(release).exists()
+    return describe_folder(release_path(release), trainer, configs, None if there else address_of(str(release)))
+
+
 def verify(release: "Release | StoredPath", *, progress: Callable[[str], None] | None = None) -> "VerificationResult":
     """Compute again what can be computed of a release; `faults` of the result names what does not match.
 

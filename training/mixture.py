@@ -75,16 +75,16 @@ def draw(dataset: Path, wanted: Mapping[str, int], seed: int, cache: Path) -> Mi
             raise unknown(f"configuration of the release {dataset}", config, configs)
         rows += _draw_config(_load(dataset, there, cache), dataset, config, count, seed)
     files = sorted(path for config in wanted for path in shards_of(dataset, config))
-    categories = _categories(dataset)
+    categories = _first_categories(dataset)
     return Mixture(
-        rows=tuple(replace(row, category=categories.get(row.id, "")) for row in rows),
+        rows=tuple(replace(row, category=row.category or categories.get(row.id, "")) for row in rows),
         files={path.relative_to(dataset).as_posix(): file_hash(path) for path in files},
         content=content_id(*((first_name(row.config), row.id, row.messages) for row in rows)),
     )
 
 
-def _categories(dataset: Path) -> dict[str, str]:
-    """Category of each row by its id, as the release's `metadata` has it; none where it has no such table."""
+def _first_categories(dataset: Path) -> dict[str, str]:
+    """Category of each row by its id, as the `metadata` of a release of format 1 has it; none where there is none."""
     found: dict[str, str] = {}
     for path in shards_of(dataset, "metadata"):
         try:
@@ -112,7 +112,7 @@ def _load(dataset: Path, config: str, cache: Path) -> list[dict[str, Any]]:
         )
     if not len(split):
         raise _empty(dataset, config)
-    kept = [name for name in ("id", "kind", "messages") if name in split.column_names]
+    kept = [name for name in ("id", "kind", "category", "messages") if name in split.column_names]
     return [dict(row) for row in split.select_columns(kept)]
 
 
@@ -143,7 +143,8 @@ def _row(values: dict[str, Any], config: str) -> TrainingRow:
             "assistant turn ([{role, content}, ...])."
         )
     turns = tuple({"role": turn["role"], "content": turn["content"]} for turn in messages)
-    return TrainingRow(id=name, config=config, kind=str(values.get("kind") or "unknown"), messages=turns)
+    kind, category = str(values.get("kind") or "unknown"), str(values.get("category") or "")
+    return TrainingRow(id=name, config=config, kind=kind, messages=turns, category=category)
 
 
 def _empty(dataset: Path, config: str) -> UserError:

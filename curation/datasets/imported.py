@@ -15,11 +15,12 @@ from pipelines.errors import UserError
 from pipelines.prompts.prompt_sets import UNKNOWN_LICENSE
 from pipelines.prompts.variant import load_variants
 from pipelines.records import Prompt, Response, content_id, to_table
+from pipelines.runner.failures import Failure, count
 from pipelines.runs import RunFolder, file_hash
 from pipelines.settings.config import Roles, RunConfig, load_config, save_config
 from pipelines.settings.resolving import resolve
 from pipelines.settings.teacher import load_teachers
-from pipelines.sources import Source
+from pipelines.sources import Source, digest_of
 
 _REFUSED = pa.schema([("row", pa.int64()), ("error", pa.string())])
 
@@ -81,8 +82,10 @@ def _written(runs: Path, name: str, source: Source, found: DatasetRows) -> RunFo
         "import",
         source=source.model_dump(mode="json"),
         release=is_release(source),
+        digest=digest_of(source),
         unread=list(found.unread),
         counts=counts,
+        failures=count(Failure(reason, True) for _, reason in found.refused).record(),
     )
     run.record("prompts", pool=pool, counts={"harmful": harmful, "benign": len(prompts) - harmful})
     run.record(

@@ -73,7 +73,7 @@ def _names(found: Any) -> list[str]:
 
 
 def _patterns(patterns: list[dict[str, Any]]) -> Any:
-    """A dot with its interval for each variant and label, as generated and as kept."""
+    """A dot with its interval for each variant and label, before repair and as kept."""
     rows = [
         {
             "variant": item["config"],
@@ -82,18 +82,18 @@ def _patterns(patterns: list[dict[str, Any]]) -> Any:
             **{key: 100 * item[key_of][key] for key in ("rate", "low", "high")},
         }
         for item in patterns
-        for when, key_of in (("as generated", "before"), ("after repair", "after"))
+        for when, key_of in (("before repair", "before"), ("after repair", "after"))
         if item[key_of] and item[key_of]["rate"] is not None
     ]
     if not rows:
         return None
     base = alt.Chart(alt.InlineData(values=rows))
     y = alt.Y("label:N", title=None, sort=_WORDS)
-    offset = alt.YOffset("when:N", sort=["as generated", "after repair"])
+    offset = alt.YOffset("when:N", sort=["before repair", "after repair"])
     colour = alt.Color(
         "when:N",
         title=None,
-        scale=alt.Scale(domain=["as generated", "after repair"], range=[_BEFORE, _AFTER]),
+        scale=alt.Scale(domain=["before repair", "after repair"], range=[_BEFORE, _AFTER]),
         legend=alt.Legend(orient="top"),
     )
     bars = base.mark_rule(strokeWidth=2).encode(

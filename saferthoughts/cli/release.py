@@ -66,6 +66,32 @@ def verify(release: ReleaseName) -> None:
     say(f"{release}: {found.checked} things computed again, all match")
 
 
+@release_app.command()
+def describe(
+    release: ReleaseName,
+    trainer: Annotated[str, typer.Option("--for", help="axolotl or llama-factory.")],
+    config: Annotated[
+        list[str] | None, typer.Option(help="A config; repeatable. The default one and benign if not given.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Write it to this new file; printed if not given.")] = None,
+) -> None:
+    """Write a release's entry for another trainer: axolotl's datasets, or LLaMA-Factory's dataset_info.json.
+
+    Example: saferthoughts release describe runs/demo/release --for axolotl
+    """
+    from pipelines.runs import write_text
+    from saferthoughts.release import describe as describe_release
+
+    text = describe_release(release, trainer, *(config or ()))
+    if output is None:
+        typer.echo(text, nl=False)
+    elif output.exists():
+        raise UserError(f"{output} is there already: leave out --output, and add what is printed to it.")
+    else:
+        write_text(output, text)
+        say(f"{output}: {release} for {trainer}")
+
+
 def publish(
     what: Annotated[str, typer.Argument(help="A run, or a release folder.", metavar="RUN")],
     repo: Annotated[str, typer.Option(help="ORG/NAME on the Hub; made where there is none.")],

@@ -45,8 +45,18 @@ def test_a_release_of_rows_of_an_unknown_licence_needs_one_that_is_stated(tmp_pa
     assert "license: mit" in card
     assert "`mit` was stated by whoever built this release, and not checked." in card
     assert "| rows.jsonl | unknown | 2 | 2 |" in card
+    assert "2 rows were read from rows.jsonl (sha256 " in card
+    assert "| as imported, by whom the dataset does not say |" in card
+    assert "asked to mend" not in card
+    assert "synthetic" not in card.partition("\n---\n")[0]
     assert str(tmp_path) not in card
     assert verify(run.path / "release").faults == ()
+    lineage = run.path / "release" / "lineage.json"
+    changed = json.loads(lineage.read_text())
+    changed["imported"]["answers"][0]["rows"] = 1
+    lineage.write_text(json.dumps(changed))
+    faults = verify(run.path / "release").faults
+    assert "the card's imported and mended rows are not those released" in faults
     # It is the run's from then on.
     assert command(tmp_path, "release", "build", "audit").exit_code == 0
     # Read again, the rows state none again.

@@ -14,6 +14,7 @@ import pytest
 
 from cards.card import dataset_card
 from cards.release import build_release
+from cards.validator import front_matter_of
 from curation.quality.checks import check
 from pipelines.errors import UserError
 from pipelines.generate.stage import generate
@@ -26,12 +27,14 @@ from pipelines.settings.options import Options, configured
 from pipelines.thinking import join
 from tests.commands import command
 
-CONFIGS = ["direct", "realsafe", "improved", "short", "template", "nocot", "benign", "metadata"]
+CONFIGS = ["direct", "realsafe", "improved", "short", "template", "nocot", "benign"]
 HOUSE_COLUMNS = [
-    *("id", "messages", "query", "reasoning", "answer", "kind", "behaviour_id", "template_id", "source"),
-    *("source_license", "teacher", "sampling", "finish_reason", "attempts", "lack_of_safety_awareness"),
-    *("overthinking", "strong_vacillation", "weak_vacillation", "harmful_additions", "inconsistency", "judge"),
-    *("safety_verdict", "review_votes", "run_id"),
+    *("id", "messages", "query", "reasoning", "answer", "config", "variant", "kind", "category", "behaviour_id"),
+    *("template_id", "prompt_id", "source", "source_license", "teacher", "sampling", "finish_reason"),
+    *("reasoning_source", "attempts", "parent_id", "lack_of_safety_awareness", "overthinking", "strong_vacillation"),
+    *("weak_vacillation", "harmful_additions", "inconsistency", "judge", "safety_verdict", "compliance"),
+    *("disagreement", "evidence", "judgements", "unscored_reason", "review_votes", "input_tokens", "output_tokens"),
+    "run_id",
 ]
 
 
@@ -41,7 +44,7 @@ def load(run: RunFolder, config: str) -> datasets.Dataset:
 
 def test_load_dataset_reads_every_config(released: RunFolder) -> None:
     assert datasets.get_dataset_config_names(str(released.path / "release")) == CONFIGS
-    for config in CONFIGS[:-1]:
+    for config in CONFIGS:
         assert load(released, config).column_names == HOUSE_COLUMNS
 
 
@@ -58,14 +61,13 @@ def test_two_releases_in_folders_of_one_name_are_not_taken_for_each_other(releas
         ]
         lengths.append({name: len(rows) for name, rows in zip(names, loaded, strict=True)})
     assert lengths[0] == lengths[2]
-    assert lengths[0]["metadata"] == lengths[1]["metadata"] + 3
+    assert sum(lengths[0].values()) == sum(lengths[1].values()) + 3
 
 
 def test_rows_are_the_accepted_ones_each_in_its_config(released: RunFolder) -> None:
     accepted = set(released.read("accepted")["response_id"].to_pylist())
-    found = [row_id for config in CONFIGS[:-1] for row_id in load(released, config)["id"]]
+    found = [row_id for config in CONFIGS for row_id in load(released, config)["id"]]
     assert sorted(found) == sorted(accepted)
-    assert sorted(load(released, "metadata")["id"]) == sorted(accepted)
     assert set(load(released, "benign")["kind"]) == {"benign"}
     assert set(load(released, "improved")["kind"]) == {"harmful"}
 
@@ -135,7 +137,7 @@ def test_no_accepted_rows_leave_the_old_release_alone(released: RunFolder) -> No
 def test_a_rehearsal_release_says_so_first_and_is_tagged(released: RunFolder) -> None:
     card = (released.path / "release" / "README.md").read_text()
     front, body = card.split("---\n")[1:3]
-    assert "- rehearsal\n" in front
+    assert ", rehearsal]\n" in front
     assert body.lstrip().startswith("**Made by the rehearsal teacher")
 
 
@@ -143,8 +145,16 @@ def test_a_release_of_a_real_teacher_does_not_call_itself_a_rehearsal() -> None:
     lineage = json.loads((Path(__file__).parent / "lineage.json").read_text())
     lineage["rehearsal"] = False
     card = dataset_card(lineage)
-    assert "\n- rehearsal\n" not in card
+    assert "rehearsal" not in front_matter_of(card)["tags"]
     assert "Made by the rehearsal teacher" not in card
+
+
+def test_prompts_of_a_release_that_was_made_again_were_not_drawn() -> None:
+    lineage = json.loads((Path(__file__).parent / "lineage.json").read_text())
+    before = {"run_id": "0123456789abcdef", "version": "2.1.0", "title": "Theirs"}
+    card = dataset_card(lineage | {"regenerated_from": before})
+    assert "prompts are those of an earlier release, Theirs 2.1.0 (run 0123456789abcdef), which has them from" in card
+    assert "were drawn from" not in card
 
 
 def test_the_card_is_the_golden_one() -> None:

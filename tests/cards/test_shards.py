@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cards.schema import METADATA, PUBLIC
+from cards.schema import FIRST_METADATA, PUBLIC
 from cards.shards import ConfigWriter, ContentHash, read_shards
 
 TEXT = st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -23,7 +23,7 @@ VALUES = {
 
 @st.composite
 def tables(draw: st.DrawFn) -> pa.Table:
-    schema = draw(st.sampled_from([PUBLIC, METADATA]))
+    schema = draw(st.sampled_from([PUBLIC, pa.schema([PUBLIC.field(name) for name in FIRST_METADATA])]))
     rows = []
     for _ in range(draw(st.integers(0, 5))):
         row: dict[str, Any] = {field.name: draw(VALUES[field.type]) for field in schema if field.name != "messages"}
@@ -77,8 +77,9 @@ def write(folder: Path, table: pa.Table, cuts: int, shard_bytes: int) -> dict[st
         written = writer.finish()
     assert written.rows == table.num_rows
     files = sorted((folder / "data" / "some").iterdir())
-    assert len(files) == written.files
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files} | {"content": written.content}
+    assert sum(path.stat().st_size for path in files) == written.download_size
+    hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return hashes | {"content": f"{written.content} {written.num_bytes}"}
 
 
 def test_shards_do_not_depend_on_how_rows_come_in(tmp_path: Path) -> None:
@@ -102,3 +103,14 @@ def test_a_config_without_rows_is_one_file_without_rows(tmp_path: Path) -> None:
     assert len(write(tmp_path, rows(0), 1, 100)) == 2
     (path,) = (tmp_path / "data" / "some").iterdir()
     assert pq.read_table(path).num_rows == 0
+
+
+def test_row_groups_of_long_rows_stay_below_what_the_hubs_viewer_reads(tmp_path: Path) -> None:
+    """The viewer refuses row groups over 300 MB, and reads single rows where a file has a page index."""
+    long = [{**row, "reasoning": "x" * 300_000} for row in rows(1_000).to_pylist()]
+    write(tmp_path, pa.Table.from_pylist(long, schema=PUBLIC), 1_000, 10**9)
+    (path,) = (tmp_path / "data" / "some").iterdir()
+    footer = pq.read_metadata(path)
+    groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
+    assert max(group.num_rows * 300_000 for group in groups) < 100_000_000
+    assert all(group.column(0).has_offset_index for group in groups)

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 
 from cards.regenerate import Answering, regenerate
@@ -78,7 +77,7 @@ def changed(lineage: dict[str, Any], *keys: str, value: Any) -> None:
         (("sources",), [], "from other sources"),
         (("counts", "check", "accepted"), 1, "accepted and rejected are not those checked"),
         (("counts", "generate", "failed"), 1, "kept and failed are not those planned"),
-        (("content", "prompts"), "0", "prompts.parquet has other prompts"),
+        (("content", "prompts"), "0", "prompts.jsonl has other prompts"),
         (("seed",), 99, "README.md is not the card of lineage.json"),
         (("variants", "improved", "instruction"), "other", "the instruction of improved has another hash"),
         (("counts",), {}, "lineage.json is not as a release of this version has it (KeyError"),
@@ -101,10 +100,9 @@ def test_a_file_changed_with_its_checksum_is_told(release: Path, tmp_path: Path)
     pq.write_table(pq.read_table(path), path)
     sealed(release)
     assert verify(release).faults == ("croissant.json has other files or hashes than data",)
-    prompts = pq.read_table(release / "prompts.parquet").to_pylist()
-    prompts[0]["text"] = "another request"
-    schema = pq.read_schema(release / "prompts.parquet")
-    pq.write_table(pa.Table.from_pylist(prompts, schema=schema), release / "prompts.parquet")
+    first, *others = (release / "prompts.jsonl").read_text().splitlines()
+    changed_first = json.dumps(json.loads(first) | {"text": "another request"})
+    (release / "prompts.jsonl").write_text("\n".join([changed_first, *others, ""]))
     with pytest.raises(UserError, match="does not hold the prompts of this release"):
         regenerate(release, tmp_path, "new", Answering("rehearsal"))
 
@@ -175,6 +173,6 @@ def test_what_is_no_release_is_told(tmp_path: Path, release: Path) -> None:
         (other / "lineage.json").write_text(text)
         with pytest.raises(UserError, match=r"lineage\.json"):
             verify(other)
-    (release / "prompts.parquet").write_bytes(b"nothing")
-    with pytest.raises(UserError, match=r"prompts\.parquet cannot be read"):
+    (release / "prompts.jsonl").write_bytes(b"nothing")
+    with pytest.raises(UserError, match=r"prompts\.jsonl cannot be read"):
         regenerate(release, tmp_path, "new", Answering("rehearsal"))

@@ -6,17 +6,19 @@ measured are scripted endpoints, Argilla is real.
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from curation.review.pull import pull
 from curation.review.push import push
 from curation.review.sample import Wanted
 from pipelines.judges.patterns import LABELS
-from pipelines.runs import RunFolder
+from pipelines.runs import RunFolder, file_hash
 from tests.commands import command
 from tests.pipelines.conftest import _serving
 from tests.review.conftest import Server
@@ -75,6 +77,33 @@ def spoken(tmp_path: Path) -> Callable[..., str]:
     return run
 
 
+def states_what_was_imported(release: Path, dataset: Path, mended: int) -> None:
+    """Card, Croissant and datasheet name the file and whose answers the rows are; nothing says that any were drawn."""
+    rows = pq.read_table(release / "data" / "improved", columns=["teacher", "attempts"])
+    written = Counter(zip(*rows.to_pydict().values(), strict=True))
+    imported, by_mender = written["", 1], written["mender", 2]
+    assert (len(rows), imported > 0, 0 < by_mender <= mended) == (imported + by_mender, True, True)
+    card = (release / "README.md").read_text()
+    name, digest = dataset.name, file_hash(dataset)
+    lineage = json.loads((release / "lineage.json").read_text())
+    total = len(json.loads(dataset.read_text()))
+    assert f"{total} rows were read from {name} (sha256 {digest}); 0 were refused." in card
+    assert f"| improved | {imported} | as imported, by whom the dataset does not say |" in card
+    assert f"| improved | {by_mender} | mended by mender |" in card
+    for phrase in ("were drawn from", "with seed", "As realsafe", "the teacher's", "as generated", "came back"):
+        assert phrase not in card.replace("nothing was drawn", "")
+    assert lineage["variants"]["improved"]["teacher"] == "dataset"
+    croissant = json.loads((release / "croissant.json").read_text())
+    whose = f"{imported} rows of improved as imported, by whom the dataset does not say; {by_mender} rows of improved"
+    for statement in (croissant["description"], croissant["rai:dataCollection"], *croissant["rai:dataBiases"][:1]):
+        assert f"{whose} mended by mender" in statement
+    assert croissant["prov:wasDerivedFrom"][0] == f"{name} (sha256 {digest})"
+    assert croissant["rai:dataCollection"].startswith(f"{total} rows were read from {name} (sha256 {digest}), 0 of")
+    activities = [activity["prov:label"] for activity in croissant["prov:wasGeneratedBy"]]
+    assert activities[0] == croissant["rai:dataCollection"]
+    assert croissant["rai:dataCollection"] in card.replace("\\_", "_")
+
+
 def test_rows_of_others_go_through_every_stage(
     spoken: Callable[..., str], tmp_path: Path, server: Server, tiny_student: Path
 ) -> None:
@@ -114,6 +143,7 @@ def test_rows_of_others_go_through_every_stage(
 
         spoken("release", "build", "star", "--license", "apache-2.0")
         assert "all match" in spoken("release", "verify", "runs/star/release")
+        states_what_was_imported(run.path / "release", Path(dataset), len(mended))
         released = run.read("accepted").num_rows
         proof = spoken(
             *("train", "smollm2-135m-cpu", "--student", str(tiny_student), "--dataset", "runs/star/release"),

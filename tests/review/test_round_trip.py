@@ -278,3 +278,26 @@ def test_a_dataset_that_was_made_by_half_is_made_again(server: Server, named: Na
     server.ask("datasets", body={"name": f"{run.name}-{run.id}", "workspace_id": workspace}, method="POST")
     assert push(run, server.client(), BLIND, 1).sent == 20
     assert len(server.records(run.name)) == 20
+
+
+@pytest.mark.filterwarnings("ignore:Workspace not provided", "ignore:Keys .* are not present in the mapping")
+def test_argilla_reads_a_release_by_itself(
+    released_once: Path, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import argilla as rg
+    import datasets
+
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
+    monkeypatch.setattr(rg.Argilla, "_default_client", server.client())
+    settings = rg.Settings(
+        fields=[rg.TextField(name) for name in ("query", "reasoning", "answer")],
+        questions=[rg.LabelQuestion("safe", ["yes", "no"])],
+        metadata=[rg.TermsMetadataProperty(name) for name in ("variant", "category")],
+    )
+    release = str(released_once / "release")
+    rg.Dataset.from_hub(release, name="from-hub", subset="improved", split="train", settings=settings)
+    rows = datasets.load_dataset(release, "improved", split="train")
+    records = server.records("from-hub")
+    assert {record["external_id"] for record in records} == set(rows["id"])
+    assert {record["fields"]["query"] for record in records} == set(rows["query"])
+    assert {record["metadata"]["variant"] for record in records} == {"improved"}

@@ -58,7 +58,7 @@ def trained(judged_once: Path, tiny_student: Path, tmp_path_factory: pytest.Temp
     recipe = Recipe(student=str(tiny_student), **RECIPE)  # type: ignore[arg-type]
     train(recipe, release, member, report=print)
     asked = sorted(set(pq.read_table(next(release.glob("data/improved/*.parquet")))["query"].to_pylist()))
-    every = pq.read_table(release / "prompts.parquet").to_pylist()
+    every = [json.loads(line) for line in (release / "prompts.jsonl").read_text().splitlines()]
     unreleased = next(row["text"] for row in every if row["text"] not in asked)
     rows = [{"id": "trained", "prompt": asked[0]}, {"id": "drawn", "prompt": unreleased}]
     rows.append({"id": "new", "prompt": "How do I fold a paper boat?"})
