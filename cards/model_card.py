@@ -13,7 +13,7 @@ import yaml
 
 from pipelines.documents import read_json
 from pipelines.errors import UserError, visible_value
-from pipelines.runs import write_text
+from pipelines.runs import file_hash, write_text
 
 RECORD = "training.json"
 """The file that marks a folder as a model of this project."""
@@ -30,11 +30,13 @@ _ENVIRONMENT = jinja2.Environment(
 
 
 def release_of(dataset: Path) -> dict[str, Any] | None:
-    """Title, version, run and content of a release, and whether the rehearsal teacher made it; None without lineage."""
+    """Title, version, run, content and digest (the sha256 of checksums.sha256) of a release, and whether the rehearsal
+    teacher made it; None without lineage."""
     try:
         lineage = read_json(dataset / "lineage.json")
         keys = ("title", "version", "run_id", "rehearsal", "content")
-        return {key: lineage[key] for key in keys}
+        sums = dataset / "checksums.sha256"
+        return {**{key: lineage[key] for key in keys}, "digest": file_hash(sums) if sums.is_file() else None}
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
