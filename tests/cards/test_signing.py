@@ -8,14 +8,19 @@ import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cards import signing
 from cards.attestation import Claims, claims_of
+from cards.model_card import release_of
 from cards.signatures import PROVENANCE, SIGNATURE
 from cards.verify import verify
+from pipelines.runs import file_hash
+from tests.cards.conftest import REPO
 from tests.cards.keys import write_certificates, write_key, write_odd_keys
+from tests.cards.test_model_card import FACTS
 from tests.commands import command
 
 
@@ -270,3 +275,54 @@ def test_certificates_are_held_to_their_chain_and_their_dates(home: Path) -> Non
     write_certificates(home / "again" / "ours")
     (home / "release" / SIGNATURE).write_text(text)
     assert "CN=ours middle is not issued by CN=ours root" in check("again/ours/root.crt")[1]
+
+
+def test_a_student_is_followed_back_to_prompts_and_votes(home: Path) -> None:
+    student = home / "student"
+    (student / "eval").mkdir(parents=True)
+    (student / "eval" / "results.json").write_text("{}")
+    (student / "model.safetensors").write_bytes(b"weights")
+    facts = FACTS | {"fingerprint": "abc", "dataset": FACTS["dataset"] | {"release": release_of(home / "release")}}
+    (student / "training.json").write_text(json.dumps(facts))
+    assert refused(home, "sign", "student", "--key", "key.pem")[1] == "student: 3 files signed with the key key.pem\n"
+    check = ("verify", "student", "--identity", "key.pub")
+    code, lines = refused(home, *check, "--release", "release")
+    assert code == 0, lines
+    digest = file_hash(home / "release" / "checksums.sha256")[:16]
+    assert f"signed by key.pub: trained on {facts['dataset']['release']['title']} 1.0.0 (sha256 {digest})" in lines
+    assert "that release is signed by key.pub: 18 prompts (sha256 " in lines
+    # What is measured later is no part of it; all else is.
+    (student / "eval" / "logs.json").write_text("{}")
+    assert refused(home, *check)[0] == 0
+    assert "is a student" in refused(home, "verify", "student")[1]
+    (student / "model.safetensors").write_bytes(b"Weights")
+    assert "model.safetensors is not as it was signed" in refused(home, *check)[1]
+    # A release that is another one, or by somebody else, ends the chain.
+    (student / "model.safetensors").write_bytes(b"weights")
+    signing.sign(home / "release", signing.key_signer(home / "other.pem"))
+    code, lines = refused(home, *check, "--release", "release")
+    assert (code, "not with key.pub" in lines) == (1, True)
+    sums = home / "release" / "checksums.sha256"
+    sums.write_text("".join(reversed(sums.read_text().splitlines(keepends=True))))
+    signing.sign(home / "release", signing.key_signer(home / "key.pem"))
+    code, lines = refused(home, *check, "--release", "release")
+    assert (code, "student was trained on another release (sha256 " in lines) == (1, True), lines
+    facts["dataset"]["release"] = None
+    (student / "training.json").write_text(json.dumps(facts))
+    assert "names no release with a digest" in refused(home, "sign", "student", "--key", "key.pem")[1]
+
+
+def test_a_signed_release_is_published_pulled_and_still_signed(hub: Any, home: Path) -> None:
+    assert hub.run("publish", str(home / "release"), "--repo", REPO).returncode == 0
+    assert hub.run("pull", f"{REPO}@v1.0.0", "--to", "pulled").returncode == 0
+    done = hub.run("release", "verify", "pulled", "--identity", str(home / "key.pub"))
+    assert (done.returncode, "signed by " in done.stdout) == (0, True), done.stdout
+    by_address = hub.run("release", "verify", REPO, "--identity", str(home / "key.pub"))
+    assert (by_address.returncode, "signed by " in by_address.stdout) == (0, True), by_address.stdout
+    # Signed anew it is another content of the same version.
+    signing.sign(home / "release", signing.key_signer(home / "other.pem"))
+    again = hub.run("publish", str(home / "release"), "--repo", REPO)
+    assert (again.returncode, "a tag is never moved" in again.stderr) == (2, True)
+    (home / "release" / SIGNATURE).unlink()
+    broken = hub.run("publish", str(home / "release"), "--repo", "acme/other")
+    assert (broken.returncode, "the signature cannot be read" in broken.stderr) == (2, True)
