@@ -23,6 +23,9 @@ from tests.cards.keys import write_certificates, write_key, write_odd_keys
 from tests.cards.test_model_card import FACTS
 from tests.commands import command
 
+# A release and a student, with the key that signed them, as each version left them.
+OLD = Path(__file__).parents[1] / "signatures"
+
 
 @pytest.fixture(scope="module")
 def signed_once(released_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -90,7 +93,7 @@ def test_the_statement_is_slsa_provenance_of_every_file(home: Path) -> None:
 
 
 def test_any_byte_that_is_changed_is_found(home: Path) -> None:
-    """The ends of every file, and more of the signature's own; benchmarks/signatures.py does every byte."""
+    """The ends of every file, and more of the signature's own; `benchmarks.signatures` does every byte."""
     drawn = random.Random(5)
     release = home / "release"
     identity = signing.identity_of(str(home / "key.pub"))
@@ -326,3 +329,12 @@ def test_a_signed_release_is_published_pulled_and_still_signed(hub: Any, home: P
     (home / "release" / SIGNATURE).unlink()
     broken = hub.run("publish", str(home / "release"), "--repo", "acme/other")
     assert (broken.returncode, "the signature cannot be read" in broken.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("version", sorted(path.name for path in OLD.iterdir()))
+def test_signatures_of_every_version_hold_for_ever(version: str) -> None:
+    at = OLD / version
+    code, lines = refused(at, "verify", "student", "--identity", "key.pub", "--release", "release")
+    assert (code, "student: signed by key.pub: trained on " in lines) == (0, True), lines
+    code, lines = refused(at, "verify", "release", "--identity", "key.pub")
+    assert (code, "release: signed by key.pub: 2 prompts (sha256 " in lines) == (0, True), lines
