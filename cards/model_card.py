@@ -14,7 +14,7 @@ import yaml
 
 from pipelines.documents import read_json
 from pipelines.errors import UserError, visible_value
-from pipelines.runs import write_text
+from pipelines.runs import file_hash, write_text
 
 RECORD = "training.json"
 """The file that marks a folder as a model of this project."""
@@ -31,11 +31,14 @@ _ENVIRONMENT = jinja2.Environment(
 
 
 def release_of(dataset: Path) -> dict[str, Any] | None:
-    """What a model's card says of its release; None where there is no lineage."""
+    """Title, version, run, content, address and digest (the sha256 of checksums.sha256) of a release, and whether the
+    rehearsal teacher made it; None without lineage."""
     try:
         lineage = read_json(dataset / "lineage.json")
         keys = ("title", "version", "run_id", "rehearsal", "content")
-        return {**{key: lineage[key] for key in keys}, "repo": lineage.get("repo")}
+        sums = dataset / "checksums.sha256"
+        digest = file_hash(sums) if sums.is_file() else None
+        return {**{key: lineage[key] for key in keys}, "repo": lineage.get("repo"), "digest": digest}
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -1,8 +1,8 @@
 """A release from the Hub, as a folder whose every byte was checked.
 
-Reads a repository; writes the release's folder, whole or not at all, with a record of its commit in
-.cache/saferthoughts.json. Run it with `saferthoughts pull ORG/NAME@v1.0.0`. The Hub is always asked which commit a
-version stands for: with the Hub down there is an error, never rows of another day.
+Reads a repository; writes the release's folder, whole or not at all, and a record of its commit into the cache, so that
+the folder holds what was published and nothing else. Run it with `saferthoughts pull ORG/NAME@v1.0.0`. The Hub is
+always asked which commit a version stands for: with the Hub down there is an error, never rows of another day.
 """
 
 import json
@@ -22,8 +22,6 @@ from pipelines.errors import UserError
 from pipelines.files import put_in_place, recover, write_json
 from pipelines.progress import meter
 from pipelines.records import content_id
-
-_RECORD = Path(".cache") / "saferthoughts.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +77,12 @@ def pull(text: str, to: Path | None = None) -> PulledRelease:
     )
 
 
+def _record(folder: Path) -> Path:
+    """Where it is noted what was pulled into a folder: not in it, since a release is signed with every file in it."""
+    inside = folder / ".cache" / "saferthoughts.json"  # where versions before had it
+    return inside if inside.exists() else cache() / ".records" / f"{content_id(str(folder.resolve()))}.json"
+
+
 def _resolved(address: Address) -> tuple[Hub, Address, str]:
     disable_progress_bars()
     hub = Hub(address.repo)
@@ -100,8 +104,9 @@ def _pull(hub: Hub, address: Address, commit: str, folder: Path) -> PulledReleas
         recover(folder)
         _check_kinds(address, there)
         if folder.exists() and any(folder.iterdir()):
-            _check_record(folder, address, commit)
             wrong = tuple(_wrong(folder, there))
+            if wrong or _record(folder).exists():
+                _check_record(folder, address, commit)
             if not wrong:
                 return PulledRelease(folder, address, commit, _verified(folder), fresh=False)
             return _downloaded(hub, address, commit, folder, there, wrong)
@@ -136,10 +141,8 @@ def _downloaded(
         # Every byte is as it was published: another attempt would bring the same.
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    (partial / _RECORD).parent.mkdir()
-    record = {"repo": address.repo, "revision": address.revision, "commit": commit}
-    write_json(partial / _RECORD, record)
     put_in_place(partial, folder)
+    write_json(_record(folder), {"repo": address.repo, "revision": address.revision, "commit": commit})
     return PulledRelease(folder, address, commit, checked, fresh=True, mended=mended)
 
 
@@ -181,7 +184,8 @@ def _check_record(folder: Path, address: Address, commit: str) -> None:
         UserError: it holds something else, or the version stood for another commit then.
     """
     try:
-        record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
+        # The record outlives the folder: what somebody put in its place is not to be overwritten.
+        record = json.loads(_record(folder).read_text(encoding="utf-8")) if (folder / "lineage.json").exists() else None
         was = Address(record["repo"], record["revision"])
         there = str(record["commit"])
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -10,17 +10,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cards.attestation import in_words, release_digest
 from cards.card import dataset_card, template_hash
 from cards.prompts_file import prompts_file, prompts_fit, read_prompts
 from cards.release_folder import ReleaseFolder, inspected, name_fault, open_release, shown
 from cards.schema import FIRST_METADATA, FIRST_PUBLIC, PUBLIC
 from cards.shards import ContentHash, read_shards, shards_of
+from cards.signatures import SIGNATURE, SIGNED_WITH, changes, read_signature
 from cards.validator import faults_of
 from pipelines.documents import read_json
 from pipelines.errors import UserError
@@ -29,17 +31,29 @@ from pipelines.records import PATTERNS
 from pipelines.runs import file_hash
 from pipelines.thinking import join_columns
 
+if TYPE_CHECKING:
+    from cards.signing import Identity
+
 
 @dataclass(frozen=True, slots=True)
 class VerificationResult:
-    """How many things were computed again, and a line for each that does not match."""
+    """How many things were computed again, and a line for each that does not match.
+
+    `signature` says in words whose signature the release carries and whether that was checked; None without one.
+    """
 
     checked: int
     faults: tuple[str, ...]
+    signature: str | None = None
 
 
-def verify(folder: Path) -> VerificationResult:
+def verify(folder: Path, identity: "Identity | None" = None, signature: bool = True) -> VerificationResult:
     """Check a release folder.
+
+    Args:
+        folder: A release.
+        identity: Who is to have signed it (`cards.signing.identity_of`); not asked if not given.
+        signature: Whether to look at the signature that it may carry.
 
     Raises:
         UserError: it is no release folder.
@@ -51,10 +65,38 @@ def verify(folder: Path) -> VerificationResult:
         # Of a folder that is refused nothing is read.
         return VerificationResult(len(found.files) + len(refused), tuple(refused))
     checks = ReleaseChecks(found)
+    if signature:
+        checks.signature(identity)
     checks.files()
     for part in (checks.rows, checks.prompts, checks.counts, checks.croissant, checks.words):
         checks.guarded(part)
-    return VerificationResult(checks.count, tuple(checks.faults))
+    return VerificationResult(checks.count, tuple(checks.faults), checks.signed)
+
+
+def verify_student(folder: Path, identity: "Identity", release: Path | None = None) -> VerificationResult:
+    """Check a student's signature and, with its release, follow the student back to prompts and votes.
+
+    Args:
+        folder: A model that was trained here and signed.
+        identity: Who is to have signed it, and the release.
+        release: The release that it is to be trained on; not looked at if not given.
+
+    Raises:
+        UserError: there is no such release.
+    """
+    from cards.signing import check_signature, release_of_student
+
+    checked = check_signature(folder, identity)
+    if checked.faults:
+        return VerificationResult(1, checked.faults)
+    words = f"signed by {checked.signer}: {in_words(checked.predicate)}"
+    if release is None:
+        return VerificationResult(1, (), words)
+    there = verify(release, identity)
+    if (trained := release_of_student(checked)) != (digest := release_digest(release)):
+        line = f"{folder} was trained on another release (sha256 {trained[:16]}) than {release} (sha256 {digest[:16]})"
+        return VerificationResult(there.checked + 2, (line, *there.faults))
+    return VerificationResult(there.checked + 2, there.faults, f"{words}; that release is {there.signature}")
 
 
 def lineage_in(folder: Path) -> dict[str, Any]:
@@ -95,6 +137,7 @@ class ReleaseChecks:
         self.faults: list[str] = []
         self._sources: Counter[tuple[str, str]] = Counter()
         self._hashes: dict[str, str] = {}
+        self.signed: str | None = None
 
     def _hold(self, holds: bool, fault: str) -> bool:
         self.count += 1
@@ -109,6 +152,29 @@ class ReleaseChecks:
         except (KeyError, TypeError, AttributeError, ValueError, jinja2.UndefinedError) as error:
             self._hold(False, f"lineage.json is not as a release of this version has it ({_message(error)})")
 
+    def signature(self, identity: "Identity | None") -> None:
+        """The files are those that the signature names, if there is one; with an identity, it is theirs."""
+        if identity is not None:
+            from cards.signing import check_signature
+
+            checked = check_signature(self.folder, identity)
+            self.count += 1
+            self.faults += checked.faults
+            self.signed = None if checked.faults else f"signed by {checked.signer}: {in_words(checked.predicate)}"
+        elif self._found.intersection(SIGNED_WITH):
+            try:
+                found = read_signature(self.folder / SIGNATURE)
+                here = {name: self._hash(name) for name in self._found if name != SIGNATURE and not _of_download(name)}
+                differing = changes(found.resources(), here)
+                self.signed = f"signed with {found.words()}; by whom is not checked without --identity"
+                self._hold(not differing, "; ".join(differing))
+            except (ValueError, KeyError, TypeError) as error:
+                self._hold(False, f"the signature cannot be read: {_message(error)}")
+
+    def _hash(self, name: str) -> str:
+        """A file's sha256, read once."""
+        return self._hashes.get(name) or self._hashes.setdefault(name, file_hash(self.folder / name))
+
     def files(self) -> None:
         """checksums.sha256 names every file, and every file has its hash."""
         path = self.folder / "checksums.sha256"
@@ -122,10 +188,9 @@ class ReleaseChecks:
             if fault is not None:
                 self._hold(False, f"checksums.sha256 names {shown(name)}, which {fault}")
             elif self._hold(name in self._found, f"{name} is missing"):
-                self._hashes[name] = file_hash(self.folder / name)
-                self._hold(self._hashes[name] == expected, f"{name} has another hash than checksums.sha256 says")
-        for name in sorted(self._found - set(listed) - {"checksums.sha256", ".gitattributes", ".gitignore"}):
-            if not name.startswith(".cache/"):
+                self._hold(self._hash(name) == expected, f"{name} has another hash than checksums.sha256 says")
+        for name in sorted(self._found - set(listed) - {"checksums.sha256", *SIGNED_WITH}):
+            if not _of_download(name):
                 self._hold(False, f"{name} is not in checksums.sha256")
 
     def rows(self) -> None:
@@ -258,7 +323,7 @@ class ReleaseChecks:
             self._hold(False, f"croissant.json cannot be read ({_message(error)})")
             return
         data = sorted(file.relative_to(self.folder).as_posix() for file in (self.folder / "data").rglob("*.parquet"))
-        found = {name: self._hashes.get(name) or file_hash(self.folder / name) for name in data}
+        found = {name: self._hash(name) for name in data}
         self._hold(recorded == found, "croissant.json has other files or hashes than data")
 
     def words(self) -> None:
@@ -277,6 +342,11 @@ class ReleaseChecks:
         for name, entry in self.lineage["judging"]["rubrics"].items():
             same = sha256(entry["text"].encode()).hexdigest() == entry["sha256"]
             self._hold(same, f"the rubric {name} has another hash than lineage.json says")
+
+
+def _of_download(name: str) -> bool:
+    """Whether a file is what git and the Hub's client leave beside the files of a release."""
+    return name.startswith(".cache/") or name in (".gitattributes", ".gitignore")
 
 
 _SOURCE = ["source", "source_license"]

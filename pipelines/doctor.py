@@ -26,6 +26,7 @@ NEEDS = {
     "prompts, check, select": "",
     "generate, judge, repair": "generate",
     "release": "release",
+    "release sign": "sign",
     "train": "train",
     "eval": "eval",
     "duplicates, contamination, report": "curate",

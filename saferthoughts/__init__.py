@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pipelines.runs import VERSION as __version__
     from saferthoughts.evaluation import Evaluation, evaluate
     from saferthoughts.regeneration import regenerate
-    from saferthoughts.release import Release, compare, describe, load_release, verify
+    from saferthoughts.release import Release, compare, describe, load_release, sign, verify
     from saferthoughts.run import Run
     from saferthoughts.tables import Table
     from saferthoughts.training import Student, check_training, train
@@ -44,6 +44,7 @@ __all__ = [
     "evaluate",
     "load_release",
     "regenerate",
+    "sign",
     "train",
     "verify",
 ]
@@ -52,7 +53,7 @@ _PLACES = {
     "pipelines.errors": ("Incomplete", "Interrupted", "UserError"),
     "saferthoughts.evaluation": ("Evaluation", "evaluate"),
     "saferthoughts.regeneration": ("regenerate",),
-    "saferthoughts.release": ("Release", "compare", "describe", "load_release", "verify"),
+    "saferthoughts.release": ("Release", "compare", "describe", "load_release", "sign", "verify"),
     "saferthoughts.run": ("Run",),
     "saferthoughts.tables": ("Table",),
     "saferthoughts.training": ("Student", "check_training", "train"),

@@ -3,7 +3,8 @@
 Reads release folders and repositories on the Hub; `Release.publish` writes to the Hub.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from datetime import UTC, date, datetime, time
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,6 +79,10 @@ class Release:
                 f"release verify {self.path}"
             ) from error
 
+    def sign(self, **given: Any) -> str:
+        """Sign the release; the arguments are those of `saferthoughts.sign`."""
+        return sign(self, **given)
+
     def publish(
         self, repo: str, *, private: bool = False, gated: bool = False, dry_run: bool = False
     ) -> "PublishingResult":
@@ -95,6 +100,59 @@ class Release:
         from cards.publish import publish
 
         return publish(self.path, repo, private, gated, dry_run)
+
+
+def sign(
+    folder: "Release | StoredPath",
+    *,
+    key: StoredPath | None = None,
+    certificate: StoredPath | None = None,
+    chain: Iterable[StoredPath] = (),
+    passphrase_env: str | None = None,
+    sigstore: bool = False,
+    identity_token_env: str | None = None,
+) -> str:
+    """Sign a release or a student: every file in the folder, and what is recorded of how it came to be.
+
+    Args:
+        folder: A release or its folder, or the folder of a student.
+        key: A private key in PEM, on the curve P-256, P-384 or P-521.
+        certificate: The key's certificate in PEM, where it has one.
+        chain: Files of the certificates that issued it.
+        passphrase_env: The environment variable with the key's passphrase.
+        sigstore: Sign by Sigstore, which needs a network and an OpenID token, instead of a key.
+        identity_token_env: The environment variable with that token; that of the CI job if not given.
+
+    Returns:
+        What it was signed with, in words.
+
+    Raises:
+        UserError: the folder does not match itself, or a key, certificate or token is not right.
+    """
+    from cards.signatures import is_student
+    from cards.signing import key_signer, sigstore_signer
+    from cards.signing import sign as sign_folder
+    from cards.verify import verify as verify_folder
+
+    path = folder.path if isinstance(folder, Release) else Path(folder)
+    if (key is None) != sigstore:
+        raise UserError(
+            "Sign with what? Give either --key FILE, with --certificate and --chain if it has them, or --sigstore."
+        )
+    if key is not None and Path(key).resolve().is_relative_to(path.resolve()):
+        raise UserError(f"{key} is in {path}, and would be published with it. Move the private key elsewhere.")
+    if sigstore:
+        signer = sigstore_signer(identity_token_env)
+    else:
+        signer = key_signer(
+            Path(str(key)), passphrase_env, certificate and Path(certificate), [Path(one) for one in chain]
+        )
+    if not is_student(path):
+        # A signature that is there is replaced, whatever it holds.
+        found = verify_folder(path, signature=False)
+        if found.faults:
+            raise UserError(f"{path} is not signed, it does not match itself: {'; '.join(found.faults[:5])}")
+    return f"{len(sign_folder(path, signer))} files signed with {signer.name}"
 
 
 def load_release(address: StoredPath, *, progress: Callable[[str], None] | None = None) -> Release:
@@ -157,19 +215,47 @@ def describe(release: "Release | StoredPath", trainer: str, *configs: str) -> st
     return describe_folder(release_path(release), trainer, configs, None if there else address_of(str(release)))
 
 
-def verify(release: "Release | StoredPath", *, progress: Callable[[str], None] | None = None) -> "VerificationResult":
+def verify(
+    release: "Release | StoredPath",
+    *,
+    identity: str | None = None,
+    issuer: str | None = None,
+    at: date | None = None,
+    trained_on: "Release | StoredPath | None" = None,
+    progress: Callable[[str], None] | None = None,
+) -> "VerificationResult":
     """Compute again what can be computed of a release; `faults` of the result names what does not match.
 
     Args:
-        release: A release, its folder, or its address on the Hub.
+        release: A release, its folder, or its address on the Hub; or, with an identity, the folder of a student.
+        identity: Who is to have signed it: a file with a public key or with the certificates of a root, or, with
+            `issuer`, a name that Sigstore certified. An unsigned release then has a fault.
+        issuer: Who vouched for that name to Sigstore.
+        at: The day on which certificates have to be valid; today if not given.
+        trained_on: The release of a student, which is then checked as well.
         progress: Is called with a line about what was pulled.
 
     Raises:
-        UserError: there is no such release.
+        UserError: there is no such release, or the identity cannot be read.
     """
+    from cards.signatures import is_student
     from cards.verify import verify as verify_folder
+    from cards.verify import verify_student
 
-    if isinstance(release, Release):
-        return verify_folder(release.path)
     # A folder goes there as it is, so that everything that is refused is named and not the first thing alone.
-    return verify_folder(Path(release) if Path(release).exists() else release_path(release, progress))
+    here = isinstance(release, Release) or Path(release).exists()
+    path = Path(str(release)) if here and not isinstance(release, Release) else release_path(release, progress)
+    if identity is None and (issuer or at):
+        raise UserError("--issuer and --at go with --identity, which says whose signature it is to be.")
+    if identity is None:
+        if is_student(path):
+            raise UserError(
+                f"{path} is a student. Whose is it to be? saferthoughts release verify {path} --identity FILE"
+            )
+        return verify_folder(path)
+    from cards.signing import identity_of
+
+    who = identity_of(identity, issuer, at and datetime.combine(at, time.max, UTC))
+    if is_student(path):
+        return verify_student(path, who, None if trained_on is None else release_path(trained_on, progress))
+    return verify_folder(path, who)

@@ -30,6 +30,7 @@ STAGES += (
     "saferthoughts.run",
     "saferthoughts.cli.words",
     "cards.release",
+    "cards.signing",
     "cards.verify",
     "duckdb",
     "pipelines.generate.planned_responses",

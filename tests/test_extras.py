@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from pipelines.doctor import NEEDS, packages
+from tests.cards.keys import write_key
 from tests.installing import PROJECT, ROOT, command, environment, installed
 from tests.training.conftest import tiny_student as tiny_student
 
@@ -29,6 +30,7 @@ JOBS: dict[str, list[tuple[str, ...]]] = {
     "generate": [NEW, ("generate", "new"), ("judge", "new")],
     "curate": [("report", "small"), ("duplicates", "small")],
     "release": [("release", "build", "small"), ("release", "verify", "runs/small/release")],
+    "sign": [("release", "sign", "release", "--key", "key.pem"), ("release", "verify", "release")],
     "train": [("train", "recipe.yaml", "--dataset", "release", "--student", "tiny", "--check")],
     "eval": [("eval", name, "--task", "refusal", "--limit", "1") for name in ("tiny", "rehearsal")],
     "demo": [("run", *NEW[1:])],
@@ -50,6 +52,7 @@ STAGES = {
     "generate": ("generate", "small"),
     "curate": ("duplicates", "small"),
     "release": ("release", "build", "small"),
+    "sign": JOBS["sign"][0],
     "train": JOBS["train"][0],
     "eval": JOBS["eval"][0],
     "serve": ("serve", "--port", "0"),
@@ -64,6 +67,7 @@ def checked(released_once: Path, tmp_path_factory: pytest.TempPathFactory, tiny_
     shutil.copytree(released_once, folder / "runs" / "small")
     shutil.move(folder / "runs" / "small" / "release", folder / "release")
     shutil.copytree(tiny_student, folder / "tiny")
+    write_key(folder / "key")
     recipe = yaml.safe_load((ROOT / "training" / "recipes" / "smollm2-135m" / "cpu.yaml").read_text(encoding="utf-8"))
     recipe["mixture"] = {"short": 4, "benign": 2}
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")

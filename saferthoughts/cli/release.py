@@ -1,8 +1,9 @@
-"""Commands of releases: release build and verify, publish, pull, compare, regenerate.
+"""Commands of releases: release build, sign and verify, publish, pull, compare, regenerate.
 
 Read and write what `cards/` does: release folders, and repositories on the Hub.
 """
 
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -51,18 +52,75 @@ def build(
 
 
 @release_app.command()
-def verify(release: ReleaseName) -> None:
-    """Compute again what can be computed of a release, and name what does not match.
+def sign(
+    folder: Annotated[
+        Path, typer.Argument(help="A release folder, or a student that `train` wrote.", metavar="RELEASE")
+    ],
+    key: Annotated[Path | None, typer.Option(help="A private key in PEM: P-256, P-384 or P-521.")] = None,
+    passphrase_env: Annotated[
+        str | None, typer.Option(help="The environment variable that holds the key's passphrase.")
+    ] = None,
+    certificate: Annotated[Path | None, typer.Option(help="The key's certificate in PEM.")] = None,
+    chain: Annotated[
+        list[Path] | None, typer.Option(help="Certificates that issued it, the nearest first; repeatable.")
+    ] = None,
+    sigstore: Annotated[
+        bool, typer.Option("--sigstore", help="By Sigstore, with an OpenID token, over the network.")
+    ] = False,
+    identity_token_env: Annotated[
+        str | None, typer.Option(help="The environment variable with that token; the CI job's if not given.")
+    ] = None,
+) -> None:
+    """Sign every file of a release or a student, and how it came to be.
+
+    Example: saferthoughts release sign runs/mine/release --key signing.pem
+    """
+    from saferthoughts.release import sign as sign_folder
+
+    words = sign_folder(
+        folder,
+        key=key,
+        certificate=certificate,
+        chain=chain or (),
+        passphrase_env=passphrase_env,
+        sigstore=sigstore,
+        identity_token_env=identity_token_env,
+    )
+    say(f"{folder}: {words}")
+
+
+@release_app.command()
+def verify(
+    release: ReleaseName,
+    identity: Annotated[
+        str | None,
+        typer.Option(
+            help="Whose signature it has to carry: a public key or root certificates (PEM), or a Sigstore name."
+        ),
+    ] = None,
+    issuer: Annotated[str | None, typer.Option(help="Who vouched for the Sigstore name, as a URL.")] = None,
+    at: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="The day on which certificates have to be valid.")
+    ] = None,
+    trained_on: Annotated[
+        str | None, typer.Option("--release", help="Of a student: the release that it was trained on.")
+    ] = None,
+) -> None:
+    """Compute again what can be computed of a release, and name what does not match; with --identity, whose it is.
 
     Example: saferthoughts release verify runs/demo/release
     """
     from saferthoughts.release import verify as verify_release
 
-    found = verify_release(release, progress=say)
+    found = verify_release(
+        release, identity=identity, issuer=issuer, at=at and at.date(), trained_on=trained_on, progress=say
+    )
     for fault in found.faults:
         say(fault)
     if found.faults:
         raise Incomplete(f"{len(found.faults)} of {found.checked} things do not match in {release}")
+    if found.signature:
+        say(f"{release}: {found.signature}")
     say(f"{release}: {found.checked} things computed again, all match")
 
 

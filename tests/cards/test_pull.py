@@ -1,6 +1,5 @@
 """Pulling over HTTP with the real client: what comes is checked, and what cannot be pulled leaves nothing."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,7 @@ def test_a_pull_is_checked_and_knows_what_it_is(hub: Any, versions: tuple[Path, 
     folder = hub.home / "safe-1.0.0"
     ours = {path.relative_to(versions[0]): path.read_bytes() for path in versions[0].rglob("*") if path.is_file()}
     theirs = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    record = json.loads(theirs.pop(Path(".cache/saferthoughts.json")))
     assert theirs == ours
-    assert record["revision"] == "v1.0.0"
     assert "there already" in hub.run("pull", f"{REPO}@v1.0.0").stdout
     # Another day's bytes, or another hand's, under the right name.
     stale = folder / "data" / "improved" / "train-00000-of-00001.parquet"
@@ -30,6 +27,18 @@ def test_a_pull_is_checked_and_knows_what_it_is(hub: Any, versions: tuple[Path, 
     assert hub.run("pull", REPO).stdout.startswith("safe-1.1.0: acme/safe@v1.1.0")
     wrong = hub.run("pull", f"{REPO}@v1.1.0", "--to", "safe-1.0.0")
     assert (wrong.returncode, "holds acme/safe@v1.0.0" in wrong.stderr) == (2, True)
+    # What a version before this one left says the same; and whoever has put something else there keeps it.
+    (record,) = (
+        path for path in (hub.home / "cache").rglob("releases/.records/*.json") if "v1.0.0" in path.read_text()
+    )
+    (folder / ".cache").mkdir()
+    record.rename(folder / ".cache" / "saferthoughts.json")
+    wrong = hub.run("pull", f"{REPO}@v1.1.0", "--to", "safe-1.0.0")
+    assert (wrong.returncode, "holds acme/safe@v1.0.0" in wrong.stderr) == (2, True)
+    (folder / ".cache" / "saferthoughts.json").rename(record)
+    (folder / "lineage.json").unlink()
+    wrong = hub.run("pull", f"{REPO}@v1.0.0")
+    assert (wrong.returncode, "was not pulled from the Hub" in wrong.stderr) == (2, True)
 
 
 def test_a_tag_that_was_moved_is_told(hub: Any, versions: tuple[Path, Path]) -> None:
