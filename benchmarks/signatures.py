@@ -52,7 +52,8 @@ def main() -> None:
             number = bisect(ends, place)
             missed += not found(files[number], place - (ends[number - 1] if number else 0), release, identity)
         ours = seconds(lambda: check_signature(release, identity))
-        theirs = Config().use_elliptic_key_verifier(public_key=Path(folder) / "key.pub")
+        config = Config()  # type: ignore[no-untyped-call]
+        theirs = config.use_elliptic_key_verifier(public_key=Path(folder) / "key.pub")
         plain = seconds(lambda: theirs.verify(release, release / SIGNATURE))
     figures = {
         "bytes": ends[-1],

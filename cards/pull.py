@@ -185,7 +185,9 @@ def _check_record(folder: Path, address: Address, commit: str) -> None:
     """
     try:
         # The record outlives the folder: what somebody put in its place is not to be overwritten.
-        record = json.loads(_record(folder).read_text(encoding="utf-8")) if (folder / "lineage.json").exists() else None
+        if not (folder / "lineage.json").exists():
+            raise ValueError("no release")
+        record = json.loads(_record(folder).read_text(encoding="utf-8"))
         was = Address(record["repo"], record["revision"])
         there = str(record["commit"])
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -129,13 +129,13 @@ def key_signer(
         UserError: a file is missing or of the wrong kind, the passphrase is missing or wrong, the certificate is not
             this key's, not valid today, or not issued by the chain.
     """
-    held = _Held(_private_key(key, passphrase_env))
+    held: Any = _Held(_private_key(key, passphrase_env))
     if certificate is None:
         if chain:
             raise UserError("--chain goes with --certificate, the certificate that it issued.")
         return Signer(f"the key {key}", sign_ec_key.Signer(held, None).sign)
-    files = [_Held(_read(path, "certificate")) for path in chain]
-    own = _Held(_read(certificate, "certificate"))
+    files: list[Any] = [_Held(_read(path, "certificate")) for path in chain]
+    own: Any = _Held(_read(certificate, "certificate"))
     try:
         _check_certificates(
             x509.load_pem_x509_certificates(own.data + b"".join(f.data for f in files)), datetime.now(UTC)
@@ -263,16 +263,19 @@ def _verified(path: Path, identity: Identity) -> tuple[dict[str, Any], str]:
 
 
 def _verifier(identity: Identity, claimed: Signature) -> Any:
+    held: Any
     if identity.kind == "sigstore":
         return sign_sigstore.Verifier(identity=identity.name, oidc_issuer=identity.data.decode())
     if identity.kind == "certificate":
-        return sign_certificate.Verifier([_Held(identity.data)])
+        held = _Held(identity.data)
+        return sign_certificate.Verifier([held])
     ours = serialization.load_pem_public_key(identity.data).public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
     if claimed.hint != (known := sha256(ours).hexdigest()):
         raise ValueError(f"signed with {claimed.words()}, not with {identity.name} (sha256 {known[:16]})")
-    return sign_ec_key.Verifier(_Held(identity.data))
+    held = _Held(identity.data)
+    return sign_ec_key.Verifier(held)
 
 
 def _checked_chain(bundle: Any, identity: Identity) -> str:
@@ -296,16 +299,17 @@ def _check_certificates(chain: Sequence[x509.Certificate], at: datetime) -> None
     Raises:
         ValueError: one is not.
     """
-    for one, issuer in zip(chain, [*chain[1:], None], strict=True):
+    for one, issuer in zip(chain, (*chain[1:], None), strict=True):
         name = one.subject.rfc4514_string()[:100]
         if not one.not_valid_before_utc <= at <= one.not_valid_after_utc:
             raise ValueError(
                 f"the certificate {name} is valid from {one.not_valid_before_utc:%Y-%m-%d} to "
                 f"{one.not_valid_after_utc:%Y-%m-%d}, not at {at:%Y-%m-%d}"
             )
+        if issuer is None:
+            continue
         try:
-            if issuer is not None:
-                one.verify_directly_issued_by(issuer)
+            one.verify_directly_issued_by(issuer)
         except (ValueError, TypeError, InvalidSignature) as error:
             raise ValueError(f"{name} is not issued by {issuer.subject.rfc4514_string()[:100]}") from error
 

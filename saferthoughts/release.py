@@ -144,9 +144,8 @@ def sign(
     if sigstore:
         signer = sigstore_signer(identity_token_env)
     else:
-        signer = key_signer(
-            Path(str(key)), passphrase_env, certificate and Path(certificate), [Path(one) for one in chain]
-        )
+        own = None if certificate is None else Path(certificate)
+        signer = key_signer(Path(str(key)), passphrase_env, own, [Path(one) for one in chain])
     if not is_student(path):
         # A signature that is there is replaced, whatever it holds.
         found = verify_folder(path, signature=False)
@@ -255,7 +254,8 @@ def verify(
         return verify_folder(path)
     from cards.signing import identity_of
 
-    who = identity_of(identity, issuer, at and datetime.combine(at, time.max, UTC))
+    day = None if at is None else datetime.combine(at, time.max, UTC)
+    who = identity_of(identity, issuer, day)
     if is_student(path):
         return verify_student(path, who, None if trained_on is None else release_path(trained_on, progress))
     return verify_folder(path, who)
