@@ -18,15 +18,13 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-# What the stages load, and what they load where a Hub is to be asked.
+# What each kind of command loads, the training and the evaluation within functions.
 STAGES = (
     "pipelines.generate.stage",
     "pipelines.judges.stage",
     "pipelines.repairs.stage",
     "curation.report.page",
     "curation.selection",
-)
-STAGES += (
     "saferthoughts.run",
     "saferthoughts.cli.words",
     "cards.release",
@@ -36,15 +34,30 @@ STAGES += (
     "pipelines.generate.planned_responses",
 )
 HUB = ("saferthoughts.release", "cards.publish", "cards.pull", "cards.verify", "pandas", "datasets")
+MODELS = (
+    "saferthoughts.cli.evaluation",
+    "saferthoughts.cli.training",
+    "trl.trainer.sft_trainer",
+    "peft",
+    "transformers.models.llama.modeling_llama",
+    "training.student_trainer",
+    "training.sft",
+    "inspect_ai",
+    "openai",
+    "eval.run.stage",
+    "eval.run.rescore",
+)
+OF_MODELS = {"train", "chat", "eval", "rescore"}
 
 
 @cache
-def _server(of_the_hub: frozenset[tuple[str, str]]) -> socket.socket:
+def _server(modules: tuple[str, ...], of_the_hub: frozenset[tuple[str, str]]) -> socket.socket:
     """The process for those variables, which the Hub's client reads when it is loaded; ended with the tests."""
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    modules = HUB if "HF_ENDPOINT" in dict(of_the_hub) else STAGES
     words = [sys.executable, str(ROOT / "tests" / "warm.py"), str(its.fileno()), "saferthoughts.cli.app", *modules]
     others = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    # Read when torch is loaded: threads that spin while they wait slow others down.
+    others["OMP_WAIT_POLICY"] = "PASSIVE"
     nothing = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
     server = subprocess.Popen(words, pass_fds=[its.fileno()], env=others | dict(of_the_hub), cwd=ROOT, **nothing)
     its.close()
@@ -92,12 +105,20 @@ class Command(subprocess.Popen[str]):
         self._answers = ours.detach()
         streams = [number if stream == -1 else stream for number, stream in enumerate((reading, writing, errors))]
         of_the_hub = {pair for pair in environment.items() if pair[0].startswith("HF_") and pair[0] != "HF_TOKEN"}
-        server = _server(frozenset(of_the_hub))
+        hub = "HF_ENDPOINT" in environment
+        modules = MODELS if OF_MODELS.intersection(words[:3]) else HUB if hub else STAGES
+        server = _server(modules, frozenset(of_the_hub))
         socket.send_fds(server, [json.dumps(order).encode()], [*streams, its.fileno()])
         its.close()
         self._child_created = True
         self._close_pipe_fds(*given[9:15])  # type: ignore[attr-defined]
         self.pid = int(os.read(self._answers, 64))
+
+    def end(self, number: int) -> tuple[int, str, str]:
+        """Send it a signal; gives its exit code, below zero where the signal ended it, and what it printed."""
+        self.send_signal(number)
+        out, errors = self.communicate(timeout=300)
+        return self.returncode, out, errors
 
     def _try_wait(self, flags: int) -> tuple[int, int]:
         """What `os.waitpid` gives for a child, which this process is not."""
