@@ -50,16 +50,21 @@ MODELS = (
 OF_MODELS = {"train", "chat", "eval", "rescore"}
 
 
+def _read_early(variable: str) -> bool:
+    """Whether a variable decides what is loaded, or is read by the Hub's client when that is."""
+    return variable == "PYTHONPATH" or (variable.startswith("HF_") and variable != "HF_TOKEN")
+
+
 @cache
-def _server(modules: tuple[str, ...], of_the_hub: frozenset[tuple[str, str]]) -> socket.socket:
-    """The process for those variables, which the Hub's client reads when it is loaded; ended with the tests."""
+def _server(modules: tuple[str, ...], environment: frozenset[tuple[str, str]]) -> socket.socket:
+    """The process for variables that are read when libraries are loaded; ended with the tests."""
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     words = [sys.executable, str(ROOT / "tests" / "warm.py"), str(its.fileno()), "saferthoughts.cli.app", *modules]
-    others = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    others = {name: value for name, value in os.environ.items() if not _read_early(name)}
     # Read when torch is loaded: threads that spin while they wait slow others down.
     others["OMP_WAIT_POLICY"] = "PASSIVE"
     nothing = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
-    server = subprocess.Popen(words, pass_fds=[its.fileno()], env=others | dict(of_the_hub), cwd=ROOT, **nothing)
+    server = subprocess.Popen(words, pass_fds=[its.fileno()], env=others | dict(environment), cwd=ROOT, **nothing)
     its.close()
 
     def end() -> None:
@@ -104,10 +109,9 @@ class Command(subprocess.Popen[str]):
         # A number, as Popen keeps processes that nobody waits for.
         self._answers = ours.detach()
         streams = [number if stream == -1 else stream for number, stream in enumerate((reading, writing, errors))]
-        of_the_hub = {pair for pair in environment.items() if pair[0].startswith("HF_") and pair[0] != "HF_TOKEN"}
-        hub = "HF_ENDPOINT" in environment
-        modules = MODELS if OF_MODELS.intersection(words[:3]) else HUB if hub else STAGES
-        server = _server(modules, frozenset(of_the_hub))
+        early = frozenset(pair for pair in environment.items() if _read_early(pair[0]))
+        modules = MODELS if OF_MODELS.intersection(words[:3]) else STAGES + HUB * ("HF_ENDPOINT" in environment)
+        server = _server(modules, early)
         socket.send_fds(server, [json.dumps(order).encode()], [*streams, its.fileno()])
         its.close()
         self._child_created = True
