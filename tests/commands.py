@@ -32,6 +32,7 @@ STAGES = (
     "cards.verify",
     "duckdb",
     "pipelines.generate.planned_responses",
+    "service.running",
 )
 HUB = ("saferthoughts.release", "cards.publish", "cards.pull", "cards.verify", "pandas", "datasets")
 MODELS = (
