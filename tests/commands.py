@@ -33,6 +33,10 @@ STAGES = (
     "duckdb",
     "pipelines.generate.planned_responses",
     "service.running",
+    "scipy.stats",
+    "altair",
+    "vl_convert",
+    "py3langid.langid",
 )
 HUB = ("saferthoughts.release", "cards.publish", "cards.pull", "cards.verify", "pandas", "datasets")
 MODELS = (
