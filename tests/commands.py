@@ -1,7 +1,7 @@
 """Commands of ours as processes of their own, forked from one that has loaded the libraries already (tests/warm.py).
 
 Loading them is four fifths of what a small command takes. Such a process is a user's in all else: its arguments,
-folder, environment, exit code and output, and what signals and limits do to it. The commands of README and guides, and
+folder, environment, exit code and output, and what signals and limits do to it. The commands of the quickstart, and
 those of tests/test_front_door.py and tests/test_extras.py, start in a fresh interpreter.
 """
 
