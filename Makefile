@@ -3,20 +3,25 @@ PYTHON ?= python3
 VENV := .venv
 # Test processes side by side; each may take 5 GB.
 WORKERS ?= 3
-PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# pip compiles with one core, and what nobody imports too.
+PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
 .PHONY: demo test test-extras clean
 
-# The stamps are renewed when what is to be installed changes.
-$(VENV)/.demo: pyproject.toml constraints.txt
+$(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if (3, 11) <= v < (3, 14) else f"SaferThoughts needs Python 3.11 to 3.13, and $(PYTHON) is {v.major}.{v.minor}. Run: make PYTHON=python3.11 $(MAKECMDGOALS)")'
-	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV)
+
+# The stamps are renewed when what is to be installed changes.
+$(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) -e ".[demo]"
 	touch $@
 
-$(VENV)/.dev: $(VENV)/.demo
+# All cores compile, so that the test processes need not, each for itself; a package may hold a file that is no Python.
+$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) -e ".[dev]"
-	touch $@
+	$(VENV)/bin/python -m compileall -qq -j 0 $(VENV)/lib || true
+	touch $(VENV)/.demo $@
 
 demo: $(VENV)/.demo
 	$(VENV)/bin/saferthoughts demo

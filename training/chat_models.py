@@ -65,7 +65,7 @@ class Checkpoint:
 
         ended = threading.Event()
 
-        class Ended(StoppingCriteria):
+        class Ended(StoppingCriteria):  # type: ignore[misc]
             def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
                 return input_ids.new_full((input_ids.shape[0],), ended.is_set(), dtype=bool)
 
@@ -76,7 +76,7 @@ class Checkpoint:
             yield ReplyPart("[the conversation is longer than the model's context: /new begins anew]", "remark")
             return
         limit = min(self._max_tokens, room)
-        streamer: Any = TextIteratorStreamer(self._decoder, skip_prompt=True)  # type: ignore[arg-type]
+        streamer: Any = TextIteratorStreamer(self._decoder, skip_prompt=True)
         made: list[int] = []
         failed: list[Exception] = []
 

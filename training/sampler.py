@@ -13,7 +13,7 @@ from torch.utils.data import Sampler
 _STEPS_TOGETHER = 8
 
 
-class SeededOrder(Sampler[int]):
+class SeededOrder(Sampler[int]):  # type: ignore[misc]
     """Every row once an epoch: in random order, or rows of like length beside each other, so that little is padding."""
 
     def __init__(self, lengths: Sequence[int], rows_at_once: int, seed: int, grouped: bool) -> None:

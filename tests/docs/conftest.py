@@ -57,7 +57,7 @@ def around(hub: TestHub, tiny_student: Path) -> Iterator[Surroundings]:
 
 @pytest.fixture(scope="module")
 def begun(around: Surroundings, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clone in which the quickstart was followed: the other guides go on from there."""
+    """A clone in which the quickstart was followed: the other guides go on from there, in `clone`."""
     clone = tmp_path_factory.mktemp("readers") / "saferthoughts"
     clone.mkdir()
     for name in _CLONED:
@@ -67,7 +67,15 @@ def begun(around: Surroundings, tmp_path_factory: pytest.TempPathFactory) -> Pat
     for part in parts(QUICKSTART):
         reader.follow(part)
     reader.close()
-    return clone
+    return Path(shutil.copytree(clone, clone.with_name("begun")))
+
+
+@pytest.fixture
+def clone(begun: Path) -> Path:
+    """A copy of that, in one and the same place for each guide, where the code is that warm commands have loaded."""
+    place = begun.with_name("saferthoughts")
+    shutil.rmtree(place)
+    return Path(shutil.copytree(begun, place))
 
 
 def _vote(folder: Path) -> None:

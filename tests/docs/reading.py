@@ -6,6 +6,8 @@ the reader's, `Surroundings.stand_ins` has what stands there in the tests.
 
 import doctest
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,11 +18,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import command
 from tests.docs.pages import Command, File, Part, Snippet
 
 # Commands that go on until Ctrl-C: the page says to give them a terminal of their own.
 SERVING = ("saferthoughts review serve", "saferthoughts serve", "saferthoughts rehearse")
 _LIMIT_S = 500
+# A command of ours, and nothing that a shell would do.
+_OURS = re.compile(r"saferthoughts ([^|&;<>$`*?~#\n]*)")
 _SAME = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
@@ -37,10 +42,13 @@ class Surroundings:
 
 
 class Reader:
-    """Follows pages in a folder; ends, with `close`, the servers that they had it start."""
+    """Follows pages in a folder; ends, with `close`, the servers that they had it start.
 
-    def __init__(self, folder: Path, around: Surroundings) -> None:
-        self.folder, self.around = folder, around
+    `warm` commands of ours, which ask nothing of a shell, begin with the libraries loaded (tests/commands.py).
+    """
+
+    def __init__(self, folder: Path, around: Surroundings, warm: bool = False) -> None:
+        self.folder, self.around, self.warm = folder, around, warm
         here = {"PYTHONPATH": str(folder), "COLUMNS": "80", "LINES": "40", "PATH": _path()}
         self.environment = {**around.environment, **here}
         self._servers: list[subprocess.Popen[bytes]] = []
@@ -81,16 +89,19 @@ class Reader:
         return text
 
     def _run(self, part: Command | Snippet, words: list[str]) -> None:
-        done = subprocess.run(
-            words,
-            cwd=self.folder,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            stdin=subprocess.DEVNULL,
-            timeout=_LIMIT_S,
-            check=False,
-        )
+        if self.warm and (ours := _OURS.fullmatch(words[-1])):
+            done = command(shlex.split(ours[1]), self.folder, self.environment, timeout=_LIMIT_S)
+        else:
+            done = subprocess.run(
+                words,
+                cwd=self.folder,
+                env=self.environment,
+                capture_output=True,
+                text=True,
+                stdin=subprocess.DEVNULL,
+                timeout=_LIMIT_S,
+                check=False,
+            )
         place = f"{part.page}:{part.line}: {part.text}"
         assert done.returncode == 0, f"{place}\nends with {done.returncode}: {done.stdout}{done.stderr}"
         wanted = part.output if isinstance(part, Command) else None

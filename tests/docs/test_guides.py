@@ -1,6 +1,5 @@
 """Whoever follows a guide gets what it says: its files, commands and Python are taken as they stand there, in order."""
 
-import shutil
 from itertools import chain
 from pathlib import Path
 
@@ -24,8 +23,8 @@ for later in TO_RUN:
 
 
 @pytest.mark.parametrize("pages", [pytest.param(pages, id=Path(first).stem) for first, pages in JOURNEYS.items()])
-def test_a_guide_does_what_it_says(pages: list[str], begun: Path, around: Surroundings, tmp_path: Path) -> None:
-    reader = Reader(Path(shutil.copytree(begun, tmp_path / "saferthoughts")), around)
+def test_a_guide_does_what_it_says(pages: list[str], clone: Path, around: Surroundings) -> None:
+    reader = Reader(clone, around, warm=True)
     try:
         done = [reader.follow(part) for part in chain.from_iterable(map(parts, pages))]
     finally:

@@ -1,11 +1,13 @@
 """An evaluation that is killed goes on where it was: a real process, a real SIGKILL, an endpoint that counts."""
 
 import json
+import resource
 import signal
 import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 from urllib.request import urlopen
 
@@ -20,7 +22,7 @@ from pipelines.errors import UserError
 from pipelines.rehearsal.faults import RehearsalSettings
 from pipelines.rehearsal.server import rehearsing
 from pipelines.settings.teacher import Teacher
-from tests.warmed import Warmed
+from tests.commands import Command, command
 
 IN_FLIGHT = 6
 QUESTIONS = 80
@@ -33,11 +35,12 @@ def stats(url: str) -> dict[str, Any]:
 
 def stopped(words: list[str], folder: Path, url: str, requests: int, number: int) -> tuple[int, str]:
     """Run a command until the endpoint has had so many requests, then send it a signal; its exit code and errors."""
-    process = Warmed(*words, cwd=folder)
+    process = Command(words, cwd=folder, stdout=PIPE, stderr=PIPE)
     while stats(url)["requests"] < requests:
-        assert not process.ended, process.errors
+        assert process.poll() is None, process.communicate()
         time.sleep(0.02)
-    return process.end(number), process.errors
+    code, _, errors = process.end(number)
+    return code, errors
 
 
 def test_killed_and_interrupted_evaluation_asks_again_at_most_what_was_in_flight(tmp_path: Path) -> None:
@@ -55,12 +58,12 @@ def test_killed_and_interrupted_evaluation_asks_again_at_most_what_was_in_flight
         assert errors.splitlines()[-1].startswith(f"saferthoughts: Interrupted; what was answered is in {output}")
         assert "Traceback" not in errors
         assert stats(url)["repeats"] <= IN_FLIGHT
-        again = Warmed(*words, cwd=tmp_path)
-        assert again.wait() == 0, again.errors
+        again = command(words, tmp_path)
+        assert again.returncode == 0, again.stderr
         after = stats(url)
     assert after["distinct"] == QUESTIONS
     assert after["repeats"] <= 2 * IN_FLIGHT
-    assert "from an earlier call" in again.errors
+    assert "from an earlier call" in again.stderr
     results = read_results(output)
     assert [(rate.n, rate.errored) for rate in results.rates if not rate.group] == [(QUESTIONS, 0)]
     # One log is left, in which all of it is.
@@ -73,15 +76,15 @@ def test_file_that_may_not_grow_is_one_line_and_the_same_command_goes_on(limit: 
         entry = {"mine": {"base_url": url, "model": "rehearsal-r1", "in_flight": IN_FLIGHT}}
         (tmp_path / "teachers.yaml").write_text(json.dumps(entry), encoding="utf-8")
         words = ["eval", "mine", "--teachers", "teachers.yaml", "--task", "refusal", "--output", "out"]
-        done = Warmed(*words, cwd=tmp_path, largest=limit)
-        assert done.wait() == 2
-        assert "Traceback" not in done.errors
-        last = done.errors.splitlines()[-1]
+        done = command(words, tmp_path, limits={resource.RLIMIT_FSIZE: limit})
+        assert done.returncode == 2
+        assert "Traceback" not in done.stderr
+        last = done.stderr.splitlines()[-1]
         assert last.startswith("saferthoughts: The answers cannot be written into out/logs/")
         assert last.endswith(f"go on with: saferthoughts {' '.join(words)}")
         before = stats(url)["requests"]
-        again = Warmed(*words, cwd=tmp_path)
-        assert again.wait() == 0, again.errors
+        again = command(words, tmp_path)
+        assert again.returncode == 0, again.stderr
         after = stats(url)
     assert after["distinct"] == QUESTIONS
     # It stopped at the first refusal instead of asking on for answers that cannot be kept.

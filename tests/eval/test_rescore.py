@@ -3,13 +3,12 @@
 import asyncio
 import json
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
+from subprocess import PIPE
 from threading import Event
 from typing import Any, NamedTuple
 
@@ -22,7 +21,7 @@ from eval.run.results import Results, read_results
 from eval.run.stage import evaluate
 from pipelines.errors import Incomplete, UserError
 from pipelines.settings.teacher import Teacher
-from tests.warmed import Warmed
+from tests.commands import Command, command
 
 Serving = Callable[..., AbstractContextManager[Any]]
 
@@ -166,17 +165,17 @@ def test_rescoring_that_is_stopped_keeps_its_scores_and_goes_on(serving: Serving
         entry = {"slow": {"base_url": loopback.url, "model": "slow", "in_flight": 2}}
         (tmp_path / "teachers.yaml").write_text(json.dumps(entry), encoding="utf-8")
         words = ["rescore", "eval", "--guard", "slow", "--teachers", "teachers.yaml"]
-        process = Warmed(*words, cwd=tmp_path)
+        process = Command(words, cwd=tmp_path, stdout=PIPE, stderr=PIPE)
         while len(loopback.of("slow")) < 5:
-            assert not process.ended, process.errors
+            assert process.poll() is None, process.communicate()
             time.sleep(0.02)
-        assert process.end(signal.SIGINT) == 130
-        assert process.errors.splitlines()[-1].startswith(
+        code, _, errors = process.end(signal.SIGINT)
+        assert code == 130
+        assert errors.splitlines()[-1].startswith(
             "saferthoughts: Stopped; the scores so far are kept. Go on with: saferth"
         )
         waiting.set()
-        command = [sys.executable, "-m", "saferthoughts", *words]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        done = command(words, tmp_path)
         assert done.returncode == 0, done.stderr
         # Eight answers, and the two that were in flight once more.
         assert len(loopback.of("slow")) <= 8 + 2

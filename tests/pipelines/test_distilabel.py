@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
-import pytest
 import yaml
 
 from pipelines.generate import planned_responses, reasoning_llm, safe_reasoning
@@ -107,11 +106,15 @@ def test_the_pipeline_of_a_run_runs_by_itself_in_a_copy_of_it(judged: RunFolder,
     ledger.close()
 
 
-@pytest.mark.parametrize("module", [reasoning_llm, safe_reasoning, planned_responses], ids=lambda one: one.__name__)
-def test_examples_of_docstrings_are_true(module: Any) -> None:
-    code = f"import doctest, sys; import {module.__name__} as module; sys.exit(doctest.testmod(module).failed)"
-    assert doctest.DocTestFinder().find(module)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=500, check=False)
+def test_examples_of_docstrings_are_true() -> None:
+    modules = [reasoning_llm, safe_reasoning, planned_responses]
+    assert all(doctest.DocTestFinder().find(module) for module in modules)
+    code = (
+        "import doctest, importlib, sys\n"
+        "sys.exit(sum(doctest.testmod(importlib.import_module(name)).failed for name in sys.argv[1:]))"
+    )
+    words = [sys.executable, "-c", code, *(module.__name__ for module in modules)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

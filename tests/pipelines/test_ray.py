@@ -34,6 +34,7 @@ from pipelines.settings.changes import change
 from pipelines.settings.config import load_config
 from pipelines.settings.options import Options
 from pipelines.teachers.ledger import Ledger
+from tests.commands import command
 
 pytestmark = [
     # Not by importing it: Ray reads its settings when it is imported, and `cluster` makes them.
@@ -143,8 +144,9 @@ def at(url: str, **options: Any) -> dict[str, Any]:
 def locally(run: RunFolder) -> str:
     """Generate with the local engine, in a process of its own: a test's cluster lives in this one, with threads and a
     handler of signals that forked steps must not inherit."""
-    words = [sys.executable, "-m", "saferthoughts", "--runs", str(run.path.parent), "generate", run.name]
-    return subprocess.run(words, check=True, capture_output=True, text=True, timeout=500).stdout
+    done = command(["--runs", str(run.path.parent), "generate", run.name])
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def test_nodes_without_the_module_or_a_cpu_are_told(cluster: Any, tmp_path: Path) -> None:
@@ -319,16 +321,16 @@ def test_a_cluster_of_our_own_ends_with_the_command_even_by_kill_9(new_run: Call
         run = new_run(harmful=20, benign=10, base_url=url, model="rehearsal-r1", sets=("teachers.flags.in_flight=2",))
         words = [sys.executable, "-m", "saferthoughts", "--runs", str(run.path.parent), "generate", run.name]
         environment = {**os.environ, "RAY_TEST_MARK": mark}
-        with subprocess.Popen([*words, "--engine", "ray"], env=environment, stderr=-3, stdout=-3) as command:
+        with subprocess.Popen([*words, "--engine", "ray"], env=environment, stderr=-3, stdout=-3) as process:
             ledger = Ledger(run.path / "ledger.sqlite")
             deadline = time.monotonic() + 500
             while ledger.totals().answers < 4:
-                assert command.poll() is None
+                assert process.poll() is None
                 assert time.monotonic() < deadline, "no answers arrived"
                 time.sleep(0.1)
             ledger.close()
             assert any("raylet" in line for line in processes(mark))
-            command.kill()
+            process.kill()
         deadline = time.monotonic() + 300
         while at_work(mark) and time.monotonic() < deadline:
             reap_orphans()

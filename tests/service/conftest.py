@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -14,8 +13,8 @@ import pytest
 
 from service.store import Store
 from service.tokens import ROLES, Tokens
+from tests.commands import Command
 
-ROOT = Path(__file__).resolve().parents[2]
 SMALL = {
     "prompts": {"harmful": 5, "benign": 2, "bare_share": 0.6},
     "variants": ["direct", "short", "nocot"],
@@ -26,8 +25,9 @@ RESPONSES = 5 * 3 + 2
 _PATIENCE_S = 300
 
 
-def command(runs: Path, *words: str) -> list[str]:
-    return [sys.executable, "-m", "saferthoughts", "--runs", str(runs), *words]
+def typed(runs: Path, *words: str) -> list[str]:
+    """What follows `saferthoughts`."""
+    return ["--runs", str(runs), *words]
 
 
 class Service:
@@ -42,9 +42,8 @@ class Service:
     def start(self) -> None:
         log = self.runs.parent / "service.txt"
         with log.open("wb") as output:
-            words = command(self.runs, "serve", "--port", "0", *self.options)
-            environment = {**self.environment, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
-            self.process = subprocess.Popen(words, stdout=output, stderr=subprocess.STDOUT, env=environment)
+            words = typed(self.runs, "serve", "--port", "0", *self.options)
+            self.process = Command(words, stdout=output, stderr=subprocess.STDOUT, env=self.environment)
         until = time.monotonic() + _PATIENCE_S
         while "login?code=" not in (output := log.read_text()):
             assert self.process.poll() is None, output

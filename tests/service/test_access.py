@@ -1,6 +1,5 @@
 """Who gets in: no token, one of each role, an expired and a revoked one; sessions, forms, names, sizes and rates."""
 
-import os
 import re
 import shutil
 import subprocess
@@ -16,7 +15,8 @@ from service.request_filters import Buckets
 from service.running import run
 from service.store import Store
 from service.tokens import Tokens, Unknown
-from tests.service.conftest import Service, command
+from tests.commands import Command, command
+from tests.service.conftest import Service, typed
 
 READS = [
     "/runs", "/runs/small", "/runs/small/rows", "/runs/small/report", "/runs/small/log", "/runs/small/release.zip",
@@ -55,14 +55,14 @@ def test_publishing_needs_the_role_publish(service: Service) -> None:
 
 
 def test_expired_and_revoked_tokens_are_refused_with_the_reason(service: Service) -> None:
-    words = command(service.runs, "serve", "token", "add", "brief", "--role", "run", "--days", "0")
-    expired = subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+    words = typed(service.runs, "serve", "token", "add", "brief", "--role", "run", "--days", "0")
+    expired = command(words).stdout.strip()
     answer = httpx.get(f"{service.url}/runs", headers={"authorization": f"Bearer {expired}"})
     assert answer.status_code == 401
     assert "Token 'brief' expired on" in answer.json()["detail"]
     lost = Tokens(Store(service.runs)).add("lost", "read")
     assert status(service, "GET", "/runs", lost) == 200
-    subprocess.run(command(service.runs, "serve", "token", "revoke", "lost"), check=True, capture_output=True)
+    assert command(typed(service.runs, "serve", "token", "revoke", "lost")).returncode == 0
     assert status(service, "GET", "/runs", lost) == 401
 
 
@@ -70,7 +70,8 @@ def test_tokens_are_kept_as_hashes_and_listed_without_them(service: Service) -> 
     kept = b"".join(path.read_bytes() for path in (service.runs / ".serve").glob("service.sqlite*"))
     assert not [role for role, secret in service.secrets.items() if secret.encode() in kept]
     assert oct((service.runs / ".serve").stat().st_mode)[-3:] == "700"
-    listed = subprocess.run(command(service.runs, "serve", "token", "list"), capture_output=True, text=True, check=True)
+    listed = command(typed(service.runs, "serve", "token", "list"))
+    assert listed.returncode == 0
     assert "publish" in listed.stdout
     assert not [secret for secret in service.secrets.values() if secret in listed.stdout]
 
@@ -162,10 +163,8 @@ def test_other_addresses_are_served_over_tls_with_a_secure_cookie(tmp_path: Path
     subprocess.run(words, check=True, capture_output=True)
     secret = Tokens(Store(tmp_path / "runs")).add("me", "read")
     options = ["--host", "0.0.0.0", "--certfile", str(tmp_path / "cert.pem"), "--keyfile", str(tmp_path / "key.pem")]
-    words = command(tmp_path / "runs", "serve", "--port", "0", *options)
-    with subprocess.Popen(
-        words, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}
-    ) as serving:
+    words = typed(tmp_path / "runs", "serve", "--port", "0", *options)
+    with Command(words, stdout=subprocess.PIPE) as serving:
         try:
             assert serving.stdout is not None
             link = [serving.stdout.readline() for _ in range(2)][1].split()[-1]
@@ -186,8 +185,7 @@ def _patient() -> httpx.HTTPTransport:
 
 
 def test_one_service_at_a_time_works_on_runs(service: Service) -> None:
-    words = command(service.runs, "serve", "--port", "0")
-    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    done = command(typed(service.runs, "serve", "--port", "0"))
     assert (done.returncode, "Another service works on" in done.stderr) == (2, True)
 
 

@@ -2,7 +2,6 @@
 
 import io
 import json
-import subprocess
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,8 @@ from cards.verify import verify
 from pipelines.prompts.mildness import severity
 from pipelines.settings.teacher import load_teachers
 from pipelines.teachers.ledger import Ledger
-from tests.service.conftest import RESPONSES, Service, command
+from tests.commands import command
+from tests.service.conftest import RESPONSES, Service, typed
 
 
 def problem(answer: httpx.Response, status: int) -> str:
@@ -108,10 +108,8 @@ def test_report_is_sandboxed_and_has_its_figures_as_json(service: Service) -> No
 
 
 def test_bad_requests_have_the_command_lines_words(service: Service, tmp_path: Path) -> None:
-    typed = subprocess.run(
-        command(tmp_path, "prompts", "x", "--variant", "shrot"), capture_output=True, text=True, check=False
-    )
-    words = typed.stderr.removeprefix("saferthoughts: ").strip()
+    done = command(typed(tmp_path, "prompts", "x", "--variant", "shrot"))
+    words = done.stderr.removeprefix("saferthoughts: ").strip()
     answer = service.post("/runs", {"name": "x", "config": {"variants": ["shrot"]}})
     assert problem(answer, 422) == words
     assert not (service.runs / "x").exists()

@@ -5,7 +5,6 @@ import itertools
 import os
 import pty
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Generator, Iterable
@@ -21,6 +20,7 @@ from pipelines.rehearsal.faults import RehearsalSettings
 from pipelines.rehearsal.server import rehearsing
 from pipelines.settings.teacher import Teacher
 from pipelines.thinking import join, split
+from tests.commands import Command
 from training.chat import ReplyPart, converse, parted
 from training.chat_models import Endpoint
 
@@ -124,9 +124,9 @@ def test_an_endpoint_that_is_not_there_is_one_clear_line() -> None:
 
 def test_a_checkpoint_replies_on_a_terminal_until_ctrl_d(tiny_student: Path) -> None:
     here, there = pty.openpty()
-    command = [sys.executable, "-m", "saferthoughts", "chat", str(tiny_student), "--max-tokens", "2000"]
+    words = ["chat", str(tiny_student), "--max-tokens", "2000"]
     env = os.environ | {"TERM": "xterm", "COLUMNS": "200"}
-    with subprocess.Popen(command, stdin=there, stdout=there, stderr=there, env=env, start_new_session=True) as chat:
+    with Command(words, stdin=there, stdout=there, stderr=there, env=env, start_new_session=True) as chat:
         os.close(there)
         seen = read_until(here, b"> ")
         os.write(here, b"How do I forge a letter?\n")

@@ -1,6 +1,7 @@
 """A training that is stopped goes on from its last checkpoint as if it had not been; what it takes is told before."""
 
 import json
+import os
 import shutil
 import signal
 import socket
@@ -8,15 +9,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from pipelines.errors import UserError
+from tests.commands import Command
 from tests.training.conftest import release_rows, written_release
-from tests.warmed import Warmed, training
 from training.checkpoints import check_disk, checkpoints_in, workplace_of
 from training.recipe import Recipe
 from training.sft import check, train
@@ -45,19 +48,32 @@ class Killed:
     step: int
 
 
+def typed(settings: dict[str, Any], release: Path, student: Path) -> dict[str, Any]:
+    """A recipe as a file has it."""
+    return {**settings, "dataset": str(release), "student": str(student)}
+
+
+def training(settings: dict[str, Any], release: Path, output: Path, student: Path, **env: str) -> Command:
+    """The command, under way."""
+    recipe = output.with_name("recipe.yaml")
+    recipe.write_text(yaml.safe_dump(typed(settings, release, student), sort_keys=False))
+    words = ["train", str(recipe), "--output", str(output)]
+    return Command(words, cwd=output.parent, env=os.environ | env, stdout=PIPE, stderr=PIPE)
+
+
 @pytest.fixture(scope="module")
 def killed(tiny_student: Path, tmp_path_factory: pytest.TempPathFactory) -> Killed:
     """A real process, killed by a real SIGKILL once it has left a few checkpoints."""
     folder = tmp_path_factory.mktemp("killed")
     rows = {"improved": release_rows("harmful", 10), "benign": release_rows("benign", 6)}
     release, work = written_release(folder / "release", rows), folder / ".model.training"
-    first = Warmed(SETTINGS, release, folder / "model", tiny_student, cwd=folder, call=training)
+    first = training(SETTINGS, release, folder / "model", tiny_student)
     while not any(
         int(path.parent.name.partition("-")[2]) >= 3 for path in work.glob("checkpoint-*/trainer_state.json")
     ):
-        assert not first.ended, first.errors
+        assert first.poll() is None, first.communicate()
         time.sleep(0.02)
-    assert first.end(signal.SIGKILL) == -signal.SIGKILL
+    assert first.end(signal.SIGKILL)[0] == -signal.SIGKILL
     assert not (folder / "model").exists()
     whole = next(path for path in checkpoints_in(work) if not fault_of(path))
     return Killed(release, work, step_of(whole))
@@ -72,7 +88,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def test_killed_and_run_again_it_ends_where_it_would_have(killed: Killed, tiny_student: Path, tmp_path: Path) -> None:
-    recipe = Recipe.model_validate(SELDOM)
+    recipe = Recipe.model_validate(typed(SELDOM, killed.release, tiny_student))
     whole = train(recipe, killed.release, tmp_path / "whole", tiny_student)
     work = shutil.copytree(killed.work, tmp_path / ".model.training")
     output: list[str] = []
@@ -90,17 +106,18 @@ def test_killed_and_run_again_it_ends_where_it_would_have(killed: Killed, tiny_s
 def test_ctrl_c_ends_the_step_and_keeps_it(release: Path, tiny_student: Path, tmp_path: Path) -> None:
     # Long enough to be stopped, and without a checkpoint by the clock.
     settings = {**SELDOM, "epochs": 12}
-    first = Warmed(settings, release, tmp_path / "model", tiny_student, cwd=tmp_path, call=training)
-    while "estimated" not in first.printed:
-        assert not first.ended, first.errors
-        time.sleep(0.02)
+    first = training(settings, release, tmp_path / "model", tiny_student)
+    assert first.stdout is not None
+    assert any("estimated" in line for line in first.stdout)
     time.sleep(0.5)
-    assert first.end(signal.SIGINT) == 1
-    stopped = int(first.errors.rpartition("Stopped after step ")[2].split()[0])
+    code, _, errors = first.end(signal.SIGINT)
+    assert code == 130
+    stopped = int(errors.rpartition("Stopped after step ")[2].split()[0])
     work = tmp_path / ".model.training"
     assert (work / f"checkpoint-{stopped}" / "trainer_state.json").is_file()
     output: list[str] = []
-    done = train(Recipe.model_validate(settings), release, tmp_path / "model", tiny_student, output.append)
+    recipe = Recipe.model_validate(typed(settings, release, tiny_student))
+    done = train(recipe, release, tmp_path / "model", tiny_student, output.append)
     assert (done.resumed_from, len(done.losses)) == (stopped, 96)
     assert f"going on from step {stopped}" in output
 
@@ -144,7 +161,8 @@ def test_a_torn_checkpoint_is_set_aside_and_the_one_before_it_gone_on_from(
             fault(torn / name)
             assert name.partition(".")[0].removesuffix("_state") in fault_of(torn).replace("weights", "model"), how
     output: list[str] = []
-    done = train(Recipe.model_validate(SELDOM), killed.release, tmp_path / "model", tiny_student, output.append)
+    recipe = Recipe.model_validate(typed(SELDOM, killed.release, tiny_student))
+    done = train(recipe, killed.release, tmp_path / "model", tiny_student, output.append)
     assert done.resumed_from == step
     assert any(f"checkpoint-{step + 1} cannot be gone on from" in line and "set aside" in line for line in output)
 
@@ -212,13 +230,12 @@ def test_two_processes_have_the_loss_of_one(release: Path, tiny_student: Path, t
     together = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
     pair = []
     for rank in "01":
-        (tmp_path / rank).mkdir()
         env = {**together, "RANK": rank, "LOCAL_RANK": rank}
-        given = (settings, release, tmp_path / "two", tiny_student)
-        pair.append(Warmed(*given, cwd=tmp_path / rank, call=training, env=env))
-    assert [process.wait() for process in pair] == [0, 0], pair[0].errors + pair[1].errors
-    assert "on 2 processes" in pair[0].printed
-    assert pair[1].printed == ""
+        pair.append(training(settings, release, tmp_path / "two", tiny_student, **env))
+    printed = [process.communicate(timeout=300) for process in pair]
+    assert [process.returncode for process in pair] == [0, 0], printed
+    assert "on 2 processes" in printed[0][0]
+    assert printed[1][0] == ""
     two = json.loads((tmp_path / "two" / "training.json").read_text())
     assert two["processes"] == 2
     assert len(two["loss"]) == len(one.losses)

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +14,7 @@ from eval.report.page import read_sources, write_evaluation_report
 from pipelines.errors import UserError
 from saferthoughts.cli.evaluation import evaluate
 from saferthoughts.cli.options import Settings
-from tests.warmed import Warmed
+from tests.commands import command
 from training.recipe import Recipe
 from training.sft import train
 
@@ -41,18 +39,13 @@ class Trained:
     questions: Path
 
 
-def typed(words: list[str], folder: Path) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "saferthoughts", *words]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
-
-
 @pytest.fixture(scope="module")
 def trained(judged_once: Path, tiny_student: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     folder = tmp_path_factory.mktemp("measured")
     shutil.copytree(judged_once, folder / "runs" / "small")
     for words in (["check", "small"], ["release", "build", "small"]):
-        done = Warmed(*words, cwd=folder)
-        assert done.wait() == 0, done.errors
+        done = command(words, folder)
+        assert done.returncode == 0, done.stderr
     release = folder / "runs" / "small" / "release"
     member = folder / "swept" / "member"
     recipe = Recipe(student=str(tiny_student), **RECIPE)  # type: ignore[arg-type]
@@ -89,7 +82,7 @@ def measured(trained: Trained, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 
 def test_student_of_a_sweep_is_not_asked_what_it_was_trained_on(trained: Trained) -> None:
     data = ["--data", f"xstest={trained.questions}", "--set", "xstest.max_tokens=4"]
-    done = typed(["eval", "swept/member", "--task", "xstest", *data], trained.folder)
+    done = command(["eval", "swept/member", "--task", "xstest", *data], trained.folder)
     assert done.returncode == 0, done.stderr
     assert "trained on: " in done.stderr
     assert "member: trained on rows of the rehearsal teacher" in done.stdout

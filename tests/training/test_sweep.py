@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ import yaml
 
 from pipelines.errors import UserError
 from pipelines.settings.overrides import settings_of
-from tests.warmed import Warmed
+from tests.commands import Command, command
 from training.recipe import Recipe, load_recipe
 from training.sft import train
 from training.sweep import SWEEPS, Member, load_sweep, members_of, shown
@@ -129,21 +130,21 @@ def test_a_sweep_trains_each_member_once_and_goes_on_after_a_kill(
     words = ["train", "--sweep", str(tmp_path / "sweep.yaml"), "--dataset", str(release), "--output", str(output)]
     # The sweep begins warm; its members are begun by the sweep, each by the interpreter.
     words += ["--set", "checkpoint_minutes=0.01"]
-    first = Warmed(*words, cwd=tmp_path)
+    first = Command(words, cwd=tmp_path, stdout=PIPE, stderr=PIPE)
     work = output / ".epochs=80.training"
     while not any(work.glob("checkpoint-*/trainer_state.json")):
-        assert not first.ended, first.errors
+        assert first.poll() is None, first.communicate()
         time.sleep(0.02)
-    assert first.end(signal.SIGKILL) == -signal.SIGKILL
+    assert first.end(signal.SIGKILL)[0] == -signal.SIGKILL
     # The member ends with the sweep, or two of them would train the same model from now on.
-    done = Warmed(*words, cwd=tmp_path)
-    assert done.wait() == 1, done.errors
-    assert "1 of 3 members failed; the same command tries them again." in done.errors
+    done = command(words, tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert "1 of 3 members failed; the same command tries them again." in done.stderr
     assert "going on from step" in (output / "logs" / "epochs=80.txt").read_text()
     found = {one["name"]: one for one in json.loads((output / "results.json").read_text())}
     assert [one["state"] for one in found.values()] == ["trained", "trained", "failed"]
     assert "has 10 rows, the recipe's mixture wants 99" in found["mixture=improved_99"]["reason"]
     assert found["mixture=improved_4"]["rows"] == 4
     assert found["epochs=80"]["last_loss"] < found["epochs=80"]["first_loss"]
-    assert done.errors.count("is trained already") == 1
+    assert done.stderr.count("is trained already") == 1
     assert "| many | mixture=improved:99 |" in (output / "results.md").read_text()
