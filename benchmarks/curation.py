@@ -143,7 +143,7 @@ def near(run: RunFolder) -> None:
 
     with run.opened("responses") as file:
         groups = [file.read_row_group(number, ["reasoning"]) for number in range(min(file.num_row_groups, 5))]
-    found = list(near_duplicates(pa.concat_tables(groups)["reasoning"], 5, 0.8))
+    found = list(near_duplicates(pa.concat_tables(groups)["reasoning"].chunks, 5, 0.8))
     if not found:
         raise RuntimeError("the planted duplicates were not found")
 

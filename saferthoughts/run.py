@@ -169,17 +169,19 @@ class Run(StoredRun):
         self.change(**changes, also={"checks.folder": checks_folder(checks), **filter_settings(filter)})
         return check(self.folder)
 
-    def duplicates(self) -> "list[Duplicates]":
-        """Find near-duplicate requests and responses."""
+    def duplicates(self, *, engine: str = "local", ray_address: str | None = None) -> "list[Duplicates]":
+        """Find near-duplicate requests and responses; `engine` "ray" has a cluster compute, with the same result."""
         from curation.overlap.duplicates import find_duplicates
+        from pipelines.runner.options import Engine
 
-        return find_duplicates(self.folder)
+        return find_duplicates(self.folder, Engine(engine, ray_address))
 
-    def contamination(self, *against: str) -> "list[Overlap]":
+    def contamination(self, *against: str, engine: str = "local", ray_address: str | None = None) -> "list[Overlap]":
         """Find overlaps with evaluation sets: their names, files, OWNER/NAME on the Hub, or NAME=FILE."""
         from curation.overlap.contamination import find_contamination
+        from pipelines.runner.options import Engine
 
-        return find_contamination(self.folder, against)
+        return find_contamination(self.folder, against, Engine(engine, ray_address))
 
     def select(
         self,

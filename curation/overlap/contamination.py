@@ -16,6 +16,7 @@ off exactly where the run knows it, and otherwise where several prompts begin or
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import starmap
 from pathlib import Path
 
 import numpy as np
@@ -24,12 +25,14 @@ from rapidfuzz import fuzz
 from scipy.sparse import csr_matrix  # type: ignore[import-untyped]
 
 from curation.overlap.bare_requests import bare_requests
+from curation.overlap.cluster import Workers, workers
 from curation.overlap.windows import span_of, windows, words_of
 from curation.sql.views import CONTAMINATION, open_views
 from pipelines.errors import UserError
 from pipelines.freshness import made_from
 from pipelines.progress import meter
 from pipelines.records import content_id
+from pipelines.runner.options import LOCAL, Engine
 from pipelines.runs import RunFolder, file_hash
 from pipelines.settings.parts import read_yaml
 from pipelines.sources import Source, column_of, read_source, text_of
@@ -42,6 +45,8 @@ _ANCHOR = 6
 _COVERAGE, _ALIGNMENT = 0.75, 85.0
 _COLUMNS = ("prompt", "question", "query", "problem", "goal", "behavior", "behaviour", "question_content", "text")
 _BATCH = 1000
+# Responses that are searched at once.
+_PIECE = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +110,7 @@ def item_hash(text: str) -> str:
     return content_id([word for word, _, _ in words_of(text)])
 
 
-def find_contamination(run: RunFolder, against: Sequence[str]) -> list[Overlap]:
+def find_contamination(run: RunFolder, against: Sequence[str], engine: Engine = LOCAL) -> list[Overlap]:
     """Compare a run with evaluation sets and write contamination.parquet.
 
     Raises:
@@ -114,20 +119,22 @@ def find_contamination(run: RunFolder, against: Sequence[str]) -> list[Overlap]:
     sets = [load_set(wanted) for wanted in against]
     rows: list[dict[str, object]] = []
     found = []
-    with open_views(run, "prompts", "responses") as db:
+    with (
+        open_views(run, "prompts", "responses") as db,
+        workers(engine, run.path) as helpers,
+        meter("contamination", len(sets), "sets") as shown,
+    ):
         prompts = db.sql("SELECT * FROM prompts ORDER BY prompt_id").to_arrow_table()
-        responses = db.sql(
-            "SELECT response_id, prompt_id, reasoning || chr(10) || answer AS text FROM responses ORDER BY response_id"
-        ).to_arrow_table()
-    ids = prompts["prompt_id"].to_pylist()
-    with meter("contamination", len(sets), "sets") as shown:
+        ids = prompts["prompt_id"].to_pylist()
         for one in sets:
             own: list[dict[str, object]] = []
             for hit in search_prompts(one, prompts["text"], bare_requests(prompts)):
                 own.append(_row(one, hit, ids[hit.row], ""))
-            answered = responses["prompt_id"], responses["response_id"]
-            for hit in search_texts(one, responses["text"]):
-                own.append(_row(one, hit, answered[0][hit.row].as_py(), answered[1][hit.row].as_py()))
+            responses = db.sql(
+                "SELECT response_id, prompt_id, reasoning || chr(10) || answer AS text FROM responses"
+                " ORDER BY response_id"
+            ).to_arrow_reader(_PIECE)
+            own += _in_responses(one, responses, helpers)
             found.append(_overlap(one, own))
             rows += own
             shown.advance()
@@ -141,6 +148,24 @@ def find_contamination(run: RunFolder, against: Sequence[str]) -> list[Overlap]:
         counts=[asdict(item) for item in found],
     )
     return found
+
+
+def _in_responses(
+    one: EvalSet, batches: Iterable[pa.RecordBatch], helpers: Workers | None
+) -> Iterator[dict[str, object]]:
+    """The overlaps of responses, a batch at a time."""
+    waiting: list[tuple[pa.Array, pa.Array]] = []
+
+    def items() -> Iterator[tuple[EvalSet, pa.Array]]:
+        for batch in batches:
+            waiting.append((batch["prompt_id"], batch["response_id"]))
+            yield one, batch["text"]
+
+    found = starmap(search_texts, items()) if helpers is None else helpers.map(search_texts, items())
+    for hits in found:
+        prompts, responses = waiting.pop(0)
+        for hit in hits:
+            yield _row(one, hit, prompts[hit.row].as_py(), responses[hit.row].as_py())
 
 
 def _row(one: EvalSet, hit: Hit, prompt_id: str, response_id: str) -> dict[str, object]:
@@ -202,7 +227,7 @@ def _embedded(one: EvalSet, texts: pa.ChunkedArray, spoken: Sequence[str]) -> It
                     yield Hit(row, item, "embedded", span_of(spoken[row], position, len(own[item])), 1.0)
 
 
-def search_texts(one: EvalSet, texts: pa.ChunkedArray) -> list[Hit]:
+def search_texts(one: EvalSet, texts: pa.ChunkedArray | pa.Array) -> list[Hit]:
     """The first stretch of `NGRAM` words that each text shares with each item."""
     long = {number: text for number, text in enumerate(one.texts) if len(words_of(text)) >= NGRAM}
     anchors = _anchors(long, NGRAM)
@@ -230,7 +255,9 @@ def _anchors(texts: Mapping[int, str], size: int) -> dict[int, list[int]]:
     return anchors
 
 
-def _found(texts: pa.ChunkedArray, size: int, anchors: Mapping[int, list[int]]) -> Iterator[tuple[int, int, list[int]]]:
+def _found(
+    texts: pa.ChunkedArray | pa.Array, size: int, anchors: Mapping[int, list[int]]
+) -> Iterator[tuple[int, int, list[int]]]:
     """Every window of the texts that some item has: row, word position, items."""
     if not anchors:
         return

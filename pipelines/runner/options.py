@@ -48,6 +48,9 @@ class Engine:
 LOCAL = Engine()
 
 
+LOCAL = Engine()
+
+
 @dataclass(frozen=True, slots=True)
 class RequestOptions:
     """How a stage makes its requests; every field has a value that does for most.

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +33,9 @@ _OTHERS_S = 5.0
 _OWN_CPUS = 2
 _OWN_STORE = 100 * 1024**2
 
+_ROOT = Path(__file__).parents[2]
+# What makes requests on the nodes.
+_REQUESTS = "pipelines.runner.ray_client"
 _HELP = "docs/cluster.md says how to set a cluster up"
 
 # Run in a process of its own, because a failing connection ends the process that tries it.
@@ -64,13 +67,14 @@ class _Probe:
 
 
 @contextmanager
-def connected(address: str | None, folder: Path) -> Iterator[Nodes]:
+def connected(address: str | None, folder: Path, needs: Sequence[str] = (_REQUESTS,)) -> Iterator[Nodes]:
     """Be a driver of a Ray cluster while the block runs.
 
     Args:
         address: "host:port" of a cluster that this machine is a node of, "auto" to find it on this machine, or None to
             start one here that ends with the block.
         folder: The run folder, which must be there for the workers of this machine's node.
+        needs: The modules that workers import.
 
     Raises:
         UserError: Ray is not installed, nobody answers at the address, or no node has the CPU and the modules to
@@ -85,7 +89,10 @@ def connected(address: str | None, folder: Path) -> Iterator[Nodes]:
         raise UserError("Ray is not installed. Install it: pip install -c constraints.txt -e '.[ray]'") from error
     if address is not None:
         _knock(address)
-    shipped = {"py_modules": [str(Path(__file__).parents[1])], "excludes": ["__pycache__"]}
+    shipped = {
+        "py_modules": sorted({str(_ROOT / name.partition(".")[0]) for name in (*needs, _REQUESTS)}),
+        "excludes": ["__pycache__"],
+    }
     options: dict[str, Any] = {"runtime_env": shipped, "log_to_driver": False, "logging_level": "ERROR"}
     if address is None:
         options |= {"num_cpus": _OWN_CPUS, "include_dashboard": False, "object_store_memory": _OWN_STORE}
@@ -93,7 +100,7 @@ def connected(address: str | None, folder: Path) -> Iterator[Nodes]:
     handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address=address or "local", **options)
-        yield _look_over(folder, deadline)
+        yield _look_over(folder, needs, deadline)
     finally:
         ray.shutdown()
         signal.signal(signal.SIGTERM, handler)
@@ -130,8 +137,8 @@ def _knock(address: str) -> None:
         raise UserError(f"--ray-address {address} cannot be used: {reason} ({_HELP}).")
 
 
-def _look_over(folder: Path, deadline: float) -> Nodes:
-    """Have the nodes import what a request needs, and find those that can."""
+def _look_over(folder: Path, needs: Sequence[str], deadline: float) -> Nodes:
+    """Have the nodes import what is needed, and find those that can."""
     import ray
 
     # Inside this function, it travels whole: the node may lack the very modules that this file imports.
@@ -163,7 +170,7 @@ def _look_over(folder: Path, deadline: float) -> Nodes:
         task = ray.remote(look).options(
             num_cpus=probe.cpus, max_retries=0, scheduling_strategy=on_node(probe.node), name="saferthoughts-probe"
         )
-        refs[task.remote(["pipelines.runner.ray_client"], probe.where)] = probe
+        refs[task.remote(list(needs), probe.where)] = probe
     able = _settle(refs, problems, deadline)
     if probes[0] not in able:
         answer = problems.get(home) or f"started no worker within {_PATIENCE_S:g} s"

@@ -8,6 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from saferthoughts.cli.options import (
+    EngineName,
+    RayAddress,
     RunName,
     Sets,
     Settings,
@@ -179,11 +181,11 @@ def _printable(text: str) -> str:
     return "".join(mark if mark.isprintable() else " " for mark in text)
 
 
-def duplicates(name: RunName) -> None:
+def duplicates(name: RunName, engine: EngineName = "local", ray_address: RayAddress = None) -> None:
     """Find near-duplicate requests and responses, by MinHash; `check` rejects them where the run says so."""
     from saferthoughts.cli.words import words_of
 
-    say("\n".join(map(words_of, open_run(name).duplicates())))
+    say("\n".join(map(words_of, open_run(name).duplicates(engine=engine, ray_address=ray_address))))
 
 
 def contamination(
@@ -191,6 +193,8 @@ def contamination(
     against: Annotated[
         list[str], typer.Option(help="advbench, xstest, ...; a file; OWNER/NAME; or NAME=FILE. Repeat for several.")
     ],
+    engine: EngineName = "local",
+    ray_address: RayAddress = None,
 ) -> None:
     """Find where prompts and responses overlap with evaluation sets, behind jailbreak templates too.
 
@@ -198,7 +202,8 @@ def contamination(
     """
     from saferthoughts.cli.words import words_of
 
-    say("\n".join(map(words_of, open_run(name).contamination(*against))))
+    found = open_run(name).contamination(*against, engine=engine, ray_address=ray_address)
+    say("\n".join(map(words_of, found)))
 
 
 def select(

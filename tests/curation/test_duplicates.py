@@ -35,7 +35,7 @@ def test_a_copy_with_one_word_changed_is_found_and_nothing_else() -> None:
         words = original.split()
         words[rng.randrange(len(words))] = "changed"
         copies.append(" ".join(words))
-    found = list(near_duplicates(pa.chunked_array([originals + copies]), 5, 0.8))
+    found = list(near_duplicates([pa.array(originals + copies)], 5, 0.8))
     assert sorted((item.index, item.survivor) for item in found) == [(300 + at, at) for at in range(40)]
     assert all(0.8 <= item.similarity <= 1 for item in found)
 
@@ -43,9 +43,7 @@ def test_a_copy_with_one_word_changed_is_found_and_nothing_else() -> None:
 @settings(deadline=None, max_examples=25)
 @given(st.lists(st.sampled_from(["", "one two", "one two three four", "a b c d e f g"]), max_size=8))
 def test_equal_texts_join_the_first_of_them(texts: list[str]) -> None:
-    found = {
-        item.index: item.survivor for item in near_duplicates(pa.chunked_array([pa.array(texts, pa.string())]), 2, 0.9)
-    }
+    found = {item.index: item.survivor for item in near_duplicates([pa.array(texts, pa.string())], 2, 0.9)}
     for index, own in enumerate(texts):
         first = texts.index(own)
         assert found.get(index) == (first if own and index != first else None)

@@ -15,12 +15,17 @@ from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import psutil
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from curation.overlap.cluster import workers
+from curation.overlap.contamination import EvalSet, search_texts
+from curation.overlap.duplicates import near_duplicates
 from pipelines.errors import Interrupted, UserError
 from pipelines.generate.plan import plan, prompts_of
 from pipelines.generate.stage import generate
@@ -251,6 +256,28 @@ def test_judging_is_done_by_ray_workers_as_well(cluster: Any, worker: Any, judge
         change(run, Options(judges=("rehearsal-judge",)))
         judge(run, options)
     assert judged.read("verdicts").equals(alone.read("verdicts"))
+
+
+def test_two_workers_find_the_near_duplicates_and_overlaps_that_one_machine_finds(
+    cluster: Any, worker: Any, tmp_path: Path
+) -> None:
+    """In pieces, so that copies lie in different ones."""
+    drawn = Random(1)
+    texts = [" ".join(drawn.choices([f"word{number}" for number in range(500)], k=40)) for _ in range(60)]
+    pieces = [pa.array([*texts[at : at + 25], texts[at].replace("word1", "other")]) for at in (0, 20, 40, 10, 30)]
+    items = EvalSet("own", ("a", "b"), (texts[3], texts[45]))
+    alone = list(near_duplicates(pieces, 5, 0.8))
+    found = [search_texts(items, piece) for piece in pieces]
+    assert (len(alone) > 20, sum(map(len, found)) > 2) == (True, True)
+    second = cluster.add_node(num_cpus=1, object_store_memory=STORE)
+    with workers(Engine("ray", cluster.address), tmp_path) as helpers:
+        assert helpers is not None
+        assert list(near_duplicates(pieces, 5, 0.8, helpers)) == alone
+        assert list(helpers.map(search_texts, ((items, piece) for piece in pieces))) == found
+        assert list(near_duplicates([], 5, 0.8, helpers)) == []
+        with pytest.raises(UserError, match="A worker of the Ray cluster failed"):
+            list(helpers.map(search_texts, [("no set", pieces[0])]))
+    cluster.remove_node(second)
 
 
 def refused(address: str, folder: Path) -> str:
