@@ -42,7 +42,7 @@ class Method(Part):
 
     @model_validator(mode="after")
     def _one_source(self) -> "Method":
-        if (self.run and self.release) or not (self.trains or not (self.mixture or self.set)):
+        if (self.run and self.release) or (not self.trains and (self.mixture or self.set)):
             raise ValueError("it has a run or a release, one of them; without, nothing is trained: no mixture, no set")
         return self
 
