@@ -16,7 +16,6 @@ from saferthoughts.cli.app import app
 from saferthoughts.studies import work
 from saferthoughts.studies.spec import FOLDER, study_names
 from tests.commands import Command, command
-from tests.warmed import Warmed
 
 ROOT = FOLDER.parents[1]
 PATTERNS: dict[str, Any] = {
@@ -43,9 +42,9 @@ class Job:
         self.step, self.began = step, time.monotonic()
         step.folder.mkdir(parents=True, exist_ok=True)
         for words in step.commands:
-            process = Warmed("--runs", str(runs), *words, cwd=step.folder)
-            self.code = process.wait()
-            (step.folder / "log.txt").write_text(process.errors or "-")
+            ended = command(["--runs", str(runs), *words], cwd=step.folder)
+            self.code = ended.returncode
+            (step.folder / "log.txt").write_text(ended.stderr or "-")
             if self.code:
                 return
 
