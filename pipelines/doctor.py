@@ -33,6 +33,7 @@ NEEDS = {
     "review": "review",
     "serve": "serve",
     "cluster": "ray",
+    "study --cluster": "slurm",
     "tests": "dev",
 }
 PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
@@ -126,10 +127,11 @@ def _hub_token() -> Finding:
 
 
 def _teachers() -> list[Finding]:
-    return [_teacher(name, entry) for name, entry in load_teachers().items()]
+    return [teacher_finding(name, entry) for name, entry in load_teachers().items()]
 
 
-def _teacher(name: str, teacher: Teacher) -> Finding:
+def teacher_finding(name: str, teacher: Teacher) -> Finding:
+    """Whether an entry's key is set, and whether a server on this machine answers."""
     thing = f"teacher {name}"
     if teacher.embedded:
         return Finding(thing, True, f"{teacher.model}, embedded")

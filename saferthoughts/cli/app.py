@@ -57,6 +57,7 @@ from saferthoughts.cli.release import compare, publish, pull, regenerate, releas
 from saferthoughts.cli.report import report_app
 from saferthoughts.cli.review import review_app
 from saferthoughts.cli.serve import serve_app
+from saferthoughts.cli.study import study_app
 from saferthoughts.cli.tools import doctor, ledger_app, rehearse, student_app, teachers_app
 
 app = group("From prompts to safe reasoning data to a trained, measured student. The stages, in the order of work:")
@@ -314,6 +315,7 @@ def run_stages(
     say(f"report: {run.report()}")
 
 
+app.add_typer(study_app, name="study")
 app.add_typer(serve_app, name="serve")
 app.add_typer(teachers_app, name="teachers")
 app.add_typer(ledger_app, name="ledger")

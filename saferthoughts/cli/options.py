@@ -42,6 +42,7 @@ ORDER = (
         "eval",
         "rescore",
         "report",
+        "study",
         "serve",
     ),
     *(

@@ -32,6 +32,7 @@ REFERENCE = {
     "docs/review.md": "docs/guides/curate.md runs the same",
     "docs/safety-tasks.md": "guards on GPU servers; tests/eval has stand-ins for them",
     "docs/service.md": "a server, certificates, a proxy; tests/service has them",
+    "docs/study.md": "GPUs and paid APIs; tests/training/test_study.py runs a small study",
     "docs/teachers.md": "GPUs and paid APIs",
     "docs/training.md": "GPUs; docs/guides/fine-tune.md runs a small one",
 }

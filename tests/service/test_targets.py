@@ -56,6 +56,7 @@ def test_wrong_model_is_refused(tmp_path: Path) -> None:
         (named(tmp_path), "What is to be measured"),
         (named(tmp_path, "rehearsal", endpoint=endpoint), "Give either MODEL .'rehearsal'. or --base-url"),
         (named(tmp_path, "nowhere"), "'nowhere' is no run under .*Teachers: rehearsal, "),
+        (named(tmp_path, "me/nothing"), "'me/nothing' is no folder here and could not be had from the Hub"),
         (named(tmp_path, "rehearsal", student=tmp_path), "--student goes with a run"),
     ):
         with pytest.raises(UserError, match=expected):

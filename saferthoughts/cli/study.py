@@ -1,0 +1,176 @@
+"""Commands of studies: `saferthoughts study plan|run|status|report STUDY`.
+
+Read a study's file; write what `saferthoughts/studies/` does.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from pipelines.command_line import typed_command
+from pipelines.errors import Incomplete, UserError
+from saferthoughts.cli.options import Settings, group, note, out, say
+
+if TYPE_CHECKING:
+    from saferthoughts.studies.steps import Study
+
+study_app = group("Experiments of many runs, students and evaluations, by one file each.")
+
+Name = Annotated[str, typer.Argument(help="A study of `study list`, or a YAML file.", metavar="STUDY")]
+Students = Annotated[list[str] | None, typer.Option("--student", help="Only this student; repeatable.")]
+Sets = Annotated[list[str] | None, typer.Option("--set", help="Any key of the study, as key=value; repeatable.")]
+
+
+def _study(ctx: typer.Context) -> "Study":
+    """The study of a command's parameters; each of its steps has to be what the command line understands."""
+    from saferthoughts.studies.steps import open_study
+
+    root = ctx.find_root()
+
+    def parse(words: Sequence[str]) -> Mapping[str, Any]:
+        context: Any = root
+        rest = list(words)
+        try:
+            while hasattr(context.command, "commands"):
+                name, command, rest = context.command.resolve_command(context, rest)
+                context = command.make_context(name, rest, parent=context)
+                rest = [*context._protected_args, *context.args]
+        except typer.TyperException as error:
+            raise UserError(f"The study's command '{' '.join(words[:2])}': {error.format_message()}") from None
+        return dict(context.params)
+
+    given = ctx.params
+    return open_study(given["name"], Settings.runs, parse, given["students"] or (), given["sets"] or ())
+
+
+@study_app.command(name="list")
+def list_studies() -> None:
+    """The studies that come with the project."""
+    from saferthoughts.studies.spec import load_study, study_names
+
+    table = Table(box=None, show_header=False)
+    for name in study_names():
+        table.add_row(Text(name), Text(load_study(name).title))
+    out.print(table)
+
+
+@study_app.command()
+def plan(ctx: typer.Context, name: Name, students: Students = None, sets: Sets = None) -> None:
+    """Every step with its commands, requests, dollars and GPU-hours, what is missing, what it can show. Begins nothing.
+
+    Example: saferthoughts study plan table1 --student DeepSeek-R1-Distill-Qwen-7B
+    """
+    from saferthoughts.studies.planning import plan_lines
+
+    for line in plan_lines(_study(ctx)):
+        say(line)
+
+
+@study_app.command(name="run")
+def run_study(
+    ctx: typer.Context,
+    name: Name,
+    students: Students = None,
+    sets: Sets = None,
+    gpus: Annotated[str | None, typer.Option(help="GPUs to use, as 0,1,2; all that are seen if not given.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, max=256, help="Steps at once; one for each GPU, 64 on Slurm.")
+    ] = None,
+    cluster: Annotated[
+        str | None, typer.Option(help="slurm: steps are its jobs, by submitit; local tries that on this machine.")
+    ] = None,
+    parameters: Annotated[
+        list[str] | None, typer.Option("--slurm", help="A parameter of submitit's, as partition=gpu; repeatable.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Begin steps anew whose file or options have changed.")] = False,
+) -> None:
+    """Do what is not done yet, and print the table. Stopped or killed, the same command goes on.
+
+    Example: saferthoughts study run quick
+    """
+    from pipelines.settings.overrides import settings_of
+    from saferthoughts.studies.work import begin, cluster_of, run_steps, seen_gpus
+
+    study = _study(ctx)
+    given = {one.key: one.value for one in settings_of(parameters or (), "partition=gpu")}
+    if given and cluster is None:
+        raise UserError("--slurm is for --cluster slurm. Give both, or neither.")
+    executor = None if cluster is None else cluster_of(cluster, study.folder / "jobs", given)
+    begin(study, yes)
+    own = seen_gpus() if gpus is None else tuple(one.strip() for one in gpus.split(",") if one.strip())
+    ended = run_steps(study, jobs, own, executor, note)
+    if any(step.kind == "eval" or step.tables for key, step in study.steps.items() if ended[key].state == "done"):
+        _print_report(study, None)
+    failed = [f"{study.steps[key].label}: {one.reason}" for key, one in ended.items() if one.state == "failed"]
+    left = sum(one.state != "done" for one in ended.values())
+    for line in failed:
+        note(line)
+    if left:
+        raise Incomplete(
+            f"{len(failed)} of {len(ended)} steps failed and {left - len(failed)} wait for them; logs are in "
+            f"{study.folder.parent / 'steps'}. Mend what the lines above say, and go on with: {typed_command()}"
+        )
+
+
+@study_app.command()
+def status(ctx: typer.Context, name: Name, students: Students = None, sets: Sets = None) -> None:
+    """How each step of a study is; reads files only, and may be asked at any time.
+
+    Example: saferthoughts study status quick
+    """
+    from saferthoughts.studies.work import state_of
+
+    found = {step.label: state_of(step) for step in _study(ctx).steps.values()}
+    table = Table("step", "state", "seconds", "ended", box=None)
+    for label, one in found.items():
+        state = f"{one.state}: {one.reason}" if one.reason else one.state
+        table.add_row(*map(Text, (label, state, f"{one.seconds:.0f}" if one.seconds else "", one.at)))
+    out.print(table)
+    counts = Counter(one.state for one in found.values())
+    say(", ".join(f"{count} {state}" for state, count in counts.items()) + f" of {len(found)} steps")
+
+
+@study_app.command()
+def report(
+    ctx: typer.Context,
+    name: Name,
+    students: Students = None,
+    sets: Sets = None,
+    output: Annotated[Path | None, typer.Option(help="A folder; studies/STUDY if not given.")] = None,
+) -> None:
+    """The study's table beside the paper's: rates, intervals, differences, what differs and what was not measured.
+
+    Example: saferthoughts study report quick
+    """
+    _print_report(_study(ctx), output)
+
+
+def _print_report(study: "Study", output: Path | None) -> None:
+    from saferthoughts.studies.reporting import write_study_report
+
+    made = write_study_report(study, output or study.folder)
+    for cells in made.tables:
+        table = Table(title=Text(cells.title), box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        for number, head in enumerate(cells.head):
+            table.add_column(Text(head), justify="right" if number else "left", overflow="fold")
+        for row in cells.rows:
+            table.add_row(*(Text(cell.replace(" | ", "\n")) for cell in row))
+        if cells.notes:
+            out.print(table)
+        else:
+            # A query's table may be wider than the terminal: folded, nobody could read it.
+            widths = [max(map(len, column)) for column in zip(cells.head, *cells.rows, strict=True)]
+            lines = ["  ".join(map(str.ljust, row, widths)) for row in (cells.head, *cells.rows)]
+            say("\n".join([cells.title, *(line.rstrip() for line in lines), ""]))
+        for line in cells.notes:
+            say(line)
+    say("What differs from the paper, and what this does not show:")
+    for line in made.honesty:
+        say(f"- {line}")
+    say(str(made.page))

@@ -1,0 +1,255 @@
+"""The plan of a study before anything starts: each step's commands, requests, dollars, GPU-hours; what is missing.
+
+Reads the steps, the ledgers of runs that exist, teachers' prices and the environment; draws prompts into a scratch
+folder. Writes nothing that stays. Whatever is assumed is named in the plan.
+"""
+
+import os
+import re
+import shlex
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pipelines.doctor import teacher_finding
+from pipelines.errors import UserError
+from pipelines.files import scratch_folder
+from pipelines.runner.estimate import Kind, Known, Load, estimated, load_of, survey
+from pipelines.runs import RunFolder
+from pipelines.settings.config import RunConfig
+from pipelines.settings.judge import load_judges
+from pipelines.settings.overrides import settings_of
+from pipelines.settings.teacher import Teacher, load_teachers
+from pipelines.study import mean_length
+from pipelines.teachers.ledger import Ledger
+from saferthoughts.studies.steps import Step, Study, recipe_settings, untrained
+from saferthoughts.studies.work import state_of
+
+# Assumptions, where nothing was measured: output tokens of one answer by a reasoning model of 7 to 32 B.
+_ANSWER = {"none": 800, "pap": 900, "pair": 900, "xstest": 600, "math500": 3500, "aime24": 11000, "livecodebench": 9000}
+_PROMPT, _ROLE_TOKENS = 150, {"guard": (1200, 10), "judge": (700, 100), "attacker": (900, 350)}
+# Output tokens a second that vLLM makes of a model of 1 B on one GPU at full batches; a model of N B makes 1/N of it.
+_DECODED_PER_S = 17_500
+_GPU = "A100"
+_PAIR_REQUESTS = 25
+_SIZE = re.compile(r"(?:(\d+)x)?(\d+(?:\.\d+)?)([bm])(?![a-z])", re.IGNORECASE)
+_GATED = ("meta-llama/", "google/", "mistralai/")
+
+
+class Takes(NamedTuple):
+    """What a step takes. `hours` are GPU-hours, None where a model's size is unknown; `asked` are entries by name."""
+
+    load: Load = Load()
+    hours: float | None = 0.0
+    asked: Mapping[str, Teacher] = {}
+    note: str = ""
+
+    def words(self) -> str:
+        """For the terminal."""
+        parts = [f"{self.load.requests:,.0f} requests, {self.load.words()}"] if self.load.requests else []
+        parts += ["GPU-hours unknown"] if self.hours is None else []
+        if self.hours:
+            parts.append(f"{self.hours:,.2f} GPU-hours" if self.hours >= 0.01 else "under 0.01 GPU-hours")
+        return "; ".join([*parts, *filter(None, [self.note])]) or "no requests"
+
+
+def plan_lines(study: Study) -> Iterator[str]:
+    """The plan, line by line.
+
+    Raises:
+        UserError: a suite, task, judge or teacher that is not there.
+    """
+    todo = [step for step in study.steps.values() if state_of(step).state != "done"]
+    takes = {step.name: _takes(study, step) for step in todo}
+    yield f"{study.spec.title or study.name}: {len(study.steps)} steps, {len(todo)} to do"
+    for number, step in enumerate(study.steps.values(), 1):
+        yield f"{number} {step.label}: {takes[step.name].words() if step in todo else 'done'}"
+        for words in step.commands if step in todo else ():
+            shown = [f"{word[:40]}..." if "\n" in word else word for word in words]
+            program = f"{step.launch} -m saferthoughts" if step.launch else "saferthoughts"
+            yield f"    {program} --runs {study.runs} {shlex.join(shown)}"
+    hours = sum(one.hours or 0.0 for one in takes.values())
+    yield f"In all: {Takes(sum((one.load for one in takes.values()), Load()), hours).words()}"
+    yield from _assumed(study, hours, any(one.hours is None for one in takes.values()))
+    yield "Missing:"
+    asked = {name: entry for one in takes.values() for name, entry in one.asked.items()}
+    yield from (f"  {line}" for line in [*_missing(study, todo, asked)] or ["nothing"])
+    yield "What it can show:"
+    yield from (f"  {line}" for line in power_lines(study))
+
+
+def _takes(study: Study, step: Step) -> Takes:
+    if step.kind == "data":
+        config = study.config(step)
+        asked = {**config.teachers, **config.judge_teachers}
+        if step.needs:
+            return Takes(asked=asked, note="asks only for what the reused run has no answer for; not counted")
+        load, note = _run_load(study.runs / step.labels["folder"], study.params[step.name], config)
+        return Takes(load, 0.0, asked, note)
+    student, _ = study.parts(step)
+    size = billions(untrained(student)) or billions(step.labels["student"])
+    if step.kind == "train":
+        return Takes(hours=None if size is None else _training_hours(study, step, size))
+    tokens = sum(
+        questions * each * (1 + _PAIR_REQUESTS * (task == "pair")) * min(_ANSWER.get(task, 200), most)
+        for task, (questions, each, most) in questions_of(study.params[step.name]).items()
+    )
+    load, asked = _roles(study.params[step.name])
+    return Takes(load, None if size is None else tokens * size / _DECODED_PER_S / 3600, asked)
+
+
+def billions(name: str) -> float | None:
+    """A model's parameters in billions as its name has them, all experts of a mixture; None where it has none."""
+    found = _SIZE.search(name.rpartition("/")[2])
+    if found is None:
+        return None
+    return int(found[1] or 1) * float(found[2]) / (1000 if found[3] in "mM" else 1)
+
+
+def _run_load(there: Path, params: Mapping[str, Any], config: RunConfig) -> tuple[Load, str]:
+    """What a run asks: by its ledger where there is one, else by prompts drawn aside, else by their number alone, with
+    the reason."""
+    from pipelines.prompts.stage import start
+
+    note = ""
+    with scratch_folder("plan") as work:
+        if (there / "ledger.sqlite").exists() and (there / "prompts.parquet").exists():
+            with Ledger.reading(there / "ledger.sqlite") as ledger:
+                found = survey(RunFolder(there), config, ledger)
+        else:
+            ledger = Ledger(work / "ledger.sqlite")
+            try:
+                found = survey(start(work, "plan", config).run, config, ledger)
+            except UserError as error:
+                note = f"by the number of prompts alone: {error}"
+                rows = [(name, False, params["harmful"] or 0) for name in config.variants]
+                kinds = tuple(_counted([*rows, (config.benign_variant, True, params["benign"] or 0)], config))
+                found = estimated(config, ledger, sum(kind.planned for kind in kinds), kinds)
+    return found.generation + found.judging + found.repair, note
+
+
+def _counted(rows: Sequence[tuple[str, bool, int]], config: RunConfig) -> Iterator[Kind]:
+    """Rows whose prompts are not there yet, of the published lengths."""
+    for name, benign, count in rows:
+        teacher = config.teacher_of(name)
+        if teacher and count:
+            yield Kind(teacher, name, benign, count, count, 0, float(_PROMPT), mean_length(name, benign), None, 0)
+
+
+def questions_of(params: Mapping[str, Any]) -> dict[str, tuple[int, int, int]]:
+    """By task of an evaluation, given its command's parameters: questions, answers to each, most tokens of one."""
+    from eval.protocols import PAPER, SHORT, parsed, settings
+    from eval.report.paper_results import QUESTIONS
+    from eval.suites import QUICK, TASKS, chosen_tasks
+
+    found, overrides = {}, parsed(params["sets"] or (), TASKS)
+    for task in chosen_tasks(params["suite"], params["tasks"] or ()):
+        bundled = params["suite"] == QUICK and not any(one.startswith(f"{task}=") for one in params["data"] or ())
+        chosen = settings(params["protocol"] or (SHORT if bundled else PAPER), task, overrides)
+        number = _bundled(task) if bundled else QUESTIONS.get(task, 0)
+        number = min(number, params["limit"] or number)
+        found[task] = number, int(chosen.get("epochs", 1)), int(chosen.get("max_tokens", 4096))
+    return found
+
+
+@cache
+def _bundled(task: str) -> int:
+    from eval.run.planning import Wanted
+    from eval.run.planning import plan as planned
+
+    return planned(Wanted(tasks=(task,), trained=frozenset()))[0].built.data.questions
+
+
+def _roles(params: Mapping[str, Any]) -> tuple[Load, dict[str, Teacher]]:
+    """What guard, judge and attacker of an evaluation are asked at most, and their entries."""
+    judges = {task: name for task, _, name in (one.rpartition("=") for one in params["judge"] or ())}
+    counts: Counter[tuple[str, str | None]] = Counter()
+    for task, (questions, each, _) in questions_of(params).items():
+        turns = _PAIR_REQUESTS if task == "pair" else 1
+        if task in ("none", "pap", "pair"):
+            counts["guard", params["guard"]] += questions * each
+        if task in ("pair", "xstest"):
+            counts["judge", judges.get(task, judges.get(""))] += questions * each * turns
+        if task == "pair":
+            counts["attacker", params["attacker"]] += questions * each * turns
+    entries, known, load, asked = load_teachers(params["teachers"]), load_judges(), Load(), {}
+    for (role, who), count in counts.items():
+        if who is None or who == "rules":
+            continue
+        entry = str(known[who].teacher) if who in known else who
+        if entry not in entries:
+            raise UserError(f"The study's evaluations ask '{who}', which is no judge and no teacher.")
+        asked[entry] = entries[entry]
+        load += load_of(entry, entries[entry], Known({}, {}), count, *_ROLE_TOKENS[role])
+    return load, asked
+
+
+def _training_hours(study: Study, step: Step, size: float) -> float:
+    from training.estimate import PEAKS, USUAL_SHARE, flops_of
+    from training.mixture_rows import load_blend
+    from training.recipe import load_recipe
+
+    student, method = study.parts(step)
+    recipe = load_recipe(str(student.recipe), settings_of(recipe_settings(student, method, step.labels["seed"])))
+    blend = load_blend(recipe.mixture)
+    tokens = sum(rows * (_PROMPT + mean_length(name, name == "benign")) for name, rows in blend.release.items())
+    tokens += sum(part.rows for part in blend.further) * mean_length("benign", True)
+    trained = size * 1e9 if recipe.lora is None else 0
+    flops = flops_of(int(size * 1e9), int(trained), int(tokens * recipe.epochs))
+    return flops / (PEAKS[_GPU] * USUAL_SHARE["cuda"]) / 3600
+
+
+def _assumed(study: Study, hours: float, unknown: bool) -> Iterator[str]:
+    from training.estimate import PEAKS, USUAL_SHARE
+
+    if unknown:
+        yield "  GPU-hours of models without a size in their name are not counted"
+    if hours:
+        answers = ", ".join(f"{task} {tokens}" for task, tokens in _ANSWER.items())
+        yield (
+            f"  assumed, not measured: trainings at {USUAL_SHARE['cuda']:.0%} of {PEAKS[_GPU] / 1e12:.0f} TFLOP/s "
+            f"({_GPU}); {_DECODED_PER_S / 7:,.0f} output tokens/s of a model of 7 B there, in proportion to size; "
+            f"answers of {answers} tokens; rows as long as the study's"
+        )
+        yield f"  each seed more (--set seeds=[42,43]): about {hours / len(study.spec.seeds):,.2f} GPU-hours more"
+
+
+def _missing(study: Study, todo: Sequence[Step], asked: Mapping[str, Teacher]) -> Iterator[str]:
+    for name, entry in asked.items():
+        found = teacher_finding(name, entry)
+        local = re.fullmatch(r"https?://(?:127\.0\.0\.1|localhost):(\d+)/.*", entry.base_url or "")
+        serve = f"; start it: saferthoughts teachers serve {entry.model} --port {local[1]} --run" if local else ""
+        size = billions(entry.model)
+        if not found.there:
+            yield f"{found.thing}: {found.state}{serve}" + (f" ({2.4 * size + 8:.0f} GB)" if size and local else "")
+    for step in todo:
+        for key in ("prompts", "harmful_file", "templates_file", "benign_file") if step.kind == "data" else ():
+            place = str(study.params[step.name][key] or "bundled").partition("?")[0]
+            if place != "bundled" and not Path(place).exists() and (Path(place).suffix or "/" not in place):
+                yield f"{step.label}: there is no file {place}; docs/prompts.md says where it comes from"
+    models = [untrained(study.parts(step)[0]) for step in todo if step.kind != "data"]
+    gated = sorted({one for one in (*models, *(entry.model for entry in asked.values())) if one.startswith(_GATED)})
+    if gated and not os.environ.get("HF_TOKEN"):
+        yield f"HF_TOKEN is not set; gated on the Hub, whose terms you accept there: {', '.join(gated)}"
+    large = sorted({name for name in models if (billions(name) or 0) >= 1})
+    if large and shutil.which("nvidia-smi") is None:
+        yield f"no GPU is seen, for {', '.join(large)}"
+    weights = sum(2 * (billions(untrained(study.parts(step)[0])) or 0) for step in todo if step.kind == "train")
+    place = next(str(path) for path in (study.folder, *study.folder.resolve().parents) if path.exists())
+    if weights > (free := shutil.disk_usage(place).free / 1e9):
+        yield f"disk: the students take about {weights:,.0f} GB, and {place} has {free:,.0f} GB free"
+
+
+def power_lines(study: Study) -> Iterator[str]:
+    """Which differences so many questions cannot show at all (exact McNemar, p < 0.05, paired by question)."""
+    from pipelines.statistics import detectable
+
+    need = next(number for number in range(20, 1000) if (detectable(number) or 1) <= 0.1)
+    tasks = {name: one[0] for step in study.of("eval") for name, one in questions_of(study.params[step.name]).items()}
+    for task, number in tasks.items():
+        least = detectable(number)
+        below = "no difference" if least is None else f"no difference below {100 * least:.0f} points"
+        yield f"{task}, {number} questions: {below} between two students can show; 10 points take {need} at least"
