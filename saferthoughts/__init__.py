@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pipelines.errors import Incomplete, Interrupted, UserError
     from pipelines.runs import VERSION as __version__
-    from saferthoughts.evaluation import Evaluation, evaluate
+    from saferthoughts.evaluation import Evaluation, evaluate, rescore
     from saferthoughts.regeneration import regenerate
     from saferthoughts.release import Release, compare, describe, load_release, sign, verify
     from saferthoughts.run import Run
@@ -44,6 +44,7 @@ __all__ = [
     "evaluate",
     "load_release",
     "regenerate",
+    "rescore",
     "sign",
     "train",
     "verify",
@@ -51,7 +52,7 @@ __all__ = [
 
 _PLACES = {
     "pipelines.errors": ("Incomplete", "Interrupted", "UserError"),
-    "saferthoughts.evaluation": ("Evaluation", "evaluate"),
+    "saferthoughts.evaluation": ("Evaluation", "evaluate", "rescore"),
     "saferthoughts.regeneration": ("regenerate",),
     "saferthoughts.release": ("Release", "compare", "describe", "load_release", "sign", "verify"),
     "saferthoughts.run": ("Run",),

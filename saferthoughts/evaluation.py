@@ -63,6 +63,53 @@ class Evaluation:
             rows.append({**counts, "rate": rate.rate.rate, "low": rate.rate.low, "high": rate.rate.high})
         return Table(pa.Table.from_pylist(rows))
 
+    def rescore(
+        self,
+        *,
+        guard: str | None = None,
+        judge: str | None = None,
+        score: str = "full",
+        teachers: StoredPath | None = None,
+    ) -> "Evaluation":
+        """Score the stored answers again, with another guard or judge; see `rescore`."""
+        return rescore(self.path, guard=guard, judge=judge, score=score, teachers=teachers)
+
+
+def rescore(
+    stored: StoredPath,
+    *,
+    guard: str | None = None,
+    judge: str | None = None,
+    score: str = "full",
+    teachers: StoredPath | None = None,
+) -> Evaluation:
+    """Score stored answers again; generates nothing, and writes beside what others scored.
+
+    Args:
+        stored: A folder with results.json, or one log below it.
+        guard: Who decides which responses are unsafe.
+        judge: Who reads refusals.
+        score: What the guard sees of a response: "full", "answer" or "reasoning".
+        teachers: A teachers.yaml of your own.
+
+    Raises:
+        Incomplete: the guard failed for some answers, which are unscored.
+        Interrupted: it was stopped; the scores so far are kept.
+        UserError: there are no results, neither guard nor judge is named, or none of the tasks is scored by them.
+    """
+    from eval.models.inspect_models import roles
+    from eval.run.rescore import rescore as score_again
+
+    if guard is None and judge is None:
+        raise UserError("With whom? Give --guard NAME, such as llama-guard-3 or rules, or --judge NAME.")
+    by = [name for name, given in (("guard", guard), ("judge", judge)) if given is not None]
+    chosen, part = roles(guard, judge, None, path_of(teachers)), score_mode(score)
+    try:
+        done = outside_loop(lambda: score_again(Path(stored), chosen, part, by))
+    except KeyboardInterrupt:
+        raise Interrupted(f"Stopped; the scores so far are kept. Go on with: {typed_command()}") from None
+    return Evaluation(done.results, done.folder)
+
 
 def evaluate(
     model: Student | Run | StoredPath | None = None,

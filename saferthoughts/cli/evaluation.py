@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from pipelines.command_line import typed_command
-from pipelines.errors import Incomplete, Interrupted, UserError
+from pipelines.errors import Incomplete
 from saferthoughts.cli.options import BaseUrl, KeyVariable, ModelName, Settings, TeacherFile, out, say
 
 if TYPE_CHECKING:
@@ -152,17 +151,9 @@ def rescore(
 
     Example: saferthoughts rescore runs/demo/eval --guard llama-guard-3 --score answer
     """
-    from eval.models.inspect_models import roles
     from eval.report.table import results_table
-    from eval.run.rescore import rescore as score_again
-    from saferthoughts.evaluation import score_mode
+    from saferthoughts.evaluation import rescore as score_again
 
-    if guard is None and judge is None:
-        raise UserError("With whom? Give --guard NAME, such as llama-guard-3 or rules, or --judge NAME.")
-    by = [name for name, given in (("guard", guard), ("judge", judge)) if given is not None]
-    try:
-        done = score_again(stored, roles(guard, judge, None, teachers), score_mode(score), by)
-    except KeyboardInterrupt:
-        raise Interrupted(f"Stopped; the scores so far are kept. Go on with: {typed_command()}") from None
+    done = score_again(stored, guard=guard, judge=judge, score=score, teachers=teachers)
     out.print(results_table(done.results))
-    say(f"written to {done.folder}; what others scored is as it was")
+    say(f"written to {done.path}; what others scored is as it was")
