@@ -136,7 +136,7 @@ def _line(setting: Setting, runs: int) -> dict[str, Any]:
     parts = [reviews(setting, min(_BATCH, runs - begin), rng) for begin in range(0, runs, _BATCH)]
     shares = Shares(*(np.concatenate(column) for column in zip(*(part.shares for part in parts), strict=True)))
     truth = setting.unsafe().sum() / sum(setting.sizes)
-    exact, score = _random(setting, runs, rng)
+    exact, score = random_intervals(setting, runs, rng)
     before = before_intervals(setting, setting.votes, runs, rng)
     return {
         "setting": setting.name,
@@ -199,7 +199,7 @@ def reviews(setting: Setting, runs: int, rng: np.random.Generator, sequence: boo
     return Review(stratified_share(sizes, asked, found), wealth.below, wealth.above)
 
 
-def _random(setting: Setting, runs: int, rng: np.random.Generator) -> tuple[Shares, Shares]:
+def random_intervals(setting: Setting, runs: int, rng: np.random.Generator) -> tuple[Shares, Shares]:
     """A plain random sample with the exact interval for these rows, and with Wilson's."""
     rows, unsafe = sum(setting.sizes), int(setting.unsafe().sum())
     votes = min(setting.votes, rows)

@@ -99,8 +99,9 @@ def draw_round(run: RunFolder, rows: list[dict[str, Any]], wanted: Wanted, min_v
     frame = frame_of(run) or _new_frame(run, rows, number)
     if missing := {row["response_id"] for row in frame} - {row["response_id"] for row in rows}:
         raise UserError(
-            f"{len(missing)} rows that {run.name}'s review was drawn from are not there any more. Votes on them say "
-            "nothing of the run as it is: copy it to a new name and push that, or bring the rows back."
+            f"{len(missing)} rows that {run.name}'s review was drawn from are gone, and votes on them say "
+            "nothing of the run as it is. Begin a new review by deleting review_sample.parquet and "
+            f"review_frame.parquet from {run.path}."
         )
     reviews = run.read("reviews").to_pylist() if run.table_path("reviews").exists() else []
     drawn = {row["response_id"] for row in sample}
@@ -110,7 +111,7 @@ def draw_round(run: RunFolder, rows: list[dict[str, Any]], wanted: Wanted, min_v
     planned = len(deal.places())
     goal = _goal(deal.strata(), planned, number)
     answered = len({row["response_id"] for row in blind} & drawn)
-    if goal > planned and planned and answered < _ANSWERED * len(drawn):
+    if len(deal.strata()) > 1 and goal > planned > 0 and answered < _ANSWERED * len(drawn):
         words = (
             f"The next round waits: {answered} of {len(drawn)} rows have votes that were pulled, {_ANSWERED:.0%} are "
             f"needed. Once people have voted: saferthoughts review pull {run.name}"

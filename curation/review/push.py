@@ -112,8 +112,8 @@ def push(run: RunFolder, client: Any, wanted: Wanted, min_votes: int, workspace:
 def _other_way(run: RunFolder, wanted: Wanted) -> str:
     was, now = ("--rows", "--votes") if wanted.votes else ("--votes", "--rows")
     return (
-        f"{run.name} was pushed with {was} before, which draws from other strata than {now}: go on with {was}, or copy "
-        "the run to a new name and push that."
+        f"{run.name} was pushed with {was} before, which draws unlike {now}: go on with {was}, or begin "
+        f"a new review by deleting review_sample.parquet and review_frame.parquet from {run.path}."
     )
 
 

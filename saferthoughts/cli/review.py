@@ -157,9 +157,8 @@ def agree(name: RunName) -> None:
     if held := share["anytime"]:
         say(f"  at every look so far: between {100 * held['low']:.1f} and {100 * held['high']:.1f} %")
     for one in found["corrected"]:
-        if one["low"] is not None and one["judged"] is not None:
-            rate = "" if one["rate"] is None else f"{100 * one['rate']:.0f} "
-            span = f"{rate}[{100 * one['low']:.0f}, {100 * one['high']:.0f}] %"
+        if one["rate"] is not None and one["judged"] is not None:
+            span = f"{100 * one['rate']:.0f} % [{100 * one['low']:.0f}, {100 * one['high']:.0f}]"
             label = one["label"].replace("_", " ")
             say(f"{one['config']}, {label}: judges {100 * one['judged']:.0f} %, corrected {span}, {one['votes']} rows")
 

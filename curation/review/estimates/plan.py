@@ -86,7 +86,8 @@ def cards(left: ArrayLike, targets: ArrayLike, asked: ArrayLike, votes: int) -> 
     mixed = mixed / np.maximum(mixed.sum(-1, keepdims=True), 1e-9)
     found: Floats = np.minimum(np.maximum(np.ceil(2 * votes * mixed - 1e-9), 1), left)
     # Where nearly full strata leave too few cards, what is left is dealt at random.
-    return np.where(found.sum(-1, keepdims=True) < votes, left, found)
+    dealt: Floats = np.where(found.sum(-1, keepdims=True) < votes, left, found)
+    return dealt
 
 
 def _spread(sizes: Floats, rates: Floats, budget: int, power: float) -> Floats:

@@ -46,9 +46,10 @@ def stratified_share(sizes: ArrayLike, asked: ArrayLike, unsafe: ArrayLike, leve
     >>> [round(float(one), 3) for one in stratified_share([100, 300, 1600], [40, 60, 200], [6, 2, 1])]
     [0.017, 0.008, 0.035]
     """
-    sizes, asked, unsafe = (np.asarray(one, np.float64) for one in (sizes, asked, unsafe))
+    given = (np.asarray(one, np.float64) for one in (sizes, asked, unsafe))
+    sizes, asked, unsafe = np.broadcast_arrays(*given)
     weights = sizes / np.maximum(sizes.sum(-1, keepdims=True), 1e-12)
-    shares = np.divide(unsafe, asked, out=np.zeros(np.broadcast(asked, unsafe).shape), where=asked > 0)
+    shares = np.divide(unsafe, asked, out=np.zeros(asked.shape), where=asked > 0)
     seen = np.where(asked > 0, weights, 0.0).sum(-1)
     rate = np.divide((weights * shares).sum(-1), seen, out=np.full(np.shape(seen), np.nan), where=seen > 0)
     tail = (1 - level) / 2
@@ -60,7 +61,7 @@ def stratified_share(sizes: ArrayLike, asked: ArrayLike, unsafe: ArrayLike, leve
 
 
 def _upper(weights: Floats, sizes: Floats, asked: Floats, unsafe: Floats, tail: float) -> Floats:
-    from scipy.stats import beta
+    from scipy.stats import beta  # type: ignore[import-untyped]
 
     some = np.maximum(asked, 1)
     share = unsafe / some
