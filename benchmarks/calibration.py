@@ -12,6 +12,7 @@ worst_coverage   the lowest coverage of a published interval (95 % is promised)
 worst_one_sided  the lowest coverage of an end of the confidence sequence at all its looks (95 %)
 votes_vs_random  the most votes that a setting needs for the width that a random sample has, over that sample's
 votes_vs_before  the votes for the upper end that 400 rows of `--rows` had at 1.6 %, over 400
+worst_bias       the furthest that a mean estimate is below the truth, in standard errors of the estimate
 gate             a bound of 3 %, by true rate: the median vote that decides it, and the share right within 1,000
 over_98          settings whose interval covers more than 98 %, with the reason
 """
@@ -65,7 +66,7 @@ SETTINGS = (
     Setting("1 %, judge blind where risk is low, 400 votes", (300, 500, 4200), (0.0, 0.0, 0.012), 400),
     Setting("5 %, good judge, 200 votes", (200, 300, 1500), (0.3, 0.08, 0.01), 200),
     Setting("5 %, judge blind where risk is low, 400 votes", (300, 500, 4200), (0.02, 0.02, 0.056), 400),
-    Setting("3 %, sixty rows are nearly all unsafe, 150 votes", (60, 300, 2640), (0.9, 0.05, 0.01), 150),
+    Setting("3 %, sixty rows nearly all unsafe, 150 votes", (60, 300, 2640), (0.9, 0.05, 0.01), 150),
     Setting("5 %, good judge, 60 of 150 rows", (20, 30, 100), (0.25, 0.07, 0.01), 60),
     *(
         Setting(f"20 %, good judge, {votes} votes", (600, 900, 3500), (0.8, 0.3, 0.07), votes)
@@ -150,7 +151,7 @@ def _line(setting: Setting, runs: int) -> dict[str, Any]:
         "before": _width(before),
         "before_covers": _covers(before, truth),
         "corrected": _covers(corrected_intervals(setting, runs, rng), truth),
-        "bias": float(np.mean(shares.rate) / truth - 1),
+        "bias": float((np.mean(shares.rate) - truth) / np.std(shares.rate)),
         # The two ways in which an exact interval keeps more than it promises.
         "reason": f"{truth * setting.votes:.0f} unsafe votes to expect: counts are whole numbers"
         + ("" if _strata(setting) == 1 else ", and one more is added to the weightiest stratum"),

@@ -37,13 +37,6 @@ _FEWEST = 4
 _ANSWERED = 0.8
 
 
-class Round(NamedTuple):
-    """The whole sample, its new rows among it, and a line that says what was done and why."""
-
-    sample: list[dict[str, Any]]
-    words: str
-
-
 class Counts(NamedTuple):
     """Accepted rows by stratum: all, drawn, with a majority of blind votes, unsafe by it."""
 
@@ -78,8 +71,10 @@ def guess_of(stratum: str) -> float:
     return EXPECTED.get(stratum.split("/")[0], 0.01)
 
 
-def draw_round(run: RunFolder, rows: list[dict[str, Any]], wanted: Wanted, min_votes: int) -> Round:
-    """The next round, and rows in place of those that people were unsure of.
+def draw_round(
+    run: RunFolder, rows: list[dict[str, Any]], wanted: Wanted, min_votes: int
+) -> tuple[list[dict[str, Any]], str]:
+    """The sample with its next round and rows in place of those that people were unsure of; what was done, and why.
 
     Args:
         run: A run that is checked.
@@ -96,7 +91,7 @@ def draw_round(run: RunFolder, rows: list[dict[str, Any]], wanted: Wanted, min_v
     if not rows or not number:
         why = f"{wanted.votes} votes are too few for a row" if rows else "none of its rows was written by a teacher"
         raise UserError(f"{run.path} has no rows to review: {why}.")
-    frame = frame_of(run) or _new_frame(run, rows, number)
+    frame = frame_of(run) or _new_frame(rows, number)
     if missing := {row["response_id"] for row in frame} - {row["response_id"] for row in rows}:
         raise UserError(
             f"{len(missing)} rows that {run.name}'s review was drawn from are gone, and votes on them say "
@@ -120,11 +115,11 @@ def draw_round(run: RunFolder, rows: list[dict[str, Any]], wanted: Wanted, min_v
         words = deal.round(goal - planned, number, counts_by_stratum(frame, sample, blind))
     if replaced:
         words += f"; {replaced} rows in place of those that people are unsure of"
-    chosen = deal.sample
-    new = [row for row in chosen if row["response_id"] not in drawn]
-    draw_overlap(new, chosen, wanted.overlap, deal.seed)
+    draw_overlap(
+        [row for row in deal.sample if row["response_id"] not in drawn], deal.sample, wanted.overlap, deal.seed
+    )
     run.write(_TABLE, pa.Table.from_pylist(frame, schema=FRAME))
-    return Round(chosen, words)
+    return deal.sample, words
 
 
 def _goal(strata: Sequence[str], planned: int, number: int) -> int:
@@ -134,7 +129,7 @@ def _goal(strata: Sequence[str], planned: int, number: int) -> int:
     return next((end for part in range(1, ROUNDS + 1) if (end := number * part // ROUNDS) > planned), number)
 
 
-def _new_frame(run: RunFolder, rows: Sequence[Mapping[str, Any]], number: int) -> list[dict[str, Any]]:
+def _new_frame(rows: Sequence[Mapping[str, Any]], number: int) -> list[dict[str, Any]]:
     levels = {row["response_id"]: _level(row) for row in rows}
     accepted = [row["response_id"] for row in rows if row["accepted"]]
     votes = number * max(len(accepted) / len(rows), 1 - _REJECTED_SHARE)
@@ -234,10 +229,12 @@ class _Deal:
         if own + others <= 0:
             return "The budget is spent: every row of it is drawn"
         part = max((row["round"] or 0 for row in self.sample), default=0) + 1
-        for _ in range(others):
-            self.take("rejected", round=part, probability=others / left_over)
+        first = len(self.sample)
         if own:
             self._deal_accepted(part, own, round(total * (1 - share)), counts, left)
+        for at in range(others):  # spread among the accepted ones, since people see the rows in this order
+            self.take("rejected", round=part, probability=others / left_over)
+            self.sample.insert(first + (at + 1) * own // (others + 1) + at, self.sample.pop())
         how = "a plain random draw, since strata would not pay"
         if len(counts.names) > 1:
             drawn = Counter(row["stratum"] for row in self.places() if row["round"] == part)

@@ -2,8 +2,7 @@
 
 Reads prompts, responses, verdicts, repairs and accepted. The judges gave a verdict on every row and people voted on
 some: in each configuration the rows fall into those with the verdict, without it, and untold, and of each kind people
-say how many carry the pattern. So a judge that errs, in whichever direction, moves no corrected rate; a good one makes
-its interval narrow.
+say how many carry the pattern (`estimates/corrected.py`).
 """
 
 from collections import Counter, defaultdict
@@ -31,11 +30,7 @@ def corrected_rates(
     A finding without a vote in a configuration has no corrected rate. Where people saw no row of a kind of verdict,
     its rows may all carry the pattern or none: then there is an interval and no rate.
 
-    Args:
-        db: The run's views.
-        blind: Votes given without the judges' labels in sight.
-        sample: The rows that were drawn, by id.
-        verdict_on: A verdict and a finding to True, False or None where the judges could not tell.
+    `verdict_on` takes a verdict and a finding to True, False or None where the judges could not tell.
     """
     rows = db.sql(f"SELECT judged.*, {CONFIG} {STANDING.format(verdicts='judged')}").to_arrow_table().to_pylist()
     majorities = {SAFE: majorities_on(blind, SAFE), **{name: majorities_on(blind, name) for name in PATTERNS}}

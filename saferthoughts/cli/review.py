@@ -54,7 +54,7 @@ def push(
     random_share: Annotated[
         float | None, typer.Option(min=0, max=1, help="With --rows: share at random over all rows (0.5).")
     ] = None,
-    min_votes: Annotated[int, typer.Option(min=1, max=20, help="People that each row needs.")] = 1,
+    min_votes: Annotated[int | None, typer.Option(min=1, max=20, help="People that each row needs (1).")] = None,
     overlap: Annotated[
         float | None,
         typer.Option(min=0, max=1, help="Share of rows that one more person votes on (0.2; with a budget 0.1)."),
@@ -81,6 +81,8 @@ def push(
         votes = before.get("votes")
     if overlap is None:
         overlap = 0.2 if votes is None else before.get("overlap", 0.1)
+    if min_votes is None:
+        min_votes = 1 if votes is None else before.get("min_votes", 1)
     wanted = Wanted(rows or 200, 0.5 if random_share is None else random_share, overlap, assist, votes)
     client = connect(Settings.runs)
     done = send(run, client, wanted, min_votes, workspace)

@@ -27,9 +27,9 @@ def budget(votes: int) -> Wanted:
 
 
 def drawn(run: RunFolder, rows: list[dict[str, Any]], votes: int) -> str:
-    done = draw_round(run, rows, budget(votes), 1)
-    write_sample(run, done.sample)
-    return done.words
+    sample, words = draw_round(run, rows, budget(votes), 1)
+    write_sample(run, sample)
+    return words
 
 
 def voted(run: RunFolder, unsafe: Callable[[str], bool], unsure: frozenset[str] = frozenset()) -> None:

@@ -33,8 +33,8 @@ def allocation(sizes: ArrayLike, rates: ArrayLike, budget: int) -> Floats:
         rates: The share of unsafe rows to expect in it.
         budget: Votes in all, those already given among them.
 
-    What a stratum showed decides how many more votes it gets, and so its share is seen a little too low on average, by
-    up to a twentieth of the rate in `python -m benchmarks.calibration`: the price of a plan that learns.
+    What a stratum showed decides how many more votes it gets, so its share is seen a little too low on average: by a
+    sixth of its standard error at most in `python -m benchmarks.calibration`, which is what a plan that learns costs.
 
     Sources: Neyman, "On the Two Different Aspects of the Representative Method", JRSS 97 (1934), tempered as Bankier,
     "Power Allocations", The American Statistician 42 (1988); Nie, Tian, Taylor and Zou, "Why adaptively collected data
@@ -97,7 +97,8 @@ def _spread(sizes: Floats, rates: Floats, budget: int, power: float) -> Floats:
     own = np.maximum(aim / aim.sum(-1, keepdims=True), _FLOOR * share)
     for _ in range(4):  # what a full stratum cannot take goes to the others
         own = np.minimum(budget * own / own.sum(-1, keepdims=True), sizes) / budget
-    return np.minimum(np.maximum(budget * own, 2), sizes)
+    found: Floats = np.minimum(np.maximum(budget * own, 2), sizes)
+    return found
 
 
 def _width(sizes: Floats, asked: Floats, rates: Floats) -> Floats:
