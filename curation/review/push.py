@@ -64,7 +64,8 @@ def push(run: RunFolder, client: Any, wanted: Wanted, min_votes: int, workspace:
         raise UserError(
             f"{run.name} was pushed {was} before. Votes of both kinds cannot be told apart: go on like that."
         )
-    if (frame_of(run) is None) != (wanted.votes is None) and earlier:
+    framed = frame_of(run) is not None
+    if framed != (wanted.votes is not None) and (framed or earlier):
         raise UserError(_other_way(run, wanted))
     words = ""
     if wanted.votes is None:
