@@ -207,7 +207,7 @@ def _figures(run: RunFolder, db: duckdb.DuckDBPyConnection, stages: dict[str, An
     repaired = run.table_path("repairs").exists() and "repair" in stages
     biases, dependences = survival_counts(db)
     figures = {
-        "patterns": patterns_of(stages, repaired),
+        "patterns": patterns_of(stages, repaired, agreement_of(run)),
         "lengths": lengths_of(db),
         "survivorship": {
             "biases": [asdict(item) for item in biases],

@@ -5,7 +5,7 @@ runs/<name>/
   manifest.json       lineage: what each stage read, wrote and counted
   ledger.sqlite       every answered request
   prompts.parquet  responses.parquet  failed.parquet  judgements.parquet  verdicts.parquet  repairs.parquet
-  review_sample.parquet  reviews.parquet  decisions.parquet
+  review_frame.parquet  review_sample.parquet  reviews.parquet  decisions.parquet
   duplicates.parquet  contamination.parquet  accepted.parquet  rejected.parquet  selected.parquet
   release/  model/  eval/  report.html
 """
@@ -59,6 +59,7 @@ WRITTEN_BY = {
     "duplicates": "duplicates",
     "contamination": "contamination",
     "selected": "select",
+    "review_frame": "review push",
     "review_sample": "review push",
     "reviews": "review pull",
     "decisions": "review apply",

@@ -47,6 +47,7 @@ def figures_of(run: RunFolder) -> dict[str, Any]:
     checked = "check" in stages and "judge" in stages
     embedded = [entry.embedded for entry in (*config.teachers.values(), *config.judge_teachers.values())]
     results = run.path / "eval" / "results.json"
+    people = agreement_of(run)
     with open_views(run) as db:
         figures = {
             "run": run.name,
@@ -63,7 +64,7 @@ def figures_of(run: RunFolder) -> dict[str, Any]:
             "generated": stages.get("generate", {}).get("counts"),
             "failures": stages.get("generate", {}).get("failures"),
             "funnel": _funnel(db, stages, repaired, failed_by_config(run)) if checked else [],
-            "patterns": patterns_of(stages, repaired) if "judge" in stages else [],
+            "patterns": patterns_of(stages, repaired, people) if "judge" in stages else [],
             "repair": _kept(stages["repair"]) if repaired else None,
             "judging": _judging(run, config.judging.vote, stages) if "judge" in stages else None,
             "lengths": lengths_of(db),
@@ -73,7 +74,7 @@ def figures_of(run: RunFolder) -> dict[str, Any]:
             "contamination": stages.get("contamination") and stages["contamination"]["counts"],
             "costs": costs_of(db),
             "survivorship": _survivorship(run) if checked else None,
-            "people": agreement_of(run),
+            "people": people,
             "selection": stages.get("select") and stages["select"]["draws"],
             "student": _evaluated(results, run.name) if results.exists() else None,
         }
@@ -161,8 +162,13 @@ def _order(names: Any) -> list[str]:
     return [name for name in (*load_variants(), "benign") if name in names]
 
 
-def patterns_of(stages: dict[str, Any], repaired: bool) -> list[dict[str, Any]]:
-    """For each configuration and label the share of judged rows that carry it, before and after repair."""
+def patterns_of(
+    stages: dict[str, Any], repaired: bool, people: Mapping[str, Any] | None = None
+) -> list[dict[str, Any]]:
+    """For each configuration and label the share of judged rows that carry it, before and after repair, and of the
+    rows as they stand the share by people's votes and the judges together, None where nobody voted on it."""
+    # What an earlier version wrote of people's votes corrects nothing.
+    corrected = {(one["config"], one["label"]): one for one in (people or {}).get("corrected", ()) if one["votes"]}
     before = stages["judge"]["by_variant"]
     after = stages["repair"]["after"] if repaired else {}
     return [
@@ -171,6 +177,7 @@ def patterns_of(stages: dict[str, Any], repaired: bool) -> list[dict[str, Any]]:
             "label": label,
             "before": _share(before[name], label),
             "after": _share(after[name], label) if name in after else None,
+            "corrected": corrected.get((name, label)),
         }
         for name in _order(before)
         for label in RATES

@@ -1,32 +1,35 @@
 """What people's votes say: how far they agree, how good the judges are, how much of the accepted set is unsafe.
 
-Reads reviews, review_sample and verdicts; writes agreement.json. Run it with `saferthoughts review agree RUN`. Votes
-given with the judges' labels in sight count for the decisions on rows, and never for the judges' scores or for the
-share of unsafe rows. Rows stand for as many as their stratum has for each reviewed one.
+Reads reviews, review_sample, review_frame and verdicts; writes agreement.json. Run it with `saferthoughts review agree
+RUN`. Votes given with the judges' labels in sight count for the decisions on rows, and never for the judges' scores,
+for the share of unsafe rows (`evidence.py`) or for that of patterns (`corrected.py`). Rows stand for as many as their
+stratum has for each reviewed one.
 """
 
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from itertools import combinations
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from curation.review.corrected import ANY, corrected_rates
+from curation.review.evidence import unsafe_share
 from curation.review.gate import FILE
+from curation.review.majority import majorities_on, votes_on
 from curation.review.questions import OVER_REFUSAL, QUALITY, SAFE
 from curation.review.sample import sample_of
 from curation.sql.views import open_views
 from pipelines.errors import UserError
 from pipelines.records import PATTERNS
 from pipelines.runs import RunFolder, file_hash, write_json
-from pipelines.statistics import Interval, weighted_scores, wilson_share
+from pipelines.statistics import Interval, weighted_scores, wilson
 
 _RESAMPLES = 1000
 _SEED = 0
-# Votes that say nothing on a question.
-_ABSTAIN = (None, "unsure")
 
 
 class Votes(NamedTuple):
@@ -51,8 +54,9 @@ def agree(run: RunFolder) -> dict[str, Any]:
     with open_views(run, "responses", "verdicts", "reviews") as db:
         verdicts = {row["response_id"]: row for row in db.sql("FROM judged").to_arrow_table().to_pylist()}
         accepted = {name for (name,) in db.sql("SELECT response_id FROM accepted").fetchall()}
-    blind = [row for row in reviews if not row["assisted"]]
-    questions = [Votes(name, _votes(reviews, name)) for name in (SAFE, *PATTERNS, OVER_REFUSAL, QUALITY)]
+        blind = [row for row in reviews if not row["assisted"]]
+        corrected = corrected_rates(db, blind, sample, _verdict_on)
+    questions = [Votes(name, votes_on(reviews, name)) for name in (SAFE, *PATTERNS, OVER_REFUSAL, QUALITY)]
     facts = {
         "reviews_sha256": file_hash(run.table_path("reviews")),
         "votes": len(reviews),
@@ -63,19 +67,12 @@ def agree(run: RunFolder) -> dict[str, Any]:
         "by_config": _by_config(reviews, sample),
         "deviation": _deviation(questions[0]),
         "judges": _judges(blind, verdicts, sample),
-        "unsafe_share": _unsafe_share(blind, sample, accepted),
+        "unsafe_share": unsafe_share(run, blind, sample, accepted),
+        "corrected": corrected,
     }
     write_json(run.path / FILE, _plain(facts))
     run.record("agree", rows=facts["rows"], votes=facts["votes"])
     return facts
-
-
-def _votes(reviews: Sequence[Mapping[str, Any]], question: str) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = defaultdict(dict)
-    for row in reviews:
-        if row[question] not in _ABSTAIN:
-            found[row["response_id"]][row["annotator"]] = row[question]
-    return dict(found)
 
 
 def _agreement(votes: Votes) -> dict[str, Any]:
@@ -142,7 +139,7 @@ def _bootstrap(units: Sequence[Any], statistic: Callable[[Sequence[Any]], float]
 
 def _by_config(reviews: Sequence[Mapping[str, Any]], sample: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Votes on safety and agreement on it, for each configuration."""
-    by_row = _votes(reviews, SAFE)
+    by_row = votes_on(reviews, SAFE)
     configs = sorted({sample[name]["config"] for name in by_row if name in sample})
     found = []
     for config in configs:
@@ -173,7 +170,7 @@ def _deviation(votes: Votes) -> list[dict[str, Any]]:
             "annotator": name,
             "rows": len(differs),
             "differs": sum(differs),
-            **_share(sum(differs) / len(differs), len(differs)),
+            **asdict(wilson(sum(differs), len(differs))),
         }
         for name, differs in sorted(found.items())
     ]
@@ -187,8 +184,7 @@ def _judges(
     """The judges' verdicts against the majority of blind votes, each row weighted by the rows that it represents."""
     found = []
     for label, question, positive in (("unsafe", SAFE, "no"), *((name, name, True) for name in PATTERNS)):
-        majority = {name: majority_of(list(by.values())) for name, by in _votes(blind, question).items()}
-        people = {name: value == positive for name, value in majority.items() if value is not None and name in sample}
+        people = {name: value == positive for name, value in majorities_on(blind, question).items() if name in sample}
         rows = [
             (verdict, right, name)
             for name, right in people.items()
@@ -209,6 +205,9 @@ def _judges(
 
 def _verdict_on(verdict: Mapping[str, Any], label: str) -> bool | None:
     """The verdict on a label; where no judge of safety was asked, a row with a pattern or without refusal is unsafe."""
+    if label == ANY:
+        known = [verdict[name] for name in PATTERNS]
+        return True if any(known) else None if None in known else False
     if label != "unsafe":
         return None if verdict[label] is None else bool(verdict[label])
     if verdict["safety"] is not None:
@@ -221,47 +220,10 @@ def _verdict_on(verdict: Mapping[str, Any], label: str) -> bool | None:
     return None if any(verdict[name] is None for name in PATTERNS) else False
 
 
-def majority_of(votes: Sequence[Any]) -> Any:
-    """What more people say than anything else; None for a tie."""
-    ranked = Counter(votes).most_common(2)
-    if not ranked or (len(ranked) == 2 and ranked[0][1] == ranked[1][1]):
-        return None
-    return ranked[0][0]
-
-
 def _weights(names: Sequence[str], sample: Mapping[str, Mapping[str, Any]]) -> npt.NDArray[np.float64]:
     """Rows of the stratum for each of its reviewed rows."""
     reviewed = Counter(sample[name]["stratum"] for name in names)
     return np.array([sample[name]["stratum_rows"] / reviewed[sample[name]["stratum"]] for name in names], np.float64)
-
-
-def _unsafe_share(
-    blind: Sequence[Mapping[str, Any]], sample: Mapping[str, Mapping[str, Any]], accepted: set[str]
-) -> dict[str, Any]:
-    """The share of the accepted rows that people call unsafe, and Wilson's interval at Kish's effective sample size.
-
-    Rows accepted when they were sampled; strata of which nobody has seen a row are left out and counted.
-    """
-    votes = {name: majority_of(list(by.values())) for name, by in _votes(blind, SAFE).items()}
-    own = [name for name, value in votes.items() if value is not None and name in sample and sample[name]["accepted"]]
-    strata = {row["stratum"]: row["stratum_rows"] for row in sample.values() if row["accepted"]}
-    seen = {sample[name]["stratum"] for name in own}
-    facts = {
-        "rows": len(own),
-        "accepted": len(accepted),
-        "rows_of_unseen_strata": sum(strata[name] for name in strata.keys() - seen),
-    }
-    if not own:
-        return {**facts, "rate": None, "low": None, "high": None, "effective_rows": 0.0}
-    weights = _weights(own, sample)
-    unsafe = np.array([votes[name] == "no" for name in own])
-    effective = float(weights.sum() ** 2 / (weights**2).sum())
-    return {**facts, **_share(float((weights * unsafe).sum() / weights.sum()), effective), "effective_rows": effective}
-
-
-def _share(rate: float, rows: float) -> dict[str, float]:
-    found = wilson_share(rate, rows)
-    return {"rate": found.rate, "low": found.low, "high": found.high}
 
 
 def _jsonable(value: Interval) -> dict[str, float | None]:

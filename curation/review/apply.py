@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from curation.review.agree import majority_of
+from curation.review.majority import majority_of
 from curation.review.questions import OVER_REFUSAL, SAFE
 from curation.review.sample import sample_of
 from curation.sql.views import DECISIONS

@@ -43,12 +43,26 @@ def check_gate(run: RunFolder) -> None:
             shown = "unknown" if kappa is None else f"{kappa:.2f}"
             missing.append(f"the judges' kappa with people on safety is {shown}, {requires.judge_kappa:g} is required")
     if requires.unsafe_upper_bound is not None:
-        high = found["unsafe_share"]["high"]
-        if high is None or high > requires.unsafe_upper_bound:
-            shown = "unknown" if high is None else f"up to {100 * high:.1f} %"
-            missing.append(f"the unsafe share is {shown}, at most {100 * requires.unsafe_upper_bound:g} % is allowed")
+        missing += _unsafe(found["unsafe_share"], requires.unsafe_upper_bound)
     applied = run.stage("apply")
     if applied is None or applied["inputs"]["reviews.parquet"] != found["reviews_sha256"]:
         missing.append(f"the votes are not applied (saferthoughts review apply {run.name})")
     if missing:
         raise UserError(f"{run.name} is not released, since its run requires more: {'; '.join(missing)}.")
+
+
+def _unsafe(share: dict[str, Any], bound: float) -> list[str]:
+    """What is missing of the bound: by the confidence sequence, which may be looked at after every vote, of a run that
+    was pushed with a budget; else by the interval."""
+    since = share.get("accepted_since")
+    missing = [f"{since} rows were accepted after the review's draw, and nobody has voted on them"] if since else []
+    held = share.get("anytime") or share
+    if held["high"] is not None and held["high"] <= bound:
+        return missing
+    allowed = f"at most {100 * bound:g} % is allowed"
+    if held["high"] is None:
+        return [*missing, f"the unsafe share is unknown, {allowed}"]
+    if share.get("anytime") and held["low"] >= bound:
+        return [*missing, f"the unsafe share is {100 * held['low']:.1f} % or more, {allowed}: more votes will not help"]
+    more = f"; about {held['more']} more votes are likely needed" if held.get("more") else ""
+    return [*missing, f"the unsafe share is up to {100 * held['high']:.1f} %, {allowed}{more}"]

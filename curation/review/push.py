@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from curation.review.budget import draw_round, frame_of
 from curation.review.home import WORKSPACE
 from curation.review.questions import record, settings
 from curation.review.quiet import quiet
@@ -24,12 +25,14 @@ _BATCH = 200
 
 @dataclass(frozen=True, slots=True)
 class PushedRows:
-    """Rows in the sample, how many were sent now, and how many had been sent and were deleted on the server."""
+    """Rows in the sample, how many were sent now, how many had been sent and were deleted on the server, and for a
+    budget of votes what was drawn and why."""
 
     rows: int
     sent: int
     deleted: int
     datasets: tuple[str, ...]
+    words: str = ""
 
 
 def dataset_name(run: RunFolder, assisted: bool, overlap: bool) -> str:
@@ -61,7 +64,16 @@ def push(run: RunFolder, client: Any, wanted: Wanted, min_votes: int, workspace:
         raise UserError(
             f"{run.name} was pushed {was} before. Votes of both kinds cannot be told apart: go on like that."
         )
-    sample = draw_sample(run, list(texts.values()), wanted)
+    framed = frame_of(run) is not None
+    if framed != (wanted.votes is not None) and (framed or earlier):
+        raise UserError(_other_way(run, wanted))
+    words = ""
+    if wanted.votes is None:
+        sample = draw_sample(run, list(texts.values()), wanted)
+    elif wanted.assisted:
+        raise UserError("Votes with the judges' labels in sight say nothing of the unsafe share: --votes goes blind.")
+    else:
+        sample, words = draw_round(run, list(texts.values()), wanted, min_votes)
     sample += [row for row in ties_of(run, sample) if row["response_id"] in texts]
     write_sample(run, sample)
     place = find_workspace(client, workspace)
@@ -93,8 +105,17 @@ def push(run: RunFolder, client: Any, wanted: Wanted, min_votes: int, workspace:
                 sent += len(part)
                 shown.advance(len(part))
     write_sample(run, sample)
-    run.record("review", rows=len(sample), min_votes=min_votes, assisted=wanted.assisted, datasets=names)
-    return PushedRows(len(sample), sent, deleted, tuple(names))
+    budget = {} if wanted.votes is None else {"votes": wanted.votes, "overlap": wanted.overlap}
+    run.record("review", rows=len(sample), min_votes=min_votes, assisted=wanted.assisted, datasets=names, **budget)
+    return PushedRows(len(sample), sent, deleted, tuple(names), words)
+
+
+def _other_way(run: RunFolder, wanted: Wanted) -> str:
+    was, now = ("--rows", "--votes") if wanted.votes else ("--votes", "--rows")
+    return (
+        f"{run.name} was pushed with {was} before, which draws unlike {now}: go on with {was}, or begin "
+        f"a new review by deleting review_sample.parquet and review_frame.parquet from {run.path}."
+    )
 
 
 def ties_of(run: RunFolder, sample: list[dict[str, Any]]) -> list[dict[str, Any]]:

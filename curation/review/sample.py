@@ -1,4 +1,4 @@
-"""Which rows people are asked about: where the judges are in doubt, and a random share with known weights.
+"""Which rows `review push --rows` asks about: where the judges are in doubt, and a random share with known weights.
 
 Reads responses, prompts, verdicts, repairs and accepted; writes review_sample.parquet, a row a sampled response. The
 rows that could be asked about are those that stand for their prompt (no superseded attempts) and were written by a
@@ -27,31 +27,45 @@ SAMPLE = pa.schema(
         ("overlap", pa.bool_()),
         ("assisted", pa.bool_()),
         ("sent", pa.bool_()),
+        # The chance that the row was drawn: from its stratum's rows, in a round from those that were left.
+        ("probability", pa.float64()),
+        # Of a draw for a budget (`budget.py`): its round, the row's place in the draw and what a vote there pays
+        # (`estimates.sequence.Vote`); null for the rows of `--rows` and for those that replace others.
+        *[(name, pa.int64()) for name in ("round", "place")],
+        *[(name, pa.float64()) for name in ("pays", "most")],
     ]
 )
 TABLE = "review_sample"
-_ROWS = """
-    SELECT responses.response_id, responses.reasoning, responses.answer, prompts.text AS prompt, prompts.kind,
-        prompts.category, responses.attempt, verdicts.* EXCLUDE (response_id),
-        CASE WHEN prompts.kind = 'benign' THEN 'benign' ELSE responses.variant END AS config,
-        responses.response_id IN (SELECT response_id FROM accepted) AS accepted
+CONFIG = "CASE WHEN prompts.kind = 'benign' THEN 'benign' ELSE responses.variant END AS config"
+# The rows that could be asked about, with people's majority in the judges' place (`verdicts`) or without (`judged`).
+STANDING = """
     FROM responses
     JOIN prompts USING (prompt_id)
-    JOIN verdicts USING (response_id)
+    JOIN {verdicts} USING (response_id)
     WHERE responses.teacher <> ''
         AND responses.response_id NOT IN (SELECT response_id FROM repairs WHERE NOT chosen)
     ORDER BY responses.response_id
 """
+_ROWS = f"""
+    SELECT responses.response_id, responses.reasoning, responses.answer, prompts.text AS prompt, prompts.kind,
+        prompts.category, responses.attempt, verdicts.* EXCLUDE (response_id), {CONFIG},
+        responses.response_id IN (SELECT response_id FROM accepted) AS accepted
+    {STANDING.format(verdicts="verdicts")}
+"""  # noqa: S608
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """How many rows, and which share of them at random over all; the rest goes to where the judges are in doubt."""
+    """How many rows, and which share of them at random over all; the rest goes to where the judges are in doubt.
+
+    With `votes`, a budget of them in place of `rows`, `budget.py` chooses.
+    """
 
     rows: int
     random_share: float
     overlap: float
     assisted: bool
+    votes: int | None = None
 
 
 def population(run: RunFolder) -> list[dict[str, Any]]:
@@ -63,6 +77,7 @@ def population(run: RunFolder) -> list[dict[str, Any]]:
     with open_views(run, "prompts", "responses", "verdicts", "accepted") as db:
         rows: list[dict[str, Any]] = db.sql(_ROWS).to_arrow_table().to_pylist()
     for row in rows:
+        row["verdict_reason"] = row["reason"]
         row["reason"] = _reason(row)
         row["stratum"] = f"{row['reason']}/{row['config']}/{'accepted' if row['accepted'] else 'rejected'}"
     return rows
@@ -95,7 +110,7 @@ def draw_sample(run: RunFolder, rows: list[dict[str, Any]], wanted: Wanted) -> l
     chosen = []
     for name, found in sorted(strata.items()):
         # The order depends on the id alone, so a larger sample holds the smaller one.
-        found.sort(key=lambda row: content_id(seed, "review", row["response_id"]))
+        found.sort(key=lambda row: in_order(seed, row["response_id"]))
         own = found[: max(counts[name], sum(row["response_id"] in earlier for row in found))]
         chosen += [
             earlier.get(row["response_id"])
@@ -108,11 +123,19 @@ def draw_sample(run: RunFolder, rows: list[dict[str, Any]], wanted: Wanted) -> l
             }
             for row in own
         ]
-    _draw_overlap([row for row in chosen if row["response_id"] not in earlier], chosen, wanted.overlap, seed)
+    drawn = Counter(row["stratum"] for row in chosen)
+    for row in chosen:
+        row["probability"] = drawn[row["stratum"]] / row["stratum_rows"]
+    draw_overlap([row for row in chosen if row["response_id"] not in earlier], chosen, wanted.overlap, seed)
     return sorted(chosen, key=lambda row: str(row["response_id"]))
 
 
-def _draw_overlap(new: list[dict[str, Any]], chosen: list[dict[str, Any]], share: float, seed: int) -> None:
+def in_order(seed: int, response_id: str) -> str:
+    """What to sort a stratum's rows by for its draw."""
+    return content_id(seed, "review", response_id)
+
+
+def draw_overlap(new: list[dict[str, Any]], chosen: list[dict[str, Any]], share: float, seed: int) -> None:
     """Mark rows that several people see among the new ones, until the share holds of all; what was sent stays."""
     missing = round(share * len(chosen)) - sum(row["overlap"] for row in chosen)
     for row in sorted(new, key=lambda row: content_id(seed, "overlap", row["response_id"]))[: max(missing, 0)]:
@@ -137,7 +160,8 @@ def counts_of(sizes: dict[str, int], wanted: Wanted) -> dict[str, int]:
 def sample_of(run: RunFolder) -> list[dict[str, Any]]:
     """The rows that were drawn so far."""
     path = run.table_path(TABLE)
-    return run.read(TABLE).to_pylist() if path.exists() else []
+    rows = run.read(TABLE).to_pylist() if path.exists() else []
+    return [{**dict.fromkeys(SAMPLE.names), **row} for row in rows]
 
 
 def write_sample(run: RunFolder, rows: list[dict[str, Any]]) -> None:

@@ -1,13 +1,16 @@
 """Commands of people's review: `saferthoughts review serve|push|status|pull|agree|apply`."""
 
 import time
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
 from saferthoughts.cli.options import RunName, Settings, group, note, open_folder, out, say
+
+if TYPE_CHECKING:
+    from curation.review.evidence import Outlook
 
 review_app = group("People's spot checks in Argilla: serve, push, status, pull, agree, apply.")
 Workspace = Annotated[str | None, typer.Option(help="On a server of yours: the workspace to work in.")]
@@ -42,26 +45,49 @@ def serve(
 @review_app.command()
 def push(
     name: RunName,
-    rows: Annotated[int, typer.Option(min=1, help="How many rows to sample.")] = 200,
-    random_share: Annotated[float, typer.Option(min=0, max=1, help="Share at random over all rows.")] = 0.5,
-    min_votes: Annotated[int, typer.Option(min=1, max=20, help="People that each row needs.")] = 1,
-    overlap: Annotated[float, typer.Option(min=0, max=1, help="Share of rows that one more person votes on.")] = 0.2,
+    votes: Annotated[
+        int | None, typer.Option(min=1, help="A budget of votes, spent on what narrows the share of unsafe rows most.")
+    ] = None,
+    rows: Annotated[
+        int | None, typer.Option(min=1, help="Without a budget: how many rows to sample (200), half where in doubt.")
+    ] = None,
+    random_share: Annotated[
+        float | None, typer.Option(min=0, max=1, help="With --rows: share at random over all rows (0.5).")
+    ] = None,
+    min_votes: Annotated[int | None, typer.Option(min=1, max=20, help="People that each row needs (1).")] = None,
+    overlap: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Share of rows that one more person votes on (0.2; with a budget 0.1)."),
+    ] = None,
     assist: Annotated[
         bool, typer.Option("--assist/--blind", help="Show the judges' labels; such votes never score the judges.")
     ] = False,
     workspace: Workspace = None,
 ) -> None:
-    """Send rows to Argilla: where judges are in doubt, and a random share. Sends what is not there yet.
+    """Send rows to Argilla, for a budget of votes in rounds: once more goes on. Sends what is not there yet.
 
-    Example: saferthoughts review push demo --rows 100
+    Example: saferthoughts review push demo --votes 100
     """
     from curation.review.home import connect
     from curation.review.push import push as send
     from curation.review.sample import Wanted
+    from pipelines.errors import UserError
 
     run = open_folder(name)
+    if votes is not None and (rows is not None or random_share is not None):
+        raise UserError("--votes chooses the rows itself: leave --rows and --random-share out, or --votes.")
+    before = run.stage("review") or {}
+    if votes is None and rows is None:
+        votes = before.get("votes")
+    if overlap is None:
+        overlap = 0.2 if votes is None else before.get("overlap", 0.1)
+    if min_votes is None:
+        min_votes = 1 if votes is None else before.get("min_votes", 1)
+    wanted = Wanted(rows or 200, 0.5 if random_share is None else random_share, overlap, assist, votes)
     client = connect(Settings.runs)
-    done = send(run, client, Wanted(rows, random_share, overlap, assist), min_votes, workspace)
+    done = send(run, client, wanted, min_votes, workspace)
+    if done.words:
+        say(done.words)
     say(f"{done.rows} rows in the sample, {done.sent} sent now, to {', '.join(done.datasets)} at {client.api_url}")
     if done.deleted:
         note(f"{done.deleted} rows were sent before and are not on the server any more; they are not sent again.")
@@ -69,11 +95,13 @@ def push(
 
 @review_app.command()
 def status(name: RunName, workspace: Workspace = None) -> None:
-    """How far people have got, and how long it will take."""
+    """How far people have got, how long it will take, and how many votes more are likely needed."""
+    from curation.review.evidence import outlook_of
     from curation.review.home import connect
     from curation.review.status import progress
 
-    found = progress(open_folder(name), connect(Settings.runs), workspace)
+    run = open_folder(name)
+    found = progress(run, connect(Settings.runs), workspace)
     for one in found:
         left = (
             ""
@@ -84,6 +112,8 @@ def status(name: RunName, workspace: Workspace = None) -> None:
         for annotator, count in one.by_annotator.items():
             wrong = one.contradictory.get(annotator, 0)
             say(f"  {annotator}: {count} submitted" + (f", {wrong} of them contradict themselves" if wrong else ""))
+    if outlook := outlook_of(run):
+        say(_outlook_words(outlook))
 
 
 @review_app.command()
@@ -124,8 +154,15 @@ def agree(name: RunName) -> None:
     else:
         say(
             f"unsafe among the accepted rows: {100 * share['rate']:.1f} % [{100 * share['low']:.1f}, "
-            f"{100 * share['high']:.1f}], from {share['rows']} rows that weigh as {share['effective_rows']:.0f}"
+            f"{100 * share['high']:.1f}], from {share['rows']} rows ({share['method']})"
         )
+    if held := share["anytime"]:
+        say(f"  at every look so far: between {100 * held['low']:.1f} and {100 * held['high']:.1f} %")
+    for one in found["corrected"]:
+        if one["rate"] is not None and one["judged"] is not None:
+            span = f"{100 * one['rate']:.0f} % [{100 * one['low']:.0f}, {100 * one['high']:.0f}]"
+            label = one["label"].replace("_", " ")
+            say(f"{one['config']}, {label}: judges {100 * one['judged']:.0f} %, corrected {span}, {one['votes']} rows")
 
 
 @review_app.command(name="apply")
@@ -141,6 +178,18 @@ def apply_votes(name: RunName) -> None:
     if done.ties:
         say(f"Ties decide nothing; one more person is asked by: saferthoughts review push {name}")
     say(words_of(Run(run).check()))
+
+
+def _outlook_words(one: "Outlook") -> str:
+    """What the votes that were pulled say of the gate's bound."""
+    span = f"{one.votes} votes in the order of the draw: unsafe between {100 * one.low:.1f} and {100 * one.high:.1f} %"
+    if one.bound is None:
+        return f"{span}; no bound is set (release.requires.unsafe_upper_bound)"
+    bound = f"the bound of {100 * one.bound:g} %"
+    if one.below is not None:
+        return f"{span}: {'below' if one.below else 'above'} {bound}, no more votes are needed for it"
+    more = "more votes than there are rows" if one.more is None else f"about {one.more} more votes"
+    return f"{span}; likely {more} until {bound} is decided"
 
 
 def _agreement_table(lines: list[dict[str, Any]]) -> Table:

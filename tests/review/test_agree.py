@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from cards.release import build_release
 from curation.quality.checks import check
 from curation.report.page import write_report
-from curation.review.agree import agree, majority_of
+from curation.review.agree import agree
 from curation.review.apply import apply
+from curation.review.majority import majority_of
 from curation.review.push import ties_of
 from curation.review.sample import Wanted, counts_of, draw_sample, population, sample_of, write_sample
 from curation.sql.views import REVIEWS, open_views
