@@ -17,28 +17,36 @@ from typing import TYPE_CHECKING, Any
 from transformers import TrainerCallback
 
 from pipelines.command_line import typed_command
-from pipelines.errors import Interrupted, UserError
+from pipelines.errors import Incomplete, Interrupted, UserError
 from pipelines.interrupts import SAME_WISH_S
 from pipelines.progress import Meter, console, meter
-from training.checkpoints import TimedCheckpoints, Workplace, processes
+from training.checkpoints import TimedCheckpoints, Workplace, checkpoints_in, processes
 from training.estimate import Plan
+from training.recipe import Recipe
 
 if TYPE_CHECKING:
     from training.student_trainer import StudentTrainer
 
+_TENFOLD = 10
+# A loss below is that of rows that are known by heart: a few new ones make it grow as much.
+_LEARNED = 0.5
+
 
 def run_steps(
-    trainer: "StudentTrainer", plan: Plan, workplace: Workplace, minutes: float
+    trainer: "StudentTrainer", plan: Plan, workplace: Workplace, recipe: Recipe
 ) -> tuple[tuple[float, ...], float]:
     """Run every step that is left; the losses of all steps, and the seconds of those that were run.
 
     Raises:
-        UserError: the loss is no number.
+        Incomplete: the loss is no number, or grew tenfold; what was saved before is kept.
         Interrupted: Ctrl-C; what was done is in a checkpoint, if the recipe has any.
     """
+    minutes = recipe.checkpoint_minutes
     with meter("train", total=None, unit="steps") as shown, _asked_to_stop() as asked:
         callback = _Shown(shown, asked, saves=minutes > 0)
         trainer.add_callback(callback)
+        if recipe.stop_when_diverging:
+            trainer.add_callback(_Divergence(workplace))
         if minutes:
             trainer.add_callback(TimedCheckpoints(minutes))
         trainer.measure_against(plan)
@@ -91,13 +99,32 @@ class _Shown(TrainerCallback):  # type: ignore[misc,unused-ignore]
         if not logs or "loss" not in logs:
             return
         loss = float(logs["loss"])
-        if not math.isfinite(loss):
-            raise UserError(
-                f"The loss of step {state.global_step} is {loss}; training stopped, and what was saved before stays as "
-                "it is. Lower learning_rate, or set bf16=false."
-            )
         self._shown.note(f"loss {loss:.2f}, {logs['trained_tokens_per_s']:.0f} trained tokens/s")
         self._shown.advance()
+
+
+class _Divergence(TrainerCallback):  # type: ignore[misc,unused-ignore]
+    """Ends a training whose loss is no number, or grew tenfold since it was lowest."""
+
+    def __init__(self, workplace: Workplace) -> None:
+        self._folder = workplace.folder
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
+        """Look at the loss of a step."""
+        if not logs or "loss" not in logs:
+            return
+        loss = float(logs["loss"])
+        lowest = min(float(entry["loss"]) for entry in state.log_history if "loss" in entry)
+        if math.isfinite(loss) and loss <= _TENFOLD * max(lowest, _LEARNED):
+            return
+        grown = f", ten times the lowest before ({lowest:.2f})" if math.isfinite(loss) else ""
+        saved = [path.name for path in checkpoints_in(self._folder)]
+        kept = f"{self._folder / saved[-1]} is kept" if saved else "no checkpoint was saved yet"
+        raise Incomplete(
+            f"The loss of step {state.global_step} of {state.max_steps} is {loss:.3g}{grown}: training stopped, and "
+            f"{kept}. Lower learning_rate ({args.learning_rate:g} now), or set bf16=false; stop_when_diverging=false "
+            "goes on all the same."
+        )
 
 
 @contextmanager
