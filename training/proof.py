@@ -13,6 +13,7 @@ Three ways of training:
 """
 
 import bisect
+import contextlib
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import UserError, unknown
-from pipelines.thinking import Thought
+from pipelines.thinking import CLOSE, Thought
 from training.loading import prompt_of, rendered
 from training.proof_rows import INLINE, KEYS, Conversation
 from training.recipe import TEMPLATES
@@ -68,12 +69,11 @@ class Proof:
     rows: int = 0
     tokens: Counter[str] = field(default_factory=Counter)
     trained: Counter[str] = field(default_factory=Counter)
-    lossy_rows: int = 0
+    rows_with_a_loss: int = 0
     first: tuple[int, Loss] | None = None
-    longest: int = 0
-    long_rows: int = 0
-    example: tuple[int, tuple[Piece, ...]] = (0, ())
     change: str = ""
+    longest: int = 0
+    example: tuple[int, tuple[Piece, ...]] = (0, ())
 
 
 @dataclass(frozen=True)
@@ -110,21 +110,18 @@ class Trainer:
 
     def document(self, messages: list[dict[str, str]]) -> tuple[Document, Sequence[tuple[int, int]]]:
         """The tokens of a row with their labels, and where each stands in the rendered text."""
-        masked = self.way == TRL and self.template is not None
         found = rendered(
             self.tokenizer,
             messages,
             chat_template=self._template,
             tokenize=True,
             return_dict=True,
-            return_assistant_tokens_mask=masked,
+            return_assistant_tokens_mask=self.way == TRL and self.template is not None,
             tokenizer_kwargs={"return_offsets_mapping": True},
         )
         ids = list(found["input_ids"])
-        mask: Sequence[int] = [1] * len(ids)
-        if self.way == TRL:
-            mask = found["assistant_masks"] if masked else [0] * len(ids)
-        elif self.way == COMPLETION:
+        mask = found.get("assistant_masks", [int(self.way != TRL)] * len(ids))
+        if self.way == COMPLETION:
             options = {"chat_template": self._template, "tokenize": True, "return_dict": False}
             before = agreement(prompt_of(self.tokenizer, messages[:-1], **options), ids)
             mask = [0] * before + [1] * (len(ids) - before)
@@ -169,31 +166,24 @@ def trainer_of(tokenizer: "PreTrainedTokenizerBase", way: str, template: str | N
     return trainer
 
 
-def prove_rows(rows: Sequence[Conversation], trainer: Trainer, usual_length: int) -> Proof:
-    """Count over all rows, and look for what to change where something is lost.
-
-    Args:
-        rows: The conversations.
-        trainer: How they are trained on.
-        usual_length: Tokens beyond which a row counts as long.
-    """
+def prove_rows(rows: Sequence[Conversation], trainer: Trainer) -> Proof:
+    """Count over all rows, and look for what to change where something is lost."""
     found = Proof()
     mildest = (True, 9)
     for row in rows:
         proof = prove_row(row, trainer)
-        length = len(proof.document.ids)
         found.rows += 1
         found.tokens += proof.tokens
         found.trained += proof.trained
-        found.lossy_rows += bool(proof.losses)
-        found.longest = max(found.longest, length)
-        found.long_rows += length > usual_length
+        found.rows_with_a_loss += bool(proof.losses)
+        found.longest = max(found.longest, len(proof.document.ids))
         if proof.losses and found.first is None:
             found.first, found.change = (row.row, proof.losses[0]), change_for(row, trainer)
         # Of the mildest rows that have reasoning the first one.
         place = (not proof.tokens[REASONING], row.severity)
-        if place < mildest and length:
+        if place < mildest and proof.document.ids:
             mildest, found.example = place, (row.row, pieces(proof.document, trainer.tokenizer))
+    found.change = found.change or (f"Raise max_length to at least {found.longest}." if found.first else "")
     return found
 
 
@@ -213,9 +203,9 @@ def prove_row(row: Conversation, trainer: Trainer, key: str | None = None) -> Ro
     parts = [PROMPT] * len(document.ids)
     absent: Counter[str] = Counter()
     losses: list[Loss] = []
-    for turn, (begin, turn_end) in turns.items():
-        spans, missing = _located(text, begin, row.thoughts[turn])
-        after = begin
+    for turn, (turn_begin, turn_end) in turns.items():
+        spans, missing = _located(text, turn_begin, row.thoughts[turn])
+        begin = after = turn_begin
         for part, (start, after) in spans.items():
             for at in _tokens_in(offsets, begin, after):
                 if offsets[at][1] > start or document.labels[at] != IGNORED:
@@ -227,6 +217,9 @@ def prove_row(row: Conversation, trainer: Trainer, key: str | None = None) -> Ro
         elif ANSWER in spans:
             absent[END] += 1
             losses.append(Loss(END, "is not there: the template writes none", ""))
+        opened = text[turn_begin : spans[REASONING][0]] if REASONING in spans else ""
+        if CLOSE in opened:
+            losses.append(Loss(REASONING, "is behind a block that is closed already", opened))
         for part, words in missing.items():
             absent[part] += len(trainer.tokenizer(words, add_special_tokens=False)["input_ids"])
         losses = [*(Loss(part, "is not in what the trainer reads", words) for part, words in missing.items()), *losses]
@@ -289,10 +282,9 @@ def _untrained(document: Document, parts: Sequence[str], trainer: Trainer) -> It
 
 
 def change_for(row: Conversation, trainer: Trainer) -> str:
-    """What to change, tried on the row that loses something: the least change with which it loses nothing."""
+    """What to change, tried on the row that loses something: the least change with which it loses nothing; nothing
+    where it is only cut off."""
     whole = replace(trainer, max_length=None)
-    if trainer.max_length is not None and not prove_row(row, whole).losses:
-        return f"Raise max_length to at least {len(whole.document(row.messages())[0].ids)}."
     for words, other, key in _changes(whole):
         if not prove_row(row, other, key).losses:
             return words
@@ -302,39 +294,30 @@ def change_for(row: Conversation, trainer: Trainer) -> str:
     )
 
 
-_KEY_WORDS = {
-    INLINE: "Put the reasoning into `content`, as <think>\\nreasoning\\n</think>\\n\\nanswer.",
-    **{key: f"Put the reasoning under `{key}`, beside `content`." for key in KEYS if key != INLINE},
+_WAY_WORDS = {
+    TRL: "Train with assistant_only_loss=True on `messages` (--trainer trl).",
+    COMPLETION: "Give the rows as `prompt` and `completion` (--trainer prompt-completion).",
 }
+_KEY_WORDS = {key: f"Put the reasoning under `{key}`, beside `content`." for key in KEYS}
+_KEY_WORDS[INLINE] = "Put the reasoning into `content`, as <think>\\nreasoning\\n</think>\\n\\nanswer."
 
 
 def _changes(trainer: Trainer) -> Iterator[tuple[str, Trainer, str | None]]:
-    for key in KEYS:
-        yield _KEY_WORDS[key], trainer, key
-    with_masks = replace(trainer, way=TRL)
-    if trainer.way != TRL:
-        yield "Train with assistant_only_loss=True on `messages` (--trainer trl).", with_masks, None
-    if trainer.way != COMPLETION:
-        other = replace(trainer, way=COMPLETION)
-        yield "Give the rows as `prompt` and `completion` (--trainer prompt-completion).", other, None
+    keys = {None: "", **_KEY_WORDS}
+    ways = {trainer.way: "", **_WAY_WORDS}
+    for (way, way_words), (key, key_words) in itertools.product(ways.items(), keys.items()):
+        words = way_words if way != trainer.way else ""
+        yield f"{words} {key_words}".strip(), replace(trainer, way=way), key
+    asked, served = [{"role": "user", "content": "Hello."}], ""
+    with contextlib.suppress(UserError):
+        served = replace(trainer, way=PLAIN).text(asked, prompt=True)
     for path in sorted(TEMPLATES.glob("*.jinja")):
-        other = replace(with_masks, own=path.read_text(encoding="utf-8"))
-        if _same_prompt(trainer, other):
+        other = replace(trainer, way=TRL, own=path.read_text(encoding="utf-8"))
+        # Otherwise the student would be trained behind another prompt than it is served with.
+        if served == other.text(asked, prompt=True):
             name = f"training/chat_templates/{path.name}"
-            yield f"Train by {name} (--trainer trl --template {name}), and serve by the template of now.", other, None
-            yield f"Train by {name} (--trainer trl --template {name}). {_KEY_WORDS[INLINE]}", other, INLINE
-    for key in KEYS:
-        yield f"Train with assistant_only_loss=True (--trainer trl). {_KEY_WORDS[key]}", with_masks, key
-
-
-def _same_prompt(one: Trainer, other: Trainer) -> bool:
-    """Whether two templates prompt alike: otherwise the student would be trained behind another prompt than served."""
-    asked = [{"role": "user", "content": "Hello."}]
-    source = replace(one, way=PLAIN)
-    try:
-        return source.text(asked, prompt=True) == other.text(asked, prompt=True)
-    except UserError:
-        return False
+            for key in (None, INLINE):
+                yield f"Train by {name} (--trainer trl --template {name}). {keys[key]}".strip(), other, key
 
 
 def _default(template: Any) -> str:

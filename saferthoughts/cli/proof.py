@@ -4,8 +4,10 @@ Reads a dataset, a tokenizer and a chat template; writes nothing.
 """
 
 import json
+from collections import Counter
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -28,7 +30,7 @@ def proof(
     tokenizer: Annotated[str, typer.Option(help="A folder with a tokenizer, or ORG/NAME on the Hub.")],
     template: Annotated[Path | None, typer.Option(help="A chat template, in place of the tokenizer's.")] = None,
     trainer: Annotated[str, typer.Option(help="trl, plain or prompt-completion: how it is trained on.")] = "trl",
-    max_length: Annotated[int | None, typer.Option(min=1, help="Tokens at which the trainer cuts a row.")] = None,
+    max_length: Annotated[int, typer.Option(min=1, help="Tokens at which rows are cut; the default is TRL's.")] = 1024,
     mapping: Mapping = None,
     config: Config = None,
     split: Split = "train",
@@ -42,39 +44,31 @@ def proof(
     """
     from pipelines.settings.overrides import key_and_value
     from pipelines.sources import Source
-    from training.proof import REASONING, prove_rows, trainer_of
+    from training.proof import PARTS, REASONING, prove_rows, trainer_of
     from training.proof_rows import read_conversations
     from training.quiet import quiet
     from training.student import tokenizer_of
 
     columns = dict(key_and_value(text, "--map", "response=completion") for text in mapping or ())
+    source = Source(hub=where, config=config, split=split, revision=revision)
     with quiet():
-        from trl.trainer.sft_config import SFTConfig
-
         chosen = trainer_of(tokenizer_of(tokenizer), trainer, _text_of(template), max_length)
-        rows, refused = read_conversations(
-            Source(hub=where, config=config, split=split, revision=revision), columns, most
-        )
+        rows, refused = read_conversations(source, columns, most)
         if not rows:
             number, reason = refused[0]
             raise UserError(f"None of the {len(refused)} rows of {where} is a conversation; row {number}: {reason}.")
-        usual = int(SFTConfig.max_length or 0)
-        found = prove_rows(rows, chosen, usual)
+        found = prove_rows(rows, chosen)
     if as_json:
-        names = {"dataset": where, "tokenizer": tokenizer, "template": str(template or ""), "trainer": trainer}
-        print(json.dumps({**names, "max_length": max_length, **_facts(found, refused)}, ensure_ascii=False, indent=1))
+        names = {"dataset": where, "tokenizer": tokenizer, "template": template and str(template), "trainer": trainer}
+        parts = {part: {"tokens": found.tokens[part], "trained": found.trained[part]} for part in PARTS}
+        facts = asdict(replace(found, tokens=Counter(), trained=Counter())) | {"parts": parts, "refused": refused}
+        del facts["tokens"], facts["trained"]
+        print(json.dumps({**names, "max_length": max_length, **facts}, ensure_ascii=False))
     else:
-        say(f"{where}, {found.rows} rows, by {trainer}: {_WAYS[trainer]}")
-        if refused:
-            number, reason = refused[0]
-            say(f"no conversation, and left out: {len(refused)} rows, the first is row {number}: {reason}")
-        _show(found)
-        if max_length is None and found.long_rows:
-            longest = f"the longest has {found.longest}"
-            say(f"longer than {usual} tokens, where TRL cuts by default: {found.long_rows} rows, {longest}")
+        _show(found, f"{where}, {found.rows} rows, by {trainer}: {_WAYS[trainer]}, up to {max_length} tokens", refused)
     if found.first is not None:
         row, loss = found.first
-        lost = f"{found.lossy_rows} of {found.rows} rows lose something; the first is row {row}: {loss.words()}"
+        lost = f"{found.rows_with_a_loss} of {found.rows} rows lose something; the first is row {row}: {loss.words()}"
         raise Incomplete(f"{lost}. Change: {found.change}")
     if not found.tokens[REASONING]:
         raise Incomplete(
@@ -90,32 +84,17 @@ def _text_of(template: Path | None) -> str | None:
         raise UserError(f"--template '{template}' cannot be read as text: {error}") from error
 
 
-def _show(found: "Proof") -> None:
+def _show(found: "Proof", head: str, refused: list[tuple[int, str]]) -> None:
     from saferthoughts.cli.training import example_of
     from training.proof import PARTS
 
+    say(head)
+    if refused:
+        number, reason = refused[0]
+        say(f"no conversation, and left out: {len(refused)} rows, the first is row {number}: {reason}")
     for part in PARTS:
         tokens, trained = found.tokens[part], found.trained[part]
         share = f"{trained} of {tokens} tokens trained on ({trained / tokens:.1%})" if tokens else "none in any row"
         say(f"  {part + ':':<13}{share}")
     say(f"row {found.example[0]}:")
     out.print(example_of(found.example[1]))
-
-
-def _facts(found: "Proof", refused: list[tuple[int, str]]) -> dict[str, Any]:
-    from training.proof import PARTS
-
-    first = None
-    if found.first is not None:
-        row, loss = found.first
-        first = {"row": row, "part": loss.part, "why": loss.why, "text": loss.text, "change": found.change}
-    pieces = [{"text": piece.text, "trained": piece.trained} for piece in found.example[1]]
-    return {
-        "rows": found.rows,
-        "refused": [{"row": number, "reason": reason} for number, reason in refused],
-        "parts": {part: {"tokens": found.tokens[part], "trained": found.trained[part]} for part in PARTS},
-        "rows_with_a_loss": found.lossy_rows,
-        "first_loss": first,
-        "longest": found.longest,
-        "example": {"row": found.example[0], "pieces": pieces},
-    }

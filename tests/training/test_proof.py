@@ -1,5 +1,6 @@
 """The proof on anybody's data: it labels as TRL does, names what is lost, and what it says to change mends it."""
 
+import inspect
 import json
 import shutil
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from pipelines.sources import Source
+from saferthoughts.cli.proof import proof as command_of_proof
 from tests.commands import command
 from tests.training.conftest import conversation
 from training.proof import WAYS, Trainer, prove_row
@@ -96,7 +98,7 @@ def test_lost_reasoning_is_named_and_what_is_said_to_change_mends_it(
     assert "reasoning:   0 of" in done.stdout
     mended = proof(rows, "--tokenizer", folder, "--json")
     found = json.loads(mended.stdout)
-    assert (mended.returncode, found["rows_with_a_loss"], found["first_loss"]) == (0, 0, None)
+    assert (mended.returncode, found["rows_with_a_loss"], found["first"]) == (0, 0, None)
     for part in ("reasoning", "answer", "end-of-turn"):
         assert found["parts"][part]["trained"] == found["parts"][part]["tokens"] > 0
 
@@ -104,7 +106,7 @@ def test_lost_reasoning_is_named_and_what_is_said_to_change_mends_it(
 def test_an_earlier_turns_reasoning_counts(rows_at: Callable[..., Path], tokenizer_with: Callable[[str], Path]) -> None:
     done = proof(rows_at(ONE, TWO), "--tokenizer", tokenizer_with(QWEN3), "--trainer", "plain", "--json")
     found = json.loads(done.stdout)
-    assert (done.returncode, found["rows_with_a_loss"], found["first_loss"]["row"]) == (1, 1, 2)
+    assert (done.returncode, found["rows_with_a_loss"], found["first"][0]) == (1, 1, 2)
     assert 0 < found["parts"]["reasoning"]["trained"] < found["parts"]["reasoning"]["tokens"]
 
 
@@ -116,6 +118,25 @@ def test_a_row_that_is_cut_says_how_long_it_is(
     assert "its reasoning is cut off at 40 of" in cut.stderr
     needed = cut.stderr.partition("Raise max_length to at least ")[2].strip(".\n")
     assert (cut.returncode, proof(*words, needed).returncode) == (1, 0)
+
+
+def test_reasoning_behind_an_empty_block_is_a_loss(rows_at: Callable[..., Path], tiny_student: Path) -> None:
+    # What TRL 1.7 made of Qwen3.5's own replies, whose opener stands in the prompt.
+    (row,), _ = read_conversations(
+        Source(hub=str(rows_at([*ONE[:1], {**ONE[1], "content": "R.\n</think>\n\nA."}]))), {}
+    )
+    tokenizer = AutoTokenizer.from_pretrained(tiny_student)
+    written = "{{ '<think>\n\n</think>\n\n' + message.content }}"
+    template = (
+        "{% for message in messages %}<|im_start|>{% if message.role == 'user' %}{{ message.content }}"
+        f"{{% else %}}{written}{{% endif %}}<|im_end|>{{% endfor %}}"
+    )
+    (loss,) = prove_row(row, Trainer(tokenizer, "plain", template)).losses
+    assert "its reasoning is behind a block that is closed already: '<|im_start|><think>" in loss.words()
+
+
+def test_the_usual_length_is_trls() -> None:
+    assert inspect.signature(command_of_proof).parameters["max_length"].default == SFTConfig.max_length
 
 
 def test_mild_rows_are_shown_first_and_other_peoples_columns_are_read(

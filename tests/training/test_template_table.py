@@ -1,6 +1,6 @@
 """The table of chat templates in docs/proof.md: held to the installed TRL and transformers, and written by
 
-    python -m tests.training.test_template_table
+python -m tests.training.test_template_table
 """
 
 import ast
@@ -64,7 +64,8 @@ def templates() -> Iterator[tuple[str, str]]:
         if not path.stem.endswith("_training"):
             yield path.stem, path.read_text(encoding="utf-8")
     found = find_spec("transformers")
-    assert found is not None and found.origin is not None
+    assert found is not None
+    assert found.origin is not None
     for name, module in IN_CODE.items():
         source = (Path(found.origin).parent / "models" / name / f"{module}.py").read_text(encoding="utf-8")
         texts = [
@@ -80,11 +81,14 @@ def templates() -> Iterator[tuple[str, str]]:
 def cell(trainer: Trainer, key: str, kind: type[Conversation]) -> str:
     """What becomes of the reasoning under one key."""
     for turns in (ONE, TWO) if trainer.way != COMPLETION else (ONE,):
-        losses = {loss.part for loss in prove_row(kind(1, turns), trainer, key).losses}
+        found = prove_row(kind(1, turns), trainer, key).losses
+        losses = {loss.part for loss in found}
         if "conversation" in losses:
             return "refused"
         if "answer" in losses:
             return "**all lost**"
+        if any("closed already" in loss.why for loss in found):
+            return "**misplaced**"
         if REASONING in losses:
             return "**lost**" if turns is ONE else "last turn"
         if losses:
