@@ -184,8 +184,8 @@ def test_a_failed_proof_leaves_nothing(trained: Callable[..., TrainingResult], t
 def test_a_loss_that_diverges_stops_the_run(release: Path, tiny_student: Path, tmp_path: Path) -> None:
     settings = {"mixture": {"improved": 4}, "batch_size": 1, "learning_rate": 1.0, "scheduler": "constant"}
     recipe = recipe_of(**settings, checkpoint_minutes=1e-9)
-    told = r"is \d+, ten times the lowest before \(6\.\d+\): .*checkpoint-\d is kept\. Lower learning_rate \(1 now\)"
-    with pytest.raises(Incomplete, match=told) as error:
+    message = r"is \d+, ten times the lowest before \(6\.\d+\): .*checkpoint-\d is kept\. Lower learning_rate \(1 now\)"
+    with pytest.raises(Incomplete, match=message) as error:
         train(recipe, release, tmp_path / "model", tiny_student)
     step = int(str(error.value).partition("step ")[2].split()[0])
     assert [path.name for path in (tmp_path / ".model.training").glob("checkpoint-*")] == [f"checkpoint-{step - 1}"]
