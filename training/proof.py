@@ -98,7 +98,8 @@ class Trainer:
         before = self.tokenizer.chat_template
         self.tokenizer.chat_template = source
         try:
-            return get_training_chat_template(self.tokenizer)
+            found: str | None = get_training_chat_template(self.tokenizer)
+            return found
         except Exception:  # noqa: BLE001 - TRL tries the template with tools, and lets through whatever it raises
             return None
         finally:
@@ -161,7 +162,7 @@ def trainer_of(tokenizer: "PreTrainedTokenizerBase", way: str, template: str | N
     try:
         trainer.text([{"role": "user", "content": "Hello."}])
     except UserError as error:
-        if isinstance(error.__cause__, jinja2.TemplateSyntaxError | jinja2.sandbox.SecurityError):
+        if isinstance(error.__cause__, jinja2.TemplateSyntaxError | jinja2.exceptions.SecurityError):
             raise
     return trainer
 
@@ -303,7 +304,7 @@ _KEY_WORDS[INLINE] = "Put the reasoning into `content`, as <think>\\nreasoning\\
 
 
 def _changes(trainer: Trainer) -> Iterator[tuple[str, Trainer, str | None]]:
-    keys = {None: "", **_KEY_WORDS}
+    keys: dict[str | None, str] = {None: "", **_KEY_WORDS}
     ways = {trainer.way: "", **_WAY_WORDS}
     for (way, way_words), (key, key_words) in itertools.product(ways.items(), keys.items()):
         words = way_words if way != trainer.way else ""

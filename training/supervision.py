@@ -242,7 +242,7 @@ def _closest(candidates: Sequence[_Expected], document: Document) -> _Expected:
     return max(candidates, key=lambda item: (agreement(tail, item.response), -len(item.response)))
 
 
-def agreement(one: Sequence[int], other: Sequence[int]) -> int:
+def agreement(one: Sequence[object], other: Sequence[object]) -> int:
     """How many tokens two sequences have in common at their beginning."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
