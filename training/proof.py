@@ -304,7 +304,8 @@ _KEY_WORDS[INLINE] = "Put the reasoning into `content`, as <think>\\nreasoning\\
 
 
 def _changes(trainer: Trainer) -> Iterator[tuple[str, Trainer, str | None]]:
-    keys: dict[str | None, str] = {None: "", **_KEY_WORDS}
+    keys: dict[str | None, str] = {None: ""}
+    keys.update(_KEY_WORDS)
     ways = {trainer.way: "", **_WAY_WORDS}
     for (way, way_words), (key, key_words) in itertools.product(ways.items(), keys.items()):
         words = way_words if way != trainer.way else ""

@@ -120,7 +120,7 @@ def tokenizer_of(name: str) -> Any:
     Raises:
         UserError: there is none, it names code of its own, or it cannot be loaded.
     """
-    path, found = Path(name), _HUB_MODEL.fullmatch(name)
+    path, found = Path(name), HUB_MODEL.fullmatch(name)
     if not path.exists() and found is not None:
         files = ["tokenizer*", "*.jinja", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt"]
         path = _fetched(found, files, "Tokenizer", "--tokenizer")
