@@ -7,6 +7,7 @@ RECIPE ... --push ORG/NAME`, also later: a model that is finished is not trained
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
@@ -32,10 +33,29 @@ def check_pushable(repo: str) -> None:
         UserError: no token or a wrong one, a name that cannot be, a repository that holds something else.
     """
     hub = Hub(repo, "model")
-    hub.ask(hub.api.whoami)
+    who = hub.ask(hub.api.whoami)
     head = hub.head()
     if head is not None:
+        hub.ask(hub.api.auth_check, repo, repo_type="model", write=True)
         _check_there(hub, head)
+    elif (fault := _may_not_create(who, repo)) is not None:
+        raise UserError(f"{fault}, so {repo} cannot be made. Use a token that may write there, or another name.")
+
+
+def _may_not_create(who: Any, repo: str) -> str | None:
+    """Why a token may not make a repository, by what the Hub tells of it; what is told otherwise is let pass."""
+    owner = repo.split("/")[0]
+    token = (who.get("auth") or {}).get("accessToken") or {}
+    orgs = {str(org.get("name")): org.get("roleInOrg") for org in who.get("orgs") or ()}
+    scoped = (token.get("fineGrained") or {}).get("scoped")
+    if token.get("role") == "read":
+        return "The token may only read"
+    if token.get("role") == "fineGrained" and isinstance(scoped, list):
+        names = {part["entity"].get("name") for part in scoped if "repo.write" in (part.get("permissions") or ())}
+        return None if owner in names else f"The fine-grained token may not write (repo.write) to {owner}"
+    if owner != who.get("name") and orgs.get(owner, "read" if owner not in orgs else None) == "read":
+        return f"{who.get('name')} may not write to {owner}"
+    return None
 
 
 def push_model(folder: Path, repo: str, private: bool = False) -> PushedModel:

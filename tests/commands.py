@@ -47,12 +47,13 @@ MODELS = (
     "transformers.models.llama.modeling_llama",
     "training.student_trainer",
     "training.sft",
+    "training.proof",
     "inspect_ai",
     "openai",
     "eval.run.stage",
     "eval.run.rescore",
 )
-OF_MODELS = {"train", "chat", "eval", "rescore"}
+OF_MODELS = {"train", "chat", "eval", "rescore", "proof"}
 
 
 def _read_early(variable: str) -> bool:

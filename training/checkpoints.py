@@ -30,7 +30,7 @@ from training.recipe import Recipe
 from training.torn import fault_of
 
 # What changes how a training runs, and not what comes out of it.
-_APART = ("checkpoint_minutes", "report_to", "student", "dataset")
+_APART = ("checkpoint_minutes", "stop_when_diverging", "report_to", "student", "dataset")
 
 
 _FINGERPRINT = "fingerprint.json"
@@ -142,27 +142,34 @@ def _step(path: Path) -> int | None:
     return int(number) if number.isdecimal() else None
 
 
-def check_disk(folder: Path, trained: int, total: int) -> None:
-    """Whether two checkpoints and the model fit beside each other.
+def check_disk(folder: Path, trained: int, total: int, recipe: Recipe) -> None:
+    """Whether two checkpoints, where there are any, and the model fit beside each other.
 
     A checkpoint that is there already is one of the two: it goes once the next one is written.
 
     Args:
         folder: Where they go.
-        trained: Parameters that are trained, each with two moments, in four bytes.
-        total: All parameters.
+        trained: Parameters that are trained: a checkpoint has each, with two moments, in four bytes.
+        total: All parameters, saved in two bytes, or four.
+        recipe: What is saved, and how.
 
     Raises:
-        UserError: they do not, with what is there and what it takes.
+        UserError: they do not, with what is there and what each takes.
     """
-    needed = 2 * 12 * trained + 2 * total
+    model = (2 if recipe.bf16 else 4) * total
+    checkpoint = 12 * trained if recipe.checkpoint_minutes else 0
     held = sum(file.stat().st_size for path in checkpoints_in(folder) for file in path.rglob("*") if file.is_file())
     free = shutil.disk_usage(folder).free
-    if needed > free + held:
+    if model + 2 * checkpoint > free + held:
         there = f" beside a checkpoint of {size_of(held)}" if held else ""
+        whole = (
+            f"{size_of(model + 2 * checkpoint)} under {folder.parent}, and {size_of(free)} are free{there}. Free some"
+        )
+        if not checkpoint:
+            raise UserError(f"The model takes {whole}, or choose another --output.")
         raise UserError(
-            f"Checkpoints and model take {size_of(needed)} under {folder.parent}, and {size_of(free)} are free{there}. "
-            "Free some, choose another --output, or set checkpoint_minutes=0."
+            f"Two checkpoints of {size_of(checkpoint)} (weights {size_of(checkpoint / 3)}, optimizer the rest) and a "
+            f"model of {size_of(model)} take {whole}, choose another --output, or set checkpoint_minutes=0."
         )
 
 

@@ -53,15 +53,18 @@ def _check_config(path: Path, name: str) -> None:
         )
 
 
-def load_tokenizer(path: Path) -> Any:
-    """The tokenizer of a folder.
+def load_tokenizer(path: Path, alone: bool = False) -> Any:
+    """The tokenizer of a folder; `alone` where the weights beside it are not to be loaded, and may be of any kind.
 
     Raises:
         UserError, OSError, ValueError: it names code, or cannot be loaded.
     """
     from transformers import AutoTokenizer
 
-    check_no_code(path)
+    if not alone:
+        check_no_code(path)
+    elif (path / "tokenizer_config.json").is_file():
+        _check_config(path, "tokenizer_config.json")
     return AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
 
 
@@ -84,7 +87,12 @@ def load_model(path: Path, **settings: Any) -> Any:
 
 
 def prompt_of(tokenizer: Any, messages: list[dict[str, str]], **options: Any) -> Any:
-    """A conversation as the model is prompted with it, by the tokenizer's own chat template in transformers' sandbox.
+    """A conversation as the model is prompted with it; arguments and errors as for `rendered`."""
+    return rendered(tokenizer, messages, add_generation_prompt=True, **options)
+
+
+def rendered(tokenizer: Any, messages: list[dict[str, str]], **options: Any) -> Any:
+    """A conversation by the tokenizer's own chat template, in transformers' sandbox.
 
     Args:
         tokenizer: The model's.
@@ -97,8 +105,18 @@ def prompt_of(tokenizer: Any, messages: list[dict[str, str]], **options: Any) ->
     import jinja2
 
     settings = {"tokenize": False, **options}
+    # A template of others computes: whatever arithmetic or a look-up raises in it is its fault.
+    faults = (
+        jinja2.TemplateError,
+        TypeError,
+        ArithmeticError,
+        LookupError,
+        AttributeError,
+        RecursionError,
+        MemoryError,
+    )
     try:
-        return tokenizer.apply_chat_template(messages, add_generation_prompt=True, **settings)
-    except (jinja2.TemplateError, TypeError, OverflowError, RecursionError) as error:
+        return tokenizer.apply_chat_template(messages, **settings)
+    except (jinja2.TemplateError, *faults) as error:
         message = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise UserError(f"The chat template of '{tokenizer.name_or_path}' cannot be used: {message}") from error

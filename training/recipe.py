@@ -90,6 +90,9 @@ class Recipe(BaseModel):
     checkpoint_minutes: Annotated[float, Field(ge=0)] = 10
     """Save weights and optimizer that often, to go on from after a crash; 0 never does."""
 
+    stop_when_diverging: bool = True
+    """End the training at a loss that is no number, or ten times the lowest before it and above 5."""
+
     report_to: Literal["tensorboard", "wandb", "trackio", "none"] = "tensorboard"
     scheduler: Literal["cosine", "linear", "constant"] = "cosine"
 

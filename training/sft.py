@@ -28,7 +28,7 @@ from training.arithmetic import bf16_pays
 from training.checkpoints import Workplace, check_disk, fingerprint_of, is_main, processes, workplace_of
 from training.decoding import ReplyDecoder
 from training.estimate import Plan, flops_of, plan_of
-from training.lengths import Fitting, fitting
+from training.lengths import Fitting, fitting, positions_of
 from training.loading import load_model, load_tokenizer
 from training.mixture import TrainingRow
 from training.mixture_rows import blended
@@ -147,15 +147,14 @@ def is_trained(recipe: Recipe, dataset: Path, output: Path) -> bool:
 def _train(ready: "_Ready", workplace: Workplace, output: Path, report: Callable[[str], None] | None) -> TrainingResult:
     recipe, trainer = ready.drawn.recipe, ready.trainer
     trainer.args.output_dir = str(workplace.folder)
-    if recipe.checkpoint_minutes:
-        check_disk(workplace.folder, ready.plan.trained, ready.plan.parameters)
+    check_disk(workplace.folder, ready.plan.trained, ready.plan.parameters, recipe)
     if report is not None and is_main():
         report(ready.plan.lines())
         for line in workplace.torn:
             report(line)
         if workplace.step:
             report(f"going on from step {workplace.step}")
-    losses, seconds = run_steps(trainer, ready.plan, workplace, recipe.checkpoint_minutes)
+    losses, seconds = run_steps(trainer, ready.plan, workplace, recipe)
     result = TrainingResult(
         model=output,
         proof=ready.proof,
@@ -209,7 +208,7 @@ def _draw(recipe: Recipe, dataset: Path, student: str | Path | None, work: Path)
     recipe = recipe.model_copy(update={"student": str(checkpoint) if wanted is None else wanted})
     mixture = blended(recipe.mixture, dataset, recipe.seed, work / "cache")
     serving = _tokenizer(checkpoint)
-    fit = fitting(mixture, serving, recipe)
+    fit = fitting(mixture, serving, recipe, positions_of(checkpoint))
     return Drawn(recipe, dataset, checkpoint, weights_hash(checkpoint), fit, serving)
 
 

@@ -17,27 +17,33 @@ from typing import TYPE_CHECKING, Any
 from transformers import TrainerCallback
 
 from pipelines.command_line import typed_command
-from pipelines.errors import Interrupted, UserError
+from pipelines.errors import Incomplete, Interrupted, UserError
 from pipelines.interrupts import SAME_WISH_S
 from pipelines.progress import Meter, console, meter
-from training.checkpoints import TimedCheckpoints, Workplace, processes
+from training.checkpoints import TimedCheckpoints, Workplace, checkpoints_in, processes
 from training.estimate import Plan
+from training.recipe import Recipe
 
 if TYPE_CHECKING:
     from training.student_trainer import StudentTrainer
 
+_TENFOLD = 10
+# A loss below is that of rows that are known by heart: a few new ones make it grow as much.
+_LEARNED = 0.5
+
 
 def run_steps(
-    trainer: "StudentTrainer", plan: Plan, workplace: Workplace, minutes: float
+    trainer: "StudentTrainer", plan: Plan, workplace: Workplace, recipe: Recipe
 ) -> tuple[tuple[float, ...], float]:
     """Run every step that is left; the losses of all steps, and the seconds of those that were run.
 
     Raises:
-        UserError: the loss is no number.
+        Incomplete: the loss is no number, or grew tenfold; what was saved before is kept.
         Interrupted: Ctrl-C; what was done is in a checkpoint, if the recipe has any.
     """
+    minutes = recipe.checkpoint_minutes
     with meter("train", total=None, unit="steps") as shown, _asked_to_stop() as asked:
-        callback = _Shown(shown, asked, saves=minutes > 0)
+        callback = _Shown(shown, asked, workplace, recipe)
         trainer.add_callback(callback)
         if minutes:
             trainer.add_callback(TimedCheckpoints(minutes))
@@ -68,10 +74,11 @@ def _train(trainer: "StudentTrainer", workplace: Workplace) -> None:
 class _Shown(TrainerCallback):  # type: ignore[misc,unused-ignore]
     """Shows loss and pace, and ends the training where it must."""
 
-    def __init__(self, shown: Meter, asked: list[int], saves: bool) -> None:
+    def __init__(self, shown: Meter, asked: list[int], workplace: Workplace, recipe: Recipe) -> None:
         self._shown = shown
         self._asked = asked
-        self._saves = saves
+        self._folder = workplace.folder
+        self._recipe = recipe
         self.started = time.monotonic()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -84,17 +91,22 @@ class _Shown(TrainerCallback):  # type: ignore[misc,unused-ignore]
         """Save and stop after a signal."""
         if self._asked and state.global_step < state.max_steps:
             control.should_training_stop = True
-            control.should_save = self._saves
+            control.should_save = self._recipe.checkpoint_minutes > 0
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
         """Show the step."""
         if not logs or "loss" not in logs:
             return
         loss = float(logs["loss"])
-        if not math.isfinite(loss):
-            raise UserError(
-                f"The loss of step {state.global_step} is {loss}; training stopped, and what was saved before stays as "
-                "it is. Lower learning_rate, or set bf16=false."
+        lowest = min(float(entry["loss"]) for entry in state.log_history if "loss" in entry)
+        if self._recipe.stop_when_diverging and not loss <= _TENFOLD * max(lowest, _LEARNED):
+            grown = f", ten times the lowest before ({lowest:.2f})" if math.isfinite(loss) else ""
+            saved = [path.name for path in checkpoints_in(self._folder)]
+            kept = f"{self._folder / saved[-1]} is kept" if saved else "no checkpoint was saved yet"
+            raise Incomplete(
+                f"The loss of step {state.global_step} of {state.max_steps} is {loss:.3g}{grown}: training stopped, "
+                f"and {kept}. Lower learning_rate ({self._recipe.learning_rate:g} now), or set bf16=false; "
+                "stop_when_diverging=false goes on all the same."
             )
         self._shown.note(f"loss {loss:.2f}, {logs['trained_tokens_per_s']:.0f} trained tokens/s")
         self._shown.advance()

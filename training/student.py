@@ -24,11 +24,12 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from pipelines.documents import json_of, read_json
-from pipelines.errors import UserError
+from pipelines.errors import UserError, one_line
 from pipelines.files import as_umask, atomic_folder, file_hash, write_json
-from training.loading import check_no_code
+from training.loading import check_no_code, load_tokenizer
 
 # ORG/NAME, or ORG/NAME@REVISION.
 HUB_MODEL = re.compile(r"(?P<repo>[\w][\w.-]*/[\w][\w.-]*)(@(?P<revision>[\w./-]+))?")
@@ -94,20 +95,44 @@ def checkpoint_of(student: str | Path | None) -> Path:
     found = HUB_MODEL.fullmatch(str(student))
     if path.exists() or found is None:
         return path
+    folder = _fetched(found, ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"], "Student", "--student")
+    check_checkpoint(folder)
+    return folder
+
+
+def _fetched(found: re.Match[str], files: list[str], what: str, option: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    patterns = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
     try:
-        folder = snapshot_download(found["repo"], revision=found["revision"], allow_patterns=patterns)
+        return Path(snapshot_download(found["repo"], revision=found["revision"], allow_patterns=files))
     except (HfHubHTTPError, LocalEntryNotFoundError) as error:
         message = " ".join(str(error).split())[:200]
         raise UserError(
-            f"Student '{student}' is no folder here and could not be had from the Hub ({message}). Give a folder with "
-            "--student, or check the name and HF_TOKEN."
+            f"{what} '{found.group()}' is no folder here and could not be had from the Hub ({message}). Give a folder "
+            f"with {option}, or check the name and HF_TOKEN."
         ) from error
-    check_checkpoint(Path(folder))
-    return Path(folder)
+
+
+def tokenizer_of(name: str) -> Any:
+    """A tokenizer without its model: of a folder, or of a model on the Hub (ORG/NAME, ORG/NAME@REVISION).
+
+    Raises:
+        UserError: there is none, it names code of its own, or it cannot be loaded.
+    """
+    path, found = Path(name), HUB_MODEL.fullmatch(name)
+    if not path.exists() and found is not None:
+        files = ["tokenizer*", "*.jinja", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt"]
+        path = _fetched(found, files, "Tokenizer", "--tokenizer")
+    if not path.is_dir():
+        raise UserError(f"Tokenizer '{name}' is neither a folder nor ORG/NAME on the Hub.")
+    try:
+        return load_tokenizer(path, alone=True)
+    except Exception as error:
+        if isinstance(error, UserError):
+            raise
+        # The tokenizers library raises bare Exceptions at a file that is none.
+        raise UserError(f"Tokenizer '{name}' cannot be loaded: {one_line(str(error))}") from error
 
 
 def check_named(student: str | Path | None) -> None:

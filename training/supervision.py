@@ -63,7 +63,7 @@ class SupervisionProof:
 
 
 @dataclass(frozen=True, slots=True)
-class _Document:
+class Document:
     """One row as the model meets it: its token ids and, position by position, id or IGNORED."""
 
     ids: tuple[int, ...]
@@ -105,7 +105,7 @@ def prove(
         by_prefix.setdefault(item.prefix, []).append(item)
     unseen = Counter((item.prefix, item.response) for item in expected)
     lengths = sorted({len(item.prefix) for item in expected}, reverse=True)
-    shown: dict[int, _Document] = {}
+    mildest: dict[int, Document] = {}
     for document in documents:
         prefix = next((document.ids[:n] for n in lengths if document.ids[:n] in by_prefix), None)
         if prefix is None:
@@ -113,7 +113,7 @@ def prove(
         match = _closest(by_prefix[prefix], document)
         _check(match, document, serving, loss_on == "all")
         unseen[(match.prefix, match.response)] -= 1
-        shown.setdefault(severity(match.row.category, match.row.kind), document)
+        mildest.setdefault(severity(match.row.category, match.row.kind), document)
     left = [item for item in expected if unseen[(item.prefix, item.response)] > 0]
     if left or len(documents) != len(rows):
         which = f", the first missing is {left[0].row.id!r}" if left else ""
@@ -123,7 +123,7 @@ def prove(
         tokens=sum(len(document.ids) for document in documents),
         labelled=sum(label != IGNORED for document in documents for label in document.labels),
         longest=max(len(document.ids) for document in documents),
-        example=_pieces(shown[min(shown)], serving),
+        example=pieces(mildest[min(mildest)], serving),
         loss_on=loss_on,
     )
 
@@ -148,7 +148,7 @@ def _expect(row: TrainingRow, serving: "PreTrainedTokenizerBase", control: Mappi
     thought = split(content)
     if thought.source != "inline" or join(thought.reasoning, thought.answer) != content:
         raise UserError(
-            f"Row {row.id!r} is not '<think>\\nreasoning\\n</think>\\n\\nanswer': it begins {_shown(content)} and "
+            f"Row {row.id!r} is not '<think>\\nreasoning\\n</think>\\n\\nanswer': it begins {shown(content)} and "
             "would teach another form. Build the release again with this version."
         )
     _check_instruction(row)
@@ -184,7 +184,7 @@ def _control_tokens(serving: "PreTrainedTokenizerBase") -> dict[int, str]:
         for number, token in serving.added_tokens_decoder.items()
         if token.special or _CONTROL.fullmatch(str(token))
     }
-    return added | {int(number): _decode(serving, [number]) for number in serving.all_special_ids}
+    return added | {int(number): decode(serving, [number]) for number in serving.all_special_ids}
 
 
 def _check_instruction(row: TrainingRow) -> None:
@@ -193,7 +193,7 @@ def _check_instruction(row: TrainingRow) -> None:
     for line in _instruction_lines():
         if line in prompt:
             raise UserError(
-                f"Row {row.id!r} holds a distillation instruction in its prompt ({_shown(line)}), which nobody will "
+                f"Row {row.id!r} holds a distillation instruction in its prompt ({shown(line)}), which nobody will "
                 "send when the student is served. Build the release again with this version."
             )
 
@@ -210,11 +210,12 @@ def _instruction_lines() -> tuple[str, ...]:
     return tuple(line for line in lines if len(line) >= _INSTRUCTION_LINE)
 
 
-def _decode(tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int]) -> str:
+def decode(tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int]) -> str:
+    """The text of some tokens."""
     return str(tokenizer.decode(list(ids)))
 
 
-def _documents(trainer: "SFTTrainer", batch_size: int) -> Iterator[_Document]:
+def _documents(trainer: "SFTTrainer", batch_size: int) -> Iterator[Document]:
     """Every row of the trainer's dataset, out of collated batches, padding off and packed sequences taken apart."""
     dataset: Any = trainer.train_dataset
     columns = [name for name in ("input_ids", "labels", "seq_lengths") if name in dataset.column_names]
@@ -231,23 +232,23 @@ def _documents(trainer: "SFTTrainer", batch_size: int) -> Iterator[_Document]:
                 ids, labels = ids[:real], labels[:real]
             starts = [0] if positions is None else [i for i, at in enumerate(positions[n].tolist()) if at == 0]
             for begin, end in zip(starts, [*starts[1:], len(ids)], strict=True):
-                yield _Document(tuple(ids[begin:end]), tuple(labels[begin:end]))
+                yield Document(tuple(ids[begin:end]), tuple(labels[begin:end]))
 
 
-def _closest(candidates: Sequence[_Expected], document: _Document) -> _Expected:
+def _closest(candidates: Sequence[_Expected], document: Document) -> _Expected:
     """Of rows with the same prompt, the one whose response agrees longest with the document."""
 
     tail = document.ids[len(candidates[0].prefix) :]
-    return max(candidates, key=lambda item: (_agreement(tail, item.response), -len(item.response)))
+    return max(candidates, key=lambda item: (agreement(tail, item.response), -len(item.response)))
 
 
-def _agreement(one: Sequence[int], other: Sequence[int]) -> int:
+def agreement(one: Sequence[object], other: Sequence[object]) -> int:
     """How many tokens two sequences have in common at their beginning."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
-def _check(item: _Expected, document: _Document, tokenizer: "PreTrainedTokenizerBase", everything: bool) -> None:
+def _check(item: _Expected, document: Document, tokenizer: "PreTrainedTokenizerBase", everything: bool) -> None:
     row, start, end = item.row.id, len(item.prefix), len(item.prefix) + len(item.response)
     if document.ids[start:end] != item.response:
         got = document.ids[start:end]
@@ -255,8 +256,8 @@ def _check(item: _Expected, document: _Document, tokenizer: "PreTrainedTokenizer
             raise UserError(
                 f"Row {row!r} is cut after {len(document.ids)} of {end} tokens. Raise max_length to at least {end}."
             )
-        at = _agreement(got, item.response)
-        lost = _decode(tokenizer, item.response[at:])
+        at = agreement(got, item.response)
+        lost = decode(tokenizer, item.response[at:])
         raise _without(item.row, _part(item, at, tokenizer), lost)
     for at, label in enumerate(document.labels):
         should = document.ids[at] if everything or start <= at < end else IGNORED
@@ -264,11 +265,11 @@ def _check(item: _Expected, document: _Document, tokenizer: "PreTrainedTokenizer
         if label == should or (everything and at == 0):
             continue
         if start <= at < end:
-            text = _shown(_decode(tokenizer, document.ids[at:end]))
+            text = shown(decode(tokenizer, document.ids[at:end]))
             part = _part(item, at - start, tokenizer)
             raise UserError(f"Row {row!r}: its {part} is not trained on, from {text} on. Check the generation markers.")
         side = "prompt" if at < start else "text after its end-of-turn"
-        text = _shown(_decode(tokenizer, document.ids[at : at + 8]))
+        text = shown(decode(tokenizer, document.ids[at : at + 8]))
         if everything:
             raise UserError(f"Row {row!r}: its {side} is not trained on, at {text}, and loss_on is all.")
         raise UserError(f"Row {row!r}: its {side} would be trained on, at {text}. Check the generation markers.")
@@ -278,7 +279,7 @@ def _part(item: _Expected, at: int, tokenizer: "PreTrainedTokenizerBase") -> str
     """Which part of the response its token number `at` belongs to."""
     if at == len(item.response) - 1:
         return "end-of-turn"
-    before, through = _decode(tokenizer, item.response[:at]), _decode(tokenizer, item.response[: at + 1])
+    before, through = decode(tokenizer, item.response[:at]), decode(tokenizer, item.response[: at + 1])
     if CLOSE in before:
         return "answer"
     reasoning_end = len(item.written.partition(CLOSE)[0])
@@ -287,37 +288,39 @@ def _part(item: _Expected, at: int, tokenizer: "PreTrainedTokenizerBase") -> str
 
 def _without(row: TrainingRow, part: str, lost: str) -> UserError:
     return UserError(
-        f"Row {row.id!r} reaches the trainer without its {part}: {_shown(lost)} is not there. The chat template drops "
+        f"Row {row.id!r} reaches the trainer without its {part}: {shown(lost)} is not there. The chat template drops "
         "or rewrites it; choose another with --set chat_template=..."
     )
 
 
 def _prefix_differs(
-    document: _Document, expected: Sequence[_Expected], tokenizer: "PreTrainedTokenizerBase"
+    document: Document, expected: Sequence[_Expected], tokenizer: "PreTrainedTokenizerBase"
 ) -> UserError:
-    nearest = max(expected, key=lambda item: _agreement(document.ids, item.prefix))
+    nearest = max(expected, key=lambda item: agreement(document.ids, item.prefix))
     reasoning = split(nearest.row.messages[-1]["content"]).reasoning
-    if reasoning not in _decode(tokenizer, document.ids):
+    if reasoning not in decode(tokenizer, document.ids):
         return _without(nearest.row, "reasoning", reasoning)
-    at = _agreement(document.ids, nearest.prefix)
-    trained, served = (_decode(tokenizer, ids[at : at + 12]) for ids in (document.ids, nearest.prefix))
+    at = agreement(document.ids, nearest.prefix)
+    trained, served = (decode(tokenizer, ids[at : at + 12]) for ids in (document.ids, nearest.prefix))
     return UserError(
         f"Row {nearest.row.id!r} is trained behind another prompt than it is served with: from token {at} on training "
-        f"has {_shown(trained)}, serving {_shown(served)}. The training template must render prompts as the student's "
+        f"has {shown(trained)}, serving {shown(served)}. The training template must render prompts as the student's "
         "own does."
     )
 
 
-def _pieces(document: _Document, tokenizer: "PreTrainedTokenizerBase") -> tuple[Piece, ...]:
-    pieces = []
+def pieces(document: Document, tokenizer: "PreTrainedTokenizerBase") -> tuple[Piece, ...]:
+    """A document in stretches of tokens that are trained on, or are not."""
+    found = []
     start = 0
     for at in range(1, len(document.ids) + 1):
         trained = document.labels[start] != IGNORED
         if at == len(document.ids) or (document.labels[at] != IGNORED) != trained:
-            pieces.append(Piece(harmless(_decode(tokenizer, document.ids[start:at])), trained))
+            found.append(Piece(harmless(decode(tokenizer, document.ids[start:at])), trained))
             start = at
-    return tuple(pieces)
+    return tuple(found)
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
+    """The beginning of a text, quoted, so that it is safe on a terminal."""
     return repr(text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "...")

@@ -87,7 +87,7 @@ def read_dataset(
     columns: dict[str, str] = {}
     there: dict[str, None] = {}
     number = 0
-    for rows, part in _parts(source, most):
+    for rows, part in parts_of(source, most):
         names = dict.fromkeys(name for row in rows for name in row)
         columns = columns_of(names, mapping, source.hub)
         there |= names
@@ -115,7 +115,7 @@ def public_name(source: Source) -> str:
     return path.resolve().name if path.exists() else source.hub
 
 
-def _parts(source: Source, most: int | None) -> list[tuple[list[dict[str, Any]], str | None]]:
+def parts_of(source: Source, most: int | None) -> list[tuple[list[dict[str, Any]], str | None]]:
     """The rows, a part for each configuration of a release, with the variant that it is."""
     folder = Path(source.hub)
     if is_release(source):

@@ -16,7 +16,7 @@ _ROLES = {
     **dict.fromkeys(("system", "developer"), "system"),
 }
 # Where an assistant's turn has its reasoning, beside its content.
-_REASONING = ("reasoning_content", "reasoning", "thinking", "thought")
+REASONING = ("reasoning_content", "reasoning", "thinking", "thought")
 _CALLS = ("tool_calls", "function_call")
 
 
@@ -28,10 +28,13 @@ class Exchange(NamedTuple):
     thought: Thought
 
 
-class _Turn(NamedTuple):
+class Turn(NamedTuple):
+    """One turn: its role by our names, its text, its reasoning, and the key that this stood under ("" for none)."""
+
     role: str
     content: str
-    reasoning: str
+    reasoning: str = ""
+    key: str = ""
 
 
 def exchange(prompt: Any, completion: Any = None) -> Exchange:
@@ -44,11 +47,7 @@ def exchange(prompt: Any, completion: Any = None) -> Exchange:
     Raises:
         ValueError: it is not one question with its answer; the text says why, and names the field.
     """
-    turns = [_turn(item) for item in _listed(prompt, "messages")]
-    if isinstance(completion, str):
-        turns.append(_Turn("assistant", completion, ""))
-    elif completion is not None:
-        turns += [_turn(item) for item in _listed(completion, "the completion")]
+    turns = turns_of(prompt, completion)
     roles = [turn.role for turn in turns]
     if "user" not in roles or "assistant" not in roles:
         raise ValueError("messages has no turn of a user and of an assistant")
@@ -66,6 +65,16 @@ def exchange(prompt: Any, completion: Any = None) -> Exchange:
     return Exchange(system, turns[asked].content, split(answer.content, answer.reasoning or None))
 
 
+def turns_of(prompt: Any, completion: Any = None) -> list[Turn]:
+    """The turns of a conversation, however many; the arguments and errors as for `exchange`."""
+    turns = [_turn_of(item) for item in _listed(prompt, "messages")]
+    if isinstance(completion, str):
+        turns.append(Turn("assistant", completion))
+    elif completion is not None:
+        turns += [_turn_of(item) for item in _listed(completion, "the completion")]
+    return turns
+
+
 def question_of(conversation: Any) -> str:
     """The one question of a conversation, its system text in front; whether it is answered does not matter.
 
@@ -73,7 +82,7 @@ def question_of(conversation: Any) -> str:
         ValueError: as `exchange`.
     """
     turns = _listed(conversation, "messages")
-    answered = any(_turn(turn).role == "assistant" for turn in turns)
+    answered = any(_turn_of(turn).role == "assistant" for turn in turns)
     found = exchange(conversation, None if answered else "")
     return "\n\n".join(filter(str.strip, (found.system, found.question)))
 
@@ -84,7 +93,7 @@ def _listed(value: Any, what: str) -> Sequence[Mapping[str, Any]]:
     return value
 
 
-def _turn(turn: Mapping[str, Any]) -> _Turn:
+def _turn_of(turn: Mapping[str, Any]) -> Turn:
     role_name = str(turn.get("role", turn.get("from")))
     role = _ROLES.get(role_name.lower())
     if role is None:
@@ -93,13 +102,14 @@ def _turn(turn: Mapping[str, Any]) -> _Turn:
         if turn.get(name):
             raise ValueError(f"a turn has {name}, which a row cannot hold")
     content = turn.get("content", turn.get("value"))
-    fields = [turn[name] for name in _REASONING if turn.get(name)]
-    if content is None and fields:
+    key = next((name for name in REASONING if turn.get(name)), "")
+    if content is None and key:
         content = ""
     what = f"the {role}'s turn"
     text, thought = (content, "") if isinstance(content, str) else _parts(content, what)
-    reasoning = sound(fields[0], f"the reasoning of {what}") if fields else thought
-    return _Turn(role, sound(text, what), reasoning)
+    if not key:
+        return Turn(role, sound(text, what), thought, "thinking" if thought else "")
+    return Turn(role, sound(text, what), sound(turn[key], f"the reasoning of {what}"), key)
 
 
 def _parts(content: Any, what: str) -> tuple[str, str]:

@@ -53,6 +53,7 @@ from saferthoughts.cli.options import (
     open_run,
     say,
 )
+from saferthoughts.cli.proof import proof
 from saferthoughts.cli.release import compare, publish, pull, regenerate, release_app
 from saferthoughts.cli.report import report_app
 from saferthoughts.cli.review import review_app
@@ -195,6 +196,7 @@ for command in (check, sql, duplicates, contamination, select):
 
 
 app.add_typer(dataset_app, name="dataset")
+app.command()(proof)
 app.add_typer(review_app, name="review")
 app.add_typer(release_app, name="release")
 

@@ -49,6 +49,7 @@ ORDER = (
         "regenerate",
         "compare",
         "dataset",
+        "proof",
         "sql",
         "duplicates",
         "contamination",

@@ -22,7 +22,7 @@ from saferthoughts.training import check_training, settled_recipe, train
 if TYPE_CHECKING:
     from training.recipe import Recipe
     from training.sft import TrainingResult
-    from training.supervision import SupervisionProof
+    from training.supervision import Piece, SupervisionProof
 
 
 def train_student(
@@ -100,17 +100,22 @@ def talk(model: str, base_url: str | None, api_key_env: str | None, max_tokens: 
 
 
 def _proven(proof: "SupervisionProof") -> Group:
-    """The proof in words, and a row of which the trained part is green, and called trained where there is no colour."""
+    """The proof in words, and a row."""
     prompts = "and every prompt token too (loss on all tokens)" if proof.loss_on == "all" else "no prompt token is"
     words = (
         f"supervision proof: every reasoning and answer token is trained on, {prompts}; "
         f"{proof.labelled_share:.0%} of {proof.tokens} tokens are labelled. One row:"
     )
+    return Group(Text(words), example_of(proof.example))
+
+
+def example_of(pieces: "Iterable[Piece]") -> Table:
+    """One row of a dataset: what is trained on green, and called trained where there is no colour."""
     example = Table.grid(padding=(0, 2))
-    for piece in proof.example:
+    for piece in pieces:
         style, name = ("green", "trained") if piece.trained else ("dim", "not trained")
         example.add_row(Text(name, style=style), Text(piece.text.replace("\n", "\u21b5\n").rstrip("\n"), style=style))
-    return Group(Text(words), example)
+    return example
 
 
 def train_run(run: Run, student: Path | None) -> None:

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from cards.push_model import _may_not_create
+
 REPO = "acme/student"
 PUSH = """
 import sys
@@ -18,11 +20,12 @@ CHECK = """
 import sys
 from cards.push_model import check_pushable
 from pipelines.errors import UserError
-try:
-    check_pushable(sys.argv[1])
-    print("may go")
-except UserError as error:
-    print(error)
+for repo in sys.argv[1:]:
+    try:
+        check_pushable(repo)
+        print("may go")
+    except UserError as error:
+        print(error)
 """
 
 
@@ -75,3 +78,21 @@ def test_whether_it_may_be_pushed_is_told_before_it_is_trained(hub: Any) -> None
     assert "The Hub does not accept the token" in done.stderr
     assert "There is no token for the Hub" in hub.run(*words, token=None).stderr
     assert not (hub.home / "model").exists()
+
+
+def test_the_right_to_push_is_asked_for(hub: Any) -> None:
+    hub.python("import huggingface_hub as h; h.HfApi().create_repo('acme/there')")
+    reads = hub.python(CHECK, "acme/there", "acme/new", token="hf_carol").splitlines()
+    assert "The token may not do this in acme/there" in reads[0]
+    assert "The token may only read, so acme/new cannot be made." in reads[1]
+    writes = hub.python(CHECK, "acme/there", "acme/new", "globex/new").splitlines()
+    assert writes[:2] == ["may go", "may go"]
+    assert "alice may not write to globex, so globex/new cannot be made." in writes[2]
+
+
+@pytest.mark.parametrize("scoped", [[], ["repo.content.read"], ["repo.write"]])
+def test_a_fine_grained_token_has_to_write_to_the_owner(scoped: list[str]) -> None:
+    token = {"role": "fineGrained", "fineGrained": {"scoped": [{"entity": {"name": "acme"}, "permissions": scoped}]}}
+    who = {"name": "alice", "orgs": [{"name": "acme"}], "auth": {"accessToken": token}}
+    assert (_may_not_create(who, REPO) is None) == (scoped == ["repo.write"])
+    assert _may_not_create(who, "alice/student") is not None

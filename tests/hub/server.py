@@ -124,6 +124,9 @@ class Hub(Access):
                 return self.info(request, kind, name, "main")
             case ["GET", "revision", *revision]:
                 return self.info(request, kind, name, "/".join(revision))
+            case ["GET", "auth-check", *write]:
+                (self.writable if write else self.readable)(request, kind, name)
+                return Response()
             case ["GET", "refs"]:
                 return self.refs(request, kind, name)
             case ["GET", "commits", *revision]:

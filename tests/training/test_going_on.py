@@ -179,11 +179,16 @@ def test_a_checkpoint_that_is_held_counts_as_space(tmp_path: Path, monkeypatch: 
     small = shutil.disk_usage(tmp_path)._replace(free=30_000_000)
     monkeypatch.setattr("training.checkpoints.shutil.disk_usage", lambda path: small)
     parameters = 2_000_000  # two checkpoints of 24 MB and a model of 4 MB
-    with pytest.raises(UserError, match=r"take 52\.0 MB under .*, and 30\.0 MB are free\."):
-        check_disk(tmp_path, parameters, parameters)
+    recipe = Recipe.model_validate(SETTINGS)
+    with pytest.raises(UserError, match=r"of 24\.0 MB .*model of 4\.0 MB take 52\.0 MB .* 30\.0 MB are free\."):
+        check_disk(tmp_path, parameters, parameters, recipe)
+    once = recipe.model_copy(update={"checkpoint_minutes": 0, "bf16": False})
+    check_disk(tmp_path, parameters, parameters, once)
+    with pytest.raises(UserError, match=r"The model takes 32\.0 MB under .*, and 30\.0 MB are free\."):
+        check_disk(tmp_path, parameters, 4 * parameters, once)
     (tmp_path / "checkpoint-7").mkdir()
     (tmp_path / "checkpoint-7" / "optimizer.pt").write_bytes(b"x" * 24_000_000)
-    check_disk(tmp_path, parameters, parameters)
+    check_disk(tmp_path, parameters, parameters, recipe)
 
 
 def test_a_check_proves_and_plans_and_writes_nothing(release: Path, tiny_student: Path, tmp_path: Path) -> None:
@@ -217,7 +222,7 @@ def test_a_disk_that_is_too_small_is_told_before_the_first_step(
 ) -> None:
     small = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr("training.checkpoints.shutil.disk_usage", lambda path: small)
-    with pytest.raises(UserError, match=r"model take .* MB .*1\.0 kB are free.*set checkpoint_minutes=0"):
+    with pytest.raises(UserError, match=r"model of .* take .* MB .*1\.0 kB are free.*set checkpoint_minutes=0"):
         train(Recipe.model_validate(SETTINGS), release, tmp_path / "model", tiny_student)
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from pipelines.errors import UserError
+from pipelines.errors import Incomplete, UserError
 from pipelines.runs import file_hash
 from pipelines.settings.overrides import settings_of
 from tests.training.conftest import release_rows, written_release
@@ -181,16 +181,25 @@ def test_a_failed_proof_leaves_nothing(trained: Callable[..., TrainingResult], t
     assert sorted(path.name for path in tmp_path.iterdir()) == ["release"]
 
 
-def test_loss_that_is_no_number_stops_the_run(
-    release: Path, tiny_student: Path, tmp_path: Path, trained: Callable[..., TrainingResult]
-) -> None:
+def test_a_loss_that_diverges_stops_the_run(release: Path, tiny_student: Path, tmp_path: Path) -> None:
+    settings = {"mixture": {"improved": 4}, "batch_size": 1, "learning_rate": 1.0, "scheduler": "constant"}
+    recipe = recipe_of(**settings, checkpoint_minutes=1e-9)
+    message = r"is \d+, ten times the lowest before \(6\.\d+\): .*checkpoint-\d is kept\. Lower learning_rate \(1 now\)"
+    with pytest.raises(Incomplete, match=message) as error:
+        train(recipe, release, tmp_path / "model", tiny_student)
+    step = int(str(error.value).partition("step ")[2].split()[0])
+    assert [path.name for path in (tmp_path / ".model.training").glob("checkpoint-*")] == [f"checkpoint-{step - 1}"]
+    done = train(recipe.model_copy(update={"stop_when_diverging": False}), release, tmp_path / "model", tiny_student)
+    assert (done.resumed_from, len(done.losses)) == (step - 1, 8)
+
+
+def test_loss_that_is_no_number_stops_the_run(release: Path, tiny_student: Path, tmp_path: Path) -> None:
     broken = shutil.copytree(tiny_student, tmp_path / "broken")
     model = AutoModelForCausalLM.from_pretrained(broken)
     model.model.norm.weight.data[0] = float("nan")
     model.save_pretrained(broken)
-    recipe = Recipe(mixture={"improved": 4}, chat_template="smollm2", gradient_checkpointing=False, max_length=512)
-    with pytest.raises(UserError, match="loss of step 1 is nan; training stopped"):
-        train(recipe, release, tmp_path / "model", broken)
+    with pytest.raises(Incomplete, match=r"step 1 of 8 is nan: .* no checkpoint was saved yet\. Lower learning_rate"):
+        train(recipe_of(), release, tmp_path / "model", broken)
     assert not (tmp_path / "model").exists()
 
 
