@@ -13,7 +13,8 @@ from typing import Any, Literal
 import duckdb
 
 from cards.release_folder import lineage_now
-from cards.shards import shards_of
+from cards.objectives.schema import OBJECTIVES, all_rows, reasoning_key_of
+from cards.shards import shards_of, tables_in
 from cards.verify import shaped_like_ours
 from curation.report.data import known
 from pipelines.errors import UserError
@@ -129,7 +130,7 @@ def compare(before: Path, after: Path) -> ReleaseComparison:
 
 
 def _compared(before: Path, after: Path, old: dict[str, Any], new: dict[str, Any]) -> ReleaseComparison:
-    configs = [name for name, count in {**old["rows"], **new["rows"]}.items() if count or old["rows"].get(name)]
+    configs = list(all_rows(old) | all_rows(new))
     pair = _Pair(before, after)
     rows, drifts, balances, columns = [], [], [], set[str]()
     for config in configs:
@@ -137,7 +138,8 @@ def _compared(before: Path, after: Path, old: dict[str, Any], new: dict[str, Any
         rows.append(_rows(pair, config, there))
         if len(there) == 2:
             columns |= set(pair.columns("before")) ^ set(pair.columns("after"))
-            drifts += _drifts(pair, config)
+            if config not in OBJECTIVES:
+                drifts += _drifts(pair, config)
             balances += [_balance(pair, config, dimension) for dimension in ("category", "template")]
     return ReleaseComparison(
         versions=(old["version"], new["version"]),
@@ -219,7 +221,7 @@ class _Pair:
         self._folders = {"before": before, "after": after}
         self._db = duckdb.connect(config={"memory_limit": "1GB", "python_enable_replacements": "false"})
         # Whatever a column of somebody's release is called, these files are read and no others.
-        paths = [str(path) for folder in (before, after) for path in (folder / "data").rglob("*.parquet")]
+        paths = [str(path) for folder in (before, after) for path in tables_in(folder)]
         listed = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
         self._db.execute(f"SET allowed_paths = [{listed}]")
         self._db.execute("SET enable_external_access = false")
@@ -242,6 +244,11 @@ class _Pair:
     def columns(self, side: str) -> list[str]:
         """The columns of the configuration."""
         return list(self._db.view(side).columns)
+
+    def types(self, side: str) -> dict[str, str]:
+        """The columns' types by their names."""
+        view = self._db.view(side)
+        return dict(zip(view.columns, map(str, view.types), strict=True))
 
     def row(self, query: str) -> tuple[Any, ...]:
         """The one row of a query."""
@@ -271,9 +278,10 @@ def _rows(pair: _Pair, config: str, there: set[str]) -> Rows:
     if len(there) < 2:
         return Rows(config, before, after, added=after, removed=before, changed=0)
     # Which run a row came from does not count.
-    common = [name for name in pair.columns("before") if name in pair.columns("after") and name != "run_id"]
+    types = [pair.types(side) for side in ("before", "after")]
+    common = [name for name, kind in types[0].items() if types[1].get(name) == kind and name != "run_id"]
     same = " AND ".join(f"b.{name} IS NOT DISTINCT FROM a.{name}" for name in map(_quoted, common))
-    lone = set(pair.columns("before")) ^ set(pair.columns("after"))
+    lone = (types[0].keys() | types[1].keys()) - set(common)
     query = f"""
         SELECT count(*) FILTER (b.id IS NULL), count(*) FILTER (a.id IS NULL),
             count(*) FILTER (b.id IS NOT NULL AND a.id IS NOT NULL AND NOT ({same}))
@@ -353,7 +361,10 @@ _BASELINE = {"repaired": "repaired", "pattern_checked": "free of rows with a pat
 def _meaning(old: dict[str, Any], new: dict[str, Any], columns: set[str]) -> list[str]:
     """What makes the new release another kind of data."""
     found = [f"columns differ: {', '.join(sorted(columns))}"] if columns else []
-    gone = [name for name, count in old["rows"].items() if count and not new["rows"].get(name)]
+    gone = [name for name in all_rows(old) if name not in all_rows(new)]
+    keys = [reasoning_key_of(one) for one in (old, new)]
+    if keys[0] != keys[1]:
+        found.append(f"conversations have the reasoning by the key {keys[1]}, no longer {keys[0]}")
     found += [f"config {name} is gone" for name in gone]
     for name, entry in old["variants"].items():
         other = new["variants"].get(name)
