@@ -14,7 +14,7 @@ import duckdb
 
 from cards.release_folder import lineage_now
 from cards.objectives.schema import OBJECTIVES, all_rows, reasoning_key_of
-from cards.shards import shards_of, tables_in
+from cards.shards import fenced, shards_of, tables_in
 from cards.verify import shaped_like_ours
 from curation.report.data import known
 from pipelines.errors import UserError
@@ -219,13 +219,7 @@ class _Pair:
 
     def __init__(self, before: Path, after: Path) -> None:
         self._folders = {"before": before, "after": after}
-        self._db = duckdb.connect(config={"memory_limit": "1GB", "python_enable_replacements": "false"})
-        # Whatever a column of somebody's release is called, these files are read and no others.
-        paths = [str(path) for folder in (before, after) for path in tables_in(folder)]
-        listed = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
-        self._db.execute(f"SET allowed_paths = [{listed}]")
-        self._db.execute("SET enable_external_access = false")
-        self._db.execute("SET lock_configuration = true")
+        self._db = fenced(path for folder in (before, after) for path in tables_in(folder))
 
     def open(self, config: str) -> set[str]:
         """Turn to a configuration: the sides that have it."""

@@ -18,10 +18,12 @@ import pyarrow.compute as pc
 
 from cards.attestation import in_words, release_digest
 from cards.card import dataset_card, template_hash
+from cards.objectives.schema import columns_of, reasoning_key_of
+from cards.objectives.verify import objective_faults
 from cards.prompts_file import prompts_file, prompts_fit, read_prompts
 from cards.release_folder import ReleaseFolder, inspected, name_fault, open_release, shown
-from cards.schema import FIRST_METADATA, FIRST_PUBLIC, PUBLIC
-from cards.shards import ContentHash, read_shards, shards_of
+from cards.schema import FIRST_METADATA, FIRST_PUBLIC
+from cards.shards import ContentHash, read_shards, shards_of, tables_in
 from cards.signatures import SIGNATURE, SIGNED_WITH, changes, read_signature
 from cards.validator import faults_of
 from pipelines.documents import read_json
@@ -133,6 +135,7 @@ class ReleaseChecks:
         self.folder = found.path
         self._found = found.files
         self.lineage = found.lineage()
+        self._key = reasoning_key_of(self.lineage)
         self.count = 0
         self.faults: list[str] = []
         self._sources: Counter[tuple[str, str]] = Counter()
@@ -195,7 +198,7 @@ class ReleaseChecks:
 
     def rows(self) -> None:
         """Counts and content hashes of each configuration, and the one string of each row."""
-        columns, released = tuple(PUBLIC.names), None
+        columns, released = tuple(column.name for column in columns_of("improved", self._key)), None
         if self.lineage.get("format", 1) == 1:
             columns, released = FIRST_PUBLIC, set[bytes]()
         for name, count in self.lineage["rows"].items():
@@ -269,7 +272,7 @@ class ReleaseChecks:
                 if "unscored_reason" in columns:
                     unscored += _unscored(batch)
                 if "messages" in columns:
-                    torn += _torn(batch)
+                    torn += _torn(batch, self._key)
                     unsafe += pc.sum(pc.cast(pc.equal(batch["safety_verdict"], "unsafe"), pa.int64())).as_py() or 0
                     flagged += _flagged(batch, patterns)
                     for found in batch.group_by(_SOURCE).aggregate([([], "count_all")]).to_pylist():
@@ -296,6 +299,10 @@ class ReleaseChecks:
             return
         same = prompts_fit(prompts, self.lineage)
         self._hold(same, f"{path.name} has other prompts than lineage.json says")
+        if self.lineage.get("objectives"):
+            texts = dict(zip(*(prompts[name].to_pylist() for name in ("prompt_id", "text")), strict=True))
+            for fault in objective_faults(self.folder, self.lineage, texts):
+                self._hold(not fault, fault)
 
     def counts(self) -> None:
         """What the steps took in and gave out adds up."""
@@ -322,7 +329,7 @@ class ReleaseChecks:
         except (OSError, ValueError, KeyError, TypeError) as error:
             self._hold(False, f"croissant.json cannot be read ({_message(error)})")
             return
-        data = sorted(file.relative_to(self.folder).as_posix() for file in (self.folder / "data").rglob("*.parquet"))
+        data = [file.relative_to(self.folder).as_posix() for file in tables_in(self.folder)]
         found = {name: self._hash(name) for name in data}
         self._hold(recorded == found, "croissant.json has other files or hashes than data")
 
@@ -382,8 +389,8 @@ def _flagged(rows: pa.Table, patterns: Sequence[str]) -> int:
     return int(pc.sum(pc.cast(found, pa.int64())).as_py() or 0)
 
 
-def _torn(rows: pa.Table) -> int:
-    """How many rows' messages are not the query and the canonical string of reasoning and answer."""
+def _torn(rows: pa.Table, key: str) -> int:
+    """How many rows' messages are not the query, and reasoning and answer as one string or by the key."""
     messages = rows["messages"].combine_chunks()
     if not pc.all(pc.equal(pc.list_value_length(messages), 2)).as_py():
         raise pa.ArrowInvalid("a row has not two messages")
@@ -391,7 +398,11 @@ def _torn(rows: pa.Table) -> int:
         (0, "role", "user"),
         (0, "content", rows["query"]),
         (1, "role", "assistant"),
-        (1, "content", join_columns(rows["reasoning"], rows["answer"])),
+        *(
+            [(1, "content", join_columns(rows["reasoning"], rows["answer"]))]
+            if key == "inline"
+            else [(1, "content", rows["answer"]), (1, key, rows["reasoning"])]
+        ),
     )
     whole = pa.array([True] * rows.num_rows)
     for turn, part, text in expected:

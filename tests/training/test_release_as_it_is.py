@@ -1,14 +1,18 @@
-"""A release goes into TRL's SFTTrainer as `load_dataset` gives it, with no column dropped or renamed first."""
+"""A release goes into TRL's trainers as `load_dataset` gives it, with no column dropped or renamed first."""
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import datasets
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from trl import SFTConfig, SFTTrainer
+import pytest
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
 
 from cards.release import build_release
 from curation.quality.checks import check
 from pipelines.runs import RunFolder
+from saferthoughts.run import Run
 from training.quiet import quiet
 from training.recipe import TEMPLATES
 
@@ -36,4 +40,41 @@ def test_sft_trainer_takes_a_release_as_it_is(judged: RunFolder, tiny_student: P
     assert rows[0]["reasoning"] in text
     assert rows[0]["answer"] in text
     assert rows[0]["query"] not in text
+    assert done.training_loss > 0
+
+
+OBJECTIVES: dict[str, tuple[Any, Any, str]] = {
+    "preference": (DPOTrainer, DPOConfig, "rejected_input_ids"),
+    "reward": (RewardTrainer, RewardConfig, "rejected_ids"),
+    "unpaired": (KTOTrainer, KTOConfig, "completion_ids"),
+}
+
+
+@pytest.fixture(scope="module")
+def objectives(released_once: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, datasets.Dataset]:
+    """Every configuration for another objective, of one release."""
+    folder = Path(shutil.copytree(released_once, tmp_path_factory.mktemp("objectives") / "small"))
+    configs = ["preference", "unpaired", "prompts", "steps"]
+    release = Run(RunFolder(folder)).release(configs=configs)
+    cache = str(folder / "cache")
+    return {name: datasets.load_dataset(str(release.path), name, split="train", cache_dir=cache) for name in configs}
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_a_trainer_of_another_objective_takes_its_config_as_it_is(
+    objective: str, objectives: dict[str, datasets.Dataset], tiny_student: Path, tmp_path: Path
+) -> None:
+    trainer, config, _ = OBJECTIVES[objective]
+    rows = objectives.get(objective, objectives["preference"])
+    tokenizer = AutoTokenizer.from_pretrained(tiny_student)
+    load = AutoModelForCausalLM
+    if objective == "reward":
+        load, more = AutoModelForSequenceClassification, {"num_labels": 1}
+    with quiet():
+        arguments = config(output_dir=str(tmp_path), use_cpu=True, bf16=False, max_steps=1, report_to=[], max_length=None, gradient_checkpointing=False)
+        model = load.from_pretrained(tiny_student, **({"num_labels": 1} if objective == "reward" else {}))
+        made = trainer(model=model, args=arguments, train_dataset=rows, processing_class=tokenizer)
+        print(made.train_dataset.column_names, made.train_dataset[0].keys())
+        done = made.train()
     assert done.training_loss > 0
