@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 import duckdb
 
-from cards.release_folder import lineage_now
 from cards.objectives.schema import OBJECTIVES, all_rows, reasoning_key_of
+from cards.release_folder import lineage_now
 from cards.shards import fenced, shards_of, tables_in
 from cards.verify import shaped_like_ours
 from curation.report.data import known

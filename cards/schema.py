@@ -87,9 +87,7 @@ COLUMNS = (
         "A hash of prompt, variant and how it was asked for; of an import, of the text.",
         "05e04fe3dcff0eba",
     ),
-    Column(
-        "messages", MESSAGES, f"The bare prompt, and the reply: {INLINE}.", "two turns"
-    ),
+    Column("messages", MESSAGES, f"The bare prompt, and the reply: {INLINE}.", "two turns"),
     # Not "prompt": TRL would take the row for a prompt-completion pair and look for a completion.
     Column("query", _TEXT, "The prompt as a user types it.", "Which spices go into a pumpkin soup?"),
     Column("reasoning", _TEXT, "The reasoning alone; empty where the variant has none.", "The user asks about soup."),

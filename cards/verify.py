@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jinja2
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -22,6 +23,7 @@ from cards.objectives.schema import columns_of, reasoning_key_of
 from cards.objectives.verify import objective_faults
 from cards.prompts_file import prompts_file, prompts_fit, read_prompts
 from cards.release_folder import ReleaseFolder, inspected, name_fault, open_release, shown
+from cards.rows import assistant_turn, conversations, user_turn
 from cards.schema import FIRST_METADATA, FIRST_PUBLIC
 from cards.shards import ContentHash, read_shards, shards_of, tables_in
 from cards.signatures import SIGNATURE, SIGNED_WITH, changes, read_signature
@@ -31,7 +33,6 @@ from pipelines.errors import UserError
 from pipelines.judges.tallies import NOT_APPLICABLE
 from pipelines.records import PATTERNS
 from pipelines.runs import file_hash
-from pipelines.thinking import join_columns
 
 if TYPE_CHECKING:
     from cards.signing import Identity
@@ -300,8 +301,7 @@ class ReleaseChecks:
         same = prompts_fit(prompts, self.lineage)
         self._hold(same, f"{path.name} has other prompts than lineage.json says")
         if self.lineage.get("objectives"):
-            texts = dict(zip(*(prompts[name].to_pylist() for name in ("prompt_id", "text")), strict=True))
-            for fault in objective_faults(self.folder, self.lineage, texts):
+            for fault in objective_faults(self.folder, self.lineage, prompts):
                 self._hold(not fault, fault)
 
     def counts(self) -> None:
@@ -394,18 +394,10 @@ def _torn(rows: pa.Table, key: str) -> int:
     messages = rows["messages"].combine_chunks()
     if not pc.all(pc.equal(pc.list_value_length(messages), 2)).as_py():
         raise pa.ArrowInvalid("a row has not two messages")
-    expected = (
-        (0, "role", "user"),
-        (0, "content", rows["query"]),
-        (1, "role", "assistant"),
-        *(
-            [(1, "content", join_columns(rows["reasoning"], rows["answer"]))]
-            if key == "inline"
-            else [(1, "content", rows["answer"]), (1, key, rows["reasoning"])]
-        ),
-    )
-    whole = pa.array([True] * rows.num_rows)
-    for turn, part, text in expected:
-        same = pc.equal(pc.struct_field(pc.list_element(messages, turn), part), text)
-        whole = pc.and_(whole, pc.fill_null(same, False))
-    return int(rows.num_rows - pc.sum(pc.cast(whole, pa.int64())).as_py())
+    turns = [user_turn(rows["query"]), assistant_turn(rows["reasoning"], rows["answer"], key)]
+    found, expected = (pc.list_flatten(one) for one in (messages, conversations(turns, key)))
+    same = np.ones(len(found), dtype=bool)
+    for part in expected.type:
+        texts = (pc.fill_null(pc.struct_field(one, part.name), "\0") for one in (found, expected))
+        same &= np.asarray(pc.equal(*texts))
+    return int((~same.reshape(-1, 2).all(axis=1)).sum())

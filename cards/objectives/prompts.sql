@@ -1,15 +1,7 @@
 -- All prompts of the run, without those that the check `contaminated` turns down.
 SELECT
-    prompt_id AS id,
-    kind,
-    CASE WHEN kind = 'benign' THEN 'help' ELSE 'refusal' END AS expected,
-    category,
-    text AS query,
-    behaviour,
-    behaviour_id,
-    template_id,
-    source,
-    source_license
+    prompt_id AS id, kind, CASE WHEN kind = 'benign' THEN 'help' ELSE 'refusal' END AS expected, category, text AS query,
+    behaviour, behaviour_id, template_id, source, source_license
 FROM prompts
 WHERE prompt_id NOT IN (
     SELECT contamination.prompt_id FROM contamination CROSS JOIN settings

@@ -1,14 +1,11 @@
 """The columns of `preference`, `unpaired`, `prompts` and `steps`, and what each is for. Reads and writes nothing."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from cards.schema import COLUMNS, INLINE, MESSAGES, Column, keyed
-from pipelines.records import PATTERNS
-
-FAULTS = (*PATTERNS, "unsafe", "no_refusal", "over_refusal")
-"""What is counted as a fault of a response, as `repair` does, the gravest kinds first in none."""
 
 _COMMON = {column.name: column for column in COLUMNS}
 _FAULTS = "by comma; empty where the judges see none"
@@ -48,7 +45,6 @@ _PREFERENCE = (
     _text("rejected_variant", "The variant of `rejected`.", "direct"),
     _count("chosen_words", "Words of `chosen`.", "90"),
     _count("rejected_words", "Words of `rejected`.", "120"),
-    _count("shared_words", "Words with which both begin: cut off within them, the sides are one text.", "0"),
     _text("chosen_id", "The `id` of `chosen` in its own configuration.", "05e04fe3dcff0eba"),
     _text("rejected_id", "The response's id in the run.", "869cfa8bf5349882"),
     *_FROM,
@@ -77,7 +73,7 @@ _STEPS = (
     *_same("id"),
     _text("labelled_by", "quotes: judges quoted a sentence; verdict: they found no pattern at all.", "quotes"),
     _count("first_wrong", "The first sentence that is false, from 0.", "3", "no sentence is"),
-    _text("faults", f"Patterns of the reasoning, {_FAULTS}.", "strong_vacillation"),
+    _text("faults", f"Patterns of the reasoning (an inconsistency is the answer's), {_FAULTS}.", "strong_vacillation"),
     _text("prompt", "The bare prompt, as a text.", "Which spices go into a pumpkin soup?"),
     Column("completions", pa.list_(pa.string()), "The sentences of the reasoning.", "8 sentences"),
     Column("labels", pa.list_(pa.bool_()), "Of each, false where a judge's quote touches it, else true.", "8 flags"),
@@ -110,7 +106,7 @@ def columns_of(name: str, reasoning_key: str) -> tuple[Column, ...]:
     return keyed(OBJECTIVES[name].columns if name in OBJECTIVES else COLUMNS, reasoning_key)
 
 
-def reasoning_key_of(lineage: dict[str, Any]) -> str:
+def reasoning_key_of(lineage: Mapping[str, Any]) -> str:
     """Where a release's conversations have the reasoning; inline in releases of before."""
     return str(lineage["config"].get("release", {}).get("reasoning_key", "inline")) if "config" in lineage else "inline"
 

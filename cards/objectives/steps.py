@@ -41,8 +41,10 @@ def labelled(reasoning: str, quotes: Iterable[Mapping[str, Any]], faults: Collec
 
 
 def quoted_in(text: str, quote: str) -> list[tuple[int, int]]:
-    """Where a quotation is in a text, in characters: as a whole, or each of the spans that it joins; judges set spaces, quotation marks
-    and capitals anew."""
+    """Where a quotation is in a text, in characters: as a whole, or each of the spans that it joins.
+
+    Judges set spaces, quotation marks and capitals anew.
+    """
     for parts in ([plain(quote)], joined_spans(quote)):
         found = [match.span() for part in parts if part and (match := _pattern(part).search(text))]
         if found:

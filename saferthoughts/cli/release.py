@@ -41,7 +41,7 @@ def build(
     ] = None,
     configs: Annotated[
         list[str] | None,
-        typer.Option("--with", help="preference, unpaired, prompts or steps, beside the variants; repeatable; or none."),
+        typer.Option("--with", help="preference, unpaired, prompts or steps beside the variants; repeatable. Or none."),
     ] = None,
     length_ratio: Annotated[
         float | None, typer.Option(help="Of a preference pair, words of the longer side over the shorter, at most.")
