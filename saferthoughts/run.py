@@ -235,7 +235,7 @@ class Run(StoredRun):
         from saferthoughts.release import Release, release_path
 
         given = {"license": license, "length_ratio": length_ratio, "reasoning_key": reasoning_key}
-        kept = {f"release.{key}": value for key, value in given.items() if value is not None}
+        kept: dict[str, Any] = {f"release.{key}": value for key, value in given.items() if value is not None}
         if configs is not None:
             kept["release.configs"] = list(dict.fromkeys(configs))
         if kept:

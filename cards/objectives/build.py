@@ -51,7 +51,7 @@ def write_objectives(
         return {}
     db.execute(_query("graded"), {"selected": bool(selected_rows(run))})
     db.execute(_query("pairs"), {"length_ratio": settings.length_ratio or float("inf")})
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for name in (one for one in OBJECTIVES if one in settings.configs):
         place = folder / FOLDER / name
         left_out = Counter(dict(db.sql(_LEFT_OUT[name]).fetchall()))
