@@ -126,7 +126,14 @@ def compare(before: Path, after: Path) -> ReleaseComparison:
     """
     old, new = lineage_now(before), lineage_now(after)
     with shaped_like_ours(before, after):
-        return _compared(before, after, old, new)
+        try:
+            return _compared(before, after, old, new)
+        except duckdb.Error as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"{before} and {after} cannot be compared, a table is not a release's ({reason}). Check both: "
+                f"saferthoughts release verify {before}"
+            ) from error
 
 
 def _compared(before: Path, after: Path, old: dict[str, Any], new: dict[str, Any]) -> ReleaseComparison:

@@ -120,7 +120,12 @@ def test_rows_that_do_not_fit_together_are_found_whatever_the_lineage_says(
     assert f"{name}: other content than lineage.json says" in found
 
 
-def test_a_lineage_that_names_other_objectives_is_refused_and_a_missing_file_found(release: Path) -> None:
+def test_what_others_make_of_the_objectives_of_a_release_is_one_line(release: Path, run: RunFolder) -> None:
+    (path,) = (release / "objectives" / "preference").iterdir()
+    pq.write_table(pq.read_table(path).drop(["category"]), path)
+    assert "objectives/preference cannot be read: it has other columns than a release" in verify(release).faults
+    with pytest.raises(UserError, match="a table is not a release's"):
+        compare(run.path / "release", release)
     shutil.rmtree(release / "objectives" / "steps")
     assert "objectives holds other configurations than lineage.json says" in verify(release).faults
     path = release / "lineage.json"
@@ -129,6 +134,17 @@ def test_a_lineage_that_names_other_objectives_is_refused_and_a_missing_file_fou
         path.write_text(json.dumps(lineage | {"objectives": wrong}))
         with pytest.raises(UserError, match="objectives cannot be read"):
             open_release(release).lineage()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_mlcroissant_reads_every_row_of_them(run: RunFolder) -> None:
+    import mlcroissant
+
+    release = run.path / "release"
+    described = mlcroissant.Dataset(str(release / "croissant.json"))
+    assert not described.metadata.issues.errors
+    for name, entry in Release(release).lineage["objectives"].items():
+        assert sum(1 for _ in described.records(name)) == entry["rows"]
 
 
 def test_they_come_and_go_and_are_kept_by_a_regeneration(run: RunFolder, released: RunFolder, tmp_path: Path) -> None:
