@@ -69,16 +69,16 @@ def keyed(columns: Sequence[Column], reasoning_key: str) -> tuple[Column, ...]:
     """The columns, conversations with the reasoning where the key says."""
     if reasoning_key == "inline":
         return tuple(columns)
-    kind, words = turns_type(reasoning_key), f"the reasoning as {reasoning_key}"
+    kind, words = turns_type(reasoning_key), f"with the reasoning as {reasoning_key}, the answer as content"
     return tuple(
-        replace(one, type=kind, meaning=one.meaning.replace(INLINE, f"{words}, the answer as content"))
+        replace(one, type=kind, meaning=one.meaning.replace(INLINE, words))
         if one.type == MESSAGES and one.name != "prompt"
         else one
         for one in columns
     )
 
 
-INLINE = "<think>, reasoning, </think>, answer"
+INLINE = "as <think>, reasoning, </think>, answer"
 _NOT_JUDGED = "no judge decided on this label, or it does not apply to the row"
 COLUMNS = (
     Column(
@@ -87,7 +87,7 @@ COLUMNS = (
         "A hash of prompt, variant and how it was asked for; of an import, of the text.",
         "05e04fe3dcff0eba",
     ),
-    Column("messages", MESSAGES, f"The bare prompt, and the reply: {INLINE}.", "two turns"),
+    Column("messages", MESSAGES, f"The bare prompt, and the reply {INLINE}.", "two turns"),
     # Not "prompt": TRL would take the row for a prompt-completion pair and look for a completion.
     Column("query", _TEXT, "The prompt as a user types it.", "Which spices go into a pumpkin soup?"),
     Column("reasoning", _TEXT, "The reasoning alone; empty where the variant has none.", "The user asks about soup."),
