@@ -129,11 +129,9 @@ def compare(before: Path, after: Path) -> ReleaseComparison:
         try:
             return _compared(before, after, old, new)
         except duckdb.Error as error:
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(
-                f"{before} and {after} cannot be compared, a table is not a release's ({reason}). Check both: "
-                f"saferthoughts release verify {before}"
-            ) from error
+            reason = f"a table is not a release's ({' '.join(str(error).split())[:200]})"
+            again = f"Check both: saferthoughts release verify {before}"
+            raise UserError(f"{before} and {after} cannot be compared: {reason}. {again}") from error
 
 
 def _compared(before: Path, after: Path, old: dict[str, Any], new: dict[str, Any]) -> ReleaseComparison:
@@ -144,7 +142,7 @@ def _compared(before: Path, after: Path, old: dict[str, Any], new: dict[str, Any
         there = pair.open(config)
         rows.append(_rows(pair, config, there))
         if len(there) == 2:
-            columns |= set(pair.columns("before")) ^ set(pair.columns("after"))
+            columns |= set(pair.types("before")) ^ set(pair.types("after"))
             if config not in OBJECTIVES:
                 drifts += _drifts(pair, config)
             balances += [_balance(pair, config, dimension) for dimension in ("category", "template")]
@@ -242,10 +240,6 @@ class _Pair:
                 there.add(side)
         return there
 
-    def columns(self, side: str) -> list[str]:
-        """The columns of the configuration."""
-        return list(self._db.view(side).columns)
-
     def types(self, side: str) -> dict[str, str]:
         """The columns' types by their names."""
         view = self._db.view(side)
@@ -259,7 +253,7 @@ class _Pair:
     def counts(self, side: str, dimension: str) -> Counter[str]:
         """Rows by category, which releases of format 1 have in `metadata`, or by template."""
         column, joined = "category" if dimension == "category" else "template_id", ""
-        if column not in self.columns(side):
+        if column not in self.types(side):
             metadata = self._db.read_parquet([str(path) for path in shards_of(self._folders[side], "metadata")])
             metadata.create_view("metadata", replace=True)
             joined = "JOIN (SELECT id, category FROM metadata) USING (id)"
@@ -282,14 +276,13 @@ def _rows(pair: _Pair, config: str, there: set[str]) -> Rows:
     types = [pair.types(side) for side in ("before", "after")]
     common = [name for name, kind in types[0].items() if types[1].get(name) == kind and name != "run_id"]
     same = " AND ".join(f"b.{name} IS NOT DISTINCT FROM a.{name}" for name in map(_quoted, common))
-    lone = (types[0].keys() | types[1].keys()) - set(common)
     query = f"""
         SELECT count(*) FILTER (b.id IS NULL), count(*) FILTER (a.id IS NULL),
             count(*) FILTER (b.id IS NOT NULL AND a.id IS NOT NULL AND NOT ({same}))
         FROM before AS b FULL JOIN after AS a ON b.id = a.id
     """  # noqa: S608  columns of parquet files, quoted
     added, removed, changed = pair.row(query)
-    if lone - {"run_id"}:
+    if (types[0].keys() | types[1].keys()) - {*common, "run_id"}:
         changed = before - removed
     return Rows(config, before, after, added, removed, changed)
 

@@ -199,9 +199,9 @@ class ReleaseChecks:
 
     def rows(self) -> None:
         """Counts and content hashes of each configuration, and the one string of each row."""
-        columns, released = tuple(column.name for column in columns_of("improved", self._key)), None
-        if self.lineage.get("format", 1) == 1:
-            columns, released = FIRST_PUBLIC, set[bytes]()
+        first = self.lineage.get("format", 1) == 1
+        columns = FIRST_PUBLIC if first else tuple(column.name for column in columns_of("improved", self._key))
+        released = set[bytes]() if first else None
         for name, count in self.lineage["rows"].items():
             if count:
                 self._config(name, count, columns, released)
@@ -276,7 +276,9 @@ class ReleaseChecks:
                     torn += _torn(batch, self._key)
                     unsafe += pc.sum(pc.cast(pc.equal(batch["safety_verdict"], "unsafe"), pa.int64())).as_py() or 0
                     flagged += _flagged(batch, patterns)
-                    for found in batch.group_by(_SOURCE).aggregate([([], "count_all")]).to_pylist():
+                    for found in (
+                        batch.group_by(["source", "source_license"]).aggregate([([], "count_all")]).to_pylist()
+                    ):
                         self._sources[found["source"], found["source_license"]] += found["count_all"]
         except (OSError, ValueError, pa.ArrowException) as error:
             self._hold(False, f"data/{name} cannot be read: {error}")
@@ -298,11 +300,9 @@ class ReleaseChecks:
         except (OSError, ValueError, pa.ArrowException, KeyError) as error:
             self._hold(False, f"{path.name} cannot be read: {error}")
             return
-        same = prompts_fit(prompts, self.lineage)
-        self._hold(same, f"{path.name} has other prompts than lineage.json says")
-        if self.lineage.get("objectives"):
-            for fault in objective_faults(self.folder, self.lineage, prompts):
-                self._hold(not fault, fault)
+        self._hold(prompts_fit(prompts, self.lineage), f"{path.name} has other prompts than lineage.json says")
+        for fault in objective_faults(self.folder, self.lineage, prompts):
+            self._hold(not fault, fault)
 
     def counts(self) -> None:
         """What the steps took in and gave out adds up."""
@@ -354,9 +354,6 @@ class ReleaseChecks:
 def _of_download(name: str) -> bool:
     """Whether a file is what git and the Hub's client leave beside the files of a release."""
     return name.startswith(".cache/") or name in (".gitattributes", ".gitignore")
-
-
-_SOURCE = ["source", "source_license"]
 
 
 @dataclass(frozen=True, slots=True)

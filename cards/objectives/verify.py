@@ -66,7 +66,7 @@ def objective_faults(folder: Path, lineage: Mapping[str, Any], prompts: pa.Table
         lineage: Its lineage.
         prompts: Its prompts.
     """
-    stated = {name: entry for name, entry in lineage["objectives"].items() if entry["rows"]}
+    stated = {name: entry for name, entry in lineage.get("objectives", {}).items() if entry["rows"]}
     there = {path.parent.name for path in (folder / FOLDER).rglob("*.parquet")}
     yield "" if there == set(stated) else f"{FOLDER} holds other configurations than lineage.json says"
     for name, entry in stated.items():
