@@ -58,7 +58,7 @@ def release_digest(folder: Path) -> str:
 
 
 def _release(lineage: Mapping[str, Any]) -> dict[str, Any]:
-    judging, code = lineage["judging"], lineage["source"]
+    judging, code, objectives = lineage["judging"], lineage["source"], lineage.get("objectives")
     inputs = {name: entry for name, entry in lineage["inputs"].items() if name != "prompts"}
     used = [
         _used("prompts", lineage["content"]["prompts"], rows=lineage["inputs"]["prompts"]["rows"]),
@@ -81,6 +81,7 @@ def _release(lineage: Mapping[str, Any]) -> dict[str, Any]:
         "judges": {name: _kept(entry, "kind", "model", "place") for name, entry in judging["judges"].items()},
         "vote": judging["vote"],
         "rows": lineage["rows"],
+        **({"objectives": {name: one["content"] for name, one in objectives.items()}} if objectives else {}),
         "human_votes": lineage["people"],
     }
     environment = {"packages": lineage["packages"]}

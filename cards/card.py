@@ -11,9 +11,11 @@ import pyarrow as pa
 import yaml
 
 from cards.citation import cited
-from cards.datasheet import answers_of, datasheet, is_synthetic
+from cards.datasheet import TURNED_DOWN, answers_of, datasheet, is_synthetic
 from cards.imported import origin
-from cards.schema import COLUMNS, PUBLIC, type_name
+from cards.objectives.schema import OBJECTIVES, all_rows, columns_of, holding_rejected, reasoning_key_of
+from cards.schema import schema_of, type_name
+from cards.shards import OBJECTIVES as OBJECTIVES_FOLDER
 from pipelines.errors import visible, visible_value
 from pipelines.judges.alone import RULES_ALONE
 from pipelines.records import PATTERNS
@@ -56,7 +58,10 @@ _SIZES = (
 
 def template_hash() -> str:
     """sha256 of all that words a card: one that another version worded is not a wrong one."""
-    sources = ("dataset_card.md.jinja", "card.py", "citation.py", "datasheet.py", "imported.py", "schema.py")
+    sources = (
+        *("dataset_card.md.jinja", "objectives/card.md.jinja", "card.py", "citation.py", "datasheet.py", "imported.py"),
+        *("schema.py", "objectives/schema.py"),
+    )
     return hashlib.sha256(b"".join((_FOLDER / name).read_bytes() for name in sources)).hexdigest()
 
 
@@ -68,7 +73,7 @@ def size_category(rows: int) -> str:
 def dataset_card(lineage: dict[str, Any]) -> str:
     """README.md of a release. A value that the lineage lacks is an error, never a gap."""
     rows = {name: count for name, count in lineage["rows"].items() if count}
-    repair = lineage["repair"]
+    repair, key = lineage["repair"], reasoning_key_of(lineage)
     # Lists and mappings of single values in one line each: every configuration names all of its columns.
     front = yaml.safe_dump(
         front_matter(lineage), sort_keys=False, allow_unicode=True, width=1_000, default_flow_style=None
@@ -89,7 +94,13 @@ def dataset_card(lineage: dict[str, Any]) -> str:
         rules_alone=RULES_ALONE
         if not lineage["rehearsal"] and all(j["kind"] == "rules" for j in lineage["judging"]["judges"].values())
         else "",
-        columns=COLUMNS,
+        columns=columns_of("improved", key),
+        reasoning_key=key,
+        others={
+            name: {**one, "about": OBJECTIVES[name], "columns": columns_of(name, key)}
+            for name, one in lineage.get("objectives", {}).items()
+        },
+        holding_rejected=holding_rejected(lineage),
         sheet=datasheet(lineage),
         answers=answers_of(lineage),
         origin=lineage["imported"] and origin(lineage["imported"]),
@@ -114,7 +125,8 @@ def default_config(lineage: dict[str, Any]) -> str | None:
 
 def front_matter(lineage: dict[str, Any]) -> dict[str, Any]:
     """What the Hub reads of the card."""
-    rows = {name: count for name, count in lineage["rows"].items() if count}
+    rows, sizes = all_rows(lineage), {**lineage["sizes"], **lineage.get("objectives", {})}
+    content = {**lineage["content"], **{name: one["content"] for name, one in lineage.get("objectives", {}).items()}}
     gating = lineage["gating"]
     front: dict[str, Any] = {"pretty_name": visible(" ".join(lineage["title"].split())), "license": lineage["license"]}
     if lineage["license"] == "other":
@@ -122,11 +134,12 @@ def front_matter(lineage: dict[str, Any]) -> dict[str, Any]:
     front |= {
         "language": lineage["language"],
         "task_categories": ["text-generation"],
-        "size_categories": [size_category(sum(rows.values()))],
+        "size_categories": [size_category(sum(lineage["rows"].values()))],
         "tags": tags_of(lineage),
     }
     if gating:
-        front["extra_gated_prompt"] = visible(_lines(gating["text"]))
+        warning = [f"{', '.join(names)}: {TURNED_DOWN}"] if (names := holding_rejected(lineage)) else []
+        front["extra_gated_prompt"] = visible("\n\n".join([_lines(gating["text"]), *warning]))
         front["extra_gated_fields"] = {
             visible(" ".join(label.split())): kind for label, kind in gating["fields"].items()
         }
@@ -135,13 +148,18 @@ def front_matter(lineage: dict[str, Any]) -> dict[str, Any]:
             "config_name": config,
             **({"default": True} if config == default_config(lineage) else {}),
             # `datasets` takes two local folders of one name for the same dataset, unless this differs.
-            "description": f"content {lineage['content'][config][:16]}",
-            "data_files": [{"split": "train", "path": f"data/{config}/train-*.parquet"}],
+            "description": f"content {content[config][:16]}",
+            "data_files": [{"split": "train", "path": f"{_place(config)}/train-*.parquet"}],
         }
         for config in rows
     ]
-    front["dataset_info"] = [_info(config, count, lineage["sizes"][config]) for config, count in rows.items()]
+    key = reasoning_key_of(lineage)
+    front["dataset_info"] = [_info(config, count, sizes[config], key) for config, count in rows.items()]
     return front
+
+
+def _place(config: str) -> str:
+    return f"{OBJECTIVES_FOLDER if config in OBJECTIVES else 'data'}/{config}"
 
 
 def tags_of(lineage: dict[str, Any]) -> list[str]:
@@ -155,16 +173,17 @@ def tags_of(lineage: dict[str, Any]) -> list[str]:
         "red-teaming": bool(prompts["templates"]) and any(rows.get(name) for name in lineage["variants"]),
         "over-refusal": bool(rows.get("benign")),
         "human-feedback": bool(lineage["people"]),
+        "preference": "preference" in all_rows(lineage),
         "rehearsal": lineage["rehearsal"],
     }
     return ["saferthoughts", *(tag for tag, held in holds.items() if held)]
 
 
-def _info(config: str, count: int, sizes: dict[str, int]) -> dict[str, Any]:
+def _info(config: str, count: int, sizes: dict[str, int], key: str) -> dict[str, Any]:
     """`dataset_info` of a configuration, as `datasets` writes it itself."""
     return {
         "config_name": config,
-        "features": [_feature(field) for field in PUBLIC],
+        "features": [_feature(field) for field in schema_of(columns_of(config, key))],
         "splits": [{"name": "train", "num_bytes": sizes["num_bytes"], "num_examples": count}],
         "download_size": sizes["download_size"],
         "dataset_size": sizes["num_bytes"],
@@ -173,7 +192,9 @@ def _info(config: str, count: int, sizes: dict[str, int]) -> dict[str, Any]:
 
 def _feature(field: pa.Field) -> dict[str, Any]:
     if pa.types.is_list(field.type):
-        return {"name": field.name, "list": [_feature(part) for part in field.type.value_type]}
+        inner = field.type.value_type
+        parts = [_feature(part) for part in inner] if pa.types.is_struct(inner) else type_name(inner)
+        return {"name": field.name, "list": parts}
     return {"name": field.name, "dtype": type_name(field.type)}
 
 

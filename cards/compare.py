@@ -12,8 +12,9 @@ from typing import Any, Literal
 
 import duckdb
 
+from cards.objectives.schema import OBJECTIVES, all_rows, reasoning_key_of
 from cards.release_folder import lineage_now
-from cards.shards import shards_of
+from cards.shards import fenced, shards_of, tables_in
 from cards.verify import shaped_like_ours
 from curation.report.data import known
 from pipelines.errors import UserError
@@ -125,19 +126,25 @@ def compare(before: Path, after: Path) -> ReleaseComparison:
     """
     old, new = lineage_now(before), lineage_now(after)
     with shaped_like_ours(before, after):
-        return _compared(before, after, old, new)
+        try:
+            return _compared(before, after, old, new)
+        except duckdb.Error as error:
+            reason = f"a table is not a release's ({' '.join(str(error).split())[:200]})"
+            again = f"Check both: saferthoughts release verify {before}"
+            raise UserError(f"{before} and {after} cannot be compared: {reason}. {again}") from error
 
 
 def _compared(before: Path, after: Path, old: dict[str, Any], new: dict[str, Any]) -> ReleaseComparison:
-    configs = [name for name, count in {**old["rows"], **new["rows"]}.items() if count or old["rows"].get(name)]
+    configs = list(all_rows(old) | all_rows(new))
     pair = _Pair(before, after)
     rows, drifts, balances, columns = [], [], [], set[str]()
     for config in configs:
         there = pair.open(config)
         rows.append(_rows(pair, config, there))
         if len(there) == 2:
-            columns |= set(pair.columns("before")) ^ set(pair.columns("after"))
-            drifts += _drifts(pair, config)
+            columns |= set(pair.types("before")) ^ set(pair.types("after"))
+            if config not in OBJECTIVES:
+                drifts += _drifts(pair, config)
             balances += [_balance(pair, config, dimension) for dimension in ("category", "template")]
     return ReleaseComparison(
         versions=(old["version"], new["version"]),
@@ -217,13 +224,7 @@ class _Pair:
 
     def __init__(self, before: Path, after: Path) -> None:
         self._folders = {"before": before, "after": after}
-        self._db = duckdb.connect(config={"memory_limit": "1GB", "python_enable_replacements": "false"})
-        # Whatever a column of somebody's release is called, these files are read and no others.
-        paths = [str(path) for folder in (before, after) for path in (folder / "data").rglob("*.parquet")]
-        listed = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
-        self._db.execute(f"SET allowed_paths = [{listed}]")
-        self._db.execute("SET enable_external_access = false")
-        self._db.execute("SET lock_configuration = true")
+        self._db = fenced(path for folder in (before, after) for path in tables_in(folder))
 
     def open(self, config: str) -> set[str]:
         """Turn to a configuration: the sides that have it."""
@@ -239,9 +240,10 @@ class _Pair:
                 there.add(side)
         return there
 
-    def columns(self, side: str) -> list[str]:
-        """The columns of the configuration."""
-        return list(self._db.view(side).columns)
+    def types(self, side: str) -> dict[str, str]:
+        """The columns' types by their names."""
+        view = self._db.view(side)
+        return dict(zip(view.columns, map(str, view.types), strict=True))
 
     def row(self, query: str) -> tuple[Any, ...]:
         """The one row of a query."""
@@ -251,7 +253,7 @@ class _Pair:
     def counts(self, side: str, dimension: str) -> Counter[str]:
         """Rows by category, which releases of format 1 have in `metadata`, or by template."""
         column, joined = "category" if dimension == "category" else "template_id", ""
-        if column not in self.columns(side):
+        if column not in self.types(side):
             metadata = self._db.read_parquet([str(path) for path in shards_of(self._folders[side], "metadata")])
             metadata.create_view("metadata", replace=True)
             joined = "JOIN (SELECT id, category FROM metadata) USING (id)"
@@ -271,16 +273,16 @@ def _rows(pair: _Pair, config: str, there: set[str]) -> Rows:
     if len(there) < 2:
         return Rows(config, before, after, added=after, removed=before, changed=0)
     # Which run a row came from does not count.
-    common = [name for name in pair.columns("before") if name in pair.columns("after") and name != "run_id"]
+    types = [pair.types(side) for side in ("before", "after")]
+    common = [name for name, kind in types[0].items() if types[1].get(name) == kind and name != "run_id"]
     same = " AND ".join(f"b.{name} IS NOT DISTINCT FROM a.{name}" for name in map(_quoted, common))
-    lone = set(pair.columns("before")) ^ set(pair.columns("after"))
     query = f"""
         SELECT count(*) FILTER (b.id IS NULL), count(*) FILTER (a.id IS NULL),
             count(*) FILTER (b.id IS NOT NULL AND a.id IS NOT NULL AND NOT ({same}))
         FROM before AS b FULL JOIN after AS a ON b.id = a.id
     """  # noqa: S608  columns of parquet files, quoted
     added, removed, changed = pair.row(query)
-    if lone - {"run_id"}:
+    if (types[0].keys() | types[1].keys()) - {*common, "run_id"}:
         changed = before - removed
     return Rows(config, before, after, added, removed, changed)
 
@@ -353,7 +355,10 @@ _BASELINE = {"repaired": "repaired", "pattern_checked": "free of rows with a pat
 def _meaning(old: dict[str, Any], new: dict[str, Any], columns: set[str]) -> list[str]:
     """What makes the new release another kind of data."""
     found = [f"columns differ: {', '.join(sorted(columns))}"] if columns else []
-    gone = [name for name, count in old["rows"].items() if count and not new["rows"].get(name)]
+    gone = [name for name in all_rows(old) if name not in all_rows(new)]
+    keys = [reasoning_key_of(one) for one in (old, new)]
+    if keys[0] != keys[1]:
+        found.append(f"conversations have the reasoning by the key {keys[1]}, no longer {keys[0]}")
     found += [f"config {name} is gone" for name in gone]
     for name, entry in old["variants"].items():
         other = new["variants"].get(name)

@@ -14,7 +14,8 @@ import pyarrow as pa
 from cards.card import tags_of
 from cards.citation import STUDY
 from cards.datasheet import datasheet, is_synthetic, teachers_of
-from cards.schema import COLUMNS, Column
+from cards.objectives.schema import all_rows, columns_of, reasoning_key_of
+from cards.schema import Column
 from cards.shards import shards_of
 from pipelines.runs import file_hash
 
@@ -33,10 +34,10 @@ def croissant_json(lineage: dict[str, Any], folder: Path) -> str:
         warnings.simplefilter("ignore")
         import mlcroissant as mlc
 
-        configs = [name for name, count in lineage["rows"].items() if count]
+        key = reasoning_key_of(lineage)
         sheet = datasheet(lineage)
         files, record_sets = [], []
-        for config in configs:
+        for config in all_rows(lineage):
             shards = shards_of(folder, config)
             names = [path.relative_to(folder).as_posix() for path in shards]
             files += [
@@ -51,7 +52,7 @@ def croissant_json(lineage: dict[str, Any], folder: Path) -> str:
                 for name, path in zip(names, shards, strict=True)
             ]
             record_sets += [
-                _record_set(mlc, config if len(names) == 1 else f"{config}-{number}", name)
+                _record_set(mlc, config if len(names) == 1 else f"{config}-{number}", name, columns_of(config, key))
                 for number, name in enumerate(names)
             ]
         metadata = mlc.Metadata(
@@ -81,19 +82,20 @@ def croissant_json(lineage: dict[str, Any], folder: Path) -> str:
         return json.dumps(found, ensure_ascii=False, indent=2, default=str) + "\n"
 
 
-def _record_set(mlc: Any, name: str, file: str) -> Any:
+def _record_set(mlc: Any, name: str, file: str, columns: tuple[Column, ...]) -> Any:
     return mlc.RecordSet(
         id=name,
         name=name,
         key=[f"{name}/id"],
-        fields=[_field(mlc, f"{name}/{column.name}", file, column) for column in COLUMNS],
+        fields=[_field(mlc, f"{name}/{column.name}", file, column) for column in columns],
     )
 
 
 def _field(mlc: Any, name: str, file: str, field: Column) -> Any:
     words = f"{field.meaning} Example: {field.example} Null: {field.null}."
     source = mlc.Source(file_object=file, extract=mlc.Extract(column=field.name))
-    if pa.types.is_list(field.type):
+    inner = field.type.value_type if pa.types.is_list(field.type) else field.type
+    if pa.types.is_struct(inner):
         parts = [
             mlc.Field(
                 id=f"{name}/{part}",
@@ -103,10 +105,11 @@ def _field(mlc: Any, name: str, file: str, field: Column) -> Any:
                     file_object=file, extract=mlc.Extract(column=field.name), transforms=[mlc.Transform(json_path=part)]
                 ),
             )
-            for part in ("role", "content")
+            for part in (one.name for one in inner)
         ]
         return mlc.Field(id=name, name=name, description=words, repeated=True, sub_fields=parts)
-    return mlc.Field(id=name, name=name, description=words, data_types=[_type(mlc, field.type)], source=source)
+    many = {"repeated": True} if inner is not field.type else {}
+    return mlc.Field(id=name, name=name, description=words, data_types=[_type(mlc, inner)], source=source, **many)
 
 
 def _type(mlc: Any, kind: pa.DataType) -> Any:

@@ -9,8 +9,13 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from cards.imported import how_written, origin
+from cards.objectives.schema import OBJECTIVES, holding_rejected
 
 _MOST_NAMED = 20
+TURNED_DOWN = (
+    "these configurations hold responses that the judges turned down: reasoning that weighs or helps the harm, answers "
+    "that comply. They are there to be told apart from good ones, and not to be imitated."
+)
 _KINDS = {"rules": "patterns by rules over the text", "patterns": "patterns of reasoning", "safety": "safety"}
 
 
@@ -76,6 +81,7 @@ def datasheet(lineage: dict[str, Any]) -> Datasheet:
         data_biases=_biases(lineage),
         data_use_cases=[
             "Supervised fine-tuning of reasoning models towards safe reasoning.",
+            *(f"{name}: {OBJECTIVES[name].purpose}" for name in lineage.get("objectives", {})),
             "Studying how the reasoning in safety data matters.",
         ],
         data_limitations=limitations(lineage),
@@ -98,6 +104,8 @@ def limitations(lineage: dict[str, Any]) -> list[str]:
             f"{'Mended' if lineage['imported'] else 'Written'} by the rehearsal teacher, a program that stands in for "
             "a model: for trying the machine out, not for training a model that anybody will use."
         )
+    if names := holding_rejected(lineage):
+        found.append(f"{', '.join(names)}: {TURNED_DOWN}")
     if not lineage["people"]:
         found.append("The labels are those of the judges; no person has looked at them, and review_votes is empty.")
     if not any(judge["kind"] == "safety" for judge in lineage["judging"]["judges"].values()):

@@ -29,6 +29,7 @@ from pipelines.settings.parts import validated
 from pipelines.settings.resolving import resolve
 from pipelines.settings.teacher import Teacher, load_teachers
 
+_FOR_OBJECTIVES = ("configs", "length_ratio", "reasoning_key")
 # Of a release's settings, those that are texts and choices, whole ...
 _TAKEN = ("seed", "variants", "benign_variant", "samples", "judging", "repair", "selection")
 # ... and those of which parts act: a source and a folder are paths, a repository is the publisher's.
@@ -47,7 +48,7 @@ _PARTS = {
         ),
         *("near_duplicates", "contaminated_by"),
     ),
-    "release": ("requires", "title", "license", "license_text", "language", "gating"),
+    "release": ("requires", "title", "license", "license_text", "language", "gating", *_FOR_OBJECTIVES),
 }
 
 

@@ -5,6 +5,7 @@ Reads a run's tables; writes, all at once or not at all,
     release/
       README.md           the card
       data/<config>/train-00000-of-00001.parquet    (a further shard every 500 MB)
+      objectives/<config>/train-*.parquet    pairs, labels, prompts, steps, where `release.configs` names them
       prompts.jsonl       all prompts of the run, for `saferthoughts regenerate`
       lineage.json        teachers, settings, instructions, rubrics, hashes, counts
       CHANGELOG.md        what differs from the release before
@@ -31,9 +32,10 @@ from cards.citation import citation
 from cards.compare import check_version, compare, lines_of, proposed
 from cards.croissant import croissant_json
 from cards.lineage import lineage_of
+from cards.objectives.build import write_objectives
 from cards.prompts_file import write_prompts
 from cards.rows import configs_of, count_configs, public_rows, released_rows, released_views
-from cards.schema import PUBLIC
+from cards.schema import COLUMNS, schema_of
 from cards.shards import SHARD_BYTES, ConfigWriter, Written, read_shards
 from cards.validator import check_card
 from curation.report.charts import plot_files
@@ -95,8 +97,10 @@ def build_release(
                     f"{run.path} has no accepted rows to release. Look at the reasons: saferthoughts check {run.name}"
                 )
             _check_not_fixed_alone(run, db, counts)
-            written = _write_rows(db, temporary, run_id, counts, shard_bytes)
+            written = _write_rows(db, temporary, run_id, counts, shard_bytes, config.release.reasoning_key)
+            objectives = write_objectives(run, db, config.release, temporary, run_id, shard_bytes)
             lineage = lineage_of(run, db, config, run_id, {name: counts.get(name, 0) for name in configs_of(config)})
+            lineage["objectives"] = objectives
         _remove_scratch(temporary)
         lineage["content"] = {name: part.content for name, part in written.items()}
         lineage["sizes"] = {
@@ -156,17 +160,18 @@ def _check_not_fixed_alone(run: RunFolder, db: duckdb.DuckDBPyConnection, counts
 
 
 def _write_rows(
-    db: duckdb.DuckDBPyConnection, folder: Path, run_id: str, counts: dict[str, int], shard_bytes: int
+    db: duckdb.DuckDBPyConnection, folder: Path, run_id: str, counts: dict[str, int], shard_bytes: int, key: str
 ) -> dict[str, Written]:
     """Every configuration's parquet files, in one pass over the rows."""
+    schema = schema_of(COLUMNS, key)
     with ExitStack() as stack, meter("release", total=sum(counts.values())) as shown:
         writers = {
-            name: stack.enter_context(ConfigWriter(folder / "data" / name, PUBLIC, shard_bytes))
+            name: stack.enter_context(ConfigWriter(folder / "data" / name, schema, shard_bytes))
             for name in sorted(counts)
         }
         for rows in released_rows(db):
             configs = rows["config"]
-            public = public_rows(rows, run_id)
+            public = public_rows(rows, run_id, key)
             for name in configs.unique().to_pylist():
                 writers[name].write(public.filter(pc.equal(configs, name)))
             shown.advance(rows.num_rows)
@@ -184,7 +189,7 @@ def _sample_row(folder: Path) -> dict[str, Any] | None:
         return None
     shortest = min(range(rows.num_rows), key=lambda at: (len(rows["query"][at].as_py()), at))
     (row,) = rows.slice(shortest, 1).to_pylist()
-    turns = [{**turn, "content": _cut(turn["content"])} for turn in row["messages"]]
+    turns = [{part: _cut(text) for part, text in turn.items()} for turn in row["messages"]]
     return {**{name: _cut(value) for name, value in row.items()}, "messages": turns}
 
 

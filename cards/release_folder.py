@@ -16,6 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from cards.objectives.schema import OBJECTIVES
 from cards.schema import FORMAT
 from cards.validator import front_matter_of
 from pipelines.documents import check_parquet, read_json
@@ -83,7 +84,14 @@ class ReleaseFolder:
         odd = next((name for name in found["rows"] if not _CONFIG.fullmatch(name) or ".." in name), None)
         if odd is not None:
             raise UserError(f"{self.path}/lineage.json names a configuration {odd[:80]!r}, which no folder is called.")
+        objectives = found.get("objectives", {})
+        if not isinstance(objectives, dict) or not all(_is_objective(*item) for item in objectives.items()):
+            raise UserError(f"{self.path}/lineage.json is not a release's: objectives cannot be read.")
         return found
+
+
+def _is_objective(name: str, entry: Any) -> bool:
+    return name in OBJECTIVES and isinstance(entry, dict) and type(entry.get("rows")) is int
 
 
 def lineage_now(folder: Path) -> dict[str, Any]:

@@ -4,16 +4,17 @@ Reads prompts, responses, judgements, verdicts, reviews, accepted and selected o
 batches and in the order of ids: memory does not grow with the rows. `cards/shards.py` writes them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cards.schema import MESSAGES, PUBLIC
+from cards.schema import COLUMNS, schema_of, turns_type
 from curation.selection import selected_rows
 from curation.sql.views import open_views
 from pipelines.runs import RunFolder
@@ -21,9 +22,18 @@ from pipelines.settings.config import RunConfig
 from pipelines.thinking import join_columns
 
 _ROWS = Path(__file__).with_name("rows.sql")
-_BATCH = 4_000
+BATCH = 4_000
+"""Rows that are in memory at a time."""
 # DuckDB's own share: sorting beyond it goes to disk.
 _MEMORY = "1GB"
+
+
+class Turn(NamedTuple):
+    """One turn of many conversations; `reasoning` where it is apart from the content."""
+
+    role: str
+    content: pa.Array
+    reasoning: pa.Array | None = None
 
 
 def configs_of(config: RunConfig) -> list[str]:
@@ -58,31 +68,51 @@ def released_rows(db: duckdb.DuckDBPyConnection) -> Iterator[pa.Table]:
     """
     ((expected,),) = db.sql("SELECT count(*) FROM released").fetchall()
     found = 0
-    for batch in db.sql(_ROWS.read_text(encoding="utf-8")).to_arrow_reader(_BATCH):
+    for batch in db.sql(_ROWS.read_text(encoding="utf-8")).to_arrow_reader(BATCH):
         found += batch.num_rows
         yield pa.Table.from_batches([batch])
     if found != expected:
         raise RuntimeError(f"{expected} rows are to be released, but {found} of them have response, prompt and verdict")
 
 
-def public_rows(rows: pa.Table, run_id: str) -> pa.Table:
+def public_rows(rows: pa.Table, run_id: str, reasoning_key: str = "inline") -> pa.Table:
     """Rows as they are published. `messages` holds the bare prompt, never the instruction it was distilled with."""
-    rows = rows.append_column("messages", _messages(rows))
+    turns = [user_turn(rows["query"]), assistant_turn(rows["reasoning"], rows["answer"], reasoning_key)]
+    rows = rows.append_column("messages", conversations(turns, reasoning_key))
+    return finished(rows, schema_of(COLUMNS, reasoning_key), run_id)
+
+
+def finished(rows: pa.Table, schema: pa.Schema, run_id: str) -> pa.Table:
+    """The columns of a schema, with the run's id."""
     rows = rows.append_column("run_id", pa.repeat(pa.scalar(run_id), rows.num_rows))
-    return rows.select(PUBLIC.names).cast(PUBLIC)
+    return rows.select(schema.names).cast(schema)
 
 
-def _messages(rows: pa.Table) -> pa.Array:
-    """A list of a user's and an assistant's message for each row."""
-    count = rows.num_rows
-    query = pc.cast(rows["query"], pa.string()).combine_chunks()
-    reply = join_columns(rows["reasoning"], rows["answer"])
-    # Turn and turn about: the queries are rows 0 to count, the replies those after them.
-    order = np.arange(2 * count).reshape(2, count).T.reshape(-1)
-    content = pa.concat_arrays([query, reply]).take(pa.array(order))
-    roles = pa.array(["user", "assistant"] * count, pa.string())
-    turns = pa.StructArray.from_arrays([roles, content], fields=list(MESSAGES.value_type))
-    return pa.ListArray.from_arrays(pa.array(np.arange(0, 2 * count + 1, 2), pa.int32()), turns)
+def user_turn(query: pa.ChunkedArray) -> Turn:
+    """What a user says, in each row."""
+    return Turn("user", pc.cast(query, pa.string()).combine_chunks())
+
+
+def assistant_turn(reasoning: pa.ChunkedArray, answer: pa.ChunkedArray, reasoning_key: str) -> Turn:
+    """What an assistant says, in each row: reasoning and answer as one text, or apart."""
+    if reasoning_key == "inline":
+        return Turn("assistant", join_columns(reasoning, answer))
+    return Turn("assistant", *(pc.cast(part, pa.string()).combine_chunks() for part in (answer, reasoning)))
+
+
+def conversations(turns: Sequence[Turn], reasoning_key: str = "inline") -> pa.Array:
+    """Of each row a list of its turns."""
+    count, each = len(turns[0].content), len(turns)
+    # Turn and turn about: the first turns are rows 0 to count, the second ones those after them.
+    order = pa.array(np.arange(each * count).reshape(each, count).T.reshape(-1))
+    fields = list(turns_type(reasoning_key).value_type)
+    parts = [pa.array([turn.role for turn in turns] * count, pa.string())]
+    parts.append(pa.concat_arrays([turn.content for turn in turns]).take(order))
+    if len(fields) > len(parts):
+        nothing = pa.nulls(count, pa.string())
+        parts.append(pa.concat_arrays([turn.reasoning or nothing for turn in turns]).take(order))
+    structs = pa.StructArray.from_arrays(parts, fields=fields)
+    return pa.ListArray.from_arrays(pa.array(np.arange(0, each * count + 1, each), pa.int32()), structs)
 
 
 def count_configs(db: duckdb.DuckDBPyConnection) -> dict[str, int]:

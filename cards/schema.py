@@ -5,7 +5,8 @@ two tables, the configurations and `metadata` beside them; they are read and ver
 `FIRST_METADATA`.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
@@ -14,7 +15,14 @@ from pipelines.records import LABELS
 FORMAT = 2
 """The format of the releases that this version builds; `lineage.json` of format 1 does not name one."""
 
-MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+
+def turns_type(reasoning_key: str = "inline") -> pa.DataType:
+    """A conversation: turns with role and content, and with the reasoning under a key of its own unless inline."""
+    names = ["role", "content", *([] if reasoning_key == "inline" else [reasoning_key])]
+    return pa.list_(pa.struct([(name, pa.string()) for name in names]))
+
+
+MESSAGES = turns_type()
 _TEXT, _COUNT, _FLAG = pa.string(), pa.int64(), pa.bool_()
 _FLAGS = {
     "lack_of_safety_awareness": "The reasoning nowhere recognises that the request is harmful.",
@@ -39,7 +47,12 @@ class Column:
     @property
     def kind(self) -> str:
         """The type as people write it."""
-        return "list of {role, content}" if pa.types.is_list(self.type) else type_name(self.type)
+        if not pa.types.is_list(self.type):
+            return type_name(self.type)
+        inner = self.type.value_type
+        if not pa.types.is_struct(inner):
+            return f"list of {type_name(inner)}"
+        return f"list of {{{', '.join(field.name for field in inner)}}}"
 
 
 def type_name(kind: pa.DataType) -> str:
@@ -47,6 +60,25 @@ def type_name(kind: pa.DataType) -> str:
     return "float64" if pa.types.is_float64(kind) else str(kind)
 
 
+def schema_of(columns: Sequence[Column], reasoning_key: str = "inline") -> pa.Schema:
+    """The columns as an Arrow schema, conversations with the reasoning where the key says."""
+    return pa.schema([(column.name, column.type) for column in keyed(columns, reasoning_key)])
+
+
+def keyed(columns: Sequence[Column], reasoning_key: str) -> tuple[Column, ...]:
+    """The columns, conversations with the reasoning where the key says."""
+    if reasoning_key == "inline":
+        return tuple(columns)
+    kind, words = turns_type(reasoning_key), f"with the reasoning as {reasoning_key}, the answer as content"
+    return tuple(
+        replace(one, type=kind, meaning=one.meaning.replace(INLINE, words))
+        if one.type == MESSAGES and one.name != "prompt"
+        else one
+        for one in columns
+    )
+
+
+INLINE = "as <think>, reasoning, </think>, answer"
 _NOT_JUDGED = "no judge decided on this label, or it does not apply to the row"
 COLUMNS = (
     Column(
@@ -55,9 +87,7 @@ COLUMNS = (
         "A hash of prompt, variant and how it was asked for; of an import, of the text.",
         "05e04fe3dcff0eba",
     ),
-    Column(
-        "messages", MESSAGES, "The bare prompt, and the reply as <think>, reasoning, </think>, answer.", "two turns"
-    ),
+    Column("messages", MESSAGES, f"The bare prompt, and the reply {INLINE}.", "two turns"),
     # Not "prompt": TRL would take the row for a prompt-completion pair and look for a completion.
     Column("query", _TEXT, "The prompt as a user types it.", "Which spices go into a pumpkin soup?"),
     Column("reasoning", _TEXT, "The reasoning alone; empty where the variant has none.", "The user asks about soup."),
@@ -96,7 +126,7 @@ COLUMNS = (
     Column("output_tokens", _COUNT, "Tokens of the response, by the endpoint; 0 where none counted.", "94"),
     Column("run_id", _TEXT, "The run that made the row: a hash of its settings.", "c48e53cee07d5f32"),
 )
-PUBLIC = pa.schema([(column.name, column.type) for column in COLUMNS])
+PUBLIC = schema_of(COLUMNS)
 
 FIRST_PUBLIC = (
     *("id", "messages", "query", "reasoning", "answer", "kind", "behaviour_id", "template_id", "source"),

@@ -5,11 +5,13 @@ batches. Memory does not grow with the rows.
 """
 
 import hashlib
-from collections.abc import Iterator
+import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -17,10 +19,15 @@ import pyarrow.parquet as pq
 from pipelines.documents import parquet_batches
 from pipelines.settings.old_names import first_name
 
+# Where configurations are that have columns of their own: `data` reads as one table.
+OBJECTIVES = "objectives"
 SHARD_BYTES = 500_000_000
 _GROUP = 1_000
 # The Hub's viewer reads whole row groups where a file has no page index, and refuses those over 300 MB.
 _GROUP_BYTES = 64_000_000
+
+
+_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 class ContentHash:
@@ -28,7 +35,8 @@ class ContentHash:
 
     sha256 over all rows in the order of id; of a row, over its values in the order of the columns' names; a value as a
     netstring (its length in bytes, ":", its UTF-8 bytes, ","), null as "-,". Booleans are "true" and "false", numbers
-    decimal as Python writes them; of `messages` the texts of the turns are taken, role and content each.
+    decimal as Python writes them; of `messages` the texts of the two turns are taken, role and content each (and the
+    reasoning, where it has a key of its own); any other list is its JSON, without spaces.
     """
 
     def __init__(self) -> None:
@@ -38,7 +46,7 @@ class ContentHash:
         """Take in further rows."""
         if not rows.num_rows:
             return
-        columns = [text for name in sorted(rows.column_names) for text in _texts(rows[name].combine_chunks())]
+        columns = [text for name in sorted(rows.column_names) for text in _texts(name, rows[name].combine_chunks())]
         joined = pc.binary_join_element_wise(*(_netstrings(column) for column in columns), "")
         for chunk in pa.chunked_array([joined]).chunks:
             self._digest.update(b"".join(chunk.cast(pa.large_binary()).to_pylist()))
@@ -48,11 +56,14 @@ class ContentHash:
         return self._digest.hexdigest()
 
 
-def _texts(column: pa.Array) -> list[pa.Array]:
+def _texts(name: str, column: pa.Array) -> list[pa.Array]:
     kind = column.type
-    if pa.types.is_list(kind):
+    if pa.types.is_list(kind) and name == "messages":
         # Two turns a row, as `verify` sees to.
-        return [pc.struct_field(pc.list_element(column, turn), part) for turn in (0, 1) for part in ("role", "content")]
+        parts = [field.name for field in kind.value_type]
+        return [pc.struct_field(pc.list_element(column, turn), part) for turn in (0, 1) for part in parts]
+    if pa.types.is_list(kind):
+        return [pa.array([None if one is None else _JSON.encode(one) for one in column.to_pylist()], pa.string())]
     if pa.types.is_floating(kind):
         return [pa.array([None if value is None else repr(value) for value in column.to_pylist()], pa.string())]
     return [pc.cast(column, pa.string())]
@@ -145,7 +156,10 @@ def arrow_bytes(rows: pa.Table) -> int:
 def _column_bytes(column: pa.Array) -> int:
     kind = column.type
     if pa.types.is_list(kind):
-        parts = (pc.struct_field(pc.list_flatten(column), name.name) for name in kind.value_type)
+        flat = pc.list_flatten(column)
+        if not pa.types.is_struct(kind.value_type):
+            return 4 * len(column) + _column_bytes(flat)
+        parts = (pc.struct_field(flat, name.name) for name in kind.value_type)
         return 4 * len(column) + sum(_column_bytes(part) for part in parts)
     if pa.types.is_string(kind):
         return 4 * len(column) + (pc.sum(pc.binary_length(column)).as_py() or 0)
@@ -179,10 +193,25 @@ class ShardFile:
         self._sink.close()
 
 
+def fenced(paths: Iterable[Path]) -> duckdb.DuckDBPyConnection:
+    """A connection that reads these files and no others, whatever a column of somebody's release is called."""
+    db = duckdb.connect(config={"memory_limit": "1GB", "python_enable_replacements": "false"})
+    listed = ", ".join("'" + str(path).replace("'", "''") + "'" for path in paths)
+    db.execute(f"SET allowed_paths = [{listed}]")
+    db.execute("SET enable_external_access = false")
+    db.execute("SET lock_configuration = true")
+    return db
+
+
+def tables_in(folder: Path) -> list[Path]:
+    """Every table of a release."""
+    return sorted(path for part in ("data", OBJECTIVES) for path in (folder / part).rglob("*.parquet"))
+
+
 def shards_of(folder: Path, config: str) -> list[Path]:
     """A configuration's files in the order of their rows; a release of before may have it under its first name."""
-    for name in dict.fromkeys((config, first_name(config))):
-        if found := sorted((folder / "data" / name).glob("train-*.parquet")):
+    for name in dict.fromkeys((f"data/{config}", f"data/{first_name(config)}", f"{OBJECTIVES}/{config}")):
+        if found := sorted((folder / name).glob("train-*.parquet")):
             return found
     return []
 

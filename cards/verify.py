@@ -13,15 +13,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jinja2
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from cards.attestation import in_words, release_digest
 from cards.card import dataset_card, template_hash
+from cards.objectives.schema import columns_of, reasoning_key_of
+from cards.objectives.verify import objective_faults
 from cards.prompts_file import prompts_file, prompts_fit, read_prompts
 from cards.release_folder import ReleaseFolder, inspected, name_fault, open_release, shown
-from cards.schema import FIRST_METADATA, FIRST_PUBLIC, PUBLIC
-from cards.shards import ContentHash, read_shards, shards_of
+from cards.rows import assistant_turn, conversations, user_turn
+from cards.schema import FIRST_METADATA, FIRST_PUBLIC
+from cards.shards import ContentHash, read_shards, shards_of, tables_in
 from cards.signatures import SIGNATURE, SIGNED_WITH, changes, read_signature
 from cards.validator import faults_of
 from pipelines.documents import read_json
@@ -29,7 +33,6 @@ from pipelines.errors import UserError
 from pipelines.judges.tallies import NOT_APPLICABLE
 from pipelines.records import PATTERNS
 from pipelines.runs import file_hash
-from pipelines.thinking import join_columns
 
 if TYPE_CHECKING:
     from cards.signing import Identity
@@ -133,6 +136,7 @@ class ReleaseChecks:
         self.folder = found.path
         self._found = found.files
         self.lineage = found.lineage()
+        self._key = reasoning_key_of(self.lineage)
         self.count = 0
         self.faults: list[str] = []
         self._sources: Counter[tuple[str, str]] = Counter()
@@ -195,9 +199,9 @@ class ReleaseChecks:
 
     def rows(self) -> None:
         """Counts and content hashes of each configuration, and the one string of each row."""
-        columns, released = tuple(PUBLIC.names), None
-        if self.lineage.get("format", 1) == 1:
-            columns, released = FIRST_PUBLIC, set[bytes]()
+        first = self.lineage.get("format", 1) == 1
+        columns = FIRST_PUBLIC if first else tuple(column.name for column in columns_of("improved", self._key))
+        released = set[bytes]() if first else None
         for name, count in self.lineage["rows"].items():
             if count:
                 self._config(name, count, columns, released)
@@ -269,10 +273,12 @@ class ReleaseChecks:
                 if "unscored_reason" in columns:
                     unscored += _unscored(batch)
                 if "messages" in columns:
-                    torn += _torn(batch)
+                    torn += _torn(batch, self._key)
                     unsafe += pc.sum(pc.cast(pc.equal(batch["safety_verdict"], "unsafe"), pa.int64())).as_py() or 0
                     flagged += _flagged(batch, patterns)
-                    for found in batch.group_by(_SOURCE).aggregate([([], "count_all")]).to_pylist():
+                    for found in (
+                        batch.group_by(["source", "source_license"]).aggregate([([], "count_all")]).to_pylist()
+                    ):
                         self._sources[found["source"], found["source_license"]] += found["count_all"]
         except (OSError, ValueError, pa.ArrowException) as error:
             self._hold(False, f"data/{name} cannot be read: {error}")
@@ -294,8 +300,9 @@ class ReleaseChecks:
         except (OSError, ValueError, pa.ArrowException, KeyError) as error:
             self._hold(False, f"{path.name} cannot be read: {error}")
             return
-        same = prompts_fit(prompts, self.lineage)
-        self._hold(same, f"{path.name} has other prompts than lineage.json says")
+        self._hold(prompts_fit(prompts, self.lineage), f"{path.name} has other prompts than lineage.json says")
+        for fault in objective_faults(self.folder, self.lineage, prompts):
+            self._hold(not fault, fault)
 
     def counts(self) -> None:
         """What the steps took in and gave out adds up."""
@@ -322,7 +329,7 @@ class ReleaseChecks:
         except (OSError, ValueError, KeyError, TypeError) as error:
             self._hold(False, f"croissant.json cannot be read ({_message(error)})")
             return
-        data = sorted(file.relative_to(self.folder).as_posix() for file in (self.folder / "data").rglob("*.parquet"))
+        data = [file.relative_to(self.folder).as_posix() for file in tables_in(self.folder)]
         found = {name: self._hash(name) for name in data}
         self._hold(recorded == found, "croissant.json has other files or hashes than data")
 
@@ -347,9 +354,6 @@ class ReleaseChecks:
 def _of_download(name: str) -> bool:
     """Whether a file is what git and the Hub's client leave beside the files of a release."""
     return name.startswith(".cache/") or name in (".gitattributes", ".gitignore")
-
-
-_SOURCE = ["source", "source_license"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -382,19 +386,15 @@ def _flagged(rows: pa.Table, patterns: Sequence[str]) -> int:
     return int(pc.sum(pc.cast(found, pa.int64())).as_py() or 0)
 
 
-def _torn(rows: pa.Table) -> int:
-    """How many rows' messages are not the query and the canonical string of reasoning and answer."""
+def _torn(rows: pa.Table, key: str) -> int:
+    """How many rows' messages are not the query, and reasoning and answer as one string or by the key."""
     messages = rows["messages"].combine_chunks()
     if not pc.all(pc.equal(pc.list_value_length(messages), 2)).as_py():
         raise pa.ArrowInvalid("a row has not two messages")
-    expected = (
-        (0, "role", "user"),
-        (0, "content", rows["query"]),
-        (1, "role", "assistant"),
-        (1, "content", join_columns(rows["reasoning"], rows["answer"])),
-    )
-    whole = pa.array([True] * rows.num_rows)
-    for turn, part, text in expected:
-        same = pc.equal(pc.struct_field(pc.list_element(messages, turn), part), text)
-        whole = pc.and_(whole, pc.fill_null(same, False))
-    return int(rows.num_rows - pc.sum(pc.cast(whole, pa.int64())).as_py())
+    turns = [user_turn(rows["query"]), assistant_turn(rows["reasoning"], rows["answer"], key)]
+    found, expected = (pc.list_flatten(one) for one in (messages, conversations(turns, key)))
+    same = np.ones(len(found), dtype=bool)
+    for part in expected.type:
+        texts = (pc.fill_null(pc.struct_field(one, part.name), "\0") for one in (found, expected))
+        same &= np.asarray(pc.equal(*texts))
+    return int((~same.reshape(-1, 2).all(axis=1)).sum())

@@ -50,7 +50,9 @@ class Release:
     @property
     def rows(self) -> dict[str, int]:
         """How many rows each configuration has."""
-        return {name: count for name, count in self.lineage["rows"].items() if count}
+        from cards.objectives.schema import all_rows
+
+        return all_rows(self.lineage)
 
     @property
     def version(self) -> str:
@@ -61,7 +63,7 @@ class Release:
         return f"Release({str(self.path)!r}, version={self.version!r}, rows={self.rows})"
 
     def table(self, config: str) -> Table:
-        """The rows of a configuration: a variant, or "benign".
+        """The rows of a configuration: a variant, "benign", or one of `release.configs`.
 
         Raises:
             UserError: there is no such configuration, or it cannot be read.

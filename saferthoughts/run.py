@@ -209,14 +209,24 @@ class Run(StoredRun):
         return select(self.folder)
 
     def release(
-        self, *, version: str | None = None, since: "Release | StoredPath | None" = None, license: str | None = None
+        self,
+        *,
+        version: str | None = None,
+        since: "Release | StoredPath | None" = None,
+        license: str | None = None,
+        configs: Iterable[str] | None = None,
+        length_ratio: float | None = None,
+        reasoning_key: str | None = None,
     ) -> "Release":
         """Build the release folder.
 
         Args:
             version: MAJOR.MINOR.PATCH; refused where it understates what changed.
             since: The release before this one, for the version and the changelog.
-            license: The licence, by the Hub's name for it; kept in run.yaml.
+            license: The licence, by the Hub's name for it; kept in run.yaml, as is what follows.
+            configs: What other objectives are trained on: "preference", "unpaired", "prompts", "steps".
+            length_ratio: Of a preference pair, words of the longer side over the shorter, at most.
+            reasoning_key: Where conversations have the reasoning: "inline", "reasoning_content" or "thinking".
 
         Raises:
             UserError: nothing was accepted, or what the run requires of a release is not met.
@@ -224,8 +234,12 @@ class Run(StoredRun):
         from cards.release import build_release
         from saferthoughts.release import Release, release_path
 
-        if license is not None:
-            self.change(also={"release.license": license}, agree=True)
+        given = {"license": license, "length_ratio": length_ratio, "reasoning_key": reasoning_key}
+        kept: dict[str, Any] = {f"release.{key}": value for key, value in given.items() if value is not None}
+        if configs is not None:
+            kept["release.configs"] = list(dict.fromkeys(configs))
+        if kept:
+            self.change(also=kept, agree=True)
         before = None if since is None else release_path(since)
         built = build_release(self.folder, before, version, license=license)
         return Release(built.folder)

@@ -22,6 +22,7 @@ from pipelines.records import content_id
 from pipelines.runs import file_hash
 from pipelines.settings.old_names import first_name
 from pipelines.system_errors import system_line
+from pipelines.thinking import join
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +143,15 @@ def _row(values: dict[str, Any], config: str) -> TrainingRow:
             f"Row {name!r} of configuration '{config}': 'messages' is not a conversation that ends with its only "
             "assistant turn ([{role, content}, ...])."
         )
-    turns = tuple({"role": turn["role"], "content": turn["content"]} for turn in messages)
+    turns = tuple({"role": turn["role"], "content": _content(turn)} for turn in messages)
     kind, category = str(values.get("kind") or "unknown"), str(values.get("category") or "")
     return TrainingRow(id=name, config=config, kind=kind, messages=turns, category=category)
+
+
+def _content(turn: dict[str, Any]) -> str:
+    """What is trained on: with the reasoning, where a release has it beside the answer."""
+    reasoning = next((turn[key] for key in ("reasoning_content", "thinking") if turn.get(key) is not None), None)
+    return str(turn["content"]) if reasoning is None else join(str(reasoning), turn["content"])
 
 
 def _empty(dataset: Path, config: str) -> UserError:

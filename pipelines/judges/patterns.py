@@ -213,14 +213,24 @@ def _occurs(evidence: str, folded: str) -> bool:
     """Whether a quotation occurs in a response: as a whole, or each of the spans that it joins by an ellipsis."""
     if _folded(evidence) in folded:
         return True
-    spans = [span for part in _BETWEEN.split(evidence) if (span := _folded(part))]
-    return len(spans) > 1 and all(len(span) >= _SHORTEST_SPAN and span in folded for span in spans)
+    spans = joined_spans(evidence)
+    return len(spans) > 1 and all(len(span) >= _SHORTEST_SPAN and span.casefold() in folded for span in spans)
+
+
+def joined_spans(evidence: str) -> list[str]:
+    """The spans that a quotation joins by an ellipsis, the quotation itself where it joins none."""
+    return [span for part in _BETWEEN.split(evidence) if (span := plain(part))]
 
 
 def _folded(text: str) -> str:
     """Judges set spaces, quotes and capitals anew when they quote; words stay."""
-    plain = text.replace("\u2018", "'").replace("\u2019", "'").replace("\u201c", '"').replace("\u201d", '"')
-    return re.sub(r"\s+", " ", plain).strip(" .\u2026\"'").casefold()
+    return plain(text).casefold()
+
+
+def plain(text: str) -> str:
+    """A quotation in single spaces and straight marks, without the marks around it."""
+    straight = text.replace("\u2018", "'").replace("\u2019", "'").replace("\u201c", '"').replace("\u201d", '"')
+    return re.sub(r"\s+", " ", straight).strip(" .\u2026\"'")
 
 
 def _document(reply: str, row: str) -> dict[str, Any] | str:

@@ -135,6 +135,15 @@ class Release(Part):
     )
     language: tuple[str, ...] = Field(default=("en",), min_length=1, description="ISO 639 codes of prompts and answers")
     gating: Gating | None = None
+    configs: tuple[Literal["preference", "unpaired", "prompts", "steps"], ...] = Field(
+        default=(), description="what other objectives are trained on, beside the variants"
+    )
+    length_ratio: float | None = Field(
+        default=None, ge=1, description="of a preference pair, words of the longer side over the shorter, at most"
+    )
+    reasoning_key: Literal["inline", "reasoning_content", "thinking"] = Field(
+        default="inline", description="where conversations have the reasoning: within the content, or beside it"
+    )
     date: datetime.date | None = Field(default=None, description="its day; the day of the last response if not given")
 
     @field_validator("license")

@@ -39,16 +39,34 @@ def build(
     license_id: Annotated[
         str | None, typer.Option("--license", help="The licence, by the Hub's name for it; kept in run.yaml.")
     ] = None,
+    configs: Annotated[
+        list[str] | None,
+        typer.Option("--with", help="preference, unpaired, prompts or steps beside the variants; repeatable. Or none."),
+    ] = None,
+    length_ratio: Annotated[
+        float | None, typer.Option(help="Of a preference pair, words of the longer side over the shorter, at most.")
+    ] = None,
+    reasoning_key: Annotated[
+        str | None, typer.Option(help="Where conversations have the reasoning: inline, reasoning_content or thinking.")
+    ] = None,
 ) -> None:
     """Write runs/RUN/release: a config a variant, a card, a changelog, checksums.
 
-    Example: saferthoughts release build mine --since mine-1.0.0
+    Example: saferthoughts release build mine --since mine-1.0.0 --with preference
     """
     from saferthoughts.cli.release_words import release_folder
     from saferthoughts.cli.words import words_of
 
     run, before = open_run(name), None if since is None else release_folder(since)
-    say(words_of(run.release(version=version, since=before, license=license_id)))
+    built = run.release(
+        version=version,
+        since=before,
+        license=license_id,
+        configs=[] if configs == ["none"] else configs,
+        length_ratio=length_ratio,
+        reasoning_key=reasoning_key,
+    )
+    say(words_of(built))
 
 
 @release_app.command()

@@ -46,6 +46,16 @@ def test_draw_depends_on_seed_and_not_on_row_order(
     assert len({row.id for row in first.rows}) == 4
 
 
+@pytest.mark.parametrize("key", ["reasoning_content", "thinking"])
+def test_reasoning_beside_the_answer_is_trained_on_as_within_it(
+    key: str, write_release: Callable[..., Path], drawn: Callable[..., Mixture]
+) -> None:
+    apart = [{"role": "assistant", "content": "Sorry, no.", key: "It would hurt someone."}]
+    beside = [{**row, "messages": [{**row["messages"][0], key: None}, *apart]} for row in IMPROVED]  # type: ignore[dict-item]
+    inline = drawn(write_release({"improved": IMPROVED}, "inline"), improved=4)
+    assert drawn(write_release({"improved": beside}, "beside"), improved=4).content == inline.content
+
+
 def test_draw_keeps_whole_conversations_and_counts_them(release: Path, drawn: Callable[..., Mixture]) -> None:
     mixture = drawn(release, improved=10, benign=6)
     assert mixture.counts() == {"improved": {"harmful": 10}, "benign": {"benign": 6}}
