@@ -12,6 +12,9 @@ _FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})")
 # "1." or "b)" or "-", alone: what counts an item.
 _COUNTER = re.compile(r"\s*(?:[(\[]?(?:\d{1,3}|[a-zA-Z]|[ivxIVX]{1,4})[.)\]]|[-*+•#]+)\s*")
 
+# "no." is a number's abbreviation to sentencex; before a word it is an answer.
+_AFTER_NO = re.compile(r"(?<=\bno\. )(?=[^\W\d])")
+
 
 class Sentence(NamedTuple):
     """A sentence's place in its text, in characters: `text[start:end]`, the white space behind it left out."""
@@ -58,7 +61,7 @@ def _pieces(text: str) -> Iterator[str]:
         elif mark:
             block, fence = line, mark[1]
         elif line.strip():
-            parts = segment("en", line)
+            parts = [piece for part in segment("en", line) for piece in _AFTER_NO.split(part)]
             # It drops white space at some ends: then the line stays whole.
             yield from parts if "".join(parts) == line else [line]
         else:
