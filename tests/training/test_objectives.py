@@ -164,7 +164,7 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("dpo", {**PAIR, "rejected": turn("user", "No.")}, "'rejected' is not one turn of the assistant's"),
     ("rm", {**PAIR, "prompt": []}, "'prompt' is not a conversation that ends with the user"),
     ("dpo", {**PAIR, "rejected": turn("assistant", "No thought.")}, r"Row 'row-0 \(rejected\)' is not '<think>"),
-    ("dpo", {**PAIR, "chosen": turn("assistant", join("Hm.", "word " * 400))}, "longer than max_length 400"),
+    ("dpo", {**PAIR, "chosen": turn("assistant", join("Hm.", "word " * 400))}, "longer than the 512 positions"),
     (
         "dpo",
         {"id": "x", "prompt": PAIR["prompt"]},
