@@ -140,8 +140,8 @@ def _adapters() -> Any:
 
 
 def _ours(changed: dict[str, bool], rows: Sequence[Any], student: Path, scale: Scale, work: Path) -> Any:
+    from training.objectives.sft import build_trainer
     from training.recipe import Recipe
-    from training.sft import build_trainer
 
     packing = changed.get("packing", False)
     recipe = Recipe.model_validate(

@@ -63,7 +63,9 @@ def model_card(
 
     release = facts["dataset"]["release"]
     student = facts["student"]
-    front: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation"}
+    scores_texts = facts.get("objective", {}).get("name") == "rm"
+    tag = "text-classification" if scores_texts else "text-generation"
+    front: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": tag}
     if student["license"]:
         front |= {"base_model": student["model"], "license": student["license"]}
     tags = ["saferthoughts", "safe-reasoning", *(["rehearsal"] if release and release["rehearsal"] else [])]
@@ -77,8 +79,10 @@ def model_card(
     return f"---\n{yaml.safe_dump({**front, 'tags': tags}, sort_keys=False, allow_unicode=True)}---\n{words}"
 
 
-def write_model_card(folder: Path, scores: str | None = None, results: Sequence[Mapping[str, Any]] = ()) -> None:
-    """Write README.md of a model that this project trained; arguments as of `model_card`.
+def write_model_card(
+    folder: Path, scores: str | None = None, results: Sequence[Mapping[str, Any]] = (), name: str | None = None
+) -> None:
+    """Write README.md of a model that this project trained; arguments as of `model_card`, by default its folder's name.
 
     Raises:
         UserError: the folder has no training record.
@@ -88,4 +92,4 @@ def write_model_card(folder: Path, scores: str | None = None, results: Sequence[
         recipe = (folder / "recipe.yaml").read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise UserError(f"{folder} was not trained here: {RECORD} or recipe.yaml cannot be read ({error}).") from error
-    write_text(folder / "README.md", model_card(facts, folder.name, recipe, scores, results))
+    write_text(folder / "README.md", model_card(facts, name or folder.name, recipe, scores, results))

@@ -12,12 +12,11 @@ from pipelines.errors import UserError
 from pipelines.settings.teacher import Teacher
 from pipelines.teachers.client import api_key
 from pipelines.thinking import OPEN
-from training.arithmetic import serving_dtype
+from training.arithmetic import cpu_threads, serving_dtype
 from training.chat import ReplyPart, Splitter, parted
 from training.decoding import ReplyDecoder
 from training.loading import load_model, load_tokenizer, prompt_of
 from training.quiet import quiet
-from training.sft import cpu_threads
 from training.student import checkpoint_of
 
 

@@ -59,9 +59,10 @@ def fingerprint_of(recipe: Recipe, content: str, weights: str) -> str:
         content: A hash of the rows.
         weights: A hash of the student's weights.
     """
-    values = recipe.model_dump(mode="json", exclude=set(_APART))
-    if values["loss_on"] == "completion":  # as it was before there was a choice
-        del values["loss_on"]
+    values = {key: value for key, value in recipe.values().items() if key not in _APART}
+    for key, only in (("loss_on", "completion"), ("objective", "sft")):  # as it was before there was a choice
+        if values[key] == only:
+            del values[key]
     return content_id({**values, "mixture": _first_names(values["mixture"])}, content, weights)
 
 

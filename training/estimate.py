@@ -29,6 +29,22 @@ PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "A10": 
 
 
 @dataclass(frozen=True, slots=True)
+class Cost:
+    """What an objective takes beside a pass over the rows.
+
+    `sequences`: those of one row that are computed at once; `samples`: responses that the student writes to a row, of
+    at most `written` tokens each; `reference`: whether a second model is held; `passes`: forward passes over every
+    epoch's tokens that no weights are changed by.
+    """
+
+    sequences: int = 1
+    samples: int = 1
+    written: int = 0
+    reference: bool = False
+    passes: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What is to be done. Memory in GB and time in seconds are estimates, for each process."""
 
@@ -43,21 +59,31 @@ class Plan:
     seconds: float
     peak_flops: float
     left_out: int = 0
+    reference_gb: float = 0.0
+    written: bool = False
 
     def lines(self) -> str:
         """The plan in words."""
         share = "" if self.trained == self.parameters else f", {self.trained / 1e6:.1f} M of them trained"
+        beside = f" ({self.reference_gb:.1f} GB of it for the reference model)" if self.reference_gb else ""
+        tokens = f"at most {self.tokens}" if self.written else str(self.tokens)
         left_out = f"; {self.left_out} rows left out as too long" if self.left_out else ""
         return (
             f"{self.parameters / 1e6:.0f} M parameters{share}; {self.steps} steps of about {self.effective_batch} rows "
-            f"on {self.processes} process{'es' if self.processes > 1 else ''}, {self.tokens} tokens in all{left_out}\n"
-            f"estimated: {self.memory_gb:.1f} GB of {self.available_gb:.1f} GB for each process, "
+            f"on {self.processes} process{'es' if self.processes > 1 else ''}, {tokens} tokens in all{left_out}\n"
+            f"estimated: {self.memory_gb:.1f} GB{beside} of {self.available_gb:.1f} GB for each process, "
             f"{_time(self.seconds)} of steps"
         )
 
 
 def plan_of(
-    trainer: "SFTTrainer", recipe: Recipe, proof: SupervisionProof, processes: int, accumulation: int, left_out: int = 0
+    trainer: "SFTTrainer",
+    recipe: Recipe,
+    proof: SupervisionProof,
+    processes: int,
+    accumulation: int,
+    left_out: int = 0,
+    cost: Cost = Cost(),
 ) -> Plan:
     """The plan of a trainer that is ready.
 
@@ -68,25 +94,30 @@ def plan_of(
     parameters = sum(_size(p) for p in model.parameters())
     trained = sum(_size(p) for p in model.parameters() if p.requires_grad)
     dataset: Any = trainer.train_dataset
-    batches = math.ceil(len(dataset) / (recipe.batch_size * processes))
-    steps = recipe.epochs * max(1, math.ceil(batches / accumulation))
-    tokens = proof.tokens * recipe.epochs
+    batches = math.ceil(len(dataset) * cost.samples / (recipe.batch_size * processes))
+    # A step of responses that are compared with each other is whole, or is not taken.
+    an_epoch = batches // accumulation if cost.written else max(1, math.ceil(batches / accumulation))
+    tokens = (proof.tokens + len(dataset) * cost.written) * cost.samples * recipe.epochs
     # The model itself may still wait on the CPU for FSDP or DeepSpeed to lay it out.
     device = str(trainer.args.device.type)
     peak = peak_flops(device, recipe.bf16 and bf16_pays())
-    longest = recipe.max_length if recipe.packing else proof.longest
+    longest = recipe.max_length if recipe.packing else proof.longest + cost.written
+    reference = _held(model) / (processes if sharding_of() == "whole" else 1) / 1e9 if cost.reference else 0.0
     plan = Plan(
         parameters=parameters,
         trained=trained,
-        steps=steps,
+        steps=recipe.epochs * an_epoch,
         tokens=tokens,
         effective_batch=round(recipe.batch_size * accumulation * processes * proof.rows / len(dataset)),
         processes=processes,
-        memory_gb=memory_gb(model, recipe, longest, processes, sharding_of()),
+        memory_gb=memory_gb(model, recipe, longest, processes, sharding_of(), cost.sequences) + reference,
         available_gb=_available(device),
-        seconds=flops_of(parameters, trained, tokens) / processes / (peak * USUAL_SHARE.get(device, 0.5)),
+        seconds=(flops_of(parameters, trained, tokens) + 2.0 * parameters * tokens * cost.passes)
+        / (processes * peak * USUAL_SHARE.get(device, 0.5)),
         peak_flops=peak,
         left_out=left_out,
+        reference_gb=reference,
+        written=bool(cost.written),
     )
     if plan.memory_gb > plan.available_gb:
         raise UserError(
@@ -133,7 +164,9 @@ def peak_flops(device: str, bf16: bool) -> float:
     return 2 * size**3 / best
 
 
-def memory_gb(model: Any, recipe: Recipe, longest: int, processes: int, sharding: Sharding) -> float:
+def memory_gb(
+    model: Any, recipe: Recipe, longest: int, processes: int, sharding: Sharding, sequences: int = 1
+) -> float:
     """GB that one process takes: weights, gradients and moments counted, activations and logits by rule of thumb.
 
     Args:
@@ -142,14 +175,16 @@ def memory_gb(model: Any, recipe: Recipe, longest: int, processes: int, sharding
         longest: Tokens of the longest sequence.
         processes: How many train together.
         sharding: What accelerate splits over them.
+        sequences: Sequences of one row that are computed at once.
     """
     config = model.config
-    tokens = recipe.batch_size * longest
+    tokens = recipe.batch_size * sequences * longest
     layers, hidden = int(config.num_hidden_layers), int(config.hidden_size)
     wide = int(getattr(config, "intermediate_size", 4 * hidden))
     one_layer = tokens * (16 * hidden + 6 * wide)
     activations = layers * tokens * 2 * hidden + one_layer if recipe.gradient_checkpointing else layers * one_layer
-    logits = 0 if recipe.liger else tokens * int(config.vocab_size) * 8
+    # Trainers other than SFT's never hold the logits of a batch.
+    logits = 0 if recipe.liger or recipe.objective != "sft" else tokens * int(config.vocab_size) * 8
     # Libraries and the runtime's own.
     return (_state(model, processes, sharding) + activations + logits) / 1e9 + 2.0
 
@@ -157,7 +192,7 @@ def memory_gb(model: Any, recipe: Recipe, longest: int, processes: int, sharding
 def _state(model: Any, processes: int, sharding: Sharding) -> float:
     """Bytes of weights, gradients and Adam's two moments that one process holds."""
     parameters = list(model.parameters())
-    held: int = sum(int(getattr(p, "ds_numel", p.numel())) * int(p.element_size()) for p in parameters)
+    held = _held(model)
     trained = sum(_size(p) for p in parameters if p.requires_grad)
     if sharding == "none":
         # Gradients and moments in four bytes each; DDP's buckets are a second copy of the gradients.
@@ -166,6 +201,11 @@ def _state(model: Any, processes: int, sharding: Sharding) -> float:
         # DeepSpeed computes on whole weights in bfloat16; their master copy and the rest lie in parts.
         return min(held, 2 * sum(map(_size, parameters))) + 16 * trained / processes
     return (held + 12 * trained) / processes
+
+
+def _held(model: Any) -> int:
+    """Bytes of all weights."""
+    return sum(int(getattr(p, "ds_numel", p.numel())) * int(p.element_size()) for p in model.parameters())
 
 
 def sharding_of() -> Sharding:

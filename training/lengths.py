@@ -1,21 +1,18 @@
 """Rows that are longer than a recipe, or the student, allows: left out up to a stated share, never cut.
 
-Reads rows, the student's serving tokenizer and its configuration; writes nothing. A row cut short would teach a thought
-without its end or an answer without its end-of-turn. Used by `training.sft`, before the trainer is built.
+Reads rows, their lengths and the student's configuration; writes nothing. A row cut short would teach a thought without
+its end or an answer without its end-of-turn. Used by `training.sft`, before the trainer is built.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipelines.errors import UserError
 from pipelines.records import content_id
 from training.mixture import Mixture
 from training.recipe import Recipe
-from training.supervision import tokens_of
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +24,13 @@ class Fitting:
     left_out: int
 
 
-def fitting(mixture: Mixture, serving: "PreTrainedTokenizerBase", recipe: Recipe, positions: int | None) -> Fitting:
-    """Leave out what is longer than `max_length`, or than the student has positions for (None: any number).
+def fitting(mixture: Mixture, lengths: Sequence[int], recipe: Recipe, positions: int | None) -> Fitting:
+    """Leave out what is longer than `max_length`, or than the student has positions for (None: any number); `lengths`
+    are the tokens of each row, of a pair those of its longer side.
 
     Raises:
         UserError: more rows than `overlong_share` allows, or all of them; with what would help.
     """
-    lengths = tokens_of(mixture.rows, serving)
     most = min(recipe.max_length, positions or recipe.max_length)
     kept = [(row, n) for row, n in zip(mixture.rows, lengths, strict=True) if n <= most]
     left_out = len(lengths) - len(kept)
@@ -50,7 +47,7 @@ def fitting(mixture: Mixture, serving: "PreTrainedTokenizerBase", recipe: Recipe
             f"overlong_share={share + 0.0005:.3f}"
         )
     rows = tuple(row for row, _ in kept)
-    content = content_id(*((row.config, row.id, row.messages) for row in rows))
+    content = content_id(*((row.config, row.id, *row.texts()) for row in rows))
     return Fitting(replace(mixture, rows=rows, content=content), tuple(n for _, n in kept), left_out)
 
 

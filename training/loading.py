@@ -80,10 +80,19 @@ def load_model(path: Path, **settings: Any) -> Any:
     """
     from transformers import AutoModelForCausalLM
 
+    return _loaded(AutoModelForCausalLM, path, settings)
+
+
+def load_scorer(path: Path, **settings: Any) -> Any:
+    """The same weights below a new head that gives one number for a text; arguments and errors as of `load_model`."""
+    from transformers import AutoModelForSequenceClassification
+
+    return _loaded(AutoModelForSequenceClassification, path, {"num_labels": 1, **settings})
+
+
+def _loaded(kind: Any, path: Path, settings: dict[str, Any]) -> Any:
     check_no_code(path)
-    return AutoModelForCausalLM.from_pretrained(
-        path, local_files_only=True, trust_remote_code=False, use_safetensors=True, **settings
-    )
+    return kind.from_pretrained(path, local_files_only=True, trust_remote_code=False, use_safetensors=True, **settings)
 
 
 def prompt_of(tokenizer: Any, messages: list[dict[str, str]], **options: Any) -> Any:

@@ -6,7 +6,7 @@ cache in the folder it is given. The draw depends on the rows' ids and the recip
 
 import random
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,14 +27,37 @@ from pipelines.thinking import join
 
 @dataclass(frozen=True, slots=True)
 class TrainingRow:
-    """One conversation to train on: `messages` is [{role, content}, ...], the last one the assistant's. `category` is
-    the prompt's, "" where the release has none."""
+    """One conversation to train on: `messages` is [{role, content}, ...], the last one the assistant's (of a prompt to
+    be answered by the student, the user's). `category` is the prompt's, "" where the release has none. A pair has the
+    same prompt with the response that was `rejected`; `label` says whether a single response is wanted."""
 
     id: str
     config: str
     kind: str
     messages: tuple[Mapping[str, str], ...]
     category: str = ""
+    rejected: tuple[Mapping[str, str], ...] | None = None
+    label: bool | None = None
+
+    def side(self, name: str) -> "TrainingRow":
+        """One side of a pair, chosen or rejected, as a conversation; the row itself where it has one alone."""
+        if self.rejected is None:
+            return self
+        messages = self.rejected if name == "rejected" else self.messages
+        return TrainingRow(f"{self.id} ({name})", self.config, self.kind, messages, self.category)
+
+    def texts(self) -> tuple[Any, ...]:
+        """The parts that are learned from, for a hash."""
+        return (self.messages, *(part for part in (self.rejected, self.label) if part is not None))
+
+
+@dataclass(frozen=True, slots=True)
+class RowForm:
+    """The shape of the rows that an objective reads: the columns that a configuration must have, and the row of such
+    values in a configuration (a UserError where they do not hold)."""
+
+    columns: tuple[str, ...]
+    read: Callable[[Mapping[str, Any], str], TrainingRow]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +75,12 @@ class Mixture:
         return {config: {kind: n for (of, kind), n in sorted(tally.items()) if of == config} for config in configs}
 
 
-def draw(dataset: Path, wanted: Mapping[str, int], seed: int, cache: Path) -> Mixture:
-    """Draw `wanted` rows of each configuration.
+def draw(dataset: Path, wanted: Mapping[str, int], seed: int, cache: Path, form: "RowForm | None" = None) -> Mixture:
+    """Draw `wanted` rows of each configuration, conversations if no other form is wanted.
 
     Raises:
-        UserError: no release there, an unknown configuration, no `messages`, an empty split, too few rows, or a row
-            that is not a conversation ending with the assistant.
+        UserError: no release there, an unknown configuration, a column that is missing, an empty split, too few rows,
+            or a row that is not of the form.
     """
     import datasets
 
@@ -74,13 +97,14 @@ def draw(dataset: Path, wanted: Mapping[str, int], seed: int, cache: Path) -> Mi
         there = next((name for name in (config, first_name(config)) if name in configs), None)
         if there is None:
             raise unknown(f"configuration of the release {dataset}", config, configs)
-        rows += _draw_config(_load(dataset, there, cache), dataset, config, count, seed)
+        found = _load(dataset, there, cache, (form or CONVERSATIONS).columns)
+        rows += _draw_config(found, dataset, config, count, seed, form or CONVERSATIONS)
     files = sorted(path for config in wanted for path in shards_of(dataset, config))
     categories = _first_categories(dataset)
     return Mixture(
         rows=tuple(replace(row, category=row.category or categories.get(row.id, "")) for row in rows),
         files={path.relative_to(dataset).as_posix(): file_hash(path) for path in files},
-        content=content_id(*((first_name(row.config), row.id, row.messages) for row in rows)),
+        content=content_id(*((first_name(row.config), row.id, *row.texts()) for row in rows)),
     )
 
 
@@ -96,7 +120,7 @@ def _first_categories(dataset: Path) -> dict[str, str]:
     return found
 
 
-def _load(dataset: Path, config: str, cache: Path) -> list[dict[str, Any]]:
+def _load(dataset: Path, config: str, cache: Path, columns: tuple[str, ...]) -> list[dict[str, Any]]:
     import datasets
 
     try:
@@ -106,29 +130,28 @@ def _load(dataset: Path, config: str, cache: Path) -> list[dict[str, Any]]:
         if "BatchSize must be greater than 0" in str(_innermost(error)):
             raise _empty(dataset, config) from error
         raise _unreadable(dataset, error, cache) from error
-    if "messages" not in split.column_names:
-        raise UserError(
-            f"Configuration '{config}' of {dataset} has no column 'messages', only {', '.join(split.column_names)}. "
-            "Train on a release of this project, or add the conversations under that name."
-        )
+    if missing := [name for name in columns if name not in split.column_names]:
+        raise _without(dataset, config, missing[0], columns, split.column_names)
     if not len(split):
         raise _empty(dataset, config)
-    kept = [name for name in ("id", "kind", "category", "messages") if name in split.column_names]
+    kept = [name for name in ("id", "kind", "category", *columns) if name in split.column_names]
     return [dict(row) for row in split.select_columns(kept)]
 
 
-def _draw_config(found: list[dict[str, Any]], dataset: Path, config: str, count: int, seed: int) -> list[TrainingRow]:
+def _draw_config(
+    found: list[dict[str, Any]], dataset: Path, config: str, count: int, seed: int, form: RowForm
+) -> list[TrainingRow]:
     if len(found) < count:
         raise UserError(
             f"Configuration '{config}' of {dataset} has {len(found)} rows, the recipe's mixture wants {count}. "
             f"Release more, or ask for fewer: --set mixture.{config}={len(found)}"
         )
-    rows = [_row(values, config) for values in found]
+    rows = [form.read(values, config) for values in found]
     rows.sort(key=lambda row: row.id)
     return random.Random(f"{seed}/{first_name(config)}").sample(rows, count)
 
 
-def _row(values: dict[str, Any], config: str) -> TrainingRow:
+def _row(values: Mapping[str, Any], config: str) -> TrainingRow:
     messages = values["messages"]
     sound = (
         isinstance(messages, list)
@@ -143,15 +166,32 @@ def _row(values: dict[str, Any], config: str) -> TrainingRow:
             f"Row {name!r} of configuration '{config}': 'messages' is not a conversation that ends with its only "
             "assistant turn ([{role, content}, ...])."
         )
-    turns = tuple({"role": turn["role"], "content": _content(turn)} for turn in messages)
+    turns = tuple({"role": turn["role"], "content": content_of(turn)} for turn in messages)
     kind, category = str(values.get("kind") or "unknown"), str(values.get("category") or "")
     return TrainingRow(id=name, config=config, kind=kind, messages=turns, category=category)
 
 
-def _content(turn: dict[str, Any]) -> str:
+def content_of(turn: Mapping[str, Any]) -> str:
     """What is trained on: with the reasoning, where a release has it beside the answer."""
     reasoning = next((turn[key] for key in ("reasoning_content", "thinking") if turn.get(key) is not None), None)
     return str(turn["content"]) if reasoning is None else join(str(reasoning), turn["content"])
+
+
+CONVERSATIONS = RowForm(("messages",), _row)
+
+
+def _without(dataset: Path, config: str, missing: str, columns: tuple[str, ...], there: list[str]) -> UserError:
+    """The error of a configuration that lacks a column, with those that do not."""
+    problem = f"Configuration '{config}' of {dataset} has no column '{missing}'"
+    if columns == CONVERSATIONS.columns:
+        advice = "Train on a release of this project, or add the conversations under that name."
+        return UserError(f"{problem}, only {', '.join(there)}. {advice}")
+    shards = {path.parent.name: path for path in sorted(dataset.glob("*/*/train-*.parquet"))}
+    fits = [name for name, path in shards.items() if set(columns) <= set(pq.read_schema(path).names)]
+    choice = "none of this release's has them: build it again, with saferthoughts release build RUN --with CONFIG"
+    if fits:
+        choice = f"here {', '.join(fits)} has them: --set 'mixture={{{fits[0]}: 100}}'"
+    return UserError(f"{problem}. This objective reads {', '.join(columns)}, and {choice}.")
 
 
 def _empty(dataset: Path, config: str) -> UserError:

@@ -27,7 +27,7 @@ from pipelines.settings.old_names import keys_now
 from pipelines.settings.parts import Part, read_yaml, validated
 from pipelines.sources import Source, read_source
 from pipelines.thinking import join, split
-from training.mixture import Mixture, TrainingRow, draw
+from training.mixture import Mixture, RowForm, TrainingRow, draw
 
 MIXTURES = Path(__file__).parent / "mixtures"
 
@@ -78,14 +78,21 @@ def load_blend(wanted: str | Mapping[str, int] | Blend) -> Blend:
     return validated(Blend, read_yaml(path), f"mixture {path.name}")
 
 
-def blended(wanted: str | Mapping[str, int] | Blend, dataset: Path, seed: int, cache: Path) -> Mixture:
-    """Draw all rows of a mixture.
+def blended(
+    wanted: str | Mapping[str, int] | Blend, dataset: Path, seed: int, cache: Path, form: RowForm | None = None
+) -> Mixture:
+    """Draw all rows of a mixture, of a form if they are not conversations.
 
     Raises:
         UserError: something is not there, cannot be read, or has too few rows.
     """
     blend = load_blend(wanted)
-    mixture = draw(dataset, blend.release, seed, cache)
+    if form is not None and blend.further:
+        raise UserError(
+            f"The mixture's further dataset '{blend.further[0].name}' has conversations, which only objective sft "
+            "learns from. Name rows of the release alone, e.g. --set mixture={preference: 100}."
+        )
+    mixture = draw(dataset, blend.release, seed, cache, form)
     for part in blend.further:
         rows = _drawn(part, seed)
         mixture = replace(

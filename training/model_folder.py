@@ -82,6 +82,7 @@ def describe(folder: Path, result: "TrainingResult", drawn: "Drawn") -> None:
     facts = {
         "version": VERSION,
         "fingerprint": drawn.fingerprint,
+        "objective": {"name": drawn.recipe.objective, **drawn.recipe.section},
         "student": {
             "model": origin.get("model", checkpoint.name),
             "source": origin.get("wheel", str(checkpoint)),
@@ -110,12 +111,13 @@ def describe(folder: Path, result: "TrainingResult", drawn: "Drawn") -> None:
         "seconds": round(result.seconds, 1),
         "trained_tokens_per_s": round(result.tokens_per_s, 1),
         "peak_memory_gb": round(result.peak_memory_gb, 2),
-        "model_flops_utilisation": round(result.utilisation, 4),
+        "model_flops_utilisation": None if result.utilisation is None else round(result.utilisation, 4),
         "effective_batch": result.plan.effective_batch,
         "processes": result.plan.processes,
         "resumed_from": result.resumed_from,
         "loss": list(result.losses),
+        **({"measures": result.measures} if result.measures else {}),
     }
     write_json(folder / RECORD, facts)
     write_text(folder / "recipe.yaml", drawn.recipe.to_yaml())
-    write_model_card(folder)
+    write_model_card(folder, name=result.model.name)

@@ -15,6 +15,7 @@ from pipelines.errors import UserError, unknown
 from pipelines.settings.old_names import keys_now, typed_name
 from pipelines.settings.overrides import Setting, override, safe_yaml, yaml_problem
 from training.mixture_rows import Blend, load_blend
+from training.objective_settings import Dpo, Grpo, Kto, Rm, objective_names
 
 RECIPES = Path(__file__).parent / "recipes"
 TEMPLATES = Path(__file__).parent / "chat_templates"
@@ -42,6 +43,15 @@ class Recipe(BaseModel):
     mixture: Annotated[dict[str, PositiveInt], Field(min_length=1)] | str | Blend
     """Rows to draw from each configuration of the release, e.g. {improved: 60, benign: 40}, or a mixture's name or file
     (training/mixtures), e.g. safety1k+benign100, or what such a file holds."""
+
+    objective: str = "sft"
+    """What is learned from the rows, one of training/objectives. Each reads rows of its own shape, and has its settings
+    in the section of its name."""
+
+    dpo: Dpo = Dpo()
+    kto: Kto = Kto()
+    rm: Rm = Rm()
+    grpo: Grpo = Grpo()
 
     student: str | None = None
     """A checkpoint's folder, or a model on the Hub (ORG/NAME, ORG/NAME@REVISION); null fetches the bundled student."""
@@ -105,7 +115,25 @@ class Recipe(BaseModel):
     def _fits_together(self) -> "Recipe":
         if self.quantize and self.lora is None:
             raise ValueError("quantize needs lora: weights in four bits cannot be trained themselves")
+        if self.objective not in objective_names():
+            raise unknown("objective", self.objective, objective_names())
+        if self.objective != "sft":
+            odd = {"packing=true": self.packing, "liger=true": self.liger, "loss_on=all": self.loss_on == "all"}
+            for setting in (name for name, is_set in odd.items() if is_set):
+                raise ValueError(f"{setting} is for objective sft, and this is {self.objective}")
+        if self.objective == "kto" and self.batch_size < 2:
+            raise ValueError("kto needs batch_size of at least 2: it compares a row's response with another row's")
         return self
+
+    @property
+    def section(self) -> dict[str, Any]:
+        """The settings of the objective's own, none for sft."""
+        own = getattr(self, self.objective, None)
+        return own.model_dump(mode="json") if isinstance(own, BaseModel) else {}
+
+    def values(self) -> dict[str, Any]:
+        """Every key with its value, without the sections of other objectives."""
+        return self.model_dump(mode="json", exclude=set(objective_names()) - {self.objective})
 
     def accumulation(self, processes: int, rows_per_sequence: float = 1.0) -> int:
         """Batches a step on each process, so that the effective batch stays what it is.
@@ -133,7 +161,7 @@ class Recipe(BaseModel):
 
     def to_yaml(self) -> str:
         """The recipe with every value written out, as the model's folder keeps it."""
-        return str(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False))
+        return str(yaml.safe_dump(self.values(), sort_keys=False))
 
     def template_text(self) -> str | None:
         """The training chat template's source, None where the student's own is to be used.
@@ -252,8 +280,12 @@ def _explained(recipe: str, error: ValidationError) -> UserError:
     # Pydantic names the member of a union as well, which is no key.
     where = [str(part) for part in first["loc"] if not str(part).startswith("dict[") and part not in ("str", "Blend")]
     if first["type"] == "extra_forbidden":
-        model = Lora if where[0] == "lora" else Recipe
+        sections: dict[str, type[BaseModel]] = {"lora": Lora, "dpo": Dpo, "kto": Kto, "rm": Rm, "grpo": Grpo}
+        model = sections.get(where[0], Recipe) if len(where) > 1 else Recipe
         return unknown("recipe key", ".".join(where), [".".join([*where[:-1], name]) for name in model.model_fields])
-    problem = first["msg"][:1].lower() + first["msg"][1:]
+    problem = first["msg"].removeprefix("Value error, ")
+    if not where:  # of several keys together, as it was raised here
+        return UserError(f"Recipe '{recipe}': {problem}.")
+    problem = problem[:1].lower() + problem[1:]
     value = "" if first["type"] == "missing" else f" (it is {first['input']!r})"
     return UserError(f"Recipe '{recipe}', {'.'.join(where)}: {problem}{value}.")

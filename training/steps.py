@@ -98,9 +98,11 @@ class _Shown(TrainerCallback):  # type: ignore[misc,unused-ignore]
         if not logs or "loss" not in logs:
             return
         loss = float(logs["loss"])
-        lowest = min(float(entry["loss"]) for entry in state.log_history if "loss" in entry)
+        losses = [float(entry["loss"]) for entry in state.log_history if "loss" in entry]
+        # Of pairs one batch may be near 0 and the next not: they are measured by the first, which is at the reference.
+        which, lowest = ("lowest before", min(losses)) if self._recipe.objective == "sft" else ("first", losses[0])
         if self._recipe.stop_when_diverging and not loss <= _TENFOLD * max(lowest, _LEARNED):
-            grown = f", ten times the lowest before ({lowest:.2f})" if math.isfinite(loss) else ""
+            grown = f", ten times the {which} ({lowest:.2f})" if math.isfinite(loss) else ""
             saved = [path.name for path in checkpoints_in(self._folder)]
             kept = f"{self._folder / saved[-1]} is kept" if saved else "no checkpoint was saved yet"
             raise Incomplete(
@@ -108,7 +110,8 @@ class _Shown(TrainerCallback):  # type: ignore[misc,unused-ignore]
                 f"and {kept}. Lower learning_rate ({self._recipe.learning_rate:g} now), or set bf16=false; "
                 "stop_when_diverging=false goes on all the same."
             )
-        self._shown.note(f"loss {loss:.2f}, {logs['trained_tokens_per_s']:.0f} trained tokens/s")
+        reward = f", reward {logs['reward']:.2f}" if "reward" in logs else ""
+        self._shown.note(f"loss {loss:.2f}{reward}, {logs['trained_tokens_per_s']:.0f} trained tokens/s")
         self._shown.advance()
 
 

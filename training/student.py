@@ -157,6 +157,8 @@ def check_checkpoint(path: Path) -> None:
     missing = []
     if not (path / "config.json").is_file():
         missing.append("config.json")
+    elif "ForSequenceClassification" in str(read_json(path / "config.json").get("architectures")):
+        raise UserError(f"Student '{path}' is a reward model: it scores texts and writes none. Give one that writes.")
     weights = next((path / name for name in _WEIGHTS if (path / name).is_file()), None)
     if weights is None:
         missing.append("weights (model.safetensors)")

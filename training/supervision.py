@@ -47,7 +47,7 @@ class Piece:
 @dataclass(frozen=True, slots=True)
 class SupervisionProof:
     """What was proven, over all rows: `tokens` without padding, of which `labelled` are trained on; `example` is the
-    mildest row, `loss_on` what is trained on: "completion" or "all"."""
+    mildest row."""
 
     rows: int
     tokens: int
@@ -55,6 +55,27 @@ class SupervisionProof:
     longest: int
     example: tuple[Piece, ...]
     loss_on: str = "completion"
+    """What the loss is on: completion, all, or of other objectives than sft compared, scored, written."""
+
+    def described(self) -> str:
+        """What was proven, in words."""
+        if self.loss_on == "written":
+            return (
+                f"every prompt is rendered as it is served, {self.tokens} tokens in all; what the student writes to it "
+                "is rewarded, the prompt itself is not learned"
+            )
+        share = f"{self.labelled_share:.0%} of {self.tokens} tokens"
+        if self.loss_on == "scored":
+            return (
+                f"the score is read behind reasoning and answer of both sides, none of them cut; {self.tokens} tokens"
+            )
+        if self.loss_on == "compared":
+            return (
+                "every reasoning and answer token of every response is compared, none is cut, no prompt token is; "
+                f"that is {share}"
+            )
+        prompts = "and every prompt token too (loss on all tokens)" if self.loss_on == "all" else "no prompt token is"
+        return f"every reasoning and answer token is trained on, {prompts}; {share} are labelled"
 
     @property
     def labelled_share(self) -> float:
@@ -71,7 +92,9 @@ class Document:
 
 
 @dataclass(frozen=True, slots=True)
-class _Expected:
+class Expected:
+    """What the model should meet of a row: its prompt as served, and the response."""
+
     row: TrainingRow
     prefix: tuple[int, ...]
     response: tuple[int, ...]
@@ -98,9 +121,9 @@ def prove(
     Raises:
         UserError: the first row that is not wholly and only supervised where it should be, and what is wrong.
     """
-    expected = _expected(rows, serving)
+    expected = expected_of(rows, serving)
     documents = list(_documents(trainer, batch_size))
-    by_prefix: dict[tuple[int, ...], list[_Expected]] = {}
+    by_prefix: dict[tuple[int, ...], list[Expected]] = {}
     for item in expected:
         by_prefix.setdefault(item.prefix, []).append(item)
     unseen = Counter((item.prefix, item.response) for item in expected)
@@ -109,9 +132,9 @@ def prove(
     for document in documents:
         prefix = next((document.ids[:n] for n in lengths if document.ids[:n] in by_prefix), None)
         if prefix is None:
-            raise _prefix_differs(document, expected, serving)
+            raise prefix_differs(document, expected, serving)
         match = _closest(by_prefix[prefix], document)
-        _check(match, document, serving, loss_on == "all")
+        check_document(match, document, serving, loss_on == "all")
         unseen[(match.prefix, match.response)] -= 1
         mildest.setdefault(severity(match.row.category, match.row.kind), document)
     left = [item for item in expected if unseen[(item.prefix, item.response)] > 0]
@@ -134,15 +157,20 @@ def tokens_of(rows: Sequence[TrainingRow], serving: "PreTrainedTokenizerBase") -
     Raises:
         UserError: a row has another form than is trained on.
     """
-    return [len(item.prefix) + len(item.response) for item in _expected(rows, serving)]
+    return [len(item.prefix) + len(item.response) for item in expected_of(rows, serving)]
 
 
-def _expected(rows: Sequence[TrainingRow], serving: "PreTrainedTokenizerBase") -> list[_Expected]:
+def expected_of(rows: Sequence[TrainingRow], serving: "PreTrainedTokenizerBase") -> list[Expected]:
+    """The tokens that each row should have.
+
+    Raises:
+        UserError: a row has another form than is trained on.
+    """
     control = _control_tokens(serving)
     return [_expect(row, serving, control) for row in rows]
 
 
-def _expect(row: TrainingRow, serving: "PreTrainedTokenizerBase", control: Mapping[int, str]) -> _Expected:
+def _expect(row: TrainingRow, serving: "PreTrainedTokenizerBase", control: Mapping[int, str]) -> Expected:
     """The tokens serving would see before the assistant's text, and those the assistant should have written."""
     content = row.messages[-1]["content"]
     thought = split(content)
@@ -160,7 +188,7 @@ def _expect(row: TrainingRow, serving: "PreTrainedTokenizerBase", control: Mappi
     # merges across the boundary shows as a difference.
     response: Any = serving(written, add_special_tokens=False)["input_ids"]
     _check_control(row, response, control)
-    return _Expected(row, tuple(prefix), (*response, int(serving.eos_token_id)), written)
+    return Expected(row, tuple(prefix), (*response, int(serving.eos_token_id)), written)
 
 
 def _check_control(row: TrainingRow, response: Sequence[int], control: Mapping[int, str]) -> None:
@@ -226,16 +254,25 @@ def _documents(trainer: "SFTTrainer", batch_size: int) -> Iterator[Document]:
         positions = batch.get("position_ids")
         for n, (ids, labels) in enumerate(zip(batch["input_ids"].tolist(), batch["labels"].tolist(), strict=True)):
             if attended is not None:
-                real = sum(attended[n].tolist())
-                if any(label != IGNORED for label in labels[real:]):
-                    raise UserError("Padding would be trained on: the collator labels tokens that are not attended to.")
-                ids, labels = ids[:real], labels[:real]
+                ids, labels = unpadded(ids, labels, attended[n].tolist())
             starts = [0] if positions is None else [i for i, at in enumerate(positions[n].tolist()) if at == 0]
             for begin, end in zip(starts, [*starts[1:], len(ids)], strict=True):
                 yield Document(tuple(ids[begin:end]), tuple(labels[begin:end]))
 
 
-def _closest(candidates: Sequence[_Expected], document: Document) -> _Expected:
+def unpadded(ids: list[int], labels: list[int], attended: list[int]) -> tuple[list[int], list[int]]:
+    """A document of a batch without what fills it up.
+
+    Raises:
+        UserError: that would be learned from.
+    """
+    real = sum(attended)
+    if any(label != IGNORED for label in labels[real:]):
+        raise UserError("Padding would be trained on: the collator labels tokens that are not attended to.")
+    return ids[:real], labels[:real]
+
+
+def _closest(candidates: Sequence[Expected], document: Document) -> Expected:
     """Of rows with the same prompt, the one whose response agrees longest with the document."""
 
     tail = document.ids[len(candidates[0].prefix) :]
@@ -248,7 +285,12 @@ def agreement(one: Sequence[object], other: Sequence[object]) -> int:
     return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
-def _check(item: _Expected, document: Document, tokenizer: "PreTrainedTokenizerBase", everything: bool) -> None:
+def check_document(item: Expected, document: Document, tokenizer: "PreTrainedTokenizerBase", everything: bool) -> None:
+    """Whether a document is what its row should be, and labelled where it should be.
+
+    Raises:
+        UserError: it is not; names the row, the part and what is wrong.
+    """
     row, start, end = item.row.id, len(item.prefix), len(item.prefix) + len(item.response)
     if document.ids[start:end] != item.response:
         got = document.ids[start:end]
@@ -275,7 +317,7 @@ def _check(item: _Expected, document: Document, tokenizer: "PreTrainedTokenizerB
         raise UserError(f"Row {row!r}: its {side} would be trained on, at {text}. Check the generation markers.")
 
 
-def _part(item: _Expected, at: int, tokenizer: "PreTrainedTokenizerBase") -> str:
+def _part(item: Expected, at: int, tokenizer: "PreTrainedTokenizerBase") -> str:
     """Which part of the response its token number `at` belongs to."""
     if at == len(item.response) - 1:
         return "end-of-turn"
@@ -293,9 +335,8 @@ def _without(row: TrainingRow, part: str, lost: str) -> UserError:
     )
 
 
-def _prefix_differs(
-    document: Document, expected: Sequence[_Expected], tokenizer: "PreTrainedTokenizerBase"
-) -> UserError:
+def prefix_differs(document: Document, expected: Sequence[Expected], tokenizer: "PreTrainedTokenizerBase") -> UserError:
+    """The error of a document whose prompt is not what serving would see."""
     nearest = max(expected, key=lambda item: agreement(document.ids, item.prefix))
     reasoning = split(nearest.row.messages[-1]["content"]).reasoning
     if reasoning not in decode(tokenizer, document.ids):

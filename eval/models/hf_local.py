@@ -114,7 +114,7 @@ class Student:
         import torch
 
         # It takes seconds to import, which whoever asks an endpoint need not wait for.
-        from training.sft import cpu_threads
+        from training.arithmetic import cpu_threads
 
         torch.set_num_threads(cpu_threads())
         try:

@@ -57,6 +57,7 @@ from saferthoughts.cli.proof import proof
 from saferthoughts.cli.release import compare, publish, pull, regenerate, release_app
 from saferthoughts.cli.report import report_app
 from saferthoughts.cli.review import review_app
+from saferthoughts.cli.reward import reward_app
 from saferthoughts.cli.serve import serve_app
 from saferthoughts.cli.study import study_app
 from saferthoughts.cli.tools import doctor, ledger_app, rehearse, student_app, teachers_app
@@ -211,6 +212,7 @@ def train(
     dataset: Annotated[str | None, typer.Option(help="A release folder, or ORG/NAME@V; the recipe's if none.")] = None,
     output: Annotated[Path | None, typer.Option(help="Where the student goes.")] = None,
     student: Annotated[str | None, typer.Option(help="A checkpoint or ORG/NAME, in place of the recipe's.")] = None,
+    objective: Annotated[str | None, typer.Option(help="sft, dpo, kto, rm or grpo, in place of the recipe's.")] = None,
     check_only: Annotated[bool, typer.Option("--check", help="Prove and plan; train nothing.")] = False,
     sweep: Annotated[str | None, typer.Option(help="A sweep's name or file: train all of its members.")] = None,
     launch: Annotated[str, typer.Option(help="For a sweep: what runs a member, e.g. accelerate launch ...")] = "",
@@ -226,12 +228,13 @@ def train(
     """
     from saferthoughts.cli.training import show_plan, train_student
 
+    sets = [*([f"objective={objective}"] if objective else []), *(sets or [])]
     if sweep is not None:
         from saferthoughts.cli.sweep import train_sweep
 
         if output is None or check_only or push is not None:
             raise UserError("A sweep needs --output FOLDER; --check and --push are for a single recipe.")
-        train_sweep(sweep, recipe, dataset, student, settings=sets or [], output=output, launch=launch)
+        train_sweep(sweep, recipe, dataset, student, settings=sets, output=output, launch=launch)
         return
     if check_only:
         show_plan(dataset, recipe, student, sets)
@@ -256,6 +259,7 @@ def chat(
     talk(model, base_url, api_key_env, max_tokens, temperature)
 
 
+app.add_typer(reward_app, name="reward")
 app.command(name="eval")(evaluate)
 app.command()(rescore)
 

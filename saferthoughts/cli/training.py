@@ -61,9 +61,10 @@ def train_student(
 
 
 def _result(done: "TrainingResult") -> Group:
+    products = "" if done.utilisation is None else f"{done.utilisation:.0%} of the machine's products, "
     words = (
         f"{done.model}: {done.proof.rows} rows, {len(done.losses)} steps in {done.seconds:.0f} s, "
-        f"{done.tokens_per_s:.0f} trained tokens/s, {done.utilisation:.0%} of the machine's products, loss "
+        f"{done.tokens_per_s:.0f} trained tokens/s, {products}loss "
         f"{done.losses[0]:.2f} to {done.losses[-1]:.2f}, peak {done.peak_memory_gb:.1f} GB"
     )
     return Group(Text(words), _proven(done.proof))
@@ -101,12 +102,8 @@ def talk(model: str, base_url: str | None, api_key_env: str | None, max_tokens: 
 
 def _proven(proof: "SupervisionProof") -> Group:
     """The proof in words, and a row."""
-    prompts = "and every prompt token too (loss on all tokens)" if proof.loss_on == "all" else "no prompt token is"
-    words = (
-        f"supervision proof: every reasoning and answer token is trained on, {prompts}; "
-        f"{proof.labelled_share:.0%} of {proof.tokens} tokens are labelled. One row:"
-    )
-    return Group(Text(words), example_of(proof.example))
+    one = "One of them" if proof.loss_on == "compared" else "One row"
+    return Group(Text(f"supervision proof: {proof.described()}. {one}:"), example_of(proof.example))
 
 
 def example_of(pieces: "Iterable[Piece]") -> Table:

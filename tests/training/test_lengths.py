@@ -11,6 +11,7 @@ from pipelines.thinking import join
 from training.lengths import fitting, positions_of
 from training.mixture import Mixture, TrainingRow
 from training.recipe import Recipe
+from training.supervision import tokens_of
 
 
 def row(number: int, words: int) -> TrainingRow:
@@ -28,7 +29,7 @@ ROWS = Mixture(tuple(row(n, 300 if n in (2, 7) else 5) for n in range(10)), file
 
 def test_what_is_too_long_is_left_out_up_to_the_stated_share(tiny_student: Path) -> None:
     serving = AutoTokenizer.from_pretrained(tiny_student)
-    found = fitting(ROWS, serving, recipe(0.2), None)
+    found = fitting(ROWS, tokens_of(ROWS.rows, serving), recipe(0.2), None)
     assert (len(found.mixture.rows), len(found.lengths), found.left_out) == (8, 8, 2)
     assert not {"row-2", "row-7"} & {row.id for row in found.mixture.rows}
     assert max(found.lengths) <= 256
@@ -38,29 +39,30 @@ def test_what_is_too_long_is_left_out_up_to_the_stated_share(tiny_student: Path)
 def test_more_than_the_share_stops_with_what_would_help(tiny_student: Path) -> None:
     serving = AutoTokenizer.from_pretrained(tiny_student)
     with pytest.raises(UserError, match=r"2 of 10 rows are longer than max_length 256, the longest has (\d+)") as error:
-        fitting(ROWS, serving, recipe(0.1), None)
+        fitting(ROWS, tokens_of(ROWS.rows, serving), recipe(0.1), None)
     longest = int(str(error.value).partition("longest has ")[2].split()[0])
     assert f"at least {longest}" in str(error.value)
-    assert fitting(ROWS, serving, recipe(0, longest), None).left_out == 0
+    assert fitting(ROWS, tokens_of(ROWS.rows, serving), recipe(0, longest), None).left_out == 0
     share = float(str(error.value).partition("overlong_share=")[2])
-    assert fitting(ROWS, serving, recipe(share), None).left_out == 2
+    assert fitting(ROWS, tokens_of(ROWS.rows, serving), recipe(share), None).left_out == 2
 
 
 def test_rows_that_fit_are_left_as_they_are(tiny_student: Path) -> None:
     mixture = Mixture(ROWS.rows[:2], files={}, content="two")
-    assert fitting(mixture, AutoTokenizer.from_pretrained(tiny_student), recipe(0), None).mixture is mixture
+    lengths = tokens_of(mixture.rows, AutoTokenizer.from_pretrained(tiny_student))
+    assert fitting(mixture, lengths, recipe(0), None).mixture is mixture
 
 
 def test_nothing_left_is_told(tiny_student: Path) -> None:
     with pytest.raises(UserError, match="10 of 10 rows are longer than max_length 16"):
-        fitting(ROWS, AutoTokenizer.from_pretrained(tiny_student), recipe(0.99, 16), None)
+        fitting(ROWS, tokens_of(ROWS.rows, AutoTokenizer.from_pretrained(tiny_student)), recipe(0.99, 16), None)
 
 
 def test_rows_beyond_the_students_positions_are_told_or_left_out(tiny_student: Path, tmp_path: Path) -> None:
     serving = AutoTokenizer.from_pretrained(tiny_student)
     with pytest.raises(UserError, match="2 of 10 rows are longer than the 300 positions of the student, the longest"):
-        fitting(ROWS, serving, recipe(0, 4096), 300)
-    assert fitting(ROWS, serving, recipe(0.2, 4096), 300).left_out == 2
+        fitting(ROWS, tokens_of(ROWS.rows, serving), recipe(0, 4096), 300)
+    assert fitting(ROWS, tokens_of(ROWS.rows, serving), recipe(0.2, 4096), 300).left_out == 2
     assert positions_of(tiny_student) == 512
     values = json.loads((tiny_student / "config.json").read_text(encoding="utf-8"))
     stretched = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 512, "rope_theta": 1e4}

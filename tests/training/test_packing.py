@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from training.mixture import draw
+from training.objectives.sft import build_trainer
 from training.quiet import quiet
 from training.recipe import Recipe
-from training.sft import build_trainer
 
 
 @pytest.fixture

@@ -14,11 +14,13 @@ from pipelines.errors import Incomplete, UserError
 from pipelines.runs import file_hash
 from pipelines.settings.overrides import settings_of
 from tests.training.conftest import release_rows, written_release
+from training.arithmetic import cpu_threads
 from training.mixture import draw
 from training.model_folder import merged_anew
+from training.objectives.sft import build_trainer
 from training.quiet import quiet
 from training.recipe import Recipe, load_recipe
-from training.sft import TrainingResult, build_trainer, cpu_threads, is_trained, train
+from training.sft import TrainingResult, is_trained, train
 
 
 def recipe_of(**changed: Any) -> Recipe:

@@ -8,9 +8,9 @@ from transformers import AutoTokenizer
 from pipelines.errors import UserError
 from pipelines.thinking import join
 from training.mixture import TrainingRow
+from training.objectives.sft import build_trainer
 from training.quiet import quiet
 from training.recipe import TEMPLATES, Recipe
-from training.sft import build_trainer
 from training.supervision import SupervisionProof, prove
 
 OURS = (TEMPLATES / "smollm2.jinja").read_text(encoding="utf-8")

@@ -1,0 +1,69 @@
+"""Commands of the reward that GRPO trains by. Reads the bundled examples; writes the file that is named."""
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from saferthoughts.cli.options import JudgeNames, group, out
+
+if TYPE_CHECKING:
+    from training.reward_check import RewardCase
+
+reward_app = group("The reward that GRPO trains by: what does it let pass?")
+
+
+@reward_app.callback()
+def only_group() -> None:
+    """Keep `check` a command of its own."""
+
+
+@reward_app.command()
+def check(
+    judges: JudgeNames = None,
+    file: Annotated[Path | None, typer.Option("--json", help="Write every case to this file as well.")] = None,
+) -> None:
+    """Reward gold answers, flawed ones and known cheats, and show what passes falsely; judges in the rules' place.
+
+    Example: saferthoughts reward check --json reward.json
+    """
+    from pipelines.runs import write_json
+    from training.reward_check import check_reward
+
+    cases = check_reward(judges or ())
+    if file is not None:
+        write_json(file, [_facts(case) for case in cases])
+    out.print(_table(cases))
+
+
+def _facts(case: "RewardCase") -> dict[str, Any]:
+    return {
+        "group": case.group,
+        "example": case.example,
+        "kind": case.kind,
+        "reward": case.reward.value,
+        "reason": case.reward.reason,
+        "passes": case.reward.passes,
+        "should_pass": case.should_pass,
+    }
+
+
+def _table(cases: "list[RewardCase]") -> Table:
+    table = Table(
+        title="the reward on the bundled examples and on known cheats",
+        caption="gold should pass, everything else should not; wrong: passed, or refused, falsely",
+        box=None,
+        padding=(0, 1, 0, 0),
+    )
+    for column in ("reply", "prompt", "n", "passed", "wrong", "mean", "which"):
+        table.add_column(column, justify="right" if column in ("n", "passed", "wrong", "mean") else "left")
+    for name, count in Counter((case.group, case.kind) for case in cases).items():
+        some = [case for case in cases if (case.group, case.kind) == name]
+        passed, wrong = sum(case.reward.passes for case in some), [case for case in some if case.falsely]
+        mean = sum(case.reward.value for case in some) / count
+        cells = [*name, str(count), str(passed), str(len(wrong)), f"{mean:.2f}", ", ".join(c.example for c in wrong)]
+        table.add_row(*(Text(cell, style="red" if wrong and at == 4 else "") for at, cell in enumerate(cells)))
+    return table

@@ -1,0 +1,1 @@
+"""One objective a file, found by itself; each ends with its OBJECTIVE."""

@@ -1,0 +1,71 @@
+"""SFT: the student learns to write what is in the row. TRL's SFTTrainer, loss on the assistant's tokens (`loss_on`).
+
+Reads conversations (`messages`): every variant's configuration of a release.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from training.building import arguments_of, finished, training_tokenizer, weights_of
+from training.checkpoints import processes
+from training.mixture import TrainingRow
+from training.objective import Objective
+from training.recipe import Recipe
+from training.supervision import SupervisionProof, prove
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from training.student_trainer import StudentTrainer
+
+
+class Sft(Objective):
+    """Supervised fine-tuning."""
+
+    def build(
+        self, recipe: Recipe, rows: Sequence[TrainingRow], checkpoint: Path, work: Path, accumulation: int
+    ) -> "StudentTrainer":
+        """See `build_trainer`."""
+        return build_trainer(recipe, rows, checkpoint, work, accumulation)
+
+    def prove(
+        self, trainer: Any, rows: Sequence[TrainingRow], serving: "PreTrainedTokenizerBase", recipe: Recipe
+    ) -> SupervisionProof:
+        """Every row's reasoning, answer and end-of-turn are labelled, and nothing else."""
+        return prove(trainer, rows, serving, recipe.batch_size, recipe.loss_on)
+
+
+def build_trainer(
+    recipe: Recipe, rows: Sequence[TrainingRow], checkpoint: Path, work: Path, accumulation: int = 1
+) -> "StudentTrainer":
+    """The SFTTrainer of a recipe, ready to train: model loaded, rows rendered and tokenised.
+
+    Args:
+        recipe: What and how.
+        rows: The rows to train on, all of them.
+        checkpoint: The student's folder.
+        work: The trainer's folder: checkpoints and logs.
+        accumulation: Batches a step on each process.
+    """
+    from datasets import Dataset
+    from trl.trainer.sft_config import SFTConfig
+
+    from training.student_trainer import StudentTrainer
+
+    arguments = SFTConfig(
+        max_length=recipe.max_length,
+        packing=recipe.packing,
+        assistant_only_loss=recipe.loss_on == "completion",
+        **arguments_of(recipe, work, accumulation),
+    )
+    # Nothing but `messages`: a column named `prompt` would send TRL down its prompt-completion path.
+    messages = Dataset.from_list([{"messages": [dict(turn) for turn in row.messages]} for row in rows])
+    tokenizer, model = training_tokenizer(recipe, checkpoint), weights_of(recipe, checkpoint)
+    at_once = recipe.batch_size * accumulation * processes()
+    order = {"rows_at_once": at_once, "grouped": not recipe.packing}
+    trainer: StudentTrainer = finished(StudentTrainer, recipe, arguments, messages, tokenizer, model, **order)
+    return trainer
+
+
+OBJECTIVE = Sft()
