@@ -11,6 +11,7 @@ from typing import Any
 from pipelines.judges.patterns import UNSCORED, PatternVerdict
 from pipelines.judges.rules import judge_by_rules
 from pipelines.judges.safety import SafetyVerdict
+from pipelines.judges.spans import spans_of
 from pipelines.judges.tallies import FIXED, NO_REASONING
 from pipelines.records import PATTERNS, Judgement, Kind, Response, Verdict
 from pipelines.settings.judge import JudgeKind
@@ -109,6 +110,7 @@ def judgement(
         input_tokens=spent.input_tokens,
         output_tokens=spent.output_tokens,
         cost=spent.cost,
+        spans=spans_of(evidence, row.response.reasoning, row.response.answer) if patterns else "[]",
     )
 
 
