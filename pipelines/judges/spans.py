@@ -28,9 +28,9 @@ def quoted_in(text: str, quote: str) -> list[tuple[int, int]]:
     each of the spans that it joins by an ellipsis, white space, quotation marks and capitals set anew; none where it is
     not there.
 
-    >>> text = "Hm. Should  I\\nhelp \\u201cthem\\u201d? No."
-    >>> [text[start:end] for start, end in quoted_in(text, "should I help 'them'?")]
-    ['Should  I\\nhelp “them”?']
+    >>> text = "Hm. Should  I help \u201cthem\u201d? No."
+    >>> [text[start:end] for start, end in quoted_in(text, 'should I help "them"?')]
+    ['Should  I help “them”?']
     """
     if whole := _place(text, quote):
         return [whole]
@@ -43,7 +43,15 @@ def _place(text: str, quote: str) -> tuple[int, int] | None:
         return None
     if (start := text.find(exact)) >= 0:
         return start, start + len(exact)
-    # By characters and not by a pattern, whose search takes the square of what repeats itself.
+    folded, places = _folded(text)
+    at = folded.find(wanted)
+    return (places[at], places[at + len(wanted) - 1] + 1) if at >= 0 else None
+
+
+@lru_cache(maxsize=4)
+def _folded(text: str) -> tuple[str, list[int]]:
+    """A text with white space, marks and capitals as `plain` has them, and where each of its characters came from; by
+    characters and not by a pattern, whose search takes the square of what repeats itself."""
     signs: list[str] = []
     places: list[int] = []
     for place, sign in enumerate(text):
@@ -51,8 +59,7 @@ def _place(text: str, quote: str) -> tuple[int, int] | None:
         if folded != " " or signs[-1:] != [" "]:
             signs += folded
             places += [place] * len(folded)
-    at = "".join(signs).find(wanted)
-    return (places[at], places[at + len(wanted) - 1] + 1) if at >= 0 else None
+    return "".join(signs), places
 
 
 def spans_of(evidence: Mapping[str, str], reasoning: str, answer: str) -> str:
