@@ -193,5 +193,7 @@ async def _ruling(model: Model, form: _Form, question: str, thought: Thought, sc
 
 
 def _message(message: Message) -> ChatMessage:
-    kinds = {"assistant": ChatMessageAssistant, "system": ChatMessageSystem}
-    return kinds.get(message["role"], ChatMessageUser)(content=message["content"])
+    content = message["content"]
+    if message["role"] == "system":
+        return ChatMessageSystem(content=content)
+    return ChatMessageAssistant(content=content) if message["role"] == "assistant" else ChatMessageUser(content=content)
