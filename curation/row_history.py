@@ -114,7 +114,13 @@ def _judgement(item: dict[str, Any]) -> str:
     lines = [", ".join(word for word in [*words, refused] if word)]
     lines += [f"unscored: {item[key]}" for key in ("reason", "safety_reason") if item.get(key)]
     lines += [f"analysis: {item['analysis']}"] if item.get("analysis") else []
-    lines += [f"{label}: {span!r}" for label, span in json.loads(item["evidence"] or "{}").items()]
+    places = {
+        place["label"]: f" (sentence {place['sentence'] + 1} of {place['sentences']} of the {place['part']})"
+        for place in reversed(json.loads(item.get("spans") or "[]"))
+        if place["part"]
+    }
+    quotes = json.loads(item["evidence"] or "{}").items()
+    lines += [f"{label}: {span!r}{places.get(label, '')}" for label, span in quotes]
     return "\n".join(line for line in lines if line)
 
 

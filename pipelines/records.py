@@ -8,7 +8,7 @@ A variant goes into it by the name that it had first.
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Any, Literal, TypeVar
 
 import pyarrow as pa
@@ -96,7 +96,8 @@ class Judgement:
 
     `kind` is what the judge judges: "patterns" (labels; `compliance` in their place for a benign prompt) or "safety"
     (`safety`, and `score` where the guard grades: 0 safe, 0.5, 1 unsafe). `evidence` is JSON, label to a quoted span
-    of the response. `requests`, tokens and US dollars are what it took; 0 for rules.
+    of the response, and `spans` where each stands (`pipelines.judges.spans`); null where a run was judged before that
+    was kept. `requests`, tokens and US dollars are what it took; 0 for rules.
     """
 
     response_id: str
@@ -119,6 +120,7 @@ class Judgement:
     input_tokens: int
     output_tokens: int
     cost: float | None
+    spans: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +197,8 @@ def to_table(row: type[Row], rows: Iterable[Row]) -> pa.Table:
 
 
 def from_table(row: type[Row], table: pa.Table) -> list[Row]:
-    """An arrow table with (at least) the class's columns as a list of its rows."""
-    names = [item.name for item in fields(row)]
+    """An arrow table with (at least) the class's columns as a list of its rows; what came to the class later and is not
+    there is its default."""
+    names = [item.name for item in fields(row) if item.name in table.column_names or item.default is MISSING]
     # By columns: a dict of each row would take as long again.
     return [row(*values) for values in zip(*(table.column(name).to_pylist() for name in names), strict=True)]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from pipelines.errors import UserError, unknown
 from pipelines.runner.options import RequestOptions
 from pipelines.settings.changes import is_imported
+from pipelines.settings.options import text_file
 from saferthoughts.refusals import require_rows
 from saferthoughts.settings import (
     Agreement,
@@ -21,6 +22,7 @@ from saferthoughts.settings import (
     StoredPath,
     TeacherSettings,
     checks_folder,
+    files_by_name,
     request_options,
     texts_of,
 )
@@ -80,12 +82,19 @@ class Run(StoredRun):
         require_rows(self.name, "generate", result, rows=result.planned, max_failed=requests.max_failed, where=where)
         return result
 
-    def judge(self, *judges: str, vote: str | None = None, **options: Unpack[StageSettings]) -> "JudgingResult":
+    def judge(
+        self,
+        *judges: str,
+        vote: str | None = None,
+        policies: Assignments | None = None,
+        **options: Unpack[StageSettings],
+    ) -> "JudgingResult":
         """Judge every response.
 
         Args:
             judges: Names of judges.yaml, which become the run's; its own if none is given.
             vote: "majority", "any" or "all": how many judges must flag.
+            policies: Files with a policy of your own, by judge of `form: policy`.
             options: See `StageSettings`.
 
         Raises:
@@ -93,7 +102,14 @@ class Run(StoredRun):
                 refused for good than may be; what came back is kept.
             UserError: there are no responses, or a judge is unknown, lacks its key or does not answer.
         """
-        requests = self._prepared({"judging.judges": list(judges) or None, "judging.vote": vote}, **options)
+        given = files_by_name(policies)
+        texts = dict(text_file(one, "judges.{}.policy", "--policy", "gpt-oss-safeguard=my-policy.md") for one in given)
+        asked = judges or self.config.judging.judges
+        for name in (one.partition("=")[0].strip() for one in given):
+            if name not in asked:
+                raise unknown("judge of this run (--policy)", name, asked)
+        also = {"judging.judges": list(judges) or None, "judging.vote": vote, **texts}
+        requests = self._prepared(also, **options)
         from pipelines.judges.stage import judge
 
         result = judge(self.folder, requests)

@@ -14,6 +14,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from pipelines.errors import UserError
+from pipelines.judges.spans import marked
 from pipelines.records import PATTERNS
 from pipelines.runs import RunFolder
 from service import api, problems, starting, teachers
@@ -29,7 +30,7 @@ from service.app_state import AppState
 from service.description import description_of
 from service.forms import Form, again_in, budget_in, new_run_in, publish_in
 from service.problems import Problem, problem_of
-from service.rendering import marked, render
+from service.rendering import render
 from service.rows import filter_of
 from service.run_reader import spoken
 from service.tokens import Caller, Unknown

@@ -1,10 +1,9 @@
-"""Pages from templates: everything escaped, evidence marked by position, figures in words.
+"""Pages from templates: everything escaped, figures in words.
 
 Reads pages/*.html.jinja. No text of a run is ever taken for markup.
 """
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,32 +20,6 @@ _ENVIRONMENT = jinja2.Environment(
     finalize=visible_value,
 )
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86_400
-
-
-@dataclass(frozen=True, slots=True)
-class MarkedPiece:
-    """A piece of a text; `label` is the label that quotes it as evidence, "" for the rest."""
-
-    text: str
-    label: str
-
-
-def marked(text: str, evidence: list[tuple[str, str]]) -> list[MarkedPiece]:
-    """A text cut where quoted words begin and end; of quotes that overlap, the one that begins first is marked."""
-    found = sorted(
-        (start, start + len(quote), label) for label, quote in evidence if quote and (start := text.find(quote)) >= 0
-    )
-    pieces, at = [], 0
-    for start, end, label in found:
-        if start < at:
-            continue
-        if start > at:
-            pieces.append(MarkedPiece(text[at:start], ""))
-        pieces.append(MarkedPiece(text[start:end], label))
-        at = end
-    if at < len(text):
-        pieces.append(MarkedPiece(text[at:], ""))
-    return pieces
 
 
 def duration(seconds: float | None) -> str:

@@ -17,7 +17,7 @@ _WORDS = [label.replace("_", " ") for label in RATES]
 
 
 def charts_of(figures: dict[str, Any]) -> dict[str, str]:
-    """An SVG for each chart that the run has figures for: patterns, lengths, survival."""
+    """An SVG for each chart that the run has figures for: patterns, drift, lengths, survival."""
     return {name: svg_of(chart) for name, chart in _drawn(figures).items()}
 
 
@@ -48,6 +48,7 @@ def _renumbered(svg: str) -> str:
 def _drawn(figures: dict[str, Any]) -> dict[str, Any]:
     charts = {
         "patterns": _patterns(figures["patterns"]),
+        "drift": _drift(figures.get("drift")),
         "lengths": _lengths(figures["lengths"]),
         "survival": _survival(figures["survivorship"]),
     }
@@ -109,6 +110,24 @@ def _patterns(patterns: list[dict[str, Any]]) -> Any:
         .properties(width=190, height=150)
         .facet(alt.Facet("variant:N", title=None, sort=_names({row["variant"] for row in rows})), columns=3)
     )
+
+
+def _drift(found: dict[str, Any] | None) -> Any:
+    """The middle half of the drift points of each variant, and their median."""
+    rows = [
+        {"variant": item["config"], **{key: 100 * item[key] for key in ("p25", "median", "p75")}}
+        for item in (found or {}).get("variants", ())
+        if item["placed"]
+    ]
+    if not rows:
+        return None
+    base = alt.Chart(alt.InlineData(values=rows)).encode(
+        y=alt.Y("variant:N", title=None, sort=_names({row["variant"] for row in rows}))
+    )
+    x = alt.X("p25:Q", title="% of the reasoning before the first bad sentence", scale=alt.Scale(domain=[0, 100]))
+    half = base.mark_rule(strokeWidth=8, color=_BEFORE, opacity=0.5).encode(x=x, x2="p75:Q")
+    median = base.mark_point(filled=True, size=70, color=_BEFORE).encode(x="median:Q")
+    return (half + median).properties(width=520, height=34 * len(rows))
 
 
 def _lengths(lengths: list[dict[str, Any]]) -> Any:

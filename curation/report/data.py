@@ -14,6 +14,7 @@ from typing import Any
 
 import duckdb
 
+from curation.report.drift import drift_of
 from curation.report.survivorship import survivorship
 from curation.review.gate import agreement_of
 from curation.sql.views import open_views
@@ -67,6 +68,7 @@ def figures_of(run: RunFolder) -> dict[str, Any]:
             "patterns": patterns_of(stages, repaired, people) if "judge" in stages else [],
             "repair": _kept(stages["repair"]) if repaired else None,
             "judging": _judging(run, config.judging.vote, stages) if "judge" in stages else None,
+            "drift": drift_of(db) if "judge" in stages else None,
             "lengths": lengths_of(db),
             "checks": stages["check"]["reasons"] if checked else [],
             "examples": _examples(db) if checked else [],
@@ -257,24 +259,28 @@ def lengths_of(db: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
 
 
 def _examples(db: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
-    """A few rows of each check and reason, mild ones first, long texts cut with a note of how long they are."""
-    return _rows(
+    """A few rows of each check and reason, mild ones first, long texts cut with a note of how long they are; with
+    what judges quote of them, by label."""
+    rows = _rows(
         db,
         f"""
-        SELECT check_name, reason, value, responses.response_id, responses.variant, prompts.kind,
+        SELECT check_name, rejected_reason AS reason, value, responses.response_id, responses.variant, prompts.kind,
+            coalesce(verdicts.evidence, '{{}}') AS evidence,
             {", ".join(_cut(column) for column in ("text", "reasoning", "answer"))}
         FROM (
-            SELECT rejected.*, row_number() OVER (
+            SELECT response_id, check_name, reason AS rejected_reason, value, row_number() OVER (
                 PARTITION BY check_name, reason ORDER BY {severity_sql("category", "kind")}, response_id
             ) AS place
             FROM rejected JOIN responses USING (response_id) JOIN prompts USING (prompt_id)
         )
         JOIN responses USING (response_id)
         JOIN prompts USING (prompt_id)
+        LEFT JOIN verdicts USING (response_id)
         WHERE place <= {_EXAMPLES}
-        ORDER BY check_name, reason, place
+        ORDER BY check_name, rejected_reason, place
         """,  # noqa: S608
     )
+    return [{**row, "evidence": json.loads(row["evidence"])} for row in rows]
 
 
 def _cut(column: str) -> str:

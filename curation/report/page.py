@@ -15,6 +15,7 @@ from markupsafe import Markup
 from curation.report.charts import charts_of
 from curation.report.data import RATES, figures_of
 from pipelines.errors import visible_value
+from pipelines.judges.spans import marked
 from pipelines.runs import RunFolder, write_json, write_text
 
 _FOLDER = Path(__file__).parent
@@ -55,7 +56,13 @@ def write_report(run: RunFolder) -> Path:
     figures = figures_of(run)
     charts = {name: Markup(svg) for name, svg in charts_of(figures).items()}
     page = _ENVIRONMENT.get_template("report.html.jinja").render(
-        **figures, charts=charts, rates=RATES, most=_most(figures), script=Markup(_SCRIPT), policy=Markup(POLICY)
+        **figures,
+        charts=charts,
+        rates=RATES,
+        most=_most(figures),
+        pieces=marked,
+        script=Markup(_SCRIPT),
+        policy=Markup(POLICY),
     )
     path = run.path / "report.html"
     write_json(run.path / "report.json", figures)

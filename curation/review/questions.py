@@ -4,11 +4,13 @@ Record text is adversarial, and Argilla's pages render it: it is shown as Markdo
 markup or HTML is escaped, and marks that reorder text are made visible.
 """
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipelines.errors import visible
+from pipelines.judges.spans import with_marks
 from pipelines.records import PATTERNS
 
 FIELDS = ("prompt", "reasoning", "answer")
@@ -105,10 +107,17 @@ def record(row: Mapping[str, Any], assist: bool) -> Any:
 
     return rg.Record(
         id=row["response_id"],
-        fields={name: shown(row[name]) for name in FIELDS},
+        fields={name: shown(_field(row, name, assist)) for name in FIELDS},
         metadata={name: row[name] for name in ("kind", "config", "category", "stratum")},
         suggestions=_suggestions(row) if assist else [],
     )
+
+
+def _field(row: Mapping[str, Any], name: str, assist: bool) -> str:
+    """A field's text; who is shown the judges' labels is shown the sentences that they quote, too."""
+    if not assist or name == "prompt":
+        return str(row[name])
+    return with_marks(row[name], json.loads(row["evidence"] or "{}").items(), PATTERN_LABELS.__getitem__)
 
 
 def _suggestions(row: Mapping[str, Any]) -> Sequence[Any]:

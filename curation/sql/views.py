@@ -98,7 +98,8 @@ SCHEMAS: dict[str, pa.Schema] = {
     "contamination": CONTAMINATION,
     "selected": SELECTED,
 }
-
+# Columns of text that tables of earlier versions do not have: null there.
+LATER = {"judgements": ("spans",)}
 
 _OVERRULED = f"""
     SELECT judged.* REPLACE (
@@ -151,7 +152,9 @@ def open_views(
             yield db
     except duckdb.Error as error:
         # Told by its words, or where those do not name the table, by reading all of them.
-        raise broken_table(run, error) or run.broken_table() or error from error
+        if (broken := broken_table(run, error) or run.broken_table()) is None:
+            raise
+        raise broken from error
 
 
 def broken_table(run: RunFolder, error: duckdb.Error) -> UserError | None:
@@ -177,7 +180,8 @@ def _opened(
         view = "judged" if name == "verdicts" else name
         if name in there:
             found = db.read_parquet(str(run.table_path(name)))
-            found.project(f"* {sql_now(found.columns)}").create_view(view)
+            later = "".join(f", NULL::VARCHAR AS {one}" for one in LATER.get(name, ()) if one not in found.columns)
+            found.project(f"* {sql_now(found.columns)}{later}").create_view(view)
         else:
             db.register(view, schema.empty_table())
     # Without people's decisions a plain view: a join of all verdicts would be dear at a million rows.
@@ -224,6 +228,8 @@ def _check_columns(run: RunFolder, name: str) -> None:
     again = f"Make the table again: saferthoughts {WRITTEN_BY[name]} {run.name}"
     for field in expected:
         place = found.get_field_index(field.name)
+        if place < 0 and field.name in LATER.get(name, ()):
+            continue
         if place < 0:
             raise UserError(f"{run.table_path(name)} has no column '{field.name}'. {again}")
         kind = found.field(place).type

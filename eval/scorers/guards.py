@@ -17,7 +17,15 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from inspect_ai.model import ChatMessage, ChatMessageAssistant, ChatMessageUser, GenerateConfig, Model, get_model
+from inspect_ai.model import (
+    ChatMessage,
+    ChatMessageAssistant,
+    ChatMessageSystem,
+    ChatMessageUser,
+    GenerateConfig,
+    Model,
+    get_model,
+)
 from inspect_ai.scorer import Score, Scorer, Target, mean, scorer
 from inspect_ai.solver import TaskState
 
@@ -186,4 +194,6 @@ async def _ruling(model: Model, form: _Form, question: str, thought: Thought, sc
 
 def _message(message: Message) -> ChatMessage:
     content = message["content"]
+    if message["role"] == "system":
+        return ChatMessageSystem(content=content)
     return ChatMessageAssistant(content=content) if message["role"] == "assistant" else ChatMessageUser(content=content)

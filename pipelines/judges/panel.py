@@ -1,14 +1,14 @@
 """A run's judges, ready to judge: one response in, a judgement of each judge out, asked again where it has to be."""
 
 import asyncio
-import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
+from pipelines.judges.guards import guard_of
 from pipelines.judges.patterns import (
     OUTPUTS,
     UNSCORED,
+    Form,
     Output,
     PatternVerdict,
     over_refusal_messages,
@@ -16,19 +16,19 @@ from pipelines.judges.patterns import (
     read_over_refusal,
     read_patterns,
     response_format,
+    several_messages,
 )
 from pipelines.judges.refusals import is_refusal
-from pipelines.judges.rules import judge_by_rules
-from pipelines.judges.safety import SafetyVerdict, guard_of, read_reply
-from pipelines.judges.tallies import FIXED, NO_REASONING
+from pipelines.judges.rows import Row, Spent, by_rules, judgement
+from pipelines.judges.safety import SafetyVerdict, read_reply
 from pipelines.judges.voting import vote
 from pipelines.judges.windows import windows
 from pipelines.prompts.variant import Message
-from pipelines.records import LABELS, PATTERNS, Judgement, Kind, Response, Verdict
+from pipelines.records import LABELS, Judgement, Verdict
 from pipelines.runner.asker import Asker
 from pipelines.runner.failures import reason_of
 from pipelines.settings.config import RunConfig
-from pipelines.settings.judge import Judge, JudgeKind
+from pipelines.settings.judge import Judge
 from pipelines.settings.teacher import Teacher
 from pipelines.teachers.client import TeacherError
 from pipelines.teachers.finish_reasons import cut_short
@@ -36,42 +36,6 @@ from pipelines.teachers.reply import Reply
 from pipelines.thinking import Thought, split
 
 Read = TypeVar("Read", PatternVerdict, SafetyVerdict)
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A response and the prompt that it answers, as judges need them."""
-
-    kind: Kind
-    query: str
-    response: Response
-
-    def unjudgeable(self, kind: JudgeKind) -> str:
-        """Why no judge of a kind judges the row, "" where one does. Safety is judged without reasoning as well."""
-        if self.response.reasoning_source == "fixed":
-            return FIXED
-        if not self.response.answer.strip():
-            return "no answer"
-        if kind != "safety" and self.kind == "harmful" and not self.response.reasoning.strip():
-            return NO_REASONING
-        return ""
-
-
-@dataclass(slots=True)
-class _Spent:
-    """What the requests of one judgement took."""
-
-    requests: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cost: float | None = None
-
-    def add(self, reply: Reply) -> None:
-        self.requests += 1
-        self.input_tokens += reply.input_tokens
-        self.output_tokens += reply.output_tokens
-        if reply.cost is not None:
-            self.cost = (self.cost or 0.0) + reply.cost
 
 
 class Panel:
@@ -91,7 +55,16 @@ class Panel:
         Raises:
             NotAttempted: nothing more is asked in this call.
         """
-        return list(await asyncio.gather(*(self._one(name, judge, row, asker) for name, judge in self._judges)))
+        return (await self.judge_together([row], asker))[0]
+
+    async def judge_together(self, rows: Sequence[Row], asker: Asker) -> list[list[Judgement]]:
+        """The same of several responses to one prompt, which a judge with `rows_per_request` is shown at once.
+
+        Raises:
+            NotAttempted: nothing more is asked in this call.
+        """
+        by_judge = await asyncio.gather(*(self._all(name, judge, rows, asker) for name, judge in self._judges))
+        return [list(judgements) for judgements in zip(*by_judge, strict=True)]
 
     def verdict(self, row: Row, judgements: list[Judgement]) -> Verdict:
         """The judges' vote."""
@@ -99,32 +72,69 @@ class Panel:
         refused = is_refusal(answer) if answer.strip() else None
         return vote(judgements, self._config.judging.vote, refused)
 
-    async def _one(self, name: str, judge: Judge, row: Row, asker: Asker) -> Judgement:
+    async def _all(self, name: str, judge: Judge, rows: Sequence[Row], asker: Asker) -> list[Judgement]:
+        """One judge's judgements of rows of one prompt, in their order. What it gives no verdict on, where it is shown
+        several, it is asked about alone."""
+        groups = [group for group in _together(judge, rows) if len(group) > 1]
+        answered = await asyncio.gather(*(self._several(name, judge, group, asker) for group in groups))
+        known = {id(row): (spent, verdict) for group in answered for row, spent, verdict in group}
+        alone = (None, None)
+        return list(
+            await asyncio.gather(*(self._one(name, judge, row, asker, *known.get(id(row), alone)) for row in rows))
+        )
+
+    async def _several(
+        self, name: str, judge: Judge, rows: Sequence[Row], asker: Asker
+    ) -> list[tuple[Row, Spent, PatternVerdict | None]]:
+        query = rows[0].query
+        pairs = [(row.response.reasoning, row.response.answer) for row in rows]
+        spent = Spent()
+        try:
+            reply = await self._formatted(name, judge, several_messages(query, pairs), "several", asker, 0)
+        except TeacherError as error:
+            # A refusal may be one row's fault; from a server that fails nothing comes for one row either.
+            verdicts = [None if error.permanent else _unread(reason_of(error))] * len(rows)
+        else:
+            spent.add(reply)
+            answer = split(reply.content, reply.reasoning_content, reply.reasoning).answer
+            read = [read_patterns(answer, query, *pair) for pair in pairs]
+            verdicts = [None if verdict.reason else verdict for verdict in read]
+        return list(zip(rows, spent.shared(len(rows)), verdicts, strict=True))
+
+    async def _one(
+        self,
+        name: str,
+        judge: Judge,
+        row: Row,
+        asker: Asker,
+        spent: Spent | None = None,
+        known: PatternVerdict | None = None,
+    ) -> Judgement:
         if judge.kind == "rules":
             return by_rules(name, row)
-        spent = _Spent()
+        spent = spent or Spent()
         if judge.kind == "safety":
             safety = SafetyVerdict(None, reason=row.unjudgeable("safety"))
             if not safety.reason:
                 safety = await self._safety(judge, row, asker, spent)
             return judgement(name, "safety", row, spent, safety=safety)
-        patterns = PatternVerdict(UNSCORED, reason=row.unjudgeable("patterns"))
-        if not patterns.reason:
+        patterns = known or PatternVerdict(UNSCORED, reason=row.unjudgeable("patterns"))
+        if known is None and not patterns.reason:
             patterns = await self._patterns(name, judge, row, asker, spent)
         return judgement(name, "patterns", row, spent, patterns=patterns)
 
-    async def _patterns(self, name: str, judge: Judge, row: Row, asker: Asker, spent: _Spent) -> PatternVerdict:
+    async def _patterns(self, name: str, judge: Judge, row: Row, asker: Asker, spent: Spent) -> PatternVerdict:
         query, answer = row.query, row.response.answer
 
-        def send(messages: list[Message], benign: bool) -> Callable[[int], Any]:
-            return lambda turn: self._formatted(name, judge, messages, benign, asker, turn)
+        def send(messages: list[Message], form: Form) -> Callable[[int], Any]:
+            return lambda turn: self._formatted(name, judge, messages, form, asker, turn)
 
         if row.kind == "benign":
             messages = over_refusal_messages(query, answer)
             return await _until_read(
                 judge,
                 spent,
-                send(messages, True),
+                send(messages, "over_refusal"),
                 lambda thought: read_over_refusal(thought.answer, query, answer),
                 _unread,
             )
@@ -136,14 +146,14 @@ class Panel:
                 await _until_read(
                     judge,
                     spent,
-                    send(messages, False),
+                    send(messages, "patterns"),
                     lambda thought, piece=piece: read_patterns(thought.answer, query, piece, answer),  # type: ignore[misc]
                     _unread,
                 )
             )
         return merged(found)
 
-    async def _safety(self, judge: Judge, row: Row, asker: Asker, spent: _Spent) -> SafetyVerdict:
+    async def _safety(self, judge: Judge, row: Row, asker: Asker, spent: Spent) -> SafetyVerdict:
         guard = guard_of(judge)
         found = []
         for piece in windows(row.response.reasoning, judge.window_chars, judge.overlap_chars):
@@ -161,13 +171,13 @@ class Panel:
         return unread or max(found, key=lambda item: (item.safety == "unsafe", item.score or 0.0))
 
     async def _formatted(
-        self, name: str, judge: Judge, messages: list[Message], benign: bool, asker: Asker, turn: int
+        self, name: str, judge: Judge, messages: list[Message], form: Form, asker: Asker, turn: int
     ) -> Reply:
         """Ask for JSON in the strictest way that the server accepts; the first request finds out which."""
 
         async def ask(output: Output, optional: bool) -> Reply:
             fields = _fields(judge, self._teacher(judge), turn)
-            wanted = response_format(output, benign)
+            wanted = response_format(output, form)
             return await asker.ask(
                 judge.teacher or "", messages, fields | ({"response_format": wanted} if wanted else {}), turn, optional
             )
@@ -191,6 +201,24 @@ class Panel:
         return self._config.judge_teachers[judge.teacher or ""]
 
 
+def _together(judge: Judge, rows: Sequence[Row]) -> Iterator[list[Row]]:
+    """Rows of one prompt as the groups in which a judge is shown them, no longer together than one may be; a row that
+    is judged otherwise, or not at all, is in none."""
+    group: list[Row] = []
+    chars = 0
+    for row in rows if judge.rows_per_request > 1 else ():
+        size = len(row.response.reasoning) + len(row.response.answer)
+        if row.kind != "harmful" or row.unjudgeable("patterns") or size > judge.window_chars:
+            continue
+        if group and (len(group) == judge.rows_per_request or chars + size > judge.window_chars):
+            yield group
+            group, chars = [], 0
+        group.append(row)
+        chars += size
+    if group:
+        yield group
+
+
 def _unread(reason: str) -> PatternVerdict:
     return PatternVerdict(UNSCORED, reason=reason)
 
@@ -206,7 +234,7 @@ def _fields(judge: Judge, teacher: Teacher, turn: int) -> dict[str, Any]:
 
 async def _until_read(
     judge: Judge,
-    spent: _Spent,
+    spent: Spent,
     send: Callable[[int], Any],
     read: Callable[[Thought], Read],
     failed: Callable[[str], Read],
@@ -250,62 +278,3 @@ def merged(found: list[PatternVerdict]) -> PatternVerdict:
                 evidence.setdefault(label, span)
     analysis = " ".join(f"[{part} of {len(found)}] {item.analysis}" for part, item in enumerate(found, 1))
     return PatternVerdict(labels, evidence=evidence, analysis=analysis)
-
-
-def by_rules(name: str, row: Row) -> Judgement:
-    """The rules judge's judgement; it asks nobody."""
-    reason = row.unjudgeable("rules")
-    if reason:
-        return judgement(name, "patterns", row, _Spent(), patterns=PatternVerdict(UNSCORED, reason=reason))
-    found = judge_by_rules(row.kind, row.response.reasoning, row.response.answer)
-    compliance = None
-    if row.kind == "benign" and not found.reason:
-        compliance = "full_refusal" if found.refused else "full_compliance"
-    verdict = PatternVerdict(found.labels, evidence=found.evidence, reason=found.reason)
-    return judgement(name, "patterns", row, _Spent(), patterns=verdict, compliance=compliance)
-
-
-def judgement(
-    name: str,
-    kind: str,
-    row: Row,
-    spent: _Spent,
-    patterns: PatternVerdict | None = None,
-    safety: SafetyVerdict | None = None,
-    compliance: str | None = None,
-) -> Judgement:
-    """A verdict of either kind as a row of judgements.parquet."""
-    labels: Mapping[str, bool | None] = patterns.labels if patterns else UNSCORED
-    evidence: Mapping[str, Any] = patterns.evidence if patterns else {}
-    if safety is not None and safety.categories:
-        evidence = {"categories": ",".join(safety.categories)}
-    found = patterns or safety
-    assert found is not None
-    return Judgement(
-        response_id=row.response.response_id,
-        judge=name,
-        kind=kind,
-        **labels,
-        refused=None,
-        compliance=(patterns.compliance if patterns else None) or compliance,
-        safety=safety.safety if safety else None,
-        score=safety.score if safety else None,
-        evidence=json.dumps(evidence, ensure_ascii=False),
-        analysis=patterns.analysis if patterns else "",
-        reason=found.reason,
-        requests=spent.requests,
-        input_tokens=spent.input_tokens,
-        output_tokens=spent.output_tokens,
-        cost=spent.cost,
-    )
-
-
-def flags_of(row: Row, verdict: Verdict) -> tuple[str, ...]:
-    """What is wrong with a row: patterns, "unsafe", "no_refusal" of a harmful prompt, "over_refusal" of a benign one.
-    The parent `overthinking` is no flag of its own."""
-    benign = row.kind == "benign"
-    flags = [] if benign else [label for label in PATTERNS if getattr(verdict, label)]
-    flags += ["unsafe"] if verdict.safety == "unsafe" else []
-    flags += ["no_refusal"] if verdict.refused is False and not benign else []
-    flags += ["over_refusal"] if verdict.compliance in ("partial_refusal", "full_refusal") else []
-    return tuple(flags)

@@ -16,8 +16,9 @@ import pyarrow as pa
 
 from pipelines.generate.plan import prompts_of
 from pipelines.judges.alone import rules_alone
-from pipelines.judges.panel import Panel, Row, by_rules
+from pipelines.judges.panel import Panel
 from pipelines.judges.patterns import rubric_hashes
+from pipelines.judges.rows import Row, by_rules
 from pipelines.judges.tallies import is_fixed, is_unscored, is_without_reasoning, tally
 from pipelines.progress import console, meter
 from pipelines.prompts.variant import load_variants
@@ -94,14 +95,16 @@ def judge(run: RunFolder, options: RequestOptions = DEFAULTS) -> JudgingResult:
         expected = _estimated(run, config, options.reuse)
     panel = Panel(config)
     found: list[tuple[list[Judgement], Verdict]] = []
+    at_once = max(config.judges[name].rows_per_request for name in config.judging.judges)
     if any(config.judges[name].kind != "rules" for name in config.judging.judges):
 
-        async def judged(row: Row, asker: Asker) -> tuple[list[Judgement], Verdict]:
-            judgements = await panel.judge(row, asker)
-            return judgements, panel.verdict(row, judgements)
+        async def judged(rows: list[Row], asker: Asker) -> list[tuple[list[Judgement], Verdict]]:
+            found = await panel.judge_together(rows, asker)
+            return [(one, panel.verdict(row, one)) for row, one in zip(rows, found, strict=True)]
 
-        stage = StageWork("judge", rows_of(run), responses, judged, judge_teachers(config), expected)
-        found = run_stage(run, stage, config.seed, options)
+        rows = groups_of(run, at_once)
+        stage = StageWork("judge", rows, responses, judged, judge_teachers(config), expected, size=len)
+        found = [one for group in run_stage(run, stage, config.seed, options) for one in group]
     else:
         with meter("judge", responses, "responses") as shown:
             for row in rows_of(run):
@@ -136,14 +139,36 @@ def write_verdicts(run: RunFolder, judgements: list[Judgement], verdicts: list[V
     run.write("verdicts", to_table(Verdict, sorted(verdicts, key=lambda item: item.response_id)))
 
 
-def rows_of(run: RunFolder) -> Iterator[Row]:
-    """Every response of a run with the prompt that it answers, a batch at a time."""
+def rows_of(run: RunFolder, by_prompt: bool = False) -> Iterator[Row]:
+    """Every response of a run with the prompt that it answers, a batch at a time; `by_prompt` in the order of prompts,
+    which is sorted on disk where memory does not do."""
     prompts = {prompt.prompt_id: (prompt.kind, prompt.text) for prompt in prompts_of(run)}
     with run.opened("responses") as file:
-        for batch in file.iter_batches(1000):
+        for batch in _by_prompt(run.table_path("responses")) if by_prompt else file.iter_batches(1000):
             for response in from_table(Response, pa.Table.from_batches([batch])):
                 kind, query = prompts[response.prompt_id]
                 yield Row(kind, query, response)
+
+
+def _by_prompt(path: Path) -> Iterator[pa.RecordBatch]:
+    import duckdb
+
+    with duckdb.connect() as db:
+        yield from db.read_parquet(str(path)).order("prompt_id, attempt, response_id").to_arrow_reader(1000)
+
+
+def groups_of(run: RunFolder, most: int) -> Iterator[list[Row]]:
+    """The responses of a run in groups of at most so many to one prompt. Repair's attempts are apart: with them groups
+    would change, and what was judged be asked for again."""
+    group: list[Row] = []
+    for row in rows_of(run, by_prompt=most > 1):
+        fits = group and (row.response.prompt_id, row.response.attempt) == (group[0].response.prompt_id, 0)
+        if group and (not fits or len(group) == most):
+            yield group
+            group = []
+        group.append(row)
+    if group:
+        yield group
 
 
 def failures_of(judgements: Iterable[Judgement]) -> Failures:

@@ -55,7 +55,9 @@ def _rates() -> _Rates:
 
 def judge_reply(model: str, chat: Sequence[Message], seed: int, sample: int, structured: bool) -> str:
     """What a judge replies to a chat; `structured` where the request asks for JSON."""
-    text = json.dumps([model, [[message["role"], message["content"]] for message in chat], seed, sample])
+    # A guard's fixed prompt decides nothing.
+    seen = [message for message in chat if model == JUDGE_MODEL or message["role"] != "system"]
+    text = json.dumps([model, [[message["role"], message["content"]] for message in seen], seed, sample])
     chance = random.Random(int.from_bytes(sha256(text.encode()).digest()[:8]))
     if model == JUDGE_MODEL:
         return _judge(chat, chance, structured)
@@ -66,8 +68,10 @@ def _judge(chat: Sequence[Message], chance: random.Random, structured: bool) -> 
     document = _document(chat[-1]["content"]) if chat else None
     if document is None or (not structured and chance.random() < _rates().unreadable):
         return "I find this hard to put into numbers; it seems mostly fine to me."
-    judged = _over_refusal if document.get("task") == "over_refusal" else _patterns
-    verdict = judged(document, chance)
+    if "responses" in document:
+        verdict = {"verdicts": [_patterns(one, chance) for one in document["responses"]]}
+    else:
+        verdict = (_over_refusal if document.get("task") == "over_refusal" else _patterns)(document, chance)
     reply = json.dumps(verdict, ensure_ascii=False)
     if not structured and chance.random() < _rates().dressed:
         return f"Here is my verdict.\n\n```json\n{json.dumps(verdict, ensure_ascii=False, indent=2)}\n```"
@@ -81,7 +85,7 @@ def _document(content: str) -> dict[str, Any] | None:
         found = json.loads(content[start.start() :]) if start else None
     except ValueError:
         return None
-    return found if isinstance(found, dict) and "row" in found else None
+    return found if isinstance(found, dict) and ("row" in found or "responses" in found) else None
 
 
 def _over_refusal(document: dict[str, Any], chance: random.Random) -> dict[str, Any]:

@@ -4,7 +4,7 @@ and next to it what throwing the flagged rows away would have kept."""
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from pipelines.judges.panel import flags_of
+from pipelines.judges.rows import flags_of
 from pipelines.judges.stage import rows_of
 from pipelines.prompts.variant import load_variants
 from pipelines.records import PATTERNS, Repair, Response, Verdict, from_table

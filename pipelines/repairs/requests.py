@@ -12,7 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from pipelines.judges.panel import Row
+from pipelines.judges.rows import Row
 from pipelines.prompts.variant import Message, Variant
 from pipelines.repairs import CLOSING, EDIT_OPENING, OPENING
 from pipelines.settings.config import RunConfig

@@ -16,7 +16,8 @@ from typing import Any
 from pipelines.errors import UserError
 from pipelines.freshness import require_fresh
 from pipelines.generate.plan import request_fields
-from pipelines.judges.panel import Panel, Row, flags_of
+from pipelines.judges.panel import Panel
+from pipelines.judges.rows import Row, flags_of
 from pipelines.judges.stage import by_variant, judge_teachers, record_judging, rows_of, write_verdicts
 from pipelines.progress import console
 from pipelines.records import PATTERNS, Judgement, Repair, Response, Verdict, content_id, from_table, to_table

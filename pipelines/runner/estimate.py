@@ -25,6 +25,8 @@ _SAMPLE = 200
 # was seen. Llama Guard answers with two words.
 _FLAGGED_ELSEWHERE = 0.5
 _VERDICT_TOKENS = 300.0
+# Guards that reply in a few words.
+_TERSE = ("llamaguard", "qwen3guard", "wildguard")
 _GUARD_TOKENS = 10.0
 
 
@@ -212,11 +214,18 @@ def _judged(config: RunConfig, known: Known, kinds: Iterable[Kind]) -> Load:
     rows = {kind: float(kind.planned) for kind in kinds}
     for judge in _asked_judges(config):
         model = config.judge_teachers[judge.teacher or ""].model
-        left = max(sum(rows.values()) - done.get(model, 0.0), 0.0)
-        done[model] = max(done.get(model, 0.0) - sum(rows.values()), 0.0)
+        judged = done.get(model, 0.0) * _at_once(config, judge)
+        left = max(sum(rows.values()) - judged, 0.0)
+        done[model] = max(judged - sum(rows.values()), 0.0)
         share = left / max(sum(rows.values()), 1.0)
-        total += _verdicts(config, known, judge, {kind: count * share for kind, count in rows.items()})
+        asked = {kind: count * share for kind, count in rows.items()}
+        total += _verdicts(config, known, judge, asked, _at_once(config, judge))
     return total
+
+
+def _at_once(config: RunConfig, judge: Judge) -> int:
+    """About how many responses one request shows a judge: no more than there are to a prompt."""
+    return min(judge.rows_per_request, max(len(config.variants), 1))
 
 
 def _verdicts(
@@ -224,8 +233,9 @@ def _verdicts(
     known: Known,
     judge: Judge,
     rows: Mapping[Kind, float],
+    at_once: int = 1,
 ) -> Load:
-    """One judge's verdicts on so many rows of each kind."""
+    """One judge's verdicts on so many rows of each kind, `at_once` by one request."""
     name = judge.teacher or ""
     teacher = config.judge_teachers[name]
     count = sum(rows.values())
@@ -235,13 +245,13 @@ def _verdicts(
         _, read, written = known.verdicts[teacher.model]
     else:
         patterns = judge.kind == "patterns"
-        written = _GUARD_TOKENS if judge.form == "llamaguard" else _VERDICT_TOKENS
+        written = _GUARD_TOKENS if judge.form in _TERSE else _VERDICT_TOKENS * at_once
         read = sum(
             rows[kind]
-            * (kind.input + kind.output + (_rubric_tokens(kind) if patterns else 0.0))
+            * (kind.input + kind.output * at_once + (_rubric_tokens(kind) if patterns else 0.0))
             for kind in rows
         ) / count  # fmt: skip
-    return load_of(name, teacher, known, count, read, written)
+    return load_of(name, teacher, known, count / at_once, read, written)
 
 
 def _rubric_tokens(kind: Kind) -> float:

@@ -139,7 +139,7 @@ def _judges(config: RunConfig) -> list[_Entry]:
         if entry.embedded or not entry.urls:
             continue
         # What is judged is not known before it is there: as long as it may be shown at once.
-        shown = len(rubric("patterns")) if judge.kind == "patterns" else 0
+        shown = len(rubric("patterns") if judge.kind == "patterns" else judge.policy or "")
         prompt = _tokens_of(shown + judge.window_chars)
         entries.append(_Entry("judge", judge_name, judge.teacher, entry, entry.urls, prompt))
     return entries

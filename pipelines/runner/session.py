@@ -131,7 +131,8 @@ async def asking(
 
 @dataclass(frozen=True, slots=True)
 class StageWork(Generic[RowT, ResultT]):
-    """A stage as rows: where they come from, how many there are, what is done with each, and what that will take."""
+    """A stage as rows: where they come from, how many there are, what is done with each, and what that will take.
+    What is worked on as one may be several rows; `size` says how many."""
 
     stage: str
     rows: Iterable[RowT]
@@ -139,6 +140,7 @@ class StageWork(Generic[RowT, ResultT]):
     work: Callable[[RowT, Asker], Awaitable[ResultT]]
     teachers: Mapping[str, Teacher]
     expected: Load = Load()  # noqa: RUF009 - it cannot change
+    size: Callable[[RowT], int] = lambda _: 1
 
 
 def run_stage(run: RunFolder, stage: StageWork[RowT, ResultT], seed: int, options: RequestOptions) -> list[ResultT]:
@@ -179,7 +181,8 @@ def run_stage(run: RunFolder, stage: StageWork[RowT, ResultT], seed: int, option
 
                 async def worked(row: RowT) -> ResultT:
                     result = await stage.work(row, asker)
-                    asker.row_ended()
+                    for _ in range(stage.size(row)):
+                        asker.row_ended()
                     return result
 
                 async for batch in run_rows([Lane(stage.rows, at_once)], worked, control):
@@ -187,20 +190,22 @@ def run_stage(run: RunFolder, stage: StageWork[RowT, ResultT], seed: int, option
 
         logging.getLogger("httpx2").setLevel(logging.WARNING)
         failed: list[str] = []
+        done = 0
         with signals_end(control):
             for batch in in_thread(outcomes, control):
                 for outcome in batch:
                     if outcome.state == "done":
                         results.append(outcome.result)  # type: ignore[arg-type]
+                        done += stage.size(outcome.row)
                     elif outcome.state == "failed":
                         failed.append(outcome.reason)
         again = f"saferthoughts {stage.stage} {run.name}"
         raise_if_ended(control.ending, before, ledger.totals(), options.caps, again)
         say_damaged(ledger, aside)
-    if len(results) != stage.total:
+    if done != stage.total:
         reason = f" (the first: {failed[0]})" if failed else ""
         raise Incomplete(
-            f"{stage.total - len(results)} of {stage.total} rows could not be worked on{reason}. What was answered is "
+            f"{stage.total - done} of {stage.total} rows could not be worked on{reason}. What was answered is "
             f"kept; try those again: {typed_command(again)}"
         )
     return results

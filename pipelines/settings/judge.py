@@ -25,18 +25,22 @@ class Judge(Part):
 
     kind: JudgeKind
     teacher: str | None = Field(default=None, description="the entry of teachers.yaml that is asked; null for rules")
-    form: Literal["reasoningshield", "llamaguard", "template"] | None = Field(
+    form: Literal["reasoningshield", "llamaguard", "qwen3guard", "wildguard", "policy", "template"] | None = Field(
         default=None, description="how a judge of safety is asked and read"
     )
+    policy: str | None = Field(default=None, description="what violates and what does not, in words; for form: policy")
     template: str | None = Field(default=None, description="jinja over query, reasoning, answer; for form: template")
     safe: str | None = Field(default=None, description="regular expression of a reply that says safe; form: template")
     unsafe: str | None = Field(default=None, description="the same for unsafe; wins where both are found")
-    threshold: float = Field(default=0, ge=0, le=1, description="highest judgment of ReasoningShield that is safe")
+    threshold: float = Field(default=0, ge=0, le=1, description="highest grade of a guard that is safe")
     sampling: Sampling = Sampling(temperature=0, top_p=None, max_tokens=2048)
     output: Literal["auto", "json_schema", "json_object", "text"] = Field(
         default="auto", description="how JSON is asked for; auto takes the first of the three that the server accepts"
     )
     asks: int = Field(default=3, ge=1, le=10, description="most requests for one verdict, until one can be read")
+    rows_per_request: int = Field(
+        default=1, ge=1, le=50, description="most responses to one prompt that a judge of the patterns is shown at once"
+    )
     window_chars: int = Field(default=24_000, ge=1000, description="longest piece of reasoning shown in one request")
     overlap_chars: int = Field(default=2_000, ge=0, description="how much of a piece is shown again with the next")
 
@@ -45,9 +49,16 @@ class Judge(Part):
         if (self.kind == "rules") != (self.teacher is None):
             raise ValueError("a judge of the patterns or of safety needs a teacher, and rules take none")
         if (self.kind == "safety") != (self.form is not None):
-            raise ValueError("a judge of safety, and no other, has a form: reasoningshield, llamaguard or template")
+            raise ValueError(
+                "a judge of safety, and no other, has a form: reasoningshield, llamaguard, qwen3guard, wildguard, "
+                "policy or template"
+            )
         if self.form == "template" and not (self.template and self.safe and self.unsafe):
             raise ValueError("form: template needs template, safe and unsafe")
+        if (self.form == "policy") != bool((self.policy or "").strip()):
+            raise ValueError("form: policy needs a policy, and no other form takes one")
+        if self.rows_per_request > 1 and self.kind != "patterns":
+            raise ValueError("a judge of the patterns, and no other, takes several rows_per_request")
         if self.template is not None:
             template_of(self.template, JUDGED, "The template of a judge")
         for name in ("safe", "unsafe"):

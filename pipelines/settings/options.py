@@ -149,7 +149,10 @@ def _flags(options: Options, teacher: str | None, base: RunConfig | None) -> lis
         "judging.judges": list(options.judges) or None,
         "roles.reasoning": teacher,
         "roles.general": general,
-        **dict(_instruction(text) for text in options.instructions),
+        **dict(
+            text_file(text, "instructions.{}", "--instruction", "improved=my-wording.txt")
+            for text in options.instructions
+        ),
         **options.also,
     }
     return [Setting(key, value) for key, value in values.items() if value is not None]
@@ -192,13 +195,17 @@ def _check_asked(config: RunConfig, values: Mapping[str, Any], reached: Iterable
             )
 
 
-def _instruction(text: str) -> tuple[str, str]:
-    """`variant=FILE` as the key of that variant's wording and the file's text."""
-    name, file = key_and_value(text, "--instruction", "improved=my-wording.txt")
+def text_file(text: str, key: str, option: str, example: str) -> tuple[str, str]:
+    """`NAME=FILE` of an option as the key that it sets, with the name in its place, and the file's text.
+
+    Raises:
+        UserError: it is not of that form, or the file cannot be read.
+    """
+    name, file = key_and_value(text, option, example)
     try:
-        return f"instructions.{name}", Path(file).read_text(encoding="utf-8")
+        return key.format(name), Path(file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--instruction {text}: the file cannot be read: {error}") from error
+        raise UserError(f"{option} {text}: the file cannot be read: {error}") from error
 
 
 def _at_endpoint(

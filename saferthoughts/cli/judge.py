@@ -1,4 +1,4 @@
-"""Commands of judging: `saferthoughts judge RUN`, and `saferthoughts judge score RUN` on how good the judges are."""
+"""Commands of judging: `saferthoughts judge RUN`, `judge list` on who can, `judge score RUN` on how good they are."""
 
 import math
 from pathlib import Path
@@ -14,6 +14,7 @@ from saferthoughts.cli.options import (
     MaxCost,
     MaxFailed,
     MaxTokens,
+    Policies,
     RayAddress,
     Reuse,
     RunName,
@@ -45,6 +46,7 @@ def judge(
     name: RunName,
     judges: JudgeNames = None,
     vote: VoteRule = None,
+    policies: Policies = None,
     settings: Sets = None,
     teachers: TeacherFile = None,
     yes: Yes = False,
@@ -63,7 +65,31 @@ def judge(
     from saferthoughts.settings import StageSettings
 
     options = given(ctx, StageSettings)
-    say(words_of(open_run(name).judge(*judges or (), vote=vote, agree=consent(yes), **options)))
+    say(words_of(open_run(name).judge(*judges or (), vote=vote, policies=policies, agree=consent(yes), **options)))
+
+
+@judge_app.command(name="list")
+def list_judges() -> None:
+    """Every shipped judge: what it looks for, who answers, licence, size, and what its authors publish of it.
+
+    Example: saferthoughts judge list
+    """
+    from pipelines.judges.published import published
+    from pipelines.settings.teacher import load_teachers
+
+    teachers = load_teachers()
+    table = Table(box=None, padding=(0, 1, 0, 0), show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column()
+    for name, (judge, facts) in published().items():
+        teacher = teachers[judge.teacher] if judge.teacher else None
+        figures = f"{facts.figures} ({facts.source})" if facts.source else facts.figures
+        table.add_row(Text(name, style="bold"), facts.looks_for)
+        table.add_row("  asks", f"{teacher.model} at {teacher.place}" if teacher else "nobody")
+        table.add_row("  licence", f"{facts.licence}; size: {facts.size}")
+        table.add_row("  figures", figures)
+        table.add_section()
+    out.print(table)
 
 
 @judge_app.command()

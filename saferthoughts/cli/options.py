@@ -211,6 +211,10 @@ Instructions = Annotated[
 JudgeNames = Annotated[
     list[str] | None, typer.Option("--judge", help="Who judges, a name of judges.yaml; repeat for several, which vote.")
 ]
+Policies = Annotated[
+    list[str] | None,
+    typer.Option("--policy", help="What a judge of form policy calls a violation, as JUDGE=FILE; repeatable."),
+]
 VoteRule = Annotated[str | None, typer.Option("--vote", help="majority, any or all: how many judges must flag.")]
 Strategy = Annotated[str | None, typer.Option(help="instruct, resample, edit or escalate.")]
 Attempts = Annotated[int | None, typer.Option(min=0, max=10, help="Most further attempts at a row.")]

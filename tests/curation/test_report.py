@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from cards.release import build_release
 from curation.datasets.imported import import_dataset
 from curation.quality.checks import check
+from curation.report.drift import drift_of
 from curation.report.page import write_report
 from curation.sql.views import open_views
 from pipelines.judges.alone import RULES_ALONE
@@ -105,7 +106,21 @@ def test_the_funnel_and_report_json_show_what_the_tables_hold(judged: RunFolder)
         (row["config"], row["accepted"]) for row in figures["funnel"]
     ]
     assert figures["examples"]
-    assert page.count("<figure>") == 3
+    assert page.count("<figure>") == 4
+    drift = {row["config"]: row for row in figures["drift"]["variants"]}
+    assert all(0 <= row["placed"] <= row["flagged"] for row in drift.values())
+    assert 0 <= drift["direct"]["p25"] <= drift["direct"]["median"] <= drift["direct"]["p75"] < 1
+    assert (figures["drift"]["quotations"] > 0, figures["drift"]["without_place"]) == (True, 0)
+
+
+def test_a_run_that_was_judged_before_places_were_kept_is_read(judged: RunFolder) -> None:
+    old = judged.read("judgements").drop_columns(["spans"])
+    judged.write("judgements", old)
+    assert {item.spans for item in from_table(Judgement, old)} == {None}
+    with open_views(judged) as db:
+        drift = drift_of(db)
+    assert drift is not None
+    assert (drift["variants"], drift["quotations"], drift["unknown"] > 0) == ([], 0, True)
 
 
 def test_rates_before_and_after_repair_are_those_of_the_verdicts(released: RunFolder) -> None:

@@ -75,7 +75,7 @@ class Ruled:
 
 
 def name_in(body: dict[str, Any]) -> str:
-    found = re.search(r"How do I pick a pocket\? \((\w+)\)", body["messages"][0]["content"])
+    found = re.search(r"How do I pick a pocket\? \((\w+)\)", str(body["messages"]))
     assert found
     return found[1]
 

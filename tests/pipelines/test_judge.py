@@ -180,6 +180,48 @@ def test_a_wrong_key_stops_before_money_is_spent(new_run: Callable[..., RunFolde
     assert not run.table_path("verdicts").exists()
 
 
+def test_several_responses_to_one_prompt_are_judged_by_one_request(
+    new_run: Callable[..., RunFolder], scripted: Any
+) -> None:
+    def together(body: dict[str, Any]) -> str:
+        document = document_of(body)
+        if "responses" not in document:
+            return honest(body)
+        one = [
+            json.loads(honest({"messages": [{"content": f"\n\n{json.dumps(response)}"}]}))
+            for response in document["responses"]
+        ]
+        # Of the first request's verdicts one is forgotten, and one quotes another row.
+        if len(one) == 3:
+            one[0] |= FLAGGED | {"evidence": {"strong_vacillation": "Number 2 of these."}}
+            del one[1]
+        return json.dumps({"verdicts": one})
+
+    texts = [
+        "I will not help: that hurts people.",
+        WEIGHING,
+        "Number 2 of these. " + WEIGHING,
+        "No.",
+        WEIGHING + " No.",
+    ]
+    rows = [response(text, response_id=f"r{number}") for number, text in enumerate(texts)]
+    with scripted(together) as own:
+        run = run_of(new_run, own.url, rows, rows_per_request=3)
+        judge(run)
+        shown = [len(document_of(body).get("responses", [0])) for body in own.requests]
+        assert sorted(shown) == [1, 1, 2, 3]
+        assert all(body["messages"][0]["content"].startswith("You audit how") for body in own.requests)
+        several = next(body for body in own.requests if "responses" in document_of(body))
+        assert several["response_format"]["json_schema"]["schema"]["required"] == ["verdicts"]
+        judge(run)
+        assert len(own.requests) == 4
+    found = from_table(Judgement, run.read("judgements"))
+    assert [item.strong_vacillation for item in found] == [False, True, True, False, True]
+    # What one request took is shared, and nothing of it is lost.
+    assert sum(item.requests for item in found) == 4
+    assert sum(item.input_tokens for item in found) == 4 * 7
+
+
 @pytest.mark.parametrize("where", [0, 50_000, 99_900])
 def test_long_reasoning_is_judged_in_pieces_and_none_of_it_is_skipped(
     new_run: Callable[..., RunFolder], scripted: Any, where: int

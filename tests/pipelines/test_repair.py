@@ -15,7 +15,7 @@ import pytest
 from curation.quality.checks import check
 from pipelines.errors import Incomplete, UserError
 from pipelines.generate.stage import generate
-from pipelines.judges.panel import Row
+from pipelines.judges.rows import Row
 from pipelines.judges.stage import judge
 from pipelines.records import LABELS, Prompt, Repair, Response, Verdict, from_table, to_table
 from pipelines.rehearsal.server import rehearsing

@@ -109,7 +109,7 @@ def test_evidence_is_marked_where_it_stands(opened: Open, service: Service) -> N
     quoted = page.locator("article.at .judges q").all_inner_texts()
     label = marked.first.locator(".for").inner_text()
     text = marked.first.inner_text().removeprefix(label)
-    assert text.strip() in [quote.strip() for quote in quoted]
+    assert any(quote.strip() in text for quote in quoted)
 
 
 def test_hostile_rows_stay_text(opened: Open, service: Service) -> None:
