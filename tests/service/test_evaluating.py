@@ -74,7 +74,7 @@ def test_trained_prompts_are_those_of_every_table(tmp_path: Path) -> None:
     pq.write_table(pa.table({"messages": turns}), tmp_path / "data" / "benign" / "train-0.parquet")
     assert prompt_sha256("Sew.") in trained_prompts(tmp_path)
     pq.write_table(pa.table({"id": ["x"]}), tmp_path / "data" / "benign" / "train-0.parquet")
-    with pytest.raises(UserError, match=r"has none of the columns query, prompt, text, messages"):
+    with pytest.raises(UserError, match=r"has none of the columns query, prompt, text, behaviour, messages"):
         trained_prompts(tmp_path)
     (tmp_path / "data" / "benign" / "train-0.parquet").write_bytes(b"PAR1 torn")
     with pytest.raises(UserError, match=r"benign/train-0.parquet cannot be read"):
