@@ -27,6 +27,7 @@ REFERENCE = {
     "docs/evaluation.md": "endpoints and guards; docs/guides/evaluate.md runs what needs none",
     "docs/judging.md": "paid judges and GPU servers",
     "docs/prompts.md": "files that others publish; tests/pipelines/test_published.py runs the same on small ones",
+    "docs/proof.md": "tokenizers of the Hub; tests/training/test_proof.py runs the same on small ones",
     "docs/protocols.md": "guards and judges; tests/eval/test_presets.py runs every preset against stand-ins",
     "docs/releases.md": "docs/guides/use-a-release.md runs the same",
     "docs/review.md": "docs/guides/curate.md runs the same",

@@ -73,7 +73,7 @@ def test_roles_are_judges_or_teachers(monkeypatch: pytest.MonkeyPatch) -> None:
         "judge": "rehearsal-judge",
         "attacker": "rehearsal-r1",
     }
-    with pytest.raises(UserError, match=r"Unknown guard 'llama-guard'. Did you mean 'llama-guard-3'"):
+    with pytest.raises(UserError, match=r"Unknown guard 'llama-guard'. Did you mean 'llama-guard-4'"):
         roles("llama-guard", None, None)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises(UserError, match=r"'gpt-4o' needs its key in the environment: export OPENAI_API_KEY"):
