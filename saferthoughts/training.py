@@ -57,7 +57,7 @@ def train(
     """Train a student, having proved first that its reasoning is trained on; a training that was stopped goes on.
 
     >>> import saferthoughts as st
-    >>> settings = {"mixture": {"improved": 2, "benign": 2}, "epochs": 1, "max_length": 1024}
+    >>> settings = {"mixture": {"improved": 2, "benign": 2}, "epochs": 1, "overlong_share": 0.5}
     >>> trained = st.train("runs/demo/release", "smollm2-135m-cpu", student=checkpoint, settings=settings)
     >>> trained.path.as_posix(), len(trained.result.losses) > 0
     ('runs/demo/model', True)

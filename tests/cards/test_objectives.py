@@ -21,7 +21,7 @@ from cards.regenerate import Answering, regenerate
 from cards.release_folder import open_release
 from cards.verify import verify
 from pipelines.errors import UserError
-from pipelines.judges.panel import flags_of
+from pipelines.judges.rows import flags_of
 from pipelines.judges.stage import rows_of
 from pipelines.records import Verdict, from_table
 from pipelines.runs import RunFolder
