@@ -169,7 +169,7 @@ def test_kill_9_loses_only_what_was_in_flight_and_leaves_no_process(
         run = new_run(harmful=40, benign=20, **at(url, in_flight=8))
         gate.left = 61  # the first question is one of them
         with command(run) as killed:
-            wait_for_answers(run, 60)
+            wait_for_answers(run, 61)
             assert psutil.Process(killed.pid).children() == []
             killed.send_signal(signal.SIGKILL)
         gate.left = None
