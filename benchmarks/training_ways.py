@@ -2,7 +2,7 @@
 
 Reads a student; prints one line of JSON: labelled tokens a second over one epoch, and what a batch holds. `plain` is
 TRL's SFTTrainer and nothing of ours but the rows and the chat template with its generation markers, without which it
-could not tell what to train on; the others are `training.sft.build_trainer`.
+could not tell what to train on; the others are `training.stage.build_trainer`.
 """
 
 import argparse

@@ -3,52 +3,22 @@
 import hashlib
 import json
 import re
-from pathlib import Path
 from typing import Any
 
-import jinja2
 import pyarrow as pa
 import yaml
 
 from cards.citation import cited
 from cards.datasheet import TURNED_DOWN, answers_of, datasheet, is_synthetic
 from cards.imported import origin
+from cards.markdown import TEMPLATES, template
 from cards.objectives.schema import OBJECTIVES, all_rows, columns_of, holding_rejected, reasoning_key_of
 from cards.schema import schema_of, type_name
 from cards.shards import OBJECTIVES as OBJECTIVES_FOLDER
-from pipelines.errors import visible, visible_value
+from pipelines.errors import visible
 from pipelines.judges.alone import RULES_ALONE
 from pipelines.records import PATTERNS
 
-_FOLDER = Path(__file__).parent
-
-
-def cell(value: Any) -> str:
-    """A value as a cell of a markdown table: whatever it holds, it stays one cell, and text."""
-    text = " ".join(str(value).split())
-    text = re.sub(r"([\\`*_\[\]|!~$#@])", r"\\\1", text).translate(_ENTITIES)
-    # Nothing becomes a link by itself.
-    return re.sub(r"(?i)\b(https?|ftp|mailto|www)(?=[:.])", _unlinked, text)
-
-
-def _unlinked(found: re.Match[str]) -> str:
-    return f"{found[0][:-1]}&#{ord(found[0][-1])};"
-
-
-# Braces as well: what is left over from a template is looked for in a card.
-_ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "{": "&#123;", "}": "&#125;"})
-
-
-_ENVIRONMENT = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(_FOLDER),
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    keep_trailing_newline=True,
-    autoescape=False,  # the output is markdown; what comes from a prompt file goes through `cell`
-    finalize=visible_value,
-)
-_ENVIRONMENT.filters["cell"] = cell
 # Upper bounds of the Hub's size categories.
 _SIZES = (
     *((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M")),
@@ -59,10 +29,10 @@ _SIZES = (
 def template_hash() -> str:
     """sha256 of all that words a card: one that another version worded is not a wrong one."""
     sources = (
-        *("dataset_card.md.jinja", "objectives/card.md.jinja", "card.py", "citation.py", "datasheet.py", "imported.py"),
-        *("schema.py", "objectives/schema.py"),
+        *("dataset_card.md.jinja", "objectives/card.md.jinja", "card.py", "markdown.py", "citation.py", "datasheet.py"),
+        *("imported.py", "schema.py", "objectives/schema.py"),
     )
-    return hashlib.sha256(b"".join((_FOLDER / name).read_bytes() for name in sources)).hexdigest()
+    return hashlib.sha256(b"".join((TEMPLATES / name).read_bytes() for name in sources)).hexdigest()
 
 
 def size_category(rows: int) -> str:
@@ -78,7 +48,7 @@ def dataset_card(lineage: dict[str, Any]) -> str:
     front = yaml.safe_dump(
         front_matter(lineage), sort_keys=False, allow_unicode=True, width=1_000, default_flow_style=None
     )
-    body = _ENVIRONMENT.get_template("dataset_card.md.jinja").render(
+    body = template("dataset_card.md.jinja").render(
         **lineage,
         total=sum(rows.values()),
         first=default_config(lineage) or next(iter(rows)),

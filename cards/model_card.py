@@ -9,25 +9,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import yaml
 
+from cards.markdown import template
 from pipelines.documents import read_json
-from pipelines.errors import UserError, visible_value
+from pipelines.errors import UserError
 from pipelines.runs import file_hash, write_text
 
 RECORD = "training.json"
 """The file that marks a folder as a model of this project."""
-
-_ENVIRONMENT = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).parent),
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    keep_trailing_newline=True,
-    autoescape=False,  # markdown; its values come from our own records
-    finalize=visible_value,
-)
 
 
 def release_of(dataset: Path) -> dict[str, Any] | None:
@@ -73,7 +63,7 @@ def model_card(
         front["datasets"] = [release["repo"]]
     if results:
         front["model-index"] = eval_results_to_model_index(name, [EvalResult(**one) for one in results])
-    words = _ENVIRONMENT.get_template("model_card.md.jinja").render(
+    words = template("model_card.md.jinja").render(
         facts, name=name, recipe=recipe.strip(), scores=scores, release=release
     )
     return f"---\n{yaml.safe_dump({**front, 'tags': tags}, sort_keys=False, allow_unicode=True)}---\n{words}"

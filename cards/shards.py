@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from curation.sql.views import fence
 from pipelines.documents import parquet_batches
 from pipelines.settings.old_names import first_name
 
@@ -196,10 +197,7 @@ class ShardFile:
 def fenced(paths: Iterable[Path]) -> duckdb.DuckDBPyConnection:
     """A connection that reads these files and no others, whatever a column of somebody's release is called."""
     db = duckdb.connect(config={"memory_limit": "1GB", "python_enable_replacements": "false"})
-    listed = ", ".join("'" + str(path).replace("'", "''") + "'" for path in paths)
-    db.execute(f"SET allowed_paths = [{listed}]")
-    db.execute("SET enable_external_access = false")
-    db.execute("SET lock_configuration = true")
+    fence(db, paths)
     return db
 
 

@@ -22,6 +22,10 @@ class Sentence(NamedTuple):
     start: int
     end: int
 
+    def touches(self, start: int, end: int) -> bool:
+        """Whether it shares a character with `text[start:end]`."""
+        return self.start < end and start < self.end
+
 
 def sentences(text: str) -> tuple[Sentence, ...]:
     """The sentences of a text, in order; they overlap nowhere, and all but white space is in one of them.
@@ -41,9 +45,11 @@ def sentences(text: str) -> tuple[Sentence, ...]:
     return tuple(found)
 
 
-def sentence_at(places: tuple[Sentence, ...], start: int) -> int | None:
-    """The number of the sentence that a character belongs to; None between sentences or behind the last."""
-    return next((number for number, place in enumerate(places) if place.start <= start < place.end), None)
+def sentence_at(places: tuple[Sentence, ...], start: int, end: int | None = None) -> int | None:
+    """The number of the first sentence that `text[start:end]` touches, or the character `text[start]`; None where there
+    is none: between sentences, or behind the last."""
+    stop = start + 1 if end is None else end
+    return next((number for number, place in enumerate(places) if place.touches(start, stop)), None)
 
 
 def _pieces(text: str) -> Iterator[str]:

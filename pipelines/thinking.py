@@ -27,6 +27,8 @@ _STRIPPED_OPENER = re.compile(r"analysis(?=[A-Z\"'])")
 # Where a server puts reasoning: anywhere; in a field only; inline only; inline with the opener in the prompt, so that
 # content without a closing tag is a thought cut short; nowhere.
 ReasoningStyle = Literal["auto", "field", "inline", "missing_opener", "none"]
+ReasoningKey = Literal["inline", "reasoning_content", "thinking"]
+"""Where a conversation has a turn's reasoning: within the content, or under a key beside it."""
 Source = Literal["reasoning_content", "reasoning", "inline", "missing_opener", "truncated", "fixed", "none"]
 
 

@@ -15,7 +15,7 @@ from saferthoughts.settings import Assignments, StoredPath, assignments
 if TYPE_CHECKING:
     from cards.push_model import PushedModel
     from training.recipe import Recipe
-    from training.sft import TrainingCheck, TrainingResult
+    from training.stage import TrainingCheck, TrainingResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +80,8 @@ def train(
     chosen = settled_recipe(release, recipe, student, settings)
     dataset = release_path(_dataset_of(chosen, release), progress)
     from training.recipe import Recipe
-    from training.sft import is_trained
-    from training.sft import train as train_model
+    from training.stage import is_trained
+    from training.stage import train as train_model
 
     name = "student" if isinstance(recipe, Recipe) else Path(str(recipe)).stem
     model = _output_of(dataset, name) if output is None else Path(output)
@@ -105,7 +105,7 @@ def check_training(
     """
     chosen = settled_recipe(release, recipe, student, settings)
     dataset = release_path(_dataset_of(chosen, release), progress)
-    from training.sft import check
+    from training.stage import check
 
     return check(chosen, dataset)
 

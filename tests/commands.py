@@ -46,7 +46,7 @@ MODELS = (
     "peft",
     "transformers.models.llama.modeling_llama",
     "training.student_trainer",
-    "training.sft",
+    "training.stage",
     "training.proof",
     "inspect_ai",
     "openai",

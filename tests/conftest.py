@@ -30,8 +30,11 @@ from pipelines.runs import RunFolder
 from pipelines.settings.options import Options, configured
 
 # A machine that is busy with other tests is no fault of the code's.
-settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("suite")
+_PATIENT: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+# The same examples each time, so that a failure is the change's. `HYPOTHESIS_PROFILE=search pytest` looks for new ones.
+settings.register_profile("suite", derandomize=True, **_PATIENT)
+settings.register_profile("search", **_PATIENT)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
 
 SMALL = Options(harmful=12, benign=6, seed=5, teacher="rehearsal")
 # In `make test`, the files whose names begin so, or else of one file, go to one process with all of one group, since

@@ -6,7 +6,7 @@
       checkpoint-<step>.torn   the newest one that cannot be gone on from: cut off, or damaged since
       runs/                  logs for TensorBoard
 
-The folder goes when the model is finished. `training.sft` uses it.
+The folder goes when the model is finished. `training.stage` uses it.
 """
 
 import json

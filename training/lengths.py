@@ -1,7 +1,7 @@
 """Rows that are longer than a recipe, or the student, allows: left out up to a stated share, never cut.
 
 Reads rows, their lengths and the student's configuration; writes nothing. A row cut short would teach a thought without
-its end or an answer without its end-of-turn. Used by `training.sft`, before the trainer is built.
+its end or an answer without its end-of-turn. Used by `training.stage`, before the trainer is built.
 """
 
 from collections.abc import Sequence

@@ -126,6 +126,6 @@ def rendered(tokenizer: Any, messages: list[dict[str, str]], **options: Any) -> 
     )
     try:
         return tokenizer.apply_chat_template(messages, **settings)
-    except (jinja2.TemplateError, *faults) as error:
+    except faults as error:
         message = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise UserError(f"The chat template of '{tokenizer.name_or_path}' cannot be used: {message}") from error

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,7 +22,7 @@ from pipelines.records import content_id
 from pipelines.runs import file_hash
 from pipelines.settings.old_names import first_name
 from pipelines.system_errors import system_line
-from pipelines.thinking import join
+from pipelines.thinking import ReasoningKey, join
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +173,7 @@ def _row(values: Mapping[str, Any], config: str) -> TrainingRow:
 
 def content_of(turn: Mapping[str, Any]) -> str:
     """What is trained on: with the reasoning, where a release has it beside the answer."""
-    reasoning = next((turn[key] for key in ("reasoning_content", "thinking") if turn.get(key) is not None), None)
+    reasoning = next((turn[key] for key in get_args(ReasoningKey)[1:] if turn.get(key) is not None), None)
     return str(turn["content"]) if reasoning is None else join(str(reasoning), turn["content"])
 
 

@@ -1,7 +1,7 @@
 """What a finished training leaves: the model, the tokenizer as it is served, and how the model came to be.
 
 Writes into the folder it is given: model and tokenizer files, recipe.yaml, training.json, README.md (its words are in
-cards/model_card.md.jinja). Run by `training.sft`.
+cards/model_card.md.jinja). Run by `training.stage`.
 """
 
 import json
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
     from trl.trainer.sft_trainer import SFTTrainer
 
-    from training.sft import Drawn, TrainingResult
+    from training.stage import Drawn, TrainingResult
 
 
 def whole_state(trainer: "SFTTrainer") -> dict[str, Any] | None:

@@ -1,7 +1,7 @@
 """What an objective is: the rows that it reads, the trainer that it builds, the proof before its first step.
 
 Each file of training/objectives ends with `OBJECTIVE` and is found by its name: `objective: dpo` in a recipe. Trainers
-and losses are TRL's. Reads and writes nothing itself; `training.sft` is the stage that all of them run in.
+and losses are TRL's. Reads and writes nothing itself; `training.stage` is the stage that all of them run in.
 """
 
 from abc import ABC, abstractmethod

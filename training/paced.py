@@ -1,8 +1,9 @@
-"""What the trainers of other objectives than SFT share: pace in the logs, end-of-turns, and a late reference.
+"""What TRL's trainers have in common here: pace in the logs, and, but for SFT's, end-of-turns and a late reference.
 
 Reads and writes what TRL's trainers do; each class here goes before one of them. Beside its loss, every log entry has
-`trained_tokens` (those that the loss is on) and `trained_tokens_per_s`, over all processes. The files of
-training/objectives build the trainers, `training.steps` runs them.
+`trained_tokens_per_s` (those that the loss is on, over all processes), `mfu`, and where they are counted by batch
+`trained_tokens`. TensorBoard, wandb and trackio show them. The files of training/objectives build the trainers,
+`training.steps` runs them.
 """
 
 import os
@@ -37,11 +38,9 @@ class UntilEnd:
 
 
 class Paced(Trainer):  # type: ignore[misc,unused-ignore]
-    """Logs how many tokens a step was on, and how quickly."""
+    """Logs how quickly a step was, and what share of the machine's products it made use of (`mfu`)."""
 
     _begun = 0.0
-    _on = 0
-    _held = 0
     _plan: Plan | None = None
 
     def measure_against(self, plan: Plan) -> None:
@@ -51,8 +50,35 @@ class Paced(Trainer):  # type: ignore[misc,unused-ignore]
     def get_batch_samples(self, *arguments: Any, **options: Any) -> Any:
         """The batches of the next step, which begins here."""
         found = super().get_batch_samples(*arguments, **options)
-        self._begun, self._on, self._held = time.monotonic(), 0, 0
+        self._begun = time.monotonic()
         return found
+
+    def _step_tokens(self, logs: dict[str, float]) -> tuple[float, float]:
+        """How many tokens the step's loss is on over all processes, and how many a process computed."""
+        raise NotImplementedError
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Write an entry, that of a step with its pace."""
+        if "loss" in logs:
+            on, held = self._step_tokens(logs)
+            seconds = max(time.monotonic() - self._begun, 1e-9)
+            logs["trained_tokens_per_s"] = on / seconds
+            if self._plan is not None:
+                flops = held * flops_of(self._plan.parameters, self._plan.trained, tokens=1)
+                logs["mfu"] = flops / seconds / self._plan.peak_flops
+        super().log(logs, start_time)
+
+
+class Counted(Paced):
+    """Counts the tokens of each batch when its loss is computed."""
+
+    _on = 0
+    _held = 0
+
+    def get_batch_samples(self, *arguments: Any, **options: Any) -> Any:
+        """The batches of the next step, of which nothing is counted yet."""
+        self._on, self._held = 0, 0
+        return super().get_batch_samples(*arguments, **options)
 
     def compute_loss(self, model: Any, inputs: Any, *arguments: Any, **options: Any) -> Any:
         """The loss of a batch, whose tokens are counted."""
@@ -60,22 +86,16 @@ class Paced(Trainer):  # type: ignore[misc,unused-ignore]
         self._held += int(inputs["attention_mask"].sum()) if "attention_mask" in inputs else 0
         return super().compute_loss(model, inputs, *arguments, **options)
 
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Write an entry, that of a step with its pace."""
-        if "loss" in logs:
-            import torch
+    def _step_tokens(self, logs: dict[str, float]) -> tuple[float, float]:
+        import torch
 
-            counted = torch.tensor([self._on, self._held], device=self.accelerator.device)
-            on, held = self.accelerator.reduce(counted, "sum").tolist()
-            seconds = max(time.monotonic() - self._begun, 1e-9)
-            logs["trained_tokens"], logs["trained_tokens_per_s"] = on, on / seconds
-            if self._plan is not None:
-                flops = flops_of(self._plan.parameters, self._plan.trained, held)
-                logs["mfu"] = flops / seconds / self._plan.peak_flops / self._plan.processes
-        super().log(logs, start_time)
+        counted = torch.tensor([self._on, self._held], device=self.accelerator.device)
+        on, held = self.accelerator.reduce(counted, "sum").tolist()
+        logs["trained_tokens"] = on
+        return on, held / self.accelerator.num_processes
 
 
-class Ordered(Paced):
+class Ordered(Counted):
     """Takes pairs of like length together, in an order that seed and epoch alone decide."""
 
     rows_at_once = 1

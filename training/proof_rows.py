@@ -7,17 +7,16 @@ reasoning stays under the key that it stood under: that is what a chat template 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from curation.datasets.reading import columns_of, parts_of
 from pipelines.prompts.mildness import severity
 from pipelines.prompts.turns import REASONING, Turn, sound, turns_of
 from pipelines.sources import Source
-from pipelines.thinking import Thought, join, split
+from pipelines.thinking import ReasoningKey, Thought, join, split
 
-INLINE = "inline"
-# Where newer templates look for a turn's reasoning: in the text, or under one of these keys.
-KEYS = (INLINE, "reasoning_content", "thinking")
+KEYS: tuple[str, ...] = get_args(ReasoningKey)
+INLINE = KEYS[0]
 
 
 @dataclass(frozen=True, slots=True)

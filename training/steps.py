@@ -2,7 +2,7 @@
 
 Runs a trainer that is ready, from a checkpoint if there is one; checkpoints go into the trainer's folder. Ctrl-C
 (or SIGTERM, or SIGHUP) lets the step at work end and saves a checkpoint, a second one stops at once. Used by
-`training.sft`.
+`training.stage`.
 """
 
 import math
@@ -80,11 +80,15 @@ class _Shown(TrainerCallback):  # type: ignore[misc,unused-ignore]
         self._folder = workplace.folder
         self._recipe = recipe
         self.started = time.monotonic()
+        self._first: float | None = None
+        self._lowest = math.inf
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Begin to count, where an earlier run of this training ended."""
         self._shown.total = state.max_steps
         self._shown.advance(state.global_step)
+        before = [float(entry["loss"]) for entry in state.log_history if "loss" in entry]
+        self._first, self._lowest = (before[0], min(before)) if before else (None, math.inf)
         self.started = time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -98,9 +102,11 @@ class _Shown(TrainerCallback):  # type: ignore[misc,unused-ignore]
         if not logs or "loss" not in logs:
             return
         loss = float(logs["loss"])
-        losses = [float(entry["loss"]) for entry in state.log_history if "loss" in entry]
+        self._lowest = min(self._lowest, loss)
+        if self._first is None:
+            self._first = loss
         # Of pairs one batch may be near 0 and the next not: they are measured by the first, which is at the reference.
-        which, lowest = ("lowest before", min(losses)) if self._recipe.objective == "sft" else ("first", losses[0])
+        which, lowest = ("lowest before", self._lowest) if self._recipe.objective == "sft" else ("first", self._first)
         if self._recipe.stop_when_diverging and not loss <= _TENFOLD * max(lowest, _LEARNED):
             grown = f", ten times the {which} ({lowest:.2f})" if math.isfinite(loss) else ""
             saved = [path.name for path in checkpoints_in(self._folder)]

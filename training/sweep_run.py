@@ -3,7 +3,7 @@
 Writes
 
     <output>/
-      <member>/            the model, as `training.sft` leaves it
+      <member>/            the model, as `training.stage` leaves it
       recipes/<member>.yaml   its recipe, as resolved
       logs/<member>.txt    what its process said
       results.json  results.md   every member: trained, failed with its reason, or waiting; losses, pace and scores
@@ -14,10 +14,8 @@ tables. Run with `saferthoughts train --sweep FILE --output FOLDER`.
 """
 
 import json
-import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -30,8 +28,8 @@ from pipelines.errors import Interrupted, UserError
 from pipelines.interrupts import unhurried
 from pipelines.progress import console
 from pipelines.runs import write_json, write_text
-from pipelines.teachers import server_process
-from training.sft import is_trained
+from pipelines.teachers.server_process import kept
+from training.stage import is_trained
 from training.sweep import Member, shown
 
 # A member that is asked to stop ends its step and saves a checkpoint.
@@ -116,14 +114,18 @@ def _train(member: Member, output: Path, launcher: Sequence[str]) -> str:
     command = [*launcher, "-m", "saferthoughts", "train", str(recipe), "--output", str(output / member.name)]
     log = output / "logs" / f"{member.name}.txt"
     log.parent.mkdir(exist_ok=True)
-    # server_process.py ends the member when this process is gone: two of them would train the same model otherwise.
-    kept = [sys.executable, "-I", server_process.__file__, str(os.getpid()), str(_GRACE_S), *command]
+    # The keeper ends the member when this process is gone: two of them would train the same model otherwise.
     last = ""
     with (
         unhurried(),
         log.open("w", encoding="utf-8") as log_file,
         subprocess.Popen(
-            kept, stdout=log_file, stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True
+            [*kept(_GRACE_S), *command],
+            stdout=log_file,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            start_new_session=True,
         ) as child,
     ):
         for line in _lines(child):

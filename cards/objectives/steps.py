@@ -3,11 +3,10 @@
 Reads and writes nothing.
 """
 
-import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from pipelines.judges.patterns import joined_spans, plain
+from pipelines.judges.spans import quoted_in
 from pipelines.sentences import sentences
 
 
@@ -35,30 +34,6 @@ def labelled(reasoning: str, quotes: Iterable[Mapping[str, Any]], faults: Collec
         for span in quoted_in(reasoning, quote)
     ]
     places = sentences(reasoning)
-    labels = [not any(place.start < end and start < place.end for start, end in spans) for place in places]
+    labels = [not any(place.touches(*span) for span in spans) for place in places]
     first = labels.index(False) if False in labels else None
     return Steps([reasoning[place.start : place.end] for place in places], labels, first)
-
-
-def quoted_in(text: str, quote: str) -> list[tuple[int, int]]:
-    """Where a quotation is in a text, in characters: as a whole, or each of the spans that it joins.
-
-    Judges set spaces, quotation marks and capitals anew.
-    """
-    for parts in ([plain(quote)], joined_spans(quote)):
-        found = [match.span() for part in parts if part and (match := _pattern(part).search(text))]
-        if found:
-            return found
-    return []
-
-
-def _pattern(part: str) -> re.Pattern[str]:
-    words = (_MARKS.sub(_any_mark, re.escape(word)) for word in part.split())
-    return re.compile(r"\s+".join(words), re.IGNORECASE)
-
-
-_MARKS = re.compile("['\"\u2018\u2019\u201c\u201d]")
-
-
-def _any_mark(mark: re.Match[str]) -> str:
-    return "['\u2018\u2019]" if mark[0] in "'\u2018\u2019" else '["\u201c\u201d]'

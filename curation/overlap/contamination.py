@@ -13,10 +13,11 @@ Most evaluation questions are shorter than 13 words, so n-grams alone miss them.
 off exactly where the run knows it, and otherwise where several prompts begin or end with the same words.
 """
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import starmap
+from functools import lru_cache
+from itertools import cycle, starmap
 from pathlib import Path
 
 import numpy as np
@@ -125,16 +126,13 @@ def find_contamination(run: RunFolder, against: Sequence[str], engine: Engine = 
         meter("contamination", len(sets), "sets") as shown,
     ):
         prompts = db.sql("SELECT * FROM prompts ORDER BY prompt_id").to_arrow_table()
-        ids = prompts["prompt_id"].to_pylist()
-        for one in sets:
-            own: list[dict[str, object]] = []
-            for hit in search_prompts(one, prompts["text"], bare_requests(prompts)):
-                own.append(_row(one, hit, ids[hit.row], ""))
-            responses = db.sql(
-                "SELECT response_id, prompt_id, reasoning || chr(10) || answer AS text FROM responses"
-                " ORDER BY response_id"
-            ).to_arrow_reader(_PIECE)
-            own += _in_responses(one, responses, helpers)
+        ids, requests = prompts["prompt_id"].to_pylist(), bare_requests(prompts)
+        responses = db.sql(
+            "SELECT response_id, prompt_id, reasoning || chr(10) || answer AS text FROM responses ORDER BY response_id"
+        ).to_arrow_reader(_PIECE)
+        answered = _in_responses(sets, responses, helpers)
+        for one, own in zip(sets, answered, strict=True):
+            own += [_row(one, hit, ids[hit.row], "") for hit in search_prompts(one, prompts["text"], requests)]
             found.append(_overlap(one, own))
             rows += own
             shown.advance()
@@ -151,21 +149,23 @@ def find_contamination(run: RunFolder, against: Sequence[str], engine: Engine = 
 
 
 def _in_responses(
-    one: EvalSet, batches: Iterable[pa.RecordBatch], helpers: Workers | None
-) -> Iterator[dict[str, object]]:
-    """The overlaps of responses, a batch at a time."""
-    waiting: list[tuple[pa.Array, pa.Array]] = []
+    sets: Sequence[EvalSet], batches: Iterable[pa.RecordBatch], helpers: Workers | None
+) -> list[list[dict[str, object]]]:
+    """The overlaps of responses with each set; the batches pass once."""
+    waiting: deque[tuple[pa.Array, pa.Array]] = deque()
 
     def items() -> Iterator[tuple[EvalSet, pa.Array]]:
         for batch in batches:
-            waiting.append((batch["prompt_id"], batch["response_id"]))
-            yield one, batch["text"]
+            for one in sets:
+                waiting.append((batch["prompt_id"], batch["response_id"]))
+                yield one, batch["text"]
 
+    rows: list[list[dict[str, object]]] = [[] for _ in sets]
     found = starmap(search_texts, items()) if helpers is None else helpers.map(search_texts, items())
-    for hits in found:
-        prompts, responses = waiting.pop(0)
-        for hit in hits:
-            yield _row(one, hit, prompts[hit.row].as_py(), responses[hit.row].as_py())
+    for (one, own), hits in zip(cycle(zip(sets, rows, strict=True)), found, strict=False):
+        prompts, responses = waiting.popleft()
+        own += [_row(one, hit, prompts[hit.row].as_py(), responses[hit.row].as_py()) for hit in hits]
+    return rows
 
 
 def _row(one: EvalSet, hit: Hit, prompt_id: str, response_id: str) -> dict[str, object]:
@@ -229,8 +229,7 @@ def _embedded(one: EvalSet, texts: pa.ChunkedArray, spoken: Sequence[str]) -> It
 
 def search_texts(one: EvalSet, texts: pa.ChunkedArray | pa.Array) -> list[Hit]:
     """The first stretch of `NGRAM` words that each text shares with each item."""
-    long = {number: text for number, text in enumerate(one.texts) if len(words_of(text)) >= NGRAM}
-    anchors = _anchors(long, NGRAM)
+    long, anchors = _stretches(one)
     hits: dict[tuple[int, int], Hit] = {}
     for row, position, numbers in _found(texts, NGRAM, anchors):
         for item in numbers:
@@ -241,6 +240,13 @@ def search_texts(one: EvalSet, texts: pa.ChunkedArray | pa.Array) -> list[Hit]:
                 if " ".join(shared) in " ".join(word for word, _, _ in words_of(long[item])):
                     hits[row, item] = Hit(row, item, "ngram", span, 1.0)
     return list(hits.values())
+
+
+@lru_cache(maxsize=16)
+def _stretches(one: EvalSet) -> tuple[dict[int, str], dict[int, list[int]]]:
+    """The items with a stretch of `NGRAM` words, and which of them have each, by its hash."""
+    long = {number: text for number, text in enumerate(one.texts) if len(words_of(text)) >= NGRAM}
+    return long, _anchors(long, NGRAM)
 
 
 def _anchors(texts: Mapping[int, str], size: int) -> dict[int, list[int]]:

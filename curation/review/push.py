@@ -6,7 +6,7 @@ where the judges' labels go along). ID is the run's own, so that runs of one nam
 it goes on where it was.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,19 +88,13 @@ def push(run: RunFolder, client: Any, wanted: Wanted, min_votes: int, workspace:
         dataset = _dataset(client, place, name, min_votes + overlap, wanted.assisted)
         there = set(external_ids(dataset))
         deleted += sum(row["sent"] and row["response_id"] not in there for row in own)
-        new = [row for row in own if not row["sent"] and row["response_id"] not in there]
         for row in own:
             row["sent"] = row["sent"] or row["response_id"] in there
+        new = [row for row in own if not row["sent"]]
         with meter("review push", len(new), "rows") as shown:
             for begin in range(0, len(new), _BATCH):
                 part = new[begin : begin + _BATCH]
-                records = [
-                    record({**texts[row["response_id"]], "stratum": row["stratum"]}, wanted.assisted) for row in part
-                ]
-                with quiet():
-                    dataset.records.log(records, batch_size=len(records))
-                for row in part:
-                    row["sent"] = True
+                _send(dataset, part, texts, wanted.assisted)
                 write_sample(run, sample)
                 sent += len(part)
                 shown.advance(len(part))
@@ -108,6 +102,15 @@ def push(run: RunFolder, client: Any, wanted: Wanted, min_votes: int, workspace:
     budget = {} if wanted.votes is None else {"votes": wanted.votes, "overlap": wanted.overlap}
     run.record("review", rows=len(sample), min_votes=min_votes, assisted=wanted.assisted, datasets=names, **budget)
     return PushedRows(len(sample), sent, deleted, tuple(names), words)
+
+
+def _send(dataset: Any, rows: list[dict[str, Any]], texts: Mapping[str, dict[str, Any]], assisted: bool) -> None:
+    """Send some rows of the sample, and note on them that they are there."""
+    records = [record({**texts[row["response_id"]], "stratum": row["stratum"]}, assisted) for row in rows]
+    with quiet():
+        dataset.records.log(records, batch_size=len(records))
+    for row in rows:
+        row["sent"] = True
 
 
 def _other_way(run: RunFolder, wanted: Wanted) -> str:

@@ -21,7 +21,7 @@ language_difference(prompt, text)
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -217,7 +217,7 @@ def _opened(
         f"CREATE MACRO holds_tag(text) AS regexp_matches(text, '{pattern}') AND regexp_matches({prose}, '{pattern}')"
     )
     register(db)
-    _lock(db, [run.table_path(name) for name in there])
+    fence(db, [run.table_path(name) for name in there])
     return db
 
 
@@ -237,7 +237,7 @@ def _check_columns(run: RunFolder, name: str) -> None:
             raise UserError(f"{run.table_path(name)}: column '{field.name}' is {kind}, not {field.type}. {again}")
 
 
-def _lock(db: duckdb.DuckDBPyConnection, paths: list[Path]) -> None:
+def fence(db: duckdb.DuckDBPyConnection, paths: Iterable[Path]) -> None:
     """From here on a query reaches these files and nothing else, and cannot change that."""
     listed = ", ".join("'" + str(path).replace("'", "''") + "'" for path in paths)
     db.execute(f"SET allowed_paths = [{listed}]")

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from pipelines.judges.patterns import joined_spans, plain
 from pipelines.records import PATTERNS
-from pipelines.sentences import Sentence, sentences
+from pipelines.sentences import sentence_at, sentences
 
 _STRAIGHT = {"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"'}
 
@@ -84,17 +84,13 @@ def spans_of(evidence: Mapping[str, str], reasoning: str, answer: str) -> str:
         if not any(places):
             found.append({"label": label, "part": None})
         for name, text, start, end in filter(None, places):
-            number, sentence = _sentence_of(cut(text), start, end)
+            number = sentence_at(cut(text), start, end)
+            assert number is not None, "a quotation has a character that is no space"
             found.append(
                 {"label": label, "part": name, "start": start, "end": end, "sentence": number,
-                 "sentence_start": sentence.start, "sentences": len(cut(text))}
+                 "sentence_start": cut(text)[number].start, "sentences": len(cut(text))}
             )  # fmt: skip
     return json.dumps(found)
-
-
-def _sentence_of(cut: tuple[Sentence, ...], start: int, end: int) -> tuple[int, Sentence]:
-    """The first sentence that a span touches."""
-    return next((number, place) for number, place in enumerate(cut) if place.start < end and start < place.end)
 
 
 def marked(text: str, evidence: Iterable[tuple[str, str]]) -> list[MarkedPiece]:
@@ -106,7 +102,7 @@ def marked(text: str, evidence: Iterable[tuple[str, str]]) -> list[MarkedPiece]:
     pieces: list[MarkedPiece] = []
     at = 0
     for place in sentences(text):
-        label = next((label for (start, end), label in quoted if place.start < end and start < place.end), "")
+        label = next((label for span, label in quoted if place.touches(*span)), "")
         if label:
             pieces += [MarkedPiece(text[at : place.start], "")] if at < place.start else []
             pieces.append(MarkedPiece(text[place.start : place.end], label))

@@ -19,6 +19,7 @@ from pipelines.settings.judge import Judge, Judging
 from pipelines.settings.licenses import LICENSES
 from pipelines.settings.parts import NamingVariants, Part, read_yaml, validated
 from pipelines.settings.teacher import Teacher
+from pipelines.thinking import ReasoningKey
 
 
 class Roles(Part):
@@ -141,7 +142,7 @@ class Release(Part):
     length_ratio: float | None = Field(
         default=None, ge=1, description="of a preference pair, words of the longer side over the shorter, at most"
     )
-    reasoning_key: Literal["inline", "reasoning_content", "thinking"] = Field(
+    reasoning_key: ReasoningKey = Field(
         default="inline", description="where conversations have the reasoning: within the content, or beside it"
     )
     date: datetime.date | None = Field(default=None, description="its day; the day of the last response if not given")

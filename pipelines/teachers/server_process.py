@@ -1,6 +1,6 @@
 """Keeps a server's process group: it ends when told to, when its server ends, and when whoever started it is gone.
 
-Run as a file by pipelines/teachers/vllm_server.py, from the standard library alone: `python -I server_process.py
+Run as a file by whoever begins a command with `kept`, from the standard library alone: `python -I server_process.py
 STARTER_PID GRACE_SECONDS COMMAND...`. SIGINT, SIGTERM and SIGHUP are passed on to the whole group; what is left of it
 after the grace is killed. Exits as the server did, with 128 + signal where one ended it.
 """
@@ -50,6 +50,11 @@ def keep(starter: int, grace_s: float, command: list[str]) -> int:
     # A server that died leaves its workers, and with them the GPU's memory.
     _signal_group(server.pid, signal.SIGKILL)
     return server.returncode if server.returncode >= 0 else 128 - server.returncode
+
+
+def kept(grace_s: float) -> list[str]:
+    """What to begin a command with, so that it is kept for this process."""
+    return [sys.executable, "-I", os.path.abspath(__file__), str(os.getpid()), str(grace_s)]
 
 
 if __name__ == "__main__":

@@ -25,9 +25,9 @@ from urllib.request import ProxyHandler, build_opener
 from pipelines.errors import Interrupted, UserError, one_line
 from pipelines.progress import console
 from pipelines.settings.teacher import Teacher
+from pipelines.teachers.server_process import kept
 from pipelines.teachers.vllm_command import HOST, ServeCommand, port_of, serve_command
 
-_PROCESS = Path(__file__).with_name("server_process.py")
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 # From SIGTERM to SIGKILL: time for vLLM to let go of a GPU.
 _GRACE_S = 15.0
@@ -165,9 +165,8 @@ def _start(command: ServeCommand, output: IO[bytes] | None) -> subprocess.Popen[
             "vLLM is not installed: there is no 'vllm' on the PATH. On a machine with a GPU: pip install -e '.[vllm]', "
             "or put the one of another environment on the PATH."
         )
-    keeper = [sys.executable, "-I", str(_PROCESS), str(os.getpid()), str(_GRACE_S)]
     return subprocess.Popen(
-        [*keeper, executable, *command.argv[1:]],
+        [*kept(_GRACE_S), executable, *command.argv[1:]],
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=subprocess.STDOUT if output is not None else None,

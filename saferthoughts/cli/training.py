@@ -21,7 +21,7 @@ from saferthoughts.training import check_training, settled_recipe, train
 
 if TYPE_CHECKING:
     from training.recipe import Recipe
-    from training.sft import TrainingResult
+    from training.stage import TrainingResult
     from training.supervision import Piece, SupervisionProof
 
 

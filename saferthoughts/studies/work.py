@@ -30,7 +30,7 @@ from pipelines.command_line import typed_command
 from pipelines.errors import Interrupted, UserError
 from pipelines.files import write_json, write_text
 from pipelines.interrupts import unhurried
-from pipelines.teachers import server_process
+from pipelines.teachers.server_process import kept
 from saferthoughts.studies.steps import Step, Study
 
 LOG = "log.txt"
@@ -105,9 +105,8 @@ def start(step: Step, runs: Path, folder: str, gpus: Sequence[str] | None) -> "s
             return None
         write_text(step.folder / "step.sh", "\n".join(["set -ex", *lines, ""]))
         (step.folder / "step.json").unlink(missing_ok=True)
-        kept = [sys.executable, "-I", server_process.__file__, str(os.getpid()), str(_GRACE_S)]
         return subprocess.Popen(
-            [*kept, "sh", str(step.folder / "step.sh")],
+            [*kept(_GRACE_S), "sh", str(step.folder / "step.sh")],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -8,6 +8,7 @@ import pytest
 from cards.model_card import model_card, release_of, write_model_card
 from cards.validator import front_matter_of
 from pipelines.errors import UserError
+from tests.cards.shapes import shape
 
 FACTS = {
     "version": "0.1.0",
@@ -49,6 +50,18 @@ def test_a_student_of_the_rehearsal_teacher_says_so_first_and_is_tagged() -> Non
     real = json.loads(json.dumps(FACTS))
     real["dataset"]["release"]["rehearsal"] = False
     assert "rehearsal" not in model_card(real, "model", "seed: 0").lower()
+
+
+def test_words_of_others_stay_words() -> None:
+    tricks = "<img src=x>\n# heading\x1b(https://example.org) [x](y) | `a` {{ 1 }}\n```"
+    real = json.loads(json.dumps(FACTS))
+    real["student"]["model"] = tricks
+    real["dataset"]["release"] |= {"title": tricks, "version": tricks, "run_id": tricks}
+    real["rows"] = {tricks: {tricks: 1}}
+    plain = json.loads(json.dumps(real).replace(json.dumps(tricks), '"words"'))
+    assert shape(model_card(real, tricks, f"student: '{tricks}'")) == shape(
+        model_card(plain, "words", "student: words")
+    )
 
 
 def test_before_it_is_measured_the_card_says_so() -> None:

@@ -73,9 +73,12 @@ def test_a_signed_release_says_who_signed_it_and_how_it_came_to_be(home: Path) -
 def test_the_signature_is_model_signings_own(home: Path) -> None:
     from model_signing.verifying import Config
 
-    Config().use_elliptic_key_verifier(public_key=home / "key.pub").verify(
-        home / "release", home / "release" / SIGNATURE
-    )
+    release = home / "release"
+    verifier = Config().use_elliptic_key_verifier(public_key=home / "key.pub")
+    verifier.verify(release, release / SIGNATURE)
+    (release / "LICENSE").write_text("Another licence.\n")
+    with pytest.raises(ValueError, match="LICENSE"):
+        verifier.verify(release, release / SIGNATURE)
 
 
 def test_the_statement_is_slsa_provenance_of_every_file(home: Path) -> None:

@@ -12,9 +12,9 @@ import yaml
 from huggingface_hub import DatasetCard
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from markdown_it import MarkdownIt
 
-from cards.card import cell, dataset_card
+from cards.card import dataset_card
+from cards.markdown import cell
 from cards.release import build_release
 from cards.validator import faults_of, front_matter_of
 from cards.verify import verify
@@ -23,6 +23,7 @@ from pipelines.errors import UserError, visible
 from pipelines.runs import RunFolder
 from pipelines.settings.config import Release, load_config, save_config
 from pipelines.settings.parts import validated
+from tests.cards.shapes import shape
 
 LINEAGE = Path(__file__).parent / "lineage.json"
 
@@ -115,6 +116,7 @@ TRICKS = [
     "https://example.org/a www.example.org mailto:a@example.org <https://example.org>",
     "&lt;b&gt; $x$ ~~gone~~ **bold** _it_ @all\u2028\u0085\\",
     "key: [unclosed, 'quote",
+    "\x1b(https://example.org) \x0b: \u200b[x]\u202e(y)",
 ]
 
 
@@ -138,13 +140,6 @@ def hostile(words: str, imported: bool) -> dict[str, Any]:
             "answers": [line | {"model": words, "mended": mended} for mended in (False, True)],
         }
     return dict(lineage)
-
-
-def shape(card: str) -> list[tuple[str, str]]:
-    """The blocks and inline parts of a card's body as markdown reads it, but for its plain text."""
-    found = MarkdownIt("gfm-like", {"linkify": False}).parse(card.partition("\n---\n")[2])
-    inner = [part for token in found for part in (token, *(token.children or ()))]
-    return [(token.type, token.tag) for token in inner if token.type not in ("text", "text_special", "inline")]
 
 
 @cache

@@ -22,7 +22,7 @@ from tests.commands import Command
 from tests.training.conftest import release_rows, written_release
 from training.checkpoints import check_disk, checkpoints_in, workplace_of
 from training.recipe import Recipe
-from training.sft import check, train
+from training.stage import check, train
 from training.torn import fault_of
 
 SETTINGS: dict[str, Any] = {

@@ -16,7 +16,7 @@ from saferthoughts.cli.evaluation import evaluate
 from saferthoughts.cli.options import Settings
 from tests.commands import command
 from training.recipe import Recipe
-from training.sft import train
+from training.stage import train
 
 RECIPE = {
     "mixture": {"improved": 8},

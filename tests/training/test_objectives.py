@@ -21,7 +21,7 @@ from training.checkpoints import fingerprint_of
 from training.objective import objective_of
 from training.quiet import quiet
 from training.recipe import TEMPLATES, Recipe, load_recipe, recipe_names
-from training.sft import check, train
+from training.stage import check, train
 
 CONFIGS = {"dpo": "preference", "kto": "unpaired", "rm": "preference", "grpo": "prompts"}
 REFUSAL = join("That would deceive someone, so I say no.", "Sorry, I can't help with that.")

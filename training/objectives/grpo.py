@@ -62,10 +62,10 @@ class Grpo(Objective):
         from trl.trainer.grpo_trainer import GRPOTrainer
 
         from training.decoding import ReplyDecoder
-        from training.paced import Paced
+        from training.paced import Counted
         from training.reward import RewardFunction
 
-        class Student(Paced, GRPOTrainer):  # type: ignore[misc,unused-ignore]
+        class Student(Counted, GRPOTrainer):  # type: ignore[misc,unused-ignore]
             pass
 
         own = recipe.grpo

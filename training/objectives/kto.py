@@ -45,9 +45,9 @@ class Kto(Objective):
         from trl.trainer.kto_config import KTOConfig
         from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference, KTOTrainer
 
-        from training.paced import LateReference, Paced, UntilEnd
+        from training.paced import Counted, LateReference, UntilEnd
 
-        class Student(Paced, LateReference, KTOTrainer):  # type: ignore[misc,unused-ignore]
+        class Student(Counted, LateReference, KTOTrainer):  # type: ignore[misc,unused-ignore]
             pass
 
         if len({row.label for row in rows}) < 2:

@@ -20,7 +20,7 @@ from training.model_folder import merged_anew
 from training.objectives.sft import build_trainer
 from training.quiet import quiet
 from training.recipe import Recipe, load_recipe
-from training.sft import TrainingResult, is_trained, train
+from training.stage import TrainingResult, is_trained, train
 
 
 def recipe_of(**changed: Any) -> Recipe:
