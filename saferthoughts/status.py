@@ -134,9 +134,7 @@ def _of(run: RunFolder) -> RunStatus:
         funnel_of(stages),
         waits_for,
         command,
-        totals and totals.answers,
-        totals and totals.input_tokens,
-        totals and totals.output_tokens,
+        *((totals.answers, totals.input_tokens, totals.output_tokens) if totals else (None, None, None)),
         totals.cost if totals and (totals.cost or priced) else None,
     )
 
