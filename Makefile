@@ -6,25 +6,35 @@ WORKERS ?= 3
 # pip compiles with one core, and what nobody imports too.
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
-.PHONY: demo test test-extras clean
+.PHONY: demo demo-fast test test-extras clean
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if (3, 11) <= v < (3, 14) else f"SaferThoughts needs Python 3.11 to 3.13, and $(PYTHON) is {v.major}.{v.minor}. Run: make PYTHON=python3.11 $(MAKECMDGOALS)")'
 	$(PYTHON) -m venv $(VENV)
 
 # The stamps are renewed when what is to be installed changes.
-$(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(PIP) -e ".[demo]"
+$(VENV)/.fast: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Installing what generation, curation and releases need into $(VENV), once"
+	$(PIP) -e ".[generate,curate,sign]"
 	touch $@
+
+$(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Installing what the demo needs into $(VENV), torch among it, once"
+	$(PIP) -e ".[demo]"
+	touch $(VENV)/.fast $@
 
 # All cores compile, so that the test processes need not, each for itself; a package may hold a file that is no Python.
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) -e ".[dev]"
 	$(VENV)/bin/python -m compileall -qq -j 0 $(VENV)/lib || true
-	touch $(VENV)/.demo $@
+	touch $(VENV)/.fast $(VENV)/.demo $@
 
 demo: $(VENV)/.demo
 	$(VENV)/bin/saferthoughts demo
+
+# The same without training, which needs no torch.
+demo-fast: $(VENV)/.fast
+	$(VENV)/bin/saferthoughts demo --no-train
 
 test: $(VENV)/.dev
 	$(VENV)/bin/ruff check .

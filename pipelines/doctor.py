@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -153,14 +154,32 @@ def _answers(url: str) -> bool:
         return False
 
 
-def teacher_table(extra: Path | None = None) -> Table:
+@dataclass(frozen=True, slots=True)
+class ListedTeacher:
+    """A teacher by name; `key` is the variable that holds its key, None where it needs none, and whether it is set."""
+
+    name: str
+    model: str
+    endpoint: str
+    key: str | None
+    key_set: bool | None
+
+
+def listed_teachers(extra: Path | None = None) -> list[ListedTeacher]:
+    """Every teacher, those of a file of one's own among them."""
+    return [
+        ListedTeacher(name, entry.model, entry.place, key, None if key is None else bool(os.environ.get(key)))
+        for name, entry in load_teachers(extra).items()
+        for key in (entry.api_key_env,)
+    ]
+
+
+def teacher_table(teachers: Sequence[ListedTeacher]) -> Table:
     """Every teacher by name: model, endpoint, key."""
     table = Table(box=None, header_style="bold")
     for head in ("name", "model", "endpoint", "key"):
         table.add_column(head, overflow="fold")  # an address cut short is of no use
-    for name, entry in load_teachers(extra).items():
-        key = entry.api_key_env or "none needed"
-        if entry.api_key_env is not None:
-            key += " (set)" if os.environ.get(entry.api_key_env) else " (not set)"
-        table.add_row(*(Text(cell) for cell in (name, entry.model, entry.place, key)))
+    for one in teachers:
+        key = "none needed" if one.key is None else f"{one.key} ({'set' if one.key_set else 'not set'})"
+        table.add_row(*(Text(cell) for cell in (one.name, one.model, one.endpoint, key)))
     return table

@@ -8,7 +8,6 @@ a killed process, which it removes, from the work of a live one. Every file gets
 import contextlib
 import ctypes
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -128,6 +127,8 @@ def sweep(path: Path) -> None:
         left = path.parent / name
         held = None
         try:
+            import fcntl
+
             held = os.open(left, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _remove(left)
@@ -171,6 +172,8 @@ def as_umask(folder: Path) -> None:
 
 def _owned(path: Path, folder: bool, mode: int = 0o777) -> tuple[Path, int]:
     """A new temporary of `path`, and a descriptor that holds its lock."""
+    import fcntl
+
     while True:
         temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{_SUFFIX}")
         if folder:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from saferthoughts.regeneration import regenerate
     from saferthoughts.release import Release, compare, describe, load_release, sign, verify
     from saferthoughts.run import Run
+    from saferthoughts.status import RunStatus, status
     from saferthoughts.tables import Table
     from saferthoughts.training import Student, check_training, train
 
@@ -34,6 +35,7 @@ __all__ = [
     "Interrupted",
     "Release",
     "Run",
+    "RunStatus",
     "Student",
     "Table",
     "UserError",
@@ -46,6 +48,7 @@ __all__ = [
     "regenerate",
     "rescore",
     "sign",
+    "status",
     "train",
     "verify",
 ]
@@ -56,6 +59,7 @@ _PLACES = {
     "saferthoughts.regeneration": ("regenerate",),
     "saferthoughts.release": ("Release", "compare", "describe", "load_release", "sign", "verify"),
     "saferthoughts.run": ("Run",),
+    "saferthoughts.status": ("RunStatus", "status"),
     "saferthoughts.tables": ("Table",),
     "saferthoughts.training": ("Student", "check_training", "train"),
 }

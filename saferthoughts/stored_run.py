@@ -12,6 +12,7 @@ from pipelines.prompts.stage import PromptsResult, start, start_or_change
 from pipelines.runs import WRITTEN_BY, RunFolder
 from pipelines.settings.changes import change
 from pipelines.settings.config import RunConfig, load_config
+from saferthoughts.ledgers import Pruning, Spending, export_ledger, forget_refusals, prune_ledger, spending
 from saferthoughts.settings import (
     Agreement,
     Assignments,
@@ -22,6 +23,7 @@ from saferthoughts.settings import (
     run_options,
     runs_folder,
 )
+from saferthoughts.status import RunStatus, status
 from saferthoughts.tables import Table
 
 
@@ -151,6 +153,42 @@ class StoredRun:
         """
         options = run_options(settings=settings, teachers=teachers, also=also, **who)
         return change(self.folder, options, consent_of(agree))
+
+    def status(self) -> RunStatus:
+        """What the run has, what it waits for, what it took, and the command that goes on."""
+        return status(self.name, runs=self.path.parent)[0]
+
+    def spending(self) -> Spending:
+        """What was asked: answers, tokens, US dollars and time by model, and what failed.
+
+        Raises:
+            UserError: there is no ledger yet, or it is broken.
+        """
+        return spending(self.folder)
+
+    def export_answers(self, file: StoredPath) -> int:
+        """Write every answer to a .jsonl or .parquet file; how many there are.
+
+        Raises:
+            UserError: another ending, or no ledger.
+        """
+        return export_ledger(self.folder, Path(file))
+
+    def prune(self, *, dry_run: bool = False) -> Pruning:
+        """Delete answers that the run's present prompts and configuration do not ask for, or only count them.
+
+        Raises:
+            UserError: no ledger, no prompts or no configuration.
+        """
+        return prune_ledger(self.folder, dry_run)
+
+    def forget_refusals(self) -> int:
+        """Let requests that a teacher refused for good be asked once more; how many they are.
+
+        Raises:
+            UserError: no ledger.
+        """
+        return forget_refusals(self.folder)
 
     def table(self, name: str) -> Table:
         """A table of the run: prompts, responses, failed, judgements, verdicts, repairs, accepted, rejected, ...

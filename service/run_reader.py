@@ -19,6 +19,7 @@ from pipelines.errors import one_line, refusal_of
 from pipelines.runs import RUN_NAME, RunFolder
 from pipelines.settings.config import load_config
 from pipelines.teachers.ledger import Ledger, Totals
+from saferthoughts.status import funnel_of
 from service.jobs import PROGRESS_FILE
 from service.problems import Problem
 from service.queue import OPEN, Job, Queue
@@ -88,7 +89,7 @@ class RunReader:
             created=manifest["created"],
             stage=progress.stage if progress else (next(reversed(stages)) if stages else ""),
             progress=progress,
-            funnel=_live(_funnel(stages), progress),
+            funnel=_live([Step(name=one.name, count=one.count, of=one.of) for one in funnel_of(stages)], progress),
             stages={name: entry["finished"] for name, entry in stages.items()},
             variants=list(config.variants),
             teachers=[f"{name} ({entry.model})" for name, entry in config.teachers.items()],
@@ -196,30 +197,6 @@ def _state(jobs: Sequence[Job], own: Job | None, version: str | None) -> str:
         # A process that died, or was never started, says nothing about the run.
         return "stopped" if own.fault in ("job", "service") else _OVER[own.state]
     return "released" if version else ("new" if own is None else "stopped")
-
-
-def _funnel(stages: dict[str, Any]) -> list[Step]:
-    """From prompts to released rows, by what each stage counted."""
-    prompts = stages.get("prompts", {}).get("counts")
-    generated = stages.get("generate", {}).get("counts")
-    judged = stages.get("judge", {}).get("counts")
-    checked = stages.get("check", {}).get("counts")
-    released = stages.get("release", {}).get("rows")
-    # Of rows without reasoning only the safety is judged, where somebody is asked for it.
-    unasked = judged.get("without_reasoning", 0) if judged and stages["judge"].get("unsafe") is None else 0
-    # Repair's attempts count with their row.
-    of_checked = checked and checked["responses"] - checked.get("superseded", 0)
-    return [
-        Step(name="prompts", count=sum(prompts.values()) if prompts else None, of=None),
-        Step(name="responses", count=generated and generated["kept"], of=generated and generated["planned"]),
-        Step(
-            name="judged, repairs too",
-            count=judged and judged["responses"] - judged["unscored"] - judged["fixed"] - unasked,
-            of=judged and judged["responses"] - judged["fixed"],
-        ),
-        Step(name="accepted", count=checked and checked["accepted"], of=of_checked),
-        Step(name="released", count=sum(released.values()) if released else None, of=checked and checked["accepted"]),
-    ]
 
 
 def _live(funnel: list[Step], progress: Progress | None) -> list[Step]:

@@ -14,8 +14,8 @@ same weights bit for bit (a test trains twice); another CPU or thread count roun
 
 import json
 import os
-import resource
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -165,7 +165,7 @@ def _train(ready: "_Ready", workplace: Workplace, output: Path, report: Callable
         losses=losses,
         trained_tokens=trained,
         seconds=seconds,
-        peak_memory_gb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
+        peak_memory_gb=_peak_memory_gb(),
         plan=ready.plan,
         resumed_from=workplace.step,
         measures=_measures(trainer.state.log_history),
@@ -243,6 +243,14 @@ def _measures(entries: list[dict[str, Any]]) -> dict[str, list[float]]:
     names = {"rewards/accuracies": "accuracy", "rewards/margins": "margin", "accuracy": "accuracy", "margin": "margin"}
     kept = {"reward": "reward", "reward_std": "reward_std", **names}
     return {kept[key]: [entry[key] for entry in steps] for key in kept if steps and all(key in e for e in steps)}
+
+
+def _peak_memory_gb() -> float:
+    """The most memory that this process has held, in GB."""
+    import resource
+
+    # Bytes on macOS, kilobytes elsewhere.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e9 if sys.platform == "darwin" else 1e6)
 
 
 def _keep_logs(work: Path, folder: Path) -> None:

@@ -12,7 +12,6 @@ the published checkpoint, not equal to it.
 """
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -209,6 +208,8 @@ def _is_made(folder: Path) -> bool:
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Hold a lock file, so that two commands started together convert once."""
+    import fcntl
+
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -15,6 +15,7 @@ from saferthoughts.cli.evaluation import evaluate, rescore
 from saferthoughts.cli.judge import judge_app
 from saferthoughts.cli.options import (
     AllowNoReasoning,
+    AsJson,
     Attempts,
     BaseUrl,
     Benign,
@@ -52,6 +53,8 @@ from saferthoughts.cli.options import (
     group,
     open_run,
     say,
+    say_json,
+    show,
 )
 from saferthoughts.cli.proof import proof
 from saferthoughts.cli.release import compare, publish, pull, regenerate, release_app
@@ -59,19 +62,41 @@ from saferthoughts.cli.report import report_app
 from saferthoughts.cli.review import review_app
 from saferthoughts.cli.reward import reward_app
 from saferthoughts.cli.serve import serve_app
+from saferthoughts.cli.status import status
 from saferthoughts.cli.study import study_app
 from saferthoughts.cli.tools import doctor, ledger_app, rehearse, student_app, teachers_app
 
-app = group("From prompts to safe reasoning data to a trained, measured student. The stages, in the order of work:")
+app = group(
+    "From prompts to safe reasoning data to a trained, measured student. The stages, in the order of work:",
+    completion=True,
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from pipelines.runs import VERSION
+
+        say(f"saferthoughts {VERSION}")
+        raise typer.Exit
 
 
 @app.callback()
 def options_for_all(
     runs: Annotated[Path, typer.Option(envvar="SAFERTHOUGHTS_RUNS", help="The folder of run folders.")] = Path("runs"),
+    env_file: Annotated[
+        Path | None, typer.Option("--env-file", help="Take variables from this file, where they are not set.")
+    ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
 ) -> None:
     """Read here for all commands; `--debug` is looked up by `main`."""
     Settings.runs = runs
+    if env_file is not None:
+        from pipelines.settings.env_file import take
+
+        take(env_file)
 
 
 @app.command()
@@ -117,6 +142,7 @@ def draw_prompts(
     judges: JudgeNames = None,
     settings: Sets = None,
     yes: Yes = False,
+    as_json: AsJson = False,
 ) -> None:
     """Start a run: draw its prompts and settle its configuration.
 
@@ -124,12 +150,10 @@ def draw_prompts(
 
     Example: saferthoughts prompts mine --harmful-file harmbench.csv --templates-file jailbreaks.json --teacher deepseek
     """
-    from saferthoughts.cli.words import words_of
     from saferthoughts.run import Run
     from saferthoughts.settings import RunSettings
 
-    run = Run.create(name, runs=Settings.runs, agree=consent(yes), **given(ctx, RunSettings))
-    say(words_of(run.prompts))
+    show(Run.create(name, runs=Settings.runs, agree=consent(yes), **given(ctx, RunSettings)).prompts, as_json)
 
 
 @app.command()
@@ -146,15 +170,15 @@ def generate(
     teachers: TeacherFile = None,
     allow_no_reasoning: AllowNoReasoning = False,
     yes: Yes = False,
+    as_json: AsJson = False,
 ) -> None:
     """Ask the teachers for every variant of every prompt; asks only for what is missing.
 
     Example: saferthoughts generate mine --max-cost 20
     """
-    from saferthoughts.cli.words import words_of
     from saferthoughts.settings import StageSettings
 
-    say(words_of(open_run(name).generate(agree=consent(yes), **given(ctx, StageSettings))))
+    show(open_run(name).generate(agree=consent(yes), **given(ctx, StageSettings)), as_json)
 
 
 app.add_typer(judge_app, name="judge")
@@ -180,16 +204,16 @@ def repair(
     reuse: Reuse = None,
     engine: EngineName = "local",
     ray_address: RayAddress = None,
+    as_json: AsJson = False,
 ) -> None:
     """Ask the teachers again for flagged rows, telling them what was wrong; the best attempt is kept.
 
     Example: saferthoughts repair mine --attempts 3
     """
-    from saferthoughts.cli.words import words_of
     from saferthoughts.settings import StageSettings, TeacherSettings
 
     options = {**given(ctx, StageSettings), **given(ctx, TeacherSettings)}
-    say(words_of(open_run(name).repair(strategy=strategy, attempts=attempts, agree=consent(yes), **options)))
+    show(open_run(name).repair(strategy=strategy, attempts=attempts, agree=consent(yes), **options), as_json)
 
 
 for command in (check, sql, duplicates, contamination, select):
@@ -301,6 +325,7 @@ def run_stages(
     max_failed: MaxFailed = None,
     reuse: Reuse = None,
     allow_no_reasoning: AllowNoReasoning = False,
+    as_json: AsJson = False,
 ) -> None:
     """All stages from prompts to release; goes on where an earlier call was stopped.
 
@@ -314,15 +339,21 @@ def run_stages(
     settings_given = given(ctx, RunSettings)
     if settings_given or not (Settings.runs / name / "run.yaml").exists():
         run = Run.create(name, runs=Settings.runs, agree=consent(yes), **settings_given)
-        say(stage_words("prompts", run.prompts))
+        if not as_json:
+            say(stage_words("prompts", run.prompts))
     else:
         run = open_run(name)
-    run.run(until=until, progress=lambda *done: say(stage_words(*done)), **given(ctx, RequestSettings))
-    say(f"report: {run.report()}")
+    progress = None if as_json else lambda *done: say(stage_words(*done))
+    done = run.run(until=until, progress=progress, **given(ctx, RequestSettings))
+    if as_json:
+        say_json({"prompts": run.prompts, **done, "report": run.report()})
+    else:
+        say(f"report: {run.report()}")
 
 
 app.add_typer(study_app, name="study")
 app.add_typer(serve_app, name="serve")
+app.command()(status)
 app.add_typer(teachers_app, name="teachers")
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(student_app, name="student")

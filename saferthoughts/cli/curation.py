@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from saferthoughts.cli.options import (
+    AsJson,
     EngineName,
     RayAddress,
     RunName,
@@ -21,6 +22,8 @@ from saferthoughts.cli.options import (
     open_run,
     out,
     say,
+    say_json,
+    show,
 )
 
 if TYPE_CHECKING:
@@ -61,6 +64,7 @@ def check(
     sets: Sets = None,
     teachers: TeacherFile = None,
     yes: Yes = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run the quality queries: accepted rows, and rejected rows with reasons.
 
@@ -88,7 +92,7 @@ def check(
     if only:
         _look(run.folder, only)
     else:
-        say(words_of(run.check()))
+        show(run.check(), as_json)
 
 
 def _import(name: str, dataset: str, mapping: list[str], **how: Any) -> None:
@@ -181,11 +185,11 @@ def _printable(text: str) -> str:
     return "".join(mark if mark.isprintable() else " " for mark in text)
 
 
-def duplicates(name: RunName, engine: EngineName = "local", ray_address: RayAddress = None) -> None:
+def duplicates(
+    name: RunName, engine: EngineName = "local", ray_address: RayAddress = None, as_json: AsJson = False
+) -> None:
     """Find near-duplicate requests and responses, by MinHash; `check` rejects them where the run says so."""
-    from saferthoughts.cli.words import words_of
-
-    say("\n".join(map(words_of, open_run(name).duplicates(engine=engine, ray_address=ray_address))))
+    show(open_run(name).duplicates(engine=engine, ray_address=ray_address), as_json)
 
 
 def contamination(
@@ -195,15 +199,13 @@ def contamination(
     ],
     engine: EngineName = "local",
     ray_address: RayAddress = None,
+    as_json: AsJson = False,
 ) -> None:
     """Find where prompts and responses overlap with evaluation sets, behind jailbreak templates too.
 
     Example: saferthoughts contamination mine --against xstest --against own=questions.jsonl
     """
-    from saferthoughts.cli.words import words_of
-
-    found = open_run(name).contamination(*against, engine=engine, ray_address=ray_address)
-    say("\n".join(map(words_of, found)))
+    show(open_run(name).contamination(*against, engine=engine, ray_address=ray_address), as_json)
 
 
 def select(
@@ -217,6 +219,7 @@ def select(
     stratified: Annotated[
         bool | None, typer.Option("--stratified/--at-random", help="Mixed as the prompts are, or as the study drew.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Draw the rows to release, stratified by category and template, and show which prompts the checks took.
 
@@ -225,6 +228,9 @@ def select(
     chosen = open_run(name).select(
         harmful=harmful, benign=benign, variants=variants, paired=paired, stratified=stratified
     )
+    if as_json:
+        say_json(chosen)
+        return
     out.print(survivorship_table(chosen.survivorship))
     for loss in chosen.survivorship.losses:
         say(shift(chosen.survivorship, loss.config))

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from saferthoughts.cli.options import (
+    AsJson,
     EngineName,
     JudgeNames,
     MaxCost,
@@ -29,7 +30,7 @@ from saferthoughts.cli.options import (
     open_folder,
     open_run,
     out,
-    say,
+    show,
 )
 
 if TYPE_CHECKING:
@@ -56,16 +57,16 @@ def judge(
     reuse: Reuse = None,
     engine: EngineName = "local",
     ray_address: RayAddress = None,
+    as_json: AsJson = False,
 ) -> None:
     """Judge every response of a run; asks only for what is missing. `judge RUN` is short for it.
 
     Example: saferthoughts judge mine --judge o3 --judge reasoningshield
     """
-    from saferthoughts.cli.words import words_of
     from saferthoughts.settings import StageSettings
 
     options = given(ctx, StageSettings)
-    say(words_of(open_run(name).judge(*judges or (), vote=vote, policies=policies, agree=consent(yes), **options)))
+    show(open_run(name).judge(*judges or (), vote=vote, policies=policies, agree=consent(yes), **options), as_json)
 
 
 @judge_app.command(name="list")

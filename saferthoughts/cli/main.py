@@ -45,6 +45,8 @@ def main() -> None:
 
 def run_command() -> int:
     """Run the command of `sys.argv` and return its exit code; errors are printed."""
+    if sys.platform == "win32":
+        return _refuse("The command line needs Linux or macOS. On Windows, run it in WSL 2 (`wsl --install`).", 2)
     try:
         import typer
 

@@ -44,6 +44,7 @@ ORDER = (
         "report",
         "study",
         "serve",
+        "status",
     ),
     *(
         "regenerate",
@@ -88,17 +89,18 @@ class Shortened(Stages):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Put the command's name in where it was left out."""
-        if args and args[0] not in (*self.commands, "--help"):
+        if args and args[0] not in (*self.commands, "--help", "-h"):
             args = ["run", *args]
         return list(super().parse_args(ctx, args))
 
 
-def group(help_text: str, kind: type[Stages] = Stages) -> typer.Typer:
+def group(help_text: str, kind: type[Stages] = Stages, completion: bool = False) -> typer.Typer:
     """A group of commands that prints no local variables in its tracebacks."""
     return typer.Typer(
         cls=kind,
         no_args_is_help=True,
-        add_completion=False,
+        add_completion=completion,
+        context_settings={"help_option_names": ["-h", "--help"]},
         rich_markup_mode=None,
         # Typer's own tracebacks print local variables, and keys are among them.
         pretty_exceptions_enable=False,
@@ -138,6 +140,23 @@ def given(ctx: typer.Context, kind: type[Any]) -> dict[str, Any]:
 def say(text: str) -> None:
     """A result, to stdout, as it is."""
     out.print(text, soft_wrap=True)
+
+
+def say_json(result: object) -> None:
+    """A result, to stdout, as JSON: the fields of its class in the Python API."""
+    from saferthoughts.cli.json_words import json_of
+
+    out.print(json_of(result), soft_wrap=True)
+
+
+def show(result: object, as_json: bool) -> None:
+    """A result, to stdout: in words, or as JSON."""
+    from saferthoughts.cli.words import words_of
+
+    if as_json:
+        say_json(result)
+    else:
+        say("\n".join(map(words_of, result if isinstance(result, list) else [result])))
 
 
 def note(text: str) -> None:
@@ -235,6 +254,7 @@ ReleaseName = Annotated[
     str, typer.Argument(help="A release folder, or ORG/NAME@VERSION on the Hub.", metavar="RELEASE")
 ]
 RayAddress = Annotated[str | None, typer.Option(help="HOST:PORT or auto; a cluster on this machine if not given.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON in place of words.")]
 Yes = Annotated[
     bool, typer.Option("--yes", help="Change a run although prompts or answers of it would go, or a teacher.")
 ]

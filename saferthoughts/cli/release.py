@@ -11,6 +11,7 @@ import typer
 
 from pipelines.errors import Incomplete, UserError
 from saferthoughts.cli.options import (
+    AsJson,
     BaseUrl,
     GeneralName,
     KeyVariable,
@@ -22,8 +23,11 @@ from saferthoughts.cli.options import (
     TeacherLabel,
     TeacherName,
     group,
+    note,
     open_run,
     say,
+    say_json,
+    show,
 )
 
 release_app = group("Accepted rows to a release folder with a card.")
@@ -49,13 +53,13 @@ def build(
     reasoning_key: Annotated[
         str | None, typer.Option(help="Where conversations have the reasoning: inline, reasoning_content or thinking.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write runs/RUN/release: a config a variant, a card, a changelog, checksums.
 
     Example: saferthoughts release build mine --since mine-1.0.0 --with preference
     """
     from saferthoughts.cli.release_words import release_folder
-    from saferthoughts.cli.words import words_of
 
     run, before = open_run(name), None if since is None else release_folder(since)
     built = run.release(
@@ -66,7 +70,7 @@ def build(
         length_ratio=length_ratio,
         reasoning_key=reasoning_key,
     )
-    say(words_of(built))
+    show(built, as_json)
 
 
 @release_app.command()
@@ -123,6 +127,7 @@ def verify(
     trained_on: Annotated[
         str | None, typer.Option("--release", help="Of a student: the release that it was trained on.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Compute again what can be computed of a release, and name what does not match; with --identity, whose it is.
 
@@ -131,12 +136,22 @@ def verify(
     from saferthoughts.release import verify as verify_release
 
     found = verify_release(
-        release, identity=identity, issuer=issuer, at=at and at.date(), trained_on=trained_on, progress=say
+        release,
+        identity=identity,
+        issuer=issuer,
+        at=at and at.date(),
+        trained_on=trained_on,
+        progress=note if as_json else say,
     )
-    for fault in found.faults:
-        say(fault)
+    if as_json:
+        say_json(found)
+    else:
+        for fault in found.faults:
+            say(fault)
     if found.faults:
         raise Incomplete(f"{len(found.faults)} of {found.checked} things do not match in {release}")
+    if as_json:
+        return
     if found.signature:
         say(f"{release}: {found.signature}")
     say(f"{release}: {found.checked} things computed again, all match")
@@ -174,12 +189,12 @@ def publish(
     private: Annotated[bool, typer.Option("--private", help="Only for those whom the owner lets in.")] = False,
     gated: Annotated[bool, typer.Option("--gated", help="People agree to the card's gating text first.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change; write nothing.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Put a release on the Hub: one commit, its tag, and everything read back. The token is HF_TOKEN, or hf's login.
 
     Example: saferthoughts publish mine --repo me/safe-reasoning --private
     """
-    from saferthoughts.cli.words import words_of
     from saferthoughts.release import Release
 
     folder = Settings.runs / what / "release"
@@ -190,7 +205,7 @@ def publish(
             f"Neither is {Settings.runs / what / 'release'} there nor is {what} a release folder. Build one: "
             f"saferthoughts release build {what}"
         )
-    say(words_of(Release(folder).publish(repo, private=private, gated=gated, dry_run=dry_run)))
+    show(Release(folder).publish(repo, private=private, gated=gated, dry_run=dry_run), as_json)
 
 
 def pull(
@@ -198,15 +213,15 @@ def pull(
         str, typer.Argument(help="A release on the Hub; its newest version if none is given.", metavar="ORG/NAME@V")
     ],
     to: Annotated[Path | None, typer.Option(help="The folder; NAME-VERSION if not given.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Download a release, checked by commit and by every hash.
 
     Example: saferthoughts pull me/safe-reasoning@v1.0.0
     """
     from cards.pull import pull as download
-    from saferthoughts.cli.words import words_of
 
-    say(words_of(download(address, to)))
+    show(download(address, to), as_json)
 
 
 def compare(

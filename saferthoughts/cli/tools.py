@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from saferthoughts.cli.options import (
+    AsJson,
     BaseUrl,
     KeyVariable,
     ModelName,
@@ -19,9 +20,10 @@ from saferthoughts.cli.options import (
     TeacherFile,
     group,
     note,
-    open_folder,
+    open_run,
     out,
     say,
+    say_json,
 )
 
 teachers_app = group("The endpoints that answer prompts.")
@@ -30,11 +32,15 @@ student_app = group("The small student that trains on a CPU.")
 
 
 @teachers_app.command(name="list")
-def list_teachers(teachers: TeacherFile = None) -> None:
+def list_teachers(teachers: TeacherFile = None, as_json: AsJson = False) -> None:
     """Every teacher by name: model, endpoint, and whether its key is set."""
-    from pipelines.doctor import teacher_table
+    from pipelines.doctor import listed_teachers, teacher_table
 
-    out.print(teacher_table(teachers))
+    found = listed_teachers(teachers)
+    if as_json:
+        say_json(found)
+    else:
+        out.print(teacher_table(found))
 
 
 @teachers_app.command(name="test")
@@ -45,6 +51,7 @@ def probe_teacher(
     model: ModelName = None,
     api_key_env: KeyVariable = None,
     sets: Sets = None,
+    as_json: AsJson = False,
 ) -> None:
     """Ask one question and show what came back: reasoning and where it was, tokens, latency, price.
 
@@ -56,7 +63,11 @@ def probe_teacher(
     options = Options(
         teacher=name, teachers=teachers, base_url=base_url, model=model, api_key_env=api_key_env, sets=tuple(sets or ())
     )
-    out.print(probe_table(probe(*chosen(options), Settings.runs)))
+    found = probe(*chosen(options), Settings.runs)
+    if as_json:
+        say_json(found)
+    else:
+        out.print(probe_table(found))
 
 
 @teachers_app.command(name="serve")
@@ -84,19 +95,21 @@ def serve_teacher(
 
 
 @ledger_app.command()
-def show(name: RunName) -> None:
+def show(name: RunName, as_json: AsJson = False) -> None:
     """What a run asked: answers, tokens, cost and time by model, and what failed last."""
     from saferthoughts.cli.ledgers import ledger_table
 
-    out.print(ledger_table(open_folder(name)))
+    found = open_run(name).spending()
+    if as_json:
+        say_json(found)
+    else:
+        out.print(ledger_table(found))
 
 
 @ledger_app.command()
 def export(name: RunName, file: Annotated[Path, typer.Argument(help="A .jsonl or .parquet file to write.")]) -> None:
     """Write every answered request of a run to a file."""
-    from saferthoughts.cli.ledgers import export_ledger
-
-    say(f"{export_ledger(open_folder(name), file)} answers written to {file}")
+    say(f"{open_run(name).export_answers(file)} answers written to {file}")
 
 
 @ledger_app.command()
@@ -104,9 +117,11 @@ def prune(
     name: RunName, dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell how many.")] = False
 ) -> None:
     """Delete answers that the run's present prompts and configuration do not ask for."""
-    from saferthoughts.cli.ledgers import prune_ledger
-
-    say(prune_ledger(open_folder(name), dry_run))
+    found = open_run(name).prune(dry_run=dry_run)
+    if dry_run:
+        say(f"{found.idle} answers are not asked for any more and would be deleted; {found.kept} would stay")
+    else:
+        say(f"{found.idle} answers deleted, {found.kept} kept")
 
 
 @ledger_app.command()
@@ -115,9 +130,8 @@ def forget(name: RunName) -> None:
 
     Example: saferthoughts ledger forget mine
     """
-    from saferthoughts.cli.ledgers import forget_refusals
-
-    say(forget_refusals(open_folder(name)))
+    count = open_run(name).forget_refusals()
+    say(f"{count} refused requests will be asked once more: saferthoughts generate {name}")
 
 
 @student_app.command()
@@ -157,8 +171,11 @@ def rehearse(
     serve(validated(RehearsalSettings, settings, "the options"), say)
 
 
-def doctor() -> None:
+def doctor(as_json: AsJson = False) -> None:
     """What is installed, what is missing for which stage, and whether a GPU, sandbox, token or endpoint is there."""
-    from pipelines.doctor import examine
+    from pipelines.doctor import examine, findings
 
-    out.print(examine())
+    if as_json:
+        say_json(findings())
+    else:
+        out.print(examine())

@@ -37,6 +37,17 @@ def test_importing_it_loads_nothing_heavy_and_every_name_is_there() -> None:
         st.Runn  # noqa: B018
 
 
+def test_reading_a_release_needs_nothing_that_only_unix_has(released: RunFolder) -> None:
+    code = (
+        "import sys\nsys.modules |= {name: None for name in ('fcntl', 'resource', 'pwd', 'termios')}\n"
+        "import saferthoughts as st\nrelease = st.load_release(sys.argv[1])\n"
+        "print(release.version, len(release.table('improved')))"
+    )
+    words = [sys.executable, "-c", code, str(released.path / "release")]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "1.0.0 12\n"), done.stderr
+
+
 def test_the_examples_of_the_docstrings_are_true(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_student: Path
 ) -> None:

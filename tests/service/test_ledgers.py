@@ -14,12 +14,13 @@ from pipelines.records import Prompt, from_table, to_table
 from pipelines.runs import RunFolder
 from pipelines.settings.config import load_config, save_config
 from pipelines.teachers.ledger import Ledger
-from saferthoughts.cli.ledgers import export_ledger, ledger_table, prune_ledger
+from saferthoughts.cli.ledgers import ledger_table
+from saferthoughts.ledgers import Pruning, export_ledger, prune_ledger, spending
 
 
 def shown(run: RunFolder) -> str:
     console = plain_console(width=160, record=True, file=StringIO())
-    console.print(ledger_table(run))
+    console.print(ledger_table(spending(run)))
     return console.export_text()
 
 
@@ -56,9 +57,8 @@ def test_prune_deletes_only_what_the_plan_does_not_ask_for(judged: RunFolder) ->
     prompts = from_table(Prompt, judged.read("prompts"))
     gone = next(prompt for prompt in prompts if prompt.kind == "harmful")
     judged.write("prompts", to_table(Prompt, [prompt for prompt in prompts if prompt != gone]))
-    assert prune_ledger(judged, dry_run=True).startswith("5 answers are not asked for any more")
-    assert prune_ledger(judged, dry_run=True).endswith("61 would stay")
-    assert prune_ledger(judged, dry_run=False) == "5 answers deleted, 61 kept"
+    assert prune_ledger(judged, dry_run=True) == Pruning(5, 61)
+    assert prune_ledger(judged, dry_run=False) == Pruning(5, 61)
     assert generate(judged).asked == 0
 
 
