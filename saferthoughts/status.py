@@ -127,15 +127,17 @@ def _of(run: RunFolder) -> RunStatus:
     priced = any(entry.price for entry in (*config.teachers.values(), *config.judge_teachers.values()))
     waits_for, command = _next(run, config, stages)
     return RunStatus(
-        run.name,
-        manifest["created"],
-        max(stages, key=lambda stage: stages[stage]["finished"], default=None),
-        _at_work(run.path),
-        funnel_of(stages),
-        waits_for,
-        command,
-        *((totals.answers, totals.input_tokens, totals.output_tokens) if totals else (None, None, None)),
-        totals.cost if totals and (totals.cost or priced) else None,
+        name=run.name,
+        created=manifest["created"],
+        stage=max(stages, key=lambda stage: stages[stage]["finished"], default=None),
+        at_work=_at_work(run.path),
+        funnel=funnel_of(stages),
+        waits_for=waits_for,
+        command=command,
+        answers=totals.answers if totals else None,
+        input_tokens=totals.input_tokens if totals else None,
+        output_tokens=totals.output_tokens if totals else None,
+        cost=totals.cost if totals and (totals.cost or priced) else None,
     )
 
 
