@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from saferthoughts.run import Run
     from saferthoughts.status import RunStatus, status
     from saferthoughts.tables import Table
-    from saferthoughts.training import Student, check_training, train
+    from saferthoughts.training import Student, check_training, sweep, train
 
 __all__ = [
     "Evaluation",
@@ -49,6 +49,7 @@ __all__ = [
     "rescore",
     "sign",
     "status",
+    "sweep",
     "train",
     "verify",
 ]
@@ -61,7 +62,7 @@ _PLACES = {
     "saferthoughts.run": ("Run",),
     "saferthoughts.status": ("RunStatus", "status"),
     "saferthoughts.tables": ("Table",),
-    "saferthoughts.training": ("Student", "check_training", "train"),
+    "saferthoughts.training": ("Student", "check_training", "sweep", "train"),
 }
 
 

@@ -5,6 +5,7 @@ Reads a release and a checkpoint; writes the model's folder.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,8 +15,10 @@ from saferthoughts.settings import Assignments, StoredPath, assignments
 
 if TYPE_CHECKING:
     from cards.push_model import PushedModel
+    from training.chat import Talker
     from training.recipe import Recipe
     from training.stage import TrainingCheck, TrainingResult
+    from training.sweep_run import MemberOutcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,46 @@ class Student:
         from cards.push_model import push_model
 
         return push_model(self.path, repo, private)
+
+    def reply(self, text: str, *, max_tokens: int = 1024, temperature: float = 0.0) -> "StudentReply":
+        """What the model writes to one question, its reasoning apart. It is loaded once and kept.
+
+        Args:
+            text: The question.
+            max_tokens: The most tokens of the reply.
+            temperature: 0 takes the likeliest token each time.
+
+        Raises:
+            UserError: it cannot be loaded, or has no chat template.
+        """
+        pieces = list(_talker(self.path, max_tokens, temperature).reply([{"role": "user", "content": text}]))
+        reasoning, answer, remarks = (
+            "".join(piece.text for piece in pieces if piece.section == section)
+            for section in ("reasoning", "answer", "remark")
+        )
+        return StudentReply(reasoning, answer, remarks or None)
+
+
+@dataclass(frozen=True, slots=True)
+class StudentReply:
+    """A reply of a student.
+
+    Attributes:
+        reasoning: What it thought; "" where it did not.
+        answer: What it answered.
+        cut: Why the reply ends before its end; None where it does not.
+    """
+
+    reasoning: str
+    answer: str
+    cut: str | None
+
+
+@lru_cache(maxsize=1)
+def _talker(path: Path, max_tokens: int, temperature: float) -> "Talker":
+    from training.chat_models import Checkpoint
+
+    return Checkpoint(str(path), max_tokens, temperature)
 
 
 def train(
@@ -88,6 +131,48 @@ def train(
     if is_trained(chosen, dataset, model):
         return Student(model)
     return Student(model, train_model(chosen, dataset, model, report=progress))
+
+
+def sweep(
+    name: str,
+    recipe: str | None = None,
+    release: StoredPath | None = None,
+    *,
+    output: StoredPath,
+    student: StoredPath | None = None,
+    settings: Assignments | None = None,
+    launch: str = "",
+    progress: Callable[[str], None] | None = None,
+) -> "list[MemberOutcome]":
+    """Train every member of a sweep that is not trained yet; one that fails leaves the others as they are.
+
+    Args:
+        name: A sweep's name or file.
+        recipe: A recipe's name or file, where the sweep names none.
+        release: A release's folder or ORG/NAME@VERSION, in place of the sweep's.
+        output: The sweep's folder, a folder in it for each member; results.json and results.md are the table.
+        student: A checkpoint, or ORG/NAME on the Hub.
+        settings: Keys of every member's recipe.
+        launch: What runs a member, such as "accelerate launch --num_processes 2"; Python if not given.
+        progress: Is called with a line for each member that ends.
+
+    Raises:
+        UserError: the sweep, a key, or a checkpoint is not right.
+    """
+    import shlex
+    import sys
+
+    from pipelines.settings.overrides import settings_of
+    from training.student import check_named
+    from training.sweep import load_sweep, members_of
+    from training.sweep_run import run_sweep
+
+    given = settings_of(assignments(settings), "epochs=2")
+    where = None if release is None else str(release)
+    members = members_of(load_sweep(name), recipe, where, None if student is None else str(student), given)
+    for wanted in {member.recipe.student for member in members}:
+        check_named(wanted)
+    return run_sweep(members, Path(output), shlex.split(launch) or [sys.executable], progress or (lambda _: None))
 
 
 def check_training(

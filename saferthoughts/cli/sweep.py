@@ -1,7 +1,5 @@
 """Training a sweep: every member, then the table. The command is `saferthoughts train --sweep`."""
 
-import shlex
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -9,7 +7,6 @@ from rich.table import Table
 from rich.text import Text
 
 from pipelines.errors import Incomplete
-from pipelines.settings.overrides import settings_of
 from saferthoughts.cli.options import note, out, say
 
 
@@ -28,14 +25,12 @@ def train_sweep(
     Raises:
         Incomplete: some members failed; the table says why.
     """
-    from training.student import check_named
-    from training.sweep import load_sweep, members_of
-    from training.sweep_run import run_sweep, table_of
+    from saferthoughts.training import sweep as train_members
+    from training.sweep_run import table_of
 
-    members = members_of(load_sweep(sweep), recipe, dataset, student, settings_of(settings, "epochs=2"))
-    for wanted in {member.recipe.student for member in members}:
-        check_named(wanted)
-    outcomes = run_sweep(members, output, shlex.split(launch) or [sys.executable], note)
+    outcomes = train_members(
+        sweep, recipe, dataset, output=output, student=student, settings=list(settings), launch=launch, progress=note
+    )
     names, lines = table_of(outcomes)
     table = Table(*names, box=None)
     for line in lines:

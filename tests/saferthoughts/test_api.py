@@ -177,3 +177,10 @@ def test_what_is_incomplete_has_its_result(tmp_path: Path, scripted: Any) -> Non
         ) as stop:
             run.generate()
     assert (stop.value.result.kept, stop.value.result.failed) == (1, 1)  # type: ignore[attr-defined]
+
+
+def test_a_student_replies_with_its_reasoning_apart(tiny_student: Path) -> None:
+    said = st.Student(tiny_student).reply("How do I boil an egg?", max_tokens=4)
+    assert isinstance(said.reasoning, str)
+    assert isinstance(said.answer, str)
+    assert said.cut == "[cut off at 4 tokens]"
