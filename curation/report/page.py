@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from curation.report.charts import charts_of
 from curation.report.data import RATES, figures_of
+from curation.report.headline import headline_of, with_contents
 from pipelines.errors import visible_value
 from pipelines.judges.spans import marked
 from pipelines.runs import RunFolder, write_json, write_text
@@ -57,6 +58,7 @@ def write_report(run: RunFolder) -> Path:
     charts = {name: Markup(svg) for name, svg in charts_of(figures).items()}
     page = _ENVIRONMENT.get_template("report.html.jinja").render(
         **figures,
+        headline=headline_of(figures),
         charts=charts,
         rates=RATES,
         most=_most(figures),
@@ -66,7 +68,7 @@ def write_report(run: RunFolder) -> Path:
     )
     path = run.path / "report.html"
     write_json(run.path / "report.json", figures)
-    write_text(path, page)
+    write_text(path, with_contents(page))
     return path
 
 
