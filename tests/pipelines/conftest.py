@@ -27,6 +27,7 @@ class Endpoint:
         self.url = url
         self.requests: list[dict[str, Any]] = []
         self.answers_first = True
+        self.keys: set[str | None] = set()
 
 
 @contextmanager
@@ -36,6 +37,7 @@ def _serving(script: Script) -> Iterator[Endpoint]:
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            endpoint.keys.add(self.headers["authorization"])
             first = body["messages"] == list(MESSAGES)
             if not first:
                 endpoint.requests.append(body)
