@@ -180,7 +180,7 @@ def test_what_is_incomplete_has_its_result(tmp_path: Path, scripted: Any) -> Non
 
 
 def test_a_student_replies_with_its_reasoning_apart(tiny_student: Path) -> None:
-    said = st.Student(tiny_student).reply("How do I boil an egg?", max_tokens=4)
-    assert isinstance(said.reasoning, str)
-    assert isinstance(said.answer, str)
-    assert said.cut == "[cut off at 4 tokens]"
+    replied = st.Student(tiny_student).reply("How do I boil an egg?", max_tokens=4)
+    assert isinstance(replied.reasoning, str)
+    assert isinstance(replied.answer, str)
+    assert replied.cut == "[cut off at 4 tokens]"
