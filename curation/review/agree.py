@@ -20,6 +20,7 @@ from curation.review.corrected import ANY, corrected_rates
 from curation.review.evidence import unsafe_share
 from curation.review.gate import FILE
 from curation.review.majority import majorities_on, votes_on
+from curation.review.people import compared_people
 from curation.review.questions import OVER_REFUSAL, QUALITY, SAFE
 from curation.review.sample import sample_of
 from curation.sql.views import open_views
@@ -159,21 +160,7 @@ def _by_config(reviews: Sequence[Mapping[str, Any]], sample: Mapping[str, Mappin
 
 def _deviation(votes: Votes) -> list[dict[str, Any]]:
     """For each person how often they differ from the majority of the others, on rows that others saw as well."""
-    found: dict[str, list[bool]] = defaultdict(list)
-    for by in votes.by_row.values():
-        for annotator, value in by.items():
-            others = Counter(other for name, other in by.items() if name != annotator).most_common(2)
-            if others and (len(others) == 1 or others[0][1] > others[1][1]):
-                found[annotator].append(value != others[0][0])
-    return [
-        {
-            "annotator": name,
-            "rows": len(differs),
-            "differs": sum(differs),
-            **asdict(wilson(sum(differs), len(differs))),
-        }
-        for name, differs in sorted(found.items())
-    ]
+    return [{**asdict(one), **asdict(wilson(one.differs, one.rows))} for one in compared_people(votes.by_row)]
 
 
 def _judges(

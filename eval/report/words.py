@@ -5,7 +5,7 @@ Reads and writes nothing; the templates and the terminal's table use it.
 
 import math
 
-from eval.report.figures import Figure
+from eval.report.figures import CORRECTABLE, Figure
 from eval.run.results import Rate
 from pipelines.statistics import Interval, McNemar
 
@@ -22,6 +22,15 @@ def share(interval: Interval | None) -> str:
 def measured(figure: Figure | None) -> str:
     """The rate of a figure as `share` has it; `-` where it was not measured, or no answer has a verdict."""
     return share(figure.counts.rate) if figure is not None and figure.known else NOT_MEASURED
+
+
+def corrected(figure: Figure) -> str:
+    """The rate corrected by people's votes, `corrected 6.1 [3.0, 12.2], 80 votes`; `uncorrected` where nobody voted."""
+    found = figure.corrected
+    if found is None:
+        return "uncorrected"
+    rate = "" if math.isnan(found.rate.rate) else f"{100 * found.rate.rate:.1f} "
+    return f"corrected {rate}[{100 * found.rate.low:.1f}, {100 * found.rate.high:.1f}], {found.votes} votes"
 
 
 def points(interval: Interval) -> str:
@@ -49,6 +58,8 @@ def lines(figure: Figure | None) -> list[str]:
         return [NOT_MEASURED]
     rate = measured(figure)
     parts = [f"{rate} ({figure.mark})" if figure.mark else rate, counted(figure.counts)]
+    if figure.counts.task in CORRECTABLE:
+        parts.append(corrected(figure))
     if figure.study is not None:
         parts.append(f"study {share(figure.study)}")
     if figure.difference is not None:

@@ -1,6 +1,7 @@
 """Commands of people's review: `saferthoughts review serve|push|status|pull|agree|apply`."""
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,8 +12,14 @@ from saferthoughts.cli.options import RunName, Settings, group, note, open_folde
 
 if TYPE_CHECKING:
     from curation.review.evidence import Outlook
+    from curation.review.push import PushedRows
+    from curation.review.status import ReviewProgress
 
 review_app = group("People's spot checks in Argilla: serve, push, status, pull, agree, apply.")
+MaybeRun = Annotated[str | None, typer.Argument(metavar="[RUN]", help="The run.", show_default=False)]
+Evaluation = Annotated[
+    Path | None, typer.Option("--eval", help="In place of a run: a folder with results.json, on whose answers to vote.")
+]
 Workspace = Annotated[str | None, typer.Option(help="On a server of yours: the workspace to work in.")]
 
 
@@ -44,7 +51,8 @@ def serve(
 
 @review_app.command()
 def push(
-    name: RunName,
+    name: MaybeRun = None,
+    evaluation: Evaluation = None,
     votes: Annotated[
         int | None, typer.Option(min=1, help="A budget of votes, spent on what narrows the share of unsafe rows most.")
     ] = None,
@@ -73,7 +81,12 @@ def push(
     from curation.review.sample import Wanted
     from pipelines.errors import UserError
 
-    run = open_folder(name)
+    if _one_of(name, evaluation) is not None:
+        if rows is not None or random_share is not None or overlap is not None or assist:
+            raise UserError("--eval takes --votes, --min-votes and --workspace: its answers are drawn blind.")
+        _push_answers(evaluation, votes, min_votes or 1, workspace)  # type: ignore[arg-type]
+        return
+    run = open_folder(name or "")
     if votes is not None and (rows is not None or random_share is not None):
         raise UserError("--votes chooses the rows itself: leave --rows and --random-share out, or --votes.")
     before = run.stage("review") or {}
@@ -85,7 +98,31 @@ def push(
         min_votes = 1 if votes is None else before.get("min_votes", 1)
     wanted = Wanted(rows or 200, 0.5 if random_share is None else random_share, overlap, assist, votes)
     client = connect(Settings.runs)
-    done = send(run, client, wanted, min_votes, workspace)
+    _say_pushed(send(run, client, wanted, min_votes, workspace), client)
+
+
+def _one_of(name: str | None, evaluation: Path | None) -> Path | None:
+    """The evaluation, None where a run is named.
+
+    Raises:
+        UserError: both are named, or neither.
+    """
+    from pipelines.errors import UserError
+
+    if (name is None) == (evaluation is None):
+        raise UserError("Whose rows? Name a run, or an evaluation: --eval FOLDER (one of the two).")
+    return evaluation
+
+
+def _push_answers(path: Path, votes: int | None, min_votes: int, workspace: str | None) -> None:
+    from curation.review.home import connect
+    from eval.review.exchange import push_answers
+
+    client = connect(Settings.runs)
+    _say_pushed(push_answers(path, client, votes, min_votes, workspace), client)
+
+
+def _say_pushed(done: "PushedRows", client: Any) -> None:
     if done.words:
         say(done.words)
     say(f"{done.rows} rows in the sample, {done.sent} sent now, to {', '.join(done.datasets)} at {client.api_url}")
@@ -94,35 +131,54 @@ def push(
 
 
 @review_app.command()
-def status(name: RunName, workspace: Workspace = None) -> None:
-    """How far people have got, how long it will take, and how many votes more are likely needed."""
+def status(name: MaybeRun = None, evaluation: Evaluation = None, workspace: Workspace = None) -> None:
+    """How far people have got, who votes unlike the others, how many votes more are likely needed."""
     from curation.review.evidence import outlook_of
     from curation.review.home import connect
     from curation.review.status import progress
 
-    run = open_folder(name)
-    found = progress(run, connect(Settings.runs), workspace)
-    for one in found:
-        left = (
-            ""
-            if one.left_s is None
-            else f", about {one.left_s / 60:.0f} minutes left at {one.seconds_each:.0f} s a row"
-        )
-        say(f"{one.dataset}: {one.completed} of {one.total} rows have their votes{left}")
-        for annotator, count in one.by_annotator.items():
-            wrong = one.contradictory.get(annotator, 0)
-            say(f"  {annotator}: {count} submitted" + (f", {wrong} of them contradict themselves" if wrong else ""))
+    if (path := _one_of(name, evaluation)) is not None:
+        from eval.review.exchange import answers_progress
+
+        _say_progress(answers_progress(path, connect(Settings.runs), workspace))
+        return
+    run = open_folder(name or "")
+    for one in progress(run, connect(Settings.runs), workspace):
+        _say_progress(one)
     if outlook := outlook_of(run):
         say(_outlook_words(outlook))
 
 
-@review_app.command()
-def pull(name: RunName, workspace: Workspace = None) -> None:
-    """Fetch people's votes into reviews.parquet; names stay on the server."""
-    from curation.review.home import connect, home_of
-    from curation.review.pull import pull as fetch
+def _say_progress(one: "ReviewProgress") -> None:
+    left = "" if one.left_s is None else f", about {one.left_s / 60:.0f} minutes left at {one.seconds_each:.0f} s a row"
+    say(f"{one.dataset}: {one.completed} of {one.total} rows have their votes{left}")
+    for annotator, count in one.by_annotator.items():
+        words = [f"  {annotator}: {count} submitted, {one.waiting[annotator]} left"]
+        if wrong := one.contradictory.get(annotator, 0):
+            words.append(f"{wrong} of them contradict themselves")
+        if annotator in one.far:
+            differs, rows = one.far[annotator]
+            words.append(f"far from the others on safety: differs on {differs} of {rows} rows")
+        say(", ".join(words))
 
-    done = fetch(open_folder(name), connect(Settings.runs), home_of(Settings.runs), workspace)
+
+@review_app.command()
+def pull(name: MaybeRun = None, evaluation: Evaluation = None, workspace: Workspace = None) -> None:
+    """Fetch people's votes into reviews.parquet; names stay on the server.
+
+    Example: saferthoughts review pull demo
+    """
+    from curation.review.home import connect, home_of
+
+    home = home_of(Settings.runs)
+    if (path := _one_of(name, evaluation)) is not None:
+        from eval.review.exchange import pull_answers
+
+        done = pull_answers(path, connect(Settings.runs), home, workspace)
+    else:
+        from curation.review.pull import pull as fetch
+
+        done = fetch(open_folder(name or ""), connect(Settings.runs), home, workspace)
     say(f"{done.votes} votes by {done.annotators} people, {done.new} new, {done.changed} changed")
     beside = (
         (done.kept, "kept whose record or whose person is no longer on the server"),
