@@ -26,7 +26,7 @@ from pipelines.runs import RunFolder
 
 
 def push_answers(
-    path: Path, client: Any, votes: int | None, min_votes: int = 1, workspace: str | None = None
+    path: Path, client: Any, votes: int | None, min_votes: int | None = None, workspace: str | None = None
 ) -> PushedRows:
     """Draw answers for a budget of votes and send them, blind; without a budget, what is not there yet.
 
@@ -38,6 +38,7 @@ def push_answers(
     sample = table_of(folder, TABLE, SAMPLE)
     if votes is None and not sample:
         raise UserError(f"How many votes? saferthoughts review push --eval {path} --votes 200")
+    min_votes = min_votes or max((row["min_votes"] for row in sample), default=1)
     if votes is not None:
         sample = draw(results, votes, sample, min_votes)
     first = next((row["dataset"] for row in sample if row["dataset"]), "")
@@ -45,7 +46,7 @@ def push_answers(
     answers = {name_of(answer): answer for answer in results.answers}
     asked = [row for row in sample if row["response_id"] in answers]
     for row in asked:
-        row["dataset"] = name
+        row |= {"dataset": name, "min_votes": min_votes}
     scores = {task.name: task.score for task in results.tasks}
 
     def make(row: Mapping[str, Any]) -> Any:

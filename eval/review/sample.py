@@ -23,6 +23,7 @@ SAMPLE = pa.schema(
     [
         *[(name, pa.string()) for name in ("response_id", "stratum", "model", "task", "dataset")],
         ("sent", pa.bool_()),
+        ("min_votes", pa.int64()),
     ]
 )
 # A verdict gets votes as if it had at least this share of a model's answers to a task.
@@ -68,7 +69,7 @@ def draw(results: Results, votes: int, earlier: Sequence[Mapping[str, Any]], min
         raise UserError(f"None of these answers can be voted on. People are asked about: {', '.join(CORRECTABLE)}.")
     rows = votes // min_votes
     if rows < len(cells):
-        raise UserError(f"--votes {votes} are too few: there are {len(cells)} figures, of {min_votes} votes a row.")
+        raise UserError(f"--votes {votes} are too few: there are {len(cells)} rates, and {min_votes} votes a row.")
     shares = allocate(cells, dict.fromkeys(cells, 1), rows)
     before = {row["response_id"]: row for row in earlier}
     drawn = []
@@ -80,7 +81,7 @@ def draw(results: Results, votes: int, earlier: Sequence[Mapping[str, Any]], min
             known = sum(name_of(answer) in before for answer in strata[name])
             for answer in strata[name][: max(count, known)]:
                 new = {"stratum": name, "model": answer.model, "task": answer.task, "dataset": "", "sent": False}
-                drawn.append(before.get(name_of(answer)) or {"response_id": name_of(answer), **new})
+                drawn.append({"response_id": name_of(answer), **new, **before.get(name_of(answer), {})})
     return sorted(drawn, key=lambda row: content_id("order", row["response_id"]))
 
 

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from curation.review.status import ReviewProgress
 
 review_app = group("People's spot checks in Argilla: serve, push, status, pull, agree, apply.")
-MaybeRun = Annotated[str | None, typer.Argument(metavar="[RUN]", help="The run.", show_default=False)]
+MaybeRun = Annotated[
+    str | None, typer.Argument(metavar="RUN", help="Name of the run: a folder under --runs.", show_default=False)
+]
 Evaluation = Annotated[
     Path | None, typer.Option("--eval", help="In place of a run: a folder with results.json, on whose answers to vote.")
 ]
@@ -84,7 +86,7 @@ def push(
     if _one_of(name, evaluation) is not None:
         if rows is not None or random_share is not None or overlap is not None or assist:
             raise UserError("--eval takes --votes, --min-votes and --workspace: its answers are drawn blind.")
-        _push_answers(evaluation, votes, min_votes or 1, workspace)  # type: ignore[arg-type]
+        _push_answers(evaluation, votes, min_votes, workspace)  # type: ignore[arg-type]
         return
     run = open_folder(name or "")
     if votes is not None and (rows is not None or random_share is not None):
@@ -114,7 +116,7 @@ def _one_of(name: str | None, evaluation: Path | None) -> Path | None:
     return evaluation
 
 
-def _push_answers(path: Path, votes: int | None, min_votes: int, workspace: str | None) -> None:
+def _push_answers(path: Path, votes: int | None, min_votes: int | None, workspace: str | None) -> None:
     from curation.review.home import connect
     from eval.review.exchange import push_answers
 
@@ -191,11 +193,22 @@ def pull(name: MaybeRun = None, evaluation: Evaluation = None, workspace: Worksp
 
 
 @review_app.command()
-def agree(name: RunName) -> None:
-    """How far people agree, how good the judges are, how much of the accepted set is unsafe."""
-    from curation.review.agree import agree as evaluate
+def agree(
+    name: RunName,
+    max_error: Annotated[
+        float | None, typer.Option(help="The share of errors, such as 0.02, with which judges may decide rows alone.")
+    ] = None,
+) -> None:
+    """How far people agree, how good the judges are, how much of the accepted set is unsafe.
 
-    found = evaluate(open_folder(name))
+    Example: saferthoughts review agree demo --max-error 0.02
+    """
+    from curation.review.agree import agree as evaluate
+    from pipelines.errors import UserError
+
+    if max_error is not None and not 0 < max_error < 1:
+        raise UserError(f"--max-error {max_error:g}: a share between 0 and 1, such as 0.02.")
+    found = evaluate(open_folder(name), max_error)
     say(f"{found['votes']} votes by {found['annotators']} people on {found['rows']} rows")
     out.print(_agreement_table(found["agreement"]))
     out.print(_judges_table(found["judges"]))
@@ -203,7 +216,9 @@ def agree(name: RunName) -> None:
         shared = "" if one["percent"]["value"] is None else f", {_percent(one['percent'])} % agreement"
         say(f"{one['config']}: {one['unsafe_votes']} of {one['votes']} votes on {one['rows']} rows say unsafe{shared}")
     for one in found["deviation"]:
-        say(f"{one['annotator']}: differs from the others' majority on {one['differs']} of {one['rows']} rows")
+        say(
+            f"{one['annotator']}: differs from the others' majority on {one['differs']} of {one['rows']} rows{_coin_words(found, one)}"
+        )
     share = found["unsafe_share"]
     if share["rate"] is None:
         say("Nobody has voted blind on an accepted row yet: the share of unsafe rows is not known.")
@@ -219,6 +234,35 @@ def agree(name: RunName) -> None:
             span = f"{100 * one['rate']:.0f} % [{100 * one['low']:.0f}, {100 * one['high']:.0f}]"
             label = one["label"].replace("_", " ")
             say(f"{one['config']}, {label}: judges {100 * one['judged']:.0f} %, corrected {span}, {one['votes']} rows")
+    if sure := found["confidence"]:
+        off = _percent(sure["error"])
+        say(f"judges' confidence: off by {off} % on average (expected calibration error), {sure['rows']} rows")
+    if found["selective"]:
+        say(_selective_words(found["selective"]))
+
+
+def _coin_words(found: dict[str, Any], person: dict[str, Any]) -> str:
+    """What the two-coin model says of a person, and whether it is no chance."""
+    far = ", far from the others" if person["far"] else ""
+    if (coins := found["coins"]) is None or person["annotator"] not in coins["sensitivity"]:
+        return far
+    seen, kept = (100 * coins[name][person["annotator"]] for name in ("sensitivity", "specificity"))
+    return f"; two-coin model: {seen:.0f} % of unsafe and {kept:.0f} % of safe rows called so{far}"
+
+
+def _selective_words(one: dict[str, Any]) -> str:
+    bound = f"with at most {100 * one['max_error']:g} % of errors judges may decide"
+    if one["threshold"] is None:
+        why = f"{one['wrong']} of {one['checked']} held-out votes are wrong" if one["checked"] else "too few votes"
+        return (
+            f"{bound} no row alone: {why}; {one['needed']} held-out votes without a wrong one would do, of "
+            f"{one['votes']} usable ones in all (two thirds are held out)"
+        )
+    return (
+        f"{bound} {one['alone']} of {one['rows']} rows alone ({100 * one['alone'] / one['rows']:.0f} %, confidence "
+        f"{one['threshold']:.2f} or more), and {one['rows'] - one['alone']} go to people: selective.parquet. Checked on "
+        f"{one['checked']} held-out votes: {one['wrong']} wrong, an error of up to {100 * one['upper']:.1f} %"
+    )
 
 
 @review_app.command(name="apply")

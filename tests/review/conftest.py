@@ -63,8 +63,12 @@ class Server:
         (found,) = [item for item in items if dataset in (item["name"], names[item["name"]])]
         return list(self.ask(f"datasets/{found['id']}/records?limit=1000&include=responses", "owner")["items"])
 
-    def vote(self, record: dict[str, Any], name: str, safe: str = "yes", patterns: tuple[str, ...] = ("none",)) -> None:
-        values = {"safe": {"value": safe}, "patterns": {"value": list(patterns)}}
+    def vote(
+        self, record: dict[str, Any], name: str, safe: str = "yes", patterns: tuple[str, ...] | None = ("none",)
+    ) -> None:
+        values: dict[str, Any] = {"safe": {"value": safe}}
+        if patterns is not None:
+            values["patterns"] = {"value": list(patterns)}
         self.ask(f"records/{record['id']}/responses", name, {"values": values, "status": "submitted"}, "POST")
 
 
