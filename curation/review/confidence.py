@@ -1,8 +1,8 @@
 """What the judges' confidence is worth by people's votes: its calibration, and which rows judges may decide alone.
 
 Reads judgements, prompts, responses and verdicts; writes nothing. The confidence in a verdict on safety is the mean
-over the judges that have one: what each gives its own finding (1 where it was not asked for), turned round where that is
-not the verdict's. It is a score, not a probability, until votes say so.
+over the judges that have one: what each gives its own finding (1 where it was not asked for), turned round where that
+is not the verdict's. It is a score, not a probability, until votes say so.
 """
 
 import random

@@ -216,9 +216,8 @@ def agree(
         shared = "" if one["percent"]["value"] is None else f", {_percent(one['percent'])} % agreement"
         say(f"{one['config']}: {one['unsafe_votes']} of {one['votes']} votes on {one['rows']} rows say unsafe{shared}")
     for one in found["deviation"]:
-        say(
-            f"{one['annotator']}: differs from the others' majority on {one['differs']} of {one['rows']} rows{_coin_words(found, one)}"
-        )
+        differs = f"differs from the others' majority on {one['differs']} of {one['rows']} rows"
+        say(f"{one['annotator']}: {differs}{_coin_words(found, one)}")
     share = found["unsafe_share"]
     if share["rate"] is None:
         say("Nobody has voted blind on an accepted row yet: the share of unsafe rows is not known.")
@@ -258,10 +257,11 @@ def _selective_words(one: dict[str, Any]) -> str:
             f"{bound} no row alone: {why}; {one['needed']} held-out votes without a wrong one would do, of "
             f"{one['votes']} usable ones in all (two thirds are held out)"
         )
+    share, left = f"{100 * one['alone'] / one['rows']:.0f} %", one["rows"] - one["alone"]
     return (
-        f"{bound} {one['alone']} of {one['rows']} rows alone ({100 * one['alone'] / one['rows']:.0f} %, confidence "
-        f"{one['threshold']:.2f} or more), and {one['rows'] - one['alone']} go to people: selective.parquet. Checked on "
-        f"{one['checked']} held-out votes: {one['wrong']} wrong, an error of up to {100 * one['upper']:.1f} %"
+        f"{bound} {one['alone']} of {one['rows']} rows alone ({share}, confidence {one['threshold']:.2f} or more), and "
+        f"{left} go to people: selective.parquet. Checked on {one['checked']} held-out votes: {one['wrong']} wrong, an "
+        f"error of up to {100 * one['upper']:.1f} %"
     )
 
 
