@@ -255,7 +255,7 @@ def _selective_words(one: dict[str, Any]) -> str:
         why = f"{one['wrong']} of {one['checked']} held-out votes are wrong" if one["checked"] else "too few votes"
         return (
             f"{bound} no row alone: {why}; {one['needed']} held-out votes without a wrong one would do, of "
-            f"{one['votes']} usable ones in all (two thirds are held out)"
+            f"{one['votes']} usable ones in all (three quarters are held out)"
         )
     share, left = f"{100 * one['alone'] / one['rows']:.0f} %", one["rows"] - one["alone"]
     return (

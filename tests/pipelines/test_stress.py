@@ -73,6 +73,7 @@ def test_a_judge_under_strain_is_told_by_change(new_run: New, scripted: Any) -> 
     assert len(lines) == 9
     assert {name: (line["flips"], line["lost"]) for name, line in lines.items() if line["flips"] or line["lost"]} == {
         "case": (6, 0),
+        "white_space": (6, 0),
         "self_praise": (6, 0),
         "json_keys": (0, 6),
     }

@@ -49,7 +49,7 @@ def test_votes_of_a_deleted_account_are_kept_and_counted(server: Server, named: 
     user = server.ask("users", body=body)
     place = server.client().workspaces("saferthoughts")
     server.ask(f"workspaces/{place.id}/users", body={"user_id": user["id"]})
-    server.add_account(user)
+    server.guests.append(user)
     records = server.records(run.name)
     server.vote(records[0], "short-stay", "no")
     server.vote(records[1], "annotator-1", "no")

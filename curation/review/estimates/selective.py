@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from curation.review.estimates.sequence import RISK
 
 # The first part of the votes proposes where to begin; the others, which it has not seen, check the bound.
-_PROPOSING = 1 / 3
+_PROPOSING = 1 / 4
 _COVERAGES = np.arange(0.05, 1.001, 0.05)
 
 
