@@ -77,7 +77,13 @@ def stress(run: RunFolder, rows: int = ROWS, options: RequestOptions = DEFAULTS)
     for name, response_id, flags in run_stage(run, stage, config.seed, options):
         after[name].append((before[response_id], flags))
     judges = [*config.judging.judges, *([_VOTE] if len(config.judging.judges) > 1 else [])]
-    lines = [_line(judge, name, after[name]) for judge in judges for name in (SAME, *CHANGES)]
+    in_json = {name for name in judges if name == _VOTE or config.judges[name].kind == "patterns"}
+    lines = [
+        _line(judge, name, after[name])
+        for judge in judges
+        for name in (SAME, *CHANGES)
+        if name != KEYS or judge in in_json  # the others are not asked in JSON
+    ]
     facts = {"judges": list(config.judging.judges), "rows": len(drawn), "lines": [one for one in lines if one["rows"]]}
     write_json(run.path / STRESS_FILE, facts)
     run.record(
