@@ -112,7 +112,7 @@ class Run(StoredRun):
         for name in (one.partition("=")[0].strip() for one in given):
             if name not in asked:
                 raise unknown("judge of this run (--policy)", name, asked)
-        also = {"judging.judges": list(judges) or None, "judging.vote": vote, **texts}
+        also: dict[str, Any] = {"judging.judges": list(judges) or None, "judging.vote": vote, **texts}
         also |= {"judging.repeat": repeat, "judging.logprobs": logprobs}
         requests = self._prepared(also, **options)
         from pipelines.judges.stage import judge

@@ -34,6 +34,8 @@ from pipelines.runs import RunFolder, file_hash, write_json
 from pipelines.statistics import Interval, weighted_scores, wilson
 
 _SELECTIVE = pa.schema([("response_id", pa.string()), ("confidence", pa.float64()), ("alone", pa.bool_())])
+# The run's own fixed texts are accepted without being asked about.
+_ACCEPTED = "SELECT response_id FROM accepted JOIN responses USING (response_id) WHERE teacher <> ''"
 _RESAMPLES = 1000
 _SEED = 0
 
@@ -64,7 +66,7 @@ def agree(run: RunFolder, max_error: float | None = None) -> dict[str, Any]:
         )
     with open_views(run, "responses", "verdicts", "reviews") as db:
         verdicts = {row["response_id"]: row for row in db.sql("FROM judged").to_arrow_table().to_pylist()}
-        accepted = {name for (name,) in db.sql("SELECT response_id FROM accepted").fetchall()}
+        accepted = {name for (name,) in db.sql(_ACCEPTED).fetchall()}
         blind = [row for row in reviews if not row["assisted"]]
         corrected = corrected_rates(db, blind, sample, _verdict_on)
         sure = confidences(db, _verdict_on)

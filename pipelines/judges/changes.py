@@ -54,9 +54,10 @@ def _texts(change: Callable[[str], str]) -> Callable[[Row, bool], Row]:
     """The change of reasoning and answer; one that is empty stays so."""
 
     def changed(row: Row, _: bool) -> Row:
-        parts = {name: getattr(row.response, name) for name in ("reasoning", "answer")}
-        new = {name: change(text) if text.strip() else text for name, text in parts.items()}
-        return replace(row, response=replace(row.response, **new))
+        reasoning, answer = (
+            change(text) if text.strip() else text for text in (row.response.reasoning, row.response.answer)
+        )
+        return replace(row, response=replace(row.response, reasoning=reasoning, answer=answer))
 
     return changed
 

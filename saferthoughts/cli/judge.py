@@ -3,7 +3,7 @@
 import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -75,7 +75,13 @@ def judge(
     from saferthoughts.settings import StageSettings
 
     options = given(ctx, StageSettings)
-    own = {"vote": vote, "policies": policies, "repeat": repeat, "logprobs": logprobs, "agree": consent(yes)}
+    own: dict[str, Any] = {
+        "vote": vote,
+        "policies": policies,
+        "repeat": repeat,
+        "logprobs": logprobs,
+        "agree": consent(yes),
+    }
     show(open_run(name).judge(*judges or (), **own, **options), as_json)
 
 

@@ -103,7 +103,7 @@ def test_what_cannot_be_pushed_is_told(server: Server, tmp_path: Path, results: 
         ([*push, str(tmp_path)], "There are no results at"),
         ([*push, str(results), "--rows", "5"], "--eval takes --votes"),
         ([*push[:-1], "a-run", "--eval", str(results)], "one of the two"),
-        ([*push[:-2], "pull", "--eval", str(results.parent)], "There are no results at"),
+        ([*push[:-2], "pull", "--eval", str(results.parent)], "were not pushed yet. Run first"),
     ):
         done = command(words)
         assert (done.returncode, expected in done.stderr) == (2, True), done.stderr

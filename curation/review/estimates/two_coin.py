@@ -63,5 +63,5 @@ def two_coins(votes: Sequence[Mapping[str, bool]]) -> Coins | None:
         before, unsafe = unsafe, 1 / (1 + np.exp(-np.clip(logs, -500, 500)))
         if np.abs(unsafe - before).max() < 1e-8:
             break
-    both = (dict(zip(names, map(float, coin), strict=True)) for coin in (sensitivity, specificity))
-    return Coins(float(unsafe.mean()), *both, [float(one) for one in unsafe])
+    by_name = [dict(zip(names, map(float, coin), strict=True)) for coin in (sensitivity, specificity)]
+    return Coins(float(unsafe.mean()), by_name[0], by_name[1], [float(one) for one in unsafe])
