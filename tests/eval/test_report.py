@@ -62,7 +62,7 @@ def test_the_markdown_is_the_golden_one() -> None:
 def test_a_figure_is_the_one_computed_by_hand() -> None:
     markdown = markdown_of(report_of([source("mine", paper())]))
     low, high = by_hand(33, 50)
-    assert f"66.0 [{low:.1f}, {high:.1f}]<br>33/50<br>study 66.0 [{low:.1f}, {high:.1f}]" in markdown
+    assert f"66.0 [{low:.1f}, {high:.1f}]<br>33/50<br>uncorrected<br>study 66.0 [{low:.1f}, {high:.1f}]" in markdown
     low, high = by_hand(2, 50)
     study_low, study_high = by_hand(6, 50)
     # Newcombe's interval of 4 % less 12 %.

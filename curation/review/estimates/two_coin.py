@@ -47,18 +47,18 @@ def two_coins(votes: Sequence[Mapping[str, bool]]) -> Coins | None:
     names = sorted({name for by in votes for name in by})
     if len(names) < FEWEST_PEOPLE or shared < FEWEST_ROWS:
         return None
-    said = np.array([[by.get(name, False) for name in names] for by in votes], float)
+    calls = np.array([[by.get(name, False) for name in names] for by in votes], float)
     seen = np.array([[name in by for name in names] for by in votes], float)
-    unsafe = said.sum(1) / np.maximum(seen.sum(1), 1)
+    unsafe = calls.sum(1) / np.maximum(seen.sum(1), 1)
     for _ in range(_STEPS):
         share = float(np.clip(unsafe.mean(), 1e-6, 1 - 1e-6))
         coins = []
-        for is_so, agrees in ((unsafe, said), (1 - unsafe, seen - said)):
+        for is_so, agrees in ((unsafe, calls), (1 - unsafe, seen - calls)):
             right = (is_so[:, None] * agrees).sum(0) + _RIGHT
             coins.append(right / ((is_so[:, None] * seen).sum(0) + _RIGHT + _WRONG))
         sensitivity, specificity = coins
         logs = np.log(share / (1 - share)) + (
-            said * np.log(sensitivity / (1 - specificity)) + (seen - said) * np.log((1 - sensitivity) / specificity)
+            calls * np.log(sensitivity / (1 - specificity)) + (seen - calls) * np.log((1 - sensitivity) / specificity)
         ).sum(1)
         before, unsafe = unsafe, 1 / (1 + np.exp(-np.clip(logs, -500, 500)))
         if np.abs(unsafe - before).max() < 1e-8:
