@@ -25,10 +25,11 @@ def measured(figure: Figure | None) -> str:
 
 
 def corrected(figure: Figure) -> str:
-    """The rate corrected by people's votes, `corrected 6.1 [3.0, 12.2], 80 votes`; `uncorrected` where nobody voted."""
+    """The rate corrected by people's votes, `corrected 6.1 [3.0, 12.2], 80 votes`; `uncorrected` where nobody voted, ""
+    where there is nothing to correct."""
     found = figure.corrected
     if found is None:
-        return "uncorrected"
+        return "uncorrected" if figure.known and figure.counts.task in CORRECTABLE else ""
     rate = "" if math.isnan(found.rate.rate) else f"{100 * found.rate.rate:.1f} "
     return f"corrected {rate}[{100 * found.rate.low:.1f}, {100 * found.rate.high:.1f}], {found.votes} votes"
 
@@ -58,13 +59,11 @@ def lines(figure: Figure | None) -> list[str]:
         return [NOT_MEASURED]
     rate = measured(figure)
     parts = [f"{rate} ({figure.mark})" if figure.mark else rate, counted(figure.counts)]
-    if figure.counts.task in CORRECTABLE:
-        parts.append(corrected(figure))
     if figure.study is not None:
         parts.append(f"study {share(figure.study)}")
     if figure.difference is not None:
         parts.append(f"diff. {points(figure.difference)}")
-    return parts
+    return [*parts, *filter(None, [corrected(figure)])]
 
 
 def p_value(test: McNemar) -> str:

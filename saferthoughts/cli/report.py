@@ -52,7 +52,7 @@ def report_eval(
 
 def _table(section: "Section") -> Table:
     """Rows as in the study's table, with the columns that were measured; names are hostile, so all cells are plain."""
-    from eval.report.figures import COLUMNS, CORRECTABLE
+    from eval.report.figures import COLUMNS
     from eval.report.words import corrected, measured
 
     tasks = [task for task in section.tasks if any(task in row.figures for row in section.rows)]
@@ -64,7 +64,7 @@ def _table(section: "Section") -> Table:
         figures = [row.figures.get(task) for task in tasks]
         cells = [measured(figure).replace(" [", "\n[") for figure in figures]
         for at, figure in enumerate(figures):
-            if figure is not None and figure.counts.task in CORRECTABLE:
-                cells[at] += "\n" + corrected(figure).replace(" [", "\n[").replace(", ", "\n", 1)
+            if figure is not None and (words := corrected(figure)):
+                cells[at] += "\n" + words.replace(" [", "\n[").replace("], ", "]\n")
         table.add_row(Text(row.name), *map(Text, cells))
     return table
