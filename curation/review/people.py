@@ -3,10 +3,13 @@
 Reads and writes nothing; `status.py` shows it while people vote, `agree.py` once votes are pulled.
 """
 
-from collections import Counter, defaultdict
+import random
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from pipelines.records import content_id
 
 # All people together, one is called far from the others by chance with at most this probability.
 _RISK = 0.05
@@ -14,45 +17,51 @@ _RISK = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Of `rows` on which others agree among themselves, one person differs from them on `differs`; `far` where that is
-    more often than the others differ from theirs, by more than chance."""
+    """One person, who differs from the others' majority on `differs` of the `rows` where they have one, and from one of
+    the others, drawn by lot, on `apart` of the `shared` rows. `far`: beyond chance more often than two others differ."""
 
     annotator: str
     rows: int
     differs: int
+    shared: int
+    apart: int
     far: bool
 
 
 def compared_people(by_row: Mapping[str, Mapping[str, Any]]) -> list[Person]:
-    """Everybody against the majority of the others, on rows that others saw as well.
+    """Everybody against the others, on rows that others saw as well.
 
-    Where one of three errs, the other two differ from him as often as he does, with each other never: so each is
-    compared with the others on the rows where the others are of one mind.
+    Where one of three always errs, the others have no majority against each other; so who is far is found by pairs: a
+    person and one of the others, against two of the others, a pair of each a row. Of two people nobody is far.
 
     Args:
         by_row: For each row each person's vote.
 
-    Sources: Fisher's exact test, one-sided, at 5 % over the number of people (Bonferroni).
+    Source: Fisher's exact test, one-sided, at 5 % over the number of people (Bonferroni).
 
-    >>> votes = {n: {"ann": "no", "ben": "no", "cem": "yes" if n % 2 else "no"} for n in range(40)}
+    >>> votes = {str(n): {"ann": "no", "ben": "no", "cem": "yes" if n % 4 else "no"} for n in range(40)}
     >>> [(one.annotator, one.differs, one.rows, one.far) for one in compared_people(votes)]
-    [('ann', 0, 20, False), ('ben', 0, 20, False), ('cem', 20, 40, True)]
+    [('ann', 0, 10, False), ('ben', 0, 10, False), ('cem', 30, 40, True)]
     """
     from scipy.stats import fisher_exact  # type: ignore[import-untyped]
 
-    found: dict[str, list[bool]] = defaultdict(list)
-    for by in by_row.values():
-        for annotator, value in by.items():
-            others = Counter(other for name, other in by.items() if name != annotator).most_common(2)
-            if others and (len(others) == 1 or others[0][1] > others[1][1]):
-                found[annotator].append(value != others[0][0])
+    names = sorted({name for by in by_row.values() if len(by) > 1 for name in by})
     people = []
-    for name, differs in sorted(found.items()):
-        others_differ = [one for other, own in found.items() if other != name for one in own]
-        table = [
-            [sum(differs), len(differs) - sum(differs)],
-            [sum(others_differ), len(others_differ) - sum(others_differ)],
-        ]
-        far = bool(fisher_exact(table, alternative="greater").pvalue < _RISK / len(found))
-        people.append(Person(name, len(differs), sum(differs), far))
+    for name in names:
+        majority, own, theirs = [], [], []
+        for row, by in by_row.items():
+            others = [vote for other, vote in sorted(by.items()) if other != name]
+            if name not in by or not others:
+                continue
+            ranked = Counter(others).most_common(2)
+            if len(ranked) == 1 or ranked[0][1] > ranked[1][1]:
+                majority.append(by[name] != ranked[0][0])
+            lot = random.Random(content_id("pair", row, name))
+            own.append(by[name] != lot.choice(others))
+            if len(others) > 1:
+                one, two = lot.sample(others, 2)
+                theirs.append(one != two)
+        table = [[sum(pairs), len(pairs) - sum(pairs)] for pairs in (own, theirs)]
+        far = bool(fisher_exact(table, alternative="greater").pvalue < _RISK / len(names))
+        people.append(Person(name, len(majority), sum(majority), len(own), sum(own), far))
     return people

@@ -27,7 +27,8 @@ class ReviewProgress:
     """One dataset: records with all their votes, each annotator's submitted responses, how many more wait for each,
     those that contradict themselves ("none of these" beside a pattern), and the usual time for one.
 
-    `far` has who votes on safety unlike the others (`people.compared_people`): rows that differ, of how many.
+    `far` has who votes on safety unlike the others (`people.compared_people`): rows on which one of them
+    votes otherwise, of how many.
 
     Times are in seconds, None before anybody has submitted two in one go.
     """
@@ -91,7 +92,7 @@ def _of(client: Any, dataset: Any, names: dict[str, str]) -> ReviewProgress:
         completed,
         by_annotator=dict(sorted(submitted.items())),
         waiting={name: total - completed - done_of_open[name] for name in sorted(submitted)},
-        far={one.annotator: (one.differs, one.rows) for one in compared_people(safe) if one.far},
+        far={one.annotator: (one.apart, one.shared) for one in compared_people(safe) if one.far},
         contradictory=dict(+contradictory),
         seconds_each=each,
         left_s=None if each is None else each * (needed * total - votes),

@@ -69,7 +69,10 @@ def certainty(logprobs: str) -> float | None:
     >>> round(certainty('[["un", -0.1], ["safe", -0.2], ["\\\\nS2", -3.0]]') or 0, 3)
     0.741
     """
-    tokens = json.loads(logprobs)
+    try:
+        tokens = [(str(token), float(value)) for token, value in json.loads(logprobs)]
+    except (ValueError, TypeError, RecursionError):
+        return None  # a borrowed ledger may hold anything
     text = "".join(token for token, _ in tokens)
     spans = next((found for form in _VERDICTS if (found := [match.span(1) for match in form.finditer(text)])), [])
     sure = []

@@ -53,6 +53,7 @@ def stress(run: RunFolder, rows: int = ROWS, options: RequestOptions = DEFAULTS)
         Interrupted: it was stopped by a signal.
         Incomplete: the budget is spent.
     """
+    run.require("judgements")
     require_fresh(run, "verdicts")
     config = check_judges_answer(run, load_config(run), options.reuse)
     config = config.model_copy(update={"judging": config.judging.model_copy(update={"repeat": 1, "logprobs": False})})

@@ -159,8 +159,8 @@ def _say_progress(one: "ReviewProgress") -> None:
         if wrong := one.contradictory.get(annotator, 0):
             words.append(f"{wrong} of them contradict themselves")
         if annotator in one.far:
-            differs, rows = one.far[annotator]
-            words.append(f"far from the others on safety: differs on {differs} of {rows} rows")
+            apart, shared = one.far[annotator]
+            words.append(f"far from the others on safety: apart from one of them on {apart} of {shared} rows")
         say(", ".join(words))
 
 

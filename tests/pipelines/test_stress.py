@@ -109,7 +109,8 @@ def test_probabilities_of_tokens_give_a_confidence(new_run: New, scripted: Any) 
     tokens = [('{"row"', 0), ("x", -9), ('"strong_vacillation": ', -3), ("1", -0.5), (', "a": 0', -0.1)]
     given = {"content": [{"token": token, "logprob": value} for token, value in tokens]}
     assert certainty(json.dumps(tokens)) == pytest.approx(0.607, abs=0.001)
-    assert certainty(json.dumps([["A story.", -1]])) is None
+    for nothing in ('[["A story.", -1]]', "[1]", "{", '[["1", null]]', "null"):
+        assert certainty(nothing) is None
     assert doctest.testmod(confidence).failed == 0
     choice = {"message": {"content": "x"}, "finish_reason": "stop"}
     reply = reply_of({"choices": [{**choice, "logprobs": given}]}, None, 0.1)
