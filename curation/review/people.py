@@ -18,7 +18,7 @@ _RISK = 0.05
 @dataclass(frozen=True, slots=True)
 class Person:
     """One person, who differs from the others' majority on `differs` of the `rows` where they have one, and from one of
-    the others, drawn by lot, on `apart` of the `shared` rows. `far`: more often than two others differ, beyond chance."""
+    the others, drawn by lot, on `apart` of the `shared` rows. `far`: beyond chance, against two others."""
 
     annotator: str
     rows: int

@@ -1,6 +1,5 @@
 """Commands of judging: `saferthoughts judge RUN`, `judge list` on who can, `judge score RUN` on how good they are."""
 
-import json
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -31,6 +30,7 @@ from saferthoughts.cli.options import (
     open_folder,
     open_run,
     out,
+    say_json,
     show,
 )
 
@@ -134,7 +134,7 @@ def stress(
     ctx: typer.Context,
     name: RunName,
     rows: Annotated[int, typer.Option(min=1, help="Rows that are asked about, in nine forms each.")] = 50,
-    as_json: Annotated[bool, typer.Option("--json", help="Print every figure as JSON in place of the table.")] = False,
+    as_json: AsJson = False,
     max_cost: MaxCost = None,
     max_tokens: MaxTokens = None,
     reuse: Reuse = None,
@@ -152,7 +152,7 @@ def stress(
     run = open_folder(name)
     facts = put_under_strain(run, rows, request_options(run.path.parent, **given(ctx, RequestSettings)))
     if as_json:
-        say(json.dumps(facts, indent=2))
+        say_json(facts)
         return
     table = Table(title=f"verdicts that flip, percent with 95 % intervals, {facts['rows']} rows", box=None)
     for column in ("judge", "change", "rows", "flips", "to a fault", "lost", "flipped"):
