@@ -14,13 +14,20 @@ votes_vs_random  the most votes that a setting needs for the width that a random
 votes_vs_before  the votes for the upper end that 400 rows of `--rows` had at 1.6 %, over 400
 worst_bias       the furthest that a mean estimate is below the truth, in standard errors of the estimate
 gate             a bound of 3 %, by true rate: the median vote that decides it, and the share right within 1,000
+few_rows         the lowest coverage of a corrected rate of 15 to 600 rows (95 %), over 576 settings
+selective        the most reviews in which the rows that judges decide alone have more errors than the 2 % that are
+                 allowed (5 %), and by setting the mean share of rows that they decide
+people           three people of whom one errs in 30 %: how far the two-coin model is from each one's rates on average,
+                 how often that one is found to be far from the others, and how often one of three equals is (5 %)
 over_98          settings whose interval covers more than 98 %, with the reason
 """
 
 import argparse
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,8 +37,11 @@ from rich.table import Table
 from curation.review.budget import ROUNDS
 from curation.review.estimates.corrected import corrected_share
 from curation.review.estimates.plan import EXPECTED, allocation, cards, expected, pays_to_stratify
+from curation.review.estimates.selective import decide_alone
 from curation.review.estimates.sequence import Vote, Wealth
 from curation.review.estimates.stratified import Floats, Shares, stratified_share
+from curation.review.estimates.two_coin import two_coins
+from curation.review.people import compared_people
 from curation.review.sample import Wanted, counts_of
 from pipelines.statistics import wilson_share
 
@@ -122,6 +132,9 @@ def main() -> None:
                 "votes_vs_random": round(max((line["width"] / line["random"]) ** 2 for line in lines), 3),
                 "votes_vs_before": round(_votes_for_the_same(evidence, runs), 3),
                 "worst_bias": round(min(line["bias"] for line in lines), 3),
+                "few_rows": round(few_rows(min(runs, 1000)), 4),
+                "selective": selective(min(runs, 400)),
+                "people": people(min(runs, 400)),
                 "gate": {f"{100 * rate:g} %": _decided(rate, min(runs, _BATCH)) for rate in (0.002, 0.01, 0.06, 0.1)},
                 "over_98": {line["setting"]: line["reason"] for line in lines if line["covers"] > 0.98},
             }
@@ -223,6 +236,69 @@ def corrected_intervals(setting: Setting, runs: int, rng: np.random.Generator) -
         counts[0, :, :, at], counts[1, :, :, at] = drawn[:, :2], drawn[:, 2:]
     verdicts = [(flagged + wrong).sum(), (sizes - flagged - wrong).sum()]
     return corrected_share(verdicts, counts.sum(0), counts[0], asked / sizes)
+
+
+def few_rows(runs: int) -> float:
+    """The lowest coverage of a judge's corrected rate where there are few rows and many of them have votes."""
+    rng = np.random.default_rng(3)
+    worst = 1.0
+    for flagged, others, share in product((5, 10, 30, 100), (10, 30, 100, 500), (0.1, 0.3, 0.6, 0.8)):
+        for so, missed in product((0.0, 0.4, 0.8), (0.0, 0.05, 0.2)):
+            sizes = np.array([flagged, others])
+            right = np.round(sizes * [so, missed]).astype(int)
+            asked = np.maximum(np.round(sizes * share).astype(int), 1)
+            found = rng.hypergeometric(right, sizes - right, asked, (runs, 2))[..., None]
+            shares = corrected_share(sizes, np.broadcast_to(asked[:, None], found.shape), found, [1.0])
+            worst = min(worst, _covers(shares, right.sum() / sizes.sum()))
+    return worst
+
+
+# How often a judge errs at a confidence, by setting.
+_ERRS: dict[str, Callable[[Floats], Floats]] = {
+    "calibrated": lambda sure: 0.3 * (1 - sure) ** 4,
+    "confidence says nothing, 0.5 % wrong": lambda sure: 0 * sure + 0.005,
+    "confidence says nothing, 2.1 % wrong": lambda sure: 0 * sure + 0.021,
+    "surer where wrong": lambda sure: 0.04 * sure,
+    "three steps": lambda sure: np.where(sure > 0.5, 0.002, 0.1),
+}
+
+
+def selective(runs: int) -> dict[str, Any]:
+    """How often judges that decide alone err on more than 2 % after all, with 1,000 votes on 4,000 rows."""
+    rng = np.random.default_rng(4)
+    worst, shares = 0.0, {}
+    for name, errs in _ERRS.items():
+        missed, decided = 0, 0.0
+        for _ in range(runs):
+            sure = rng.integers(0, 3, 4000) / 2 if name == "three steps" else rng.random(4000)
+            wrong = rng.random(4000) < errs(sure)
+            at = rng.permutation(4000)[:1000]
+            found = decide_alone(sure, sure[at], wrong[at], 0.02)
+            if found.threshold is not None:
+                own = sure >= found.threshold
+                missed += wrong[own].mean() > 0.02
+                decided += own.mean()
+        worst, shares[name] = max(worst, missed / runs), round(decided / runs, 3)
+    return {"worst": round(worst, 4), "alone": shares}
+
+
+def people(runs: int) -> dict[str, float]:
+    """The two-coin model and the test of who is far from the others, on 120 rows that three people see."""
+    rng = np.random.default_rng(5)
+    off, found, alarms = [], 0, 0
+    for _ in range(runs):
+        truth = rng.random(120) < 0.3
+        for errors in ({"a": 0.03, "b": 0.08, "c": 0.3}, {"a": 0.1, "b": 0.1, "c": 0.1}):
+            votes = [{name: bool(so ^ (rng.random() < error)) for name, error in errors.items()} for so in truth]
+            far = [one.annotator for one in compared_people({str(at): by for at, by in enumerate(votes)}) if one.far]
+            if errors["a"] == errors["c"]:
+                alarms += bool(far)
+                continue
+            found += far == ["c"]
+            coins = two_coins(votes)
+            assert coins is not None
+            off += [abs(coin[name] - 1 + errors[name]) for coin in coins[1:3] for name in errors]
+    return {"off": round(float(np.mean(off)), 4), "found": found / runs, "alarms": alarms / runs}
 
 
 def _decided(rate: float, runs: int) -> dict[str, float]:

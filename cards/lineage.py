@@ -21,7 +21,7 @@ from curation.report.data import costs_of, known, lengths_of, patterns_of
 from curation.report.survivorship import survival_counts
 from curation.review.gate import agreement_of
 from pipelines.judges.patterns import rubric
-from pipelines.judges.scoring import read_scores
+from pipelines.judges.scoring import read_scores, read_stress
 from pipelines.prompts.published import name_of
 from pipelines.records import PATTERNS
 from pipelines.runs import VERSION, RunFolder
@@ -157,6 +157,7 @@ def _judging(run: RunFolder, config: RunConfig, stage: dict[str, Any]) -> dict[s
         "failures": _failures(stage),
         "rubrics": {name: {"text": rubric(name), "sha256": digest} for name, digest in stage["rubrics"].items()},
         "scores": read_scores(run),
+        "stress": read_stress(run),
     }
 
 
@@ -279,4 +280,4 @@ def _overlap(run: RunFolder, db: duckdb.DuckDBPyConnection, stage: dict[str, Any
 def _people(run: RunFolder) -> dict[str, Any] | None:
     """Results of the human review; None where there was none, or where the votes have changed since."""
     found = agreement_of(run)
-    return found and {key: value for key, value in found.items() if key != "deviation"}
+    return found and {key: value for key, value in found.items() if key not in ("deviation", "coins")}

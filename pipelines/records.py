@@ -97,7 +97,8 @@ class Judgement:
     `kind` is what the judge judges: "patterns" (labels; `compliance` in their place for a benign prompt) or "safety"
     (`safety`, and `score` where the guard grades: 0 safe, 0.5, 1 unsafe). `evidence` is JSON, label to a quoted span
     of the response, and `spans` where each stands (`pipelines.judges.spans`); null where a run was judged before that
-    was kept. `requests`, tokens and US dollars are what it took; 0 for rules.
+    was kept. `requests`, tokens and US dollars are what it took; 0 for rules. `confidence`: 0 to 1, how sure the
+    judge is of flagging the row or not (`pipelines.judges.confidence`); null where it was not asked for.
     """
 
     response_id: str
@@ -121,6 +122,7 @@ class Judgement:
     output_tokens: int
     cost: float | None
     spans: str | None = None
+    confidence: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

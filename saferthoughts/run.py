@@ -87,6 +87,8 @@ class Run(StoredRun):
         *judges: str,
         vote: str | None = None,
         policies: Assignments | None = None,
+        repeat: int | None = None,
+        logprobs: bool | None = None,
         **options: Unpack[StageSettings],
     ) -> "JudgingResult":
         """Judge every response.
@@ -95,6 +97,8 @@ class Run(StoredRun):
             judges: Names of judges.yaml, which become the run's; its own if none is given.
             vote: "majority", "any" or "all": how many judges must flag.
             policies: Files with a policy of your own, by judge of `form: policy`.
+            repeat: How often each verdict is asked for; the share that agrees is its confidence.
+            logprobs: Whether judges are asked for the probabilities of their tokens, which are its confidence.
             options: See `StageSettings`.
 
         Raises:
@@ -108,7 +112,8 @@ class Run(StoredRun):
         for name in (one.partition("=")[0].strip() for one in given):
             if name not in asked:
                 raise unknown("judge of this run (--policy)", name, asked)
-        also = {"judging.judges": list(judges) or None, "judging.vote": vote, **texts}
+        also: dict[str, Any] = {"judging.judges": list(judges) or None, "judging.vote": vote, **texts}
+        also |= {"judging.repeat": repeat, "judging.logprobs": logprobs}
         requests = self._prepared(also, **options)
         from pipelines.judges.stage import judge
 

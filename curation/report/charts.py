@@ -51,6 +51,7 @@ def _drawn(figures: dict[str, Any]) -> dict[str, Any]:
         "drift": _drift(figures.get("drift")),
         "lengths": _lengths(figures["lengths"]),
         "survival": _survival(figures["survivorship"]),
+        "reliability": _reliability((figures.get("people") or {}).get("confidence")),
     }
     return {name: chart for name, chart in charts.items() if chart is not None}
 
@@ -150,6 +151,20 @@ def _lengths(lengths: list[dict[str, Any]]) -> Any:
     study = base.mark_rule(strokeWidth=2, color=_STUDY, yOffset=9).encode(x="study_mean:Q", x2="study_p90:Q")
     ends = base.mark_tick(thickness=3, size=12, color=_STUDY, yOffset=9).encode(x="study_mean:Q")
     return (ours + mean + study + ends).properties(width=520, height=34 * len(rows))
+
+
+def _reliability(found: dict[str, Any] | None) -> Any:
+    """A dot for rows of about the same confidence, on the line where it is the chance of being right."""
+    if not found:
+        return None
+    rows = [{**one, "confidence": 100 * one["confidence"], "right": 100 * one["right"]} for one in found["bins"]]
+    ends = [{"confidence": 0, "right": 0}, {"confidence": 100, "right": 100}]
+    x = alt.X("confidence:Q", title="confidence, %", scale=alt.Scale(domain=[0, 100]))
+    y = alt.Y("right:Q", title="right by people's votes, %", scale=alt.Scale(domain=[0, 100]))
+    line = alt.Chart(alt.InlineData(values=ends)).mark_line(strokeDash=[4, 3], color=_STUDY).encode(x=x, y=y)
+    size = alt.Size("rows:Q", legend=None, scale=alt.Scale(range=[30, 200]))
+    dots = alt.Chart(alt.InlineData(values=rows)).mark_point(filled=True, color=_AFTER).encode(x=x, y=y, size=size)
+    return (line + dots).properties(width=260, height=260)
 
 
 def _survival(found: dict[str, Any] | None) -> Any:

@@ -21,7 +21,7 @@ from curation.sql.views import open_views
 from pipelines.errors import UserError
 from pipelines.freshness import stale
 from pipelines.judges.alone import RULES_ALONE, rules_alone
-from pipelines.judges.scoring import read_scores
+from pipelines.judges.scoring import read_scores, read_stress
 from pipelines.prompts.mildness import severity, severity_sql
 from pipelines.prompts.variant import load_variants
 from pipelines.records import PATTERNS
@@ -222,6 +222,7 @@ def _judging(run: RunFolder, vote: str, stages: dict[str, Any]) -> dict[str, Any
         "failures": stage.get("failures"),
         "disagreement": stage["disagreement"],
         "scores": read_scores(run),
+        "stress": read_stress(run),
     }
 
 

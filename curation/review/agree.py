@@ -15,19 +15,27 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
+from curation.review.budget import frame_of
+from curation.review.confidence import alone, calibrated, confidences
 from curation.review.corrected import ANY, corrected_rates
+from curation.review.estimates.two_coin import two_coins
 from curation.review.evidence import unsafe_share
 from curation.review.gate import FILE
 from curation.review.majority import majorities_on, votes_on
+from curation.review.people import compared_people
 from curation.review.questions import OVER_REFUSAL, QUALITY, SAFE
-from curation.review.sample import sample_of
+from curation.review.sample import population, sample_of
 from curation.sql.views import open_views
 from pipelines.errors import UserError
 from pipelines.records import PATTERNS
 from pipelines.runs import RunFolder, file_hash, write_json
 from pipelines.statistics import Interval, weighted_scores, wilson
 
+_SELECTIVE = pa.schema([("response_id", pa.string()), ("confidence", pa.float64()), ("alone", pa.bool_())])
+# The run's own fixed texts are accepted without being asked about.
+_ACCEPTED = "SELECT response_id FROM accepted JOIN responses USING (response_id) WHERE teacher <> ''"
 _RESAMPLES = 1000
 _SEED = 0
 
@@ -39,11 +47,16 @@ class Votes(NamedTuple):
     by_row: Mapping[str, Mapping[str, Any]]
 
 
-def agree(run: RunFolder) -> dict[str, Any]:
+def agree(run: RunFolder, max_error: float | None = None) -> dict[str, Any]:
     """Compute everything and write agreement.json.
 
+    Args:
+        run: A run with votes.
+        max_error: Find the rows that judges may decide alone with at most this share of errors, and write them to
+            selective.parquet, each with its confidence.
+
     Raises:
-        UserError: nothing was pulled yet, or a table is broken.
+        UserError: nothing was pulled yet, a table is broken, or with `max_error` no verdict has a confidence.
     """
     sample = {row["response_id"]: row for row in sample_of(run)}
     reviews = [row for row in run.read("reviews").to_pylist() if row["response_id"] in sample]
@@ -53,9 +66,11 @@ def agree(run: RunFolder) -> dict[str, Any]:
         )
     with open_views(run, "responses", "verdicts", "reviews") as db:
         verdicts = {row["response_id"]: row for row in db.sql("FROM judged").to_arrow_table().to_pylist()}
-        accepted = {name for (name,) in db.sql("SELECT response_id FROM accepted").fetchall()}
+        accepted = {name for (name,) in db.sql(_ACCEPTED).fetchall()}
         blind = [row for row in reviews if not row["assisted"]]
         corrected = corrected_rates(db, blind, sample, _verdict_on)
+        sure = confidences(db, _verdict_on)
+    selective = None if max_error is None else _selective(run, sure, blind, sample, max_error)
     questions = [Votes(name, votes_on(reviews, name)) for name in (SAFE, *PATTERNS, OVER_REFUSAL, QUALITY)]
     facts = {
         "reviews_sha256": file_hash(run.table_path("reviews")),
@@ -69,6 +84,9 @@ def agree(run: RunFolder) -> dict[str, Any]:
         "judges": _judges(blind, verdicts, sample),
         "unsafe_share": unsafe_share(run, blind, sample, accepted),
         "corrected": corrected,
+        "confidence": calibrated(sure, blind, sample),
+        "selective": selective,
+        "coins": _coins(blind),
     }
     write_json(run.path / FILE, _plain(facts))
     run.record("agree", rows=facts["rows"], votes=facts["votes"])
@@ -159,21 +177,34 @@ def _by_config(reviews: Sequence[Mapping[str, Any]], sample: Mapping[str, Mappin
 
 def _deviation(votes: Votes) -> list[dict[str, Any]]:
     """For each person how often they differ from the majority of the others, on rows that others saw as well."""
-    found: dict[str, list[bool]] = defaultdict(list)
-    for by in votes.by_row.values():
-        for annotator, value in by.items():
-            others = Counter(other for name, other in by.items() if name != annotator).most_common(2)
-            if others and (len(others) == 1 or others[0][1] > others[1][1]):
-                found[annotator].append(value != others[0][0])
-    return [
-        {
-            "annotator": name,
-            "rows": len(differs),
-            "differs": sum(differs),
-            **asdict(wilson(sum(differs), len(differs))),
-        }
-        for name, differs in sorted(found.items())
+    return [{**asdict(one), **asdict(wilson(one.differs, one.rows))} for one in compared_people(votes.by_row)]
+
+
+def _coins(blind: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Each person's own error on safety, where enough rows have votes of several."""
+    by_row = votes_on(blind, SAFE)
+    found = two_coins([{name: vote == "no" for name, vote in by.items()} for by in by_row.values()])
+    return found and {"share": found.share, "sensitivity": found.sensitivity, "specificity": found.specificity}
+
+
+def _selective(
+    run: RunFolder,
+    sure: Mapping[str, tuple[bool, float]],
+    blind: Sequence[Mapping[str, Any]],
+    sample: Mapping[str, Mapping[str, Any]],
+    max_error: float,
+) -> dict[str, Any]:
+    """The share that judges may decide alone; the rows of it and the others as a table."""
+    rows = frame_of(run) or [{"response_id": row["response_id"], "stratum": row["stratum"]} for row in population(run)]
+    frame = {row["response_id"]: row["stratum"] for row in rows}
+    found = alone(sure, blind, sample, frame, max_error)
+    ids = set(found.pop("ids"))
+    lines = [
+        {"response_id": name, "confidence": sure[name][1] if name in sure else None, "alone": name in ids}
+        for name in sorted(frame)
     ]
+    run.write("selective", pa.Table.from_pylist(lines, schema=_SELECTIVE))
+    return found
 
 
 def _judges(

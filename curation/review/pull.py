@@ -9,7 +9,7 @@ are kept; a vote that somebody took back is not.
 import hashlib
 import hmac
 import secrets
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,12 +47,46 @@ def pull(run: RunFolder, client: Any, home: Path, workspace: str | None = None) 
     Raises:
         UserError: nothing was pushed, or a dataset is not there any more.
     """
+    sampled = {row["response_id"] for row in sample_of(run)}
+    path = run.table_path("reviews")
+    earlier = run.read("reviews").to_pylist() if path.exists() else []
+    rows, result = collect(datasets_of(run, client, workspace), sampled, earlier, client, home)
+    run.write("reviews", pa.Table.from_pylist(rows, schema=REVIEWS))
+    run.record(
+        "pull",
+        outputs={"reviews.parquet": file_hash(path)},
+        counts={
+            "votes": result.votes,
+            "rows": len({row["response_id"] for row in rows}),
+            "annotators": result.annotators,
+            "kept": result.kept,
+            "contradictory": result.contradictory,
+        },
+    )
+    return result
+
+
+def collect(
+    datasets: Iterable[tuple[Any, bool]],
+    sampled: Container[str],
+    earlier: list[dict[str, Any]],
+    client: Any,
+    home: Path,
+) -> tuple[list[dict[str, Any]], PulledVotes]:
+    """All submitted responses to sampled records as rows of REVIEWS, and what changed since the earlier ones.
+
+    Args:
+        datasets: Argilla's, each with whether it is an assisted one.
+        sampled: Records that count.
+        earlier: Rows of the last pull.
+        client: Argilla's.
+        home: Where the key of the pseudonyms is.
+    """
     key = _key(home)
     found: dict[tuple[str, str], dict[str, Any]] = {}
     there: set[str] = set()
     contradictory = 0
-    sampled = {row["response_id"] for row in sample_of(run)}
-    for dataset, assisted in datasets_of(run, client, workspace):
+    for dataset, assisted in datasets:
         for record in _records(dataset):
             if str(record.id) not in sampled:
                 continue
@@ -63,41 +97,21 @@ def pull(run: RunFolder, client: Any, home: Path, workspace: str | None = None) 
                 contradictory += contradicts(values)
     with quiet():
         people = {_pseudonym(key, str(user.id)) for user in client.users}
-    path = run.table_path("reviews")
-    earlier = (
-        {(row["response_id"], row["annotator"]): row for row in run.read("reviews").to_pylist()}
-        if path.exists()
-        else {}
-    )
-    earlier = {name: row for name, row in earlier.items() if row["response_id"] in sampled}
-    lost = {name: row for name, row in earlier.items() if name not in found}
+    before = {(row["response_id"], row["annotator"]): row for row in earlier if row["response_id"] in sampled}
+    lost = {name: row for name, row in before.items() if name not in found}
     gone = {
         name: row for name, row in lost.items() if row["response_id"] not in there or row["annotator"] not in people
     }
     votes = {**gone, **found}
-    rows = [votes[name] for name in sorted(votes)]
-    run.write("reviews", pa.Table.from_pylist(rows, schema=REVIEWS))
-    result = PulledVotes(
+    return [votes[name] for name in sorted(votes)], PulledVotes(
         votes=len(votes),
-        new=sum(name not in earlier for name in found),
-        changed=sum(name in earlier and earlier[name] != row for name, row in found.items()),
+        new=sum(name not in before for name in found),
+        changed=sum(name in before and before[name] != row for name, row in found.items()),
         annotators=len({annotator for _, annotator in votes}),
         kept=len(gone),
         taken_back=len(lost) - len(gone),
         contradictory=contradictory,
     )
-    run.record(
-        "pull",
-        outputs={"reviews.parquet": file_hash(path)},
-        counts={
-            "votes": result.votes,
-            "rows": len({name for name, _ in votes}),
-            "annotators": result.annotators,
-            "kept": result.kept,
-            "contradictory": result.contradictory,
-        },
-    )
-    return result
 
 
 def datasets_of(run: RunFolder, client: Any, workspace: str | None) -> list[tuple[Any, bool]]:

@@ -6,7 +6,7 @@ where the judges' labels go along). ID is the run's own, so that runs of one nam
 it goes on where it was.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,32 +85,48 @@ def push(run: RunFolder, client: Any, wanted: Wanted, min_votes: int, workspace:
             continue
         name = dataset_name(run, wanted.assisted, overlap)
         names.append(name)
-        dataset = _dataset(client, place, name, min_votes + overlap, wanted.assisted)
-        there = set(external_ids(dataset))
-        deleted += sum(row["sent"] and row["response_id"] not in there for row in own)
-        for row in own:
-            row["sent"] = row["sent"] or row["response_id"] in there
-        new = [row for row in own if not row["sent"]]
-        with meter("review push", len(new), "rows") as shown:
-            for begin in range(0, len(new), _BATCH):
-                part = new[begin : begin + _BATCH]
-                _send(dataset, part, texts, wanted.assisted)
-                write_sample(run, sample)
-                sent += len(part)
-                shown.advance(len(part))
+
+        def make(row: Mapping[str, Any]) -> Any:
+            return record({**texts[row["response_id"]], "stratum": row["stratum"]}, wanted.assisted)
+
+        dataset = dataset_for(client, place, name, settings(min_votes + overlap))
+        done = send_new(dataset, own, make, lambda: write_sample(run, sample))
+        sent, deleted = sent + done[0], deleted + done[1]
     write_sample(run, sample)
     budget = {} if wanted.votes is None else {"votes": wanted.votes, "overlap": wanted.overlap}
     run.record("review", rows=len(sample), min_votes=min_votes, assisted=wanted.assisted, datasets=names, **budget)
     return PushedRows(len(sample), sent, deleted, tuple(names), words)
 
 
-def _send(dataset: Any, rows: list[dict[str, Any]], texts: Mapping[str, dict[str, Any]], assisted: bool) -> None:
-    """Send some rows of the sample, and note on them that they are there."""
-    records = [record({**texts[row["response_id"]], "stratum": row["stratum"]}, assisted) for row in rows]
-    with quiet():
-        dataset.records.log(records, batch_size=len(records))
+def send_new(
+    dataset: Any, rows: list[dict[str, Any]], make: Callable[[Mapping[str, Any]], Any], keep: Callable[[], None]
+) -> tuple[int, int]:
+    """Send the rows of a sample that are not there yet, and note on each that it is.
+
+    Args:
+        dataset: Argilla's.
+        rows: With their `response_id` and whether they were `sent`.
+        make: A row's record.
+        keep: Writes the sample down, after each batch.
+
+    Returns:
+        How many were sent now, and how many had been sent and were deleted on the server.
+    """
+    there = set(external_ids(dataset))
+    deleted = sum(row["sent"] and row["response_id"] not in there for row in rows)
     for row in rows:
-        row["sent"] = True
+        row["sent"] = row["sent"] or row["response_id"] in there
+    new = [row for row in rows if not row["sent"]]
+    with meter("review push", len(new), "rows") as shown:
+        for begin in range(0, len(new), _BATCH):
+            part = new[begin : begin + _BATCH]
+            with quiet():
+                dataset.records.log([make(row) for row in part], batch_size=len(part))
+            for row in part:
+                row["sent"] = True
+            keep()
+            shown.advance(len(part))
+    return len(new), deleted
 
 
 def _other_way(run: RunFolder, wanted: Wanted) -> str:
@@ -152,10 +168,14 @@ def find_workspace(client: Any, wanted: str | None) -> Any:
         return client.workspaces(name)
 
 
-def _dataset(client: Any, workspace: Any, name: str, min_votes: int, assisted: bool) -> Any:
+def dataset_for(client: Any, workspace: Any, name: str, wanted: Any) -> Any:
+    """The dataset of a name, made with the wanted settings where it is not there.
+
+    Raises:
+        UserError: one of other fields or questions is in the way.
+    """
     import argilla as rg
 
-    wanted = settings(min_votes, assisted)
     with quiet():
         found = client.datasets(name=name, workspace=workspace)
         if found is not None and not found._is_published():
@@ -174,8 +194,8 @@ def _dataset(client: Any, workspace: Any, name: str, min_votes: int, assisted: b
                 f"Dataset '{name}' on {client.api_url} has other fields or questions than ours. Rename or "
                 "delete it there, or review this run under another name."
             )
-        if found.settings.distribution.min_submitted != min_votes:
-            found.settings.distribution = rg.TaskDistribution(min_submitted=min_votes)
+        if found.settings.distribution.min_submitted != wanted.distribution.min_submitted:
+            found.settings.distribution = rg.TaskDistribution(min_submitted=wanted.distribution.min_submitted)
             found.settings.update()
     return found
 

@@ -4,14 +4,16 @@ Reads the run's datasets on the Argilla server; writes nothing. Run it with `saf
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import count, pairwise
 from statistics import median
 from typing import Any
 
+from curation.review.people import compared_people
 from curation.review.pull import contradicts, datasets_of
+from curation.review.questions import SAFE
 from curation.review.quiet import quiet
 from pipelines.runs import RunFolder
 
@@ -22,8 +24,11 @@ _PAGE = 500
 
 @dataclass(frozen=True, slots=True)
 class ReviewProgress:
-    """One dataset: records with all their votes, each annotator's submitted responses, those of them that contradict
-    themselves ("none of these" beside a pattern), and the usual time for one.
+    """One dataset: records with all their votes, each annotator's submitted responses, how many more wait for each,
+    those that contradict themselves ("none of these" beside a pattern), and the usual time for one.
+
+    `far` has who votes on safety unlike the others (`people.compared_people`): rows on which one of them
+    votes otherwise, of how many.
 
     Times are in seconds, None before anybody has submitted two in one go.
     """
@@ -32,6 +37,8 @@ class ReviewProgress:
     total: int
     completed: int
     by_annotator: dict[str, int]
+    waiting: dict[str, int]
+    far: dict[str, tuple[int, int]]
     contradictory: dict[str, int]
     seconds_each: float | None
     left_s: float | None
@@ -43,34 +50,53 @@ def progress(run: RunFolder, client: Any, workspace: str | None = None) -> list[
     Raises:
         UserError: nothing was pushed, or a dataset is not there any more.
     """
+    return progress_of(client, [dataset for dataset, _ in datasets_of(run, client, workspace)])
+
+
+def progress_of(client: Any, datasets: Iterable[Any]) -> list[ReviewProgress]:
+    """How far people have got with each of some datasets."""
     with quiet():
         names = {str(user.id): user.username for user in client.users}
-    return [_of(client, dataset, names) for dataset, _ in datasets_of(run, client, workspace)]
+        return [_of(client, dataset, names) for dataset in datasets]
 
 
 def _of(client: Any, dataset: Any, names: dict[str, str]) -> ReviewProgress:
     submitted: Counter[str] = Counter()
     contradictory: Counter[str] = Counter()
+    done_of_open: Counter[str] = Counter()
     moments: dict[str, list[datetime]] = defaultdict(list)
+    safe: dict[str, dict[str, Any]] = {}
     total = completed = votes = 0
     needed = dataset.settings.distribution.min_submitted
-    with quiet():
-        for record in _records(client, dataset):
-            total += 1
-            own = [response for response in record.get("responses", []) if response["status"] == "submitted"]
-            completed += len(own) >= needed
-            votes += min(len(own), needed)
-            for response in own:
-                name = names.get(response["user_id"], response["user_id"])
-                submitted[name] += 1
-                given = {question: value.get("value") for question, value in (response.get("values") or {}).items()}
-                contradictory[name] += contradicts(given)
-                moments[name].append(datetime.fromisoformat(response["inserted_at"]))
+    for record in _records(client, dataset):
+        total += 1
+        given = [response for response in record.get("responses", []) if response["status"] != "draft"]
+        own = [response for response in given if response["status"] == "submitted"]
+        completed += len(own) >= needed
+        votes += min(len(own), needed)
+        if len(own) < needed:
+            done_of_open.update(names.get(response["user_id"], response["user_id"]) for response in given)
+        for response in own:
+            name = names.get(response["user_id"], response["user_id"])
+            submitted[name] += 1
+            values = {question: value.get("value") for question, value in (response.get("values") or {}).items()}
+            contradictory[name] += contradicts(values)
+            moments[name].append(datetime.fromisoformat(response["inserted_at"]))
+            if values.get(SAFE) in ("yes", "no"):
+                safe.setdefault(record["id"], {})[name] = values[SAFE]
     gaps = [gap for times in moments.values() for gap in _gaps(sorted(times)) if gap < _BREAK_S]
     each = median(gaps) if gaps else None
-    left = None if each is None else each * (needed * total - votes)
-    people = dict(sorted(submitted.items()))
-    return ReviewProgress(dataset.name, total, completed, people, dict(+contradictory), each, left)
+    return ReviewProgress(
+        dataset.name,
+        total,
+        completed,
+        by_annotator=dict(sorted(submitted.items())),
+        waiting={name: total - completed - done_of_open[name] for name in sorted(submitted)},
+        far={one.annotator: (one.apart, one.shared) for one in compared_people(safe) if one.far},
+        contradictory=dict(+contradictory),
+        seconds_each=each,
+        left_s=None if each is None else each * (needed * total - votes),
+    )
 
 
 def _records(client: Any, dataset: Any) -> Iterator[dict[str, Any]]:

@@ -98,8 +98,8 @@ SCHEMAS: dict[str, pa.Schema] = {
     "contamination": CONTAMINATION,
     "selected": SELECTED,
 }
-# Columns of text that tables of earlier versions do not have: null there.
-LATER = {"judgements": ("spans",)}
+# Columns that tables of earlier versions do not have, with their types: null there.
+LATER = {"judgements": {"spans": "VARCHAR", "confidence": "DOUBLE"}}
 
 _OVERRULED = f"""
     SELECT judged.* REPLACE (
@@ -180,7 +180,9 @@ def _opened(
         view = "judged" if name == "verdicts" else name
         if name in there:
             found = db.read_parquet(str(run.table_path(name)))
-            later = "".join(f", NULL::VARCHAR AS {one}" for one in LATER.get(name, ()) if one not in found.columns)
+            later = "".join(
+                f", NULL::{kind} AS {one}" for one, kind in LATER.get(name, {}).items() if one not in found.columns
+            )
             found.project(f"* {sql_now(found.columns)}{later}").create_view(view)
         else:
             db.register(view, schema.empty_table())

@@ -7,7 +7,7 @@ is marked a, b, ... What was not measured is absent here, never 0.
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,26 +22,40 @@ from pipelines.statistics import Interval
 REASONING = {"math500": "MATH-500", "aime24": "AIME24", "livecodebench": "LiveCodeBench"}
 SAFETY = {"none": "None", "pap": "PAP", "pair": "PAIR"}
 OVER_REFUSAL = {"xstest": "XSTest"}
+# A model or rules decide these, and people's votes can correct them.
+CORRECTABLE = {**SAFETY, **OVER_REFUSAL}
 COLUMNS = {**REASONING, **SAFETY, **OVER_REFUSAL}
 
 
 @dataclass(frozen=True, slots=True)
+class Corrected:
+    """A rate corrected by so many votes of people. `rate.rate` is nan where they saw no answer of a verdict."""
+
+    rate: Interval
+    votes: int
+
+
+@dataclass(frozen=True, slots=True)
 class EvaluationSource:
-    """One evaluation of a report: its short name, its folder and its results."""
+    """One evaluation of a report: its short name, its folder and its results; `corrected` are those of its rates on
+    whose answers people voted, by model, task and group."""
 
     name: str
     path: Path
     results: Results
+    corrected: Mapping[tuple[str, str, str], Corrected] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One rate, how its task was asked (`mark`), the study's figure for the same row, and ours minus theirs."""
+    """One rate, how its task was asked (`mark`), the study's figure for the same row, and ours minus theirs; and the
+    rate corrected by people's votes, None where nobody voted."""
 
     counts: Rate
     mark: str
     study: Interval | None
     difference: Interval | None
+    corrected: Corrected | None = None
 
     @property
     def known(self) -> bool:

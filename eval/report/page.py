@@ -33,6 +33,7 @@ from eval.report.examples import EACH, by_outcome
 from eval.report.figures import COLUMNS, OVER_REFUSAL, REASONING, SAFETY, EvaluationSource, Report
 from eval.report.paper_results import NOTE
 from eval.report.sections import report_of
+from eval.review.corrected import corrected_rates
 from eval.run.results import NAME, read_results
 from pipelines.errors import UserError, visible_value
 from pipelines.runs import atomic_folder, write_json, write_text
@@ -62,7 +63,10 @@ def read_sources(paths: Sequence[Path]) -> list[EvaluationSource]:
         raise UserError(f"The same evaluation is given twice: {', '.join(twice)}. Give each once.")
     found = [read_results(path) for path in paths]
     names = _names(folders)
-    return [EvaluationSource(*parts) for parts in zip(names, folders, found, strict=True)]
+    return [
+        EvaluationSource(name, folder, results, corrected_rates(folder, results))
+        for name, folder, results in zip(names, folders, found, strict=True)
+    ]
 
 
 def _names(folders: Sequence[Path]) -> list[str]:

@@ -173,12 +173,17 @@ def _row(parts: Sequence[_Part], model: str, marks: Mapping[tuple[str, str], str
             # The bundled questions are not the study's.
             ours = run.data.source.endswith(BUNDLED)
             theirs = study()[known].get(run.name) if known and not ours else None
+            corrected = part.source.corrected
             for one in rates:
                 if not one.group:
-                    whole = Figure(one, mark, theirs, None)
+                    whole = Figure(one, mark, theirs, None, corrected.get((one.model, one.task, "")))
                     apart = difference(one.rate, theirs) if theirs and whole.known else None
                     figures[run.name] = replace(whole, difference=apart)
-            groups[run.name] = tuple(Figure(one, mark, None, None) for one in rates if one.group)
+            groups[run.name] = tuple(
+                Figure(one, mark, None, None, corrected.get((one.model, one.task, one.group)))
+                for one in rates
+                if one.group
+            )
     return ReportRow(model, measured.variant, measured, tuple(part.source.name for part in parts), figures, groups)
 
 

@@ -5,7 +5,7 @@ Reads and writes nothing; the templates and the terminal's table use it.
 
 import math
 
-from eval.report.figures import Figure
+from eval.report.figures import CORRECTABLE, Figure
 from eval.run.results import Rate
 from pipelines.statistics import Interval, McNemar
 
@@ -22,6 +22,16 @@ def share(interval: Interval | None) -> str:
 def measured(figure: Figure | None) -> str:
     """The rate of a figure as `share` has it; `-` where it was not measured, or no answer has a verdict."""
     return share(figure.counts.rate) if figure is not None and figure.known else NOT_MEASURED
+
+
+def corrected(figure: Figure) -> str:
+    """The rate corrected by people's votes, `corrected 6.1 [3.0, 12.2], 80 votes`; `uncorrected` where nobody voted, ""
+    where there is nothing to correct."""
+    found = figure.corrected
+    if found is None:
+        return "uncorrected" if figure.known and figure.counts.task in CORRECTABLE else ""
+    rate = "" if math.isnan(found.rate.rate) else f"{100 * found.rate.rate:.1f} "
+    return f"corrected {rate}[{100 * found.rate.low:.1f}, {100 * found.rate.high:.1f}], {found.votes} votes"
 
 
 def points(interval: Interval) -> str:
@@ -53,7 +63,7 @@ def lines(figure: Figure | None) -> list[str]:
         parts.append(f"study {share(figure.study)}")
     if figure.difference is not None:
         parts.append(f"diff. {points(figure.difference)}")
-    return parts
+    return [*parts, *filter(None, [corrected(figure)])]
 
 
 def p_value(test: McNemar) -> str:

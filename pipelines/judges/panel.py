@@ -2,8 +2,10 @@
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
+from pipelines.judges.confidence import Again, certainty, least, with_repeats
 from pipelines.judges.guards import guard_of
 from pipelines.judges.patterns import (
     OUTPUTS,
@@ -29,7 +31,6 @@ from pipelines.runner.asker import Asker
 from pipelines.runner.failures import reason_of
 from pipelines.settings.config import RunConfig
 from pipelines.settings.judge import Judge
-from pipelines.settings.teacher import Teacher
 from pipelines.teachers.client import TeacherError
 from pipelines.teachers.finish_reasons import cut_short
 from pipelines.teachers.reply import Reply
@@ -63,6 +64,17 @@ class Panel:
         Raises:
             NotAttempted: nothing more is asked in this call.
         """
+        found = await self._asked(rows, asker)
+        again = [
+            await self._asked(rows, Again(asker, turn, sampled=True))
+            for turn in range(1, self._config.judging.repeat if any(judge.teacher for _, judge in self._judges) else 1)
+        ]
+        return [
+            with_repeats(row, own, [turn[at] for turn in again])
+            for at, (row, own) in enumerate(zip(rows, found, strict=True))
+        ]
+
+    async def _asked(self, rows: Sequence[Row], asker: Asker) -> list[list[Judgement]]:
         by_judge = await asyncio.gather(*(self._all(name, judge, rows, asker) for name, judge in self._judges))
         return [list(judgements) for judgements in zip(*by_judge, strict=True)]
 
@@ -160,15 +172,15 @@ class Panel:
             messages = guard.messages(row.query, piece, row.response.answer)
 
             def send(turn: int, messages: list[Message] = messages) -> Any:
-                teacher = self._teacher(judge)
-                return asker.ask(judge.teacher or "", messages, _fields(judge, teacher, turn), turn)
+                return asker.ask(judge.teacher or "", messages, self._fields(judge, turn), turn)
 
             def read(thought: Thought, messages: list[Message] = messages) -> SafetyVerdict:
                 return read_reply(guard, messages, thought)
 
             found.append(await _until_read(judge, spent, send, read, lambda reason: SafetyVerdict(None, reason=reason)))
         unread = next((item for item in found if item.reason), None)
-        return unread or max(found, key=lambda item: (item.safety == "unsafe", item.score or 0.0))
+        worst = max(found, key=lambda item: (item.safety == "unsafe", item.score or 0.0))
+        return unread or replace(worst, confidence=least(item.confidence for item in found))
 
     async def _formatted(
         self, name: str, judge: Judge, messages: list[Message], form: Form, asker: Asker, turn: int
@@ -176,7 +188,7 @@ class Panel:
         """Ask for JSON in the strictest way that the server accepts; the first request finds out which."""
 
         async def ask(output: Output, optional: bool) -> Reply:
-            fields = _fields(judge, self._teacher(judge), turn)
+            fields = self._fields(judge, turn)
             wanted = response_format(output, form)
             return await asker.ask(
                 judge.teacher or "", messages, fields | ({"response_format": wanted} if wanted else {}), turn, optional
@@ -197,8 +209,16 @@ class Panel:
                         return reply
         return await ask(self._outputs[name], optional=False)
 
-    def _teacher(self, judge: Judge) -> Teacher:
-        return self._config.judge_teachers[judge.teacher or ""]
+    def _fields(self, judge: Judge, turn: int) -> dict[str, Any]:
+        fields = judge.sampling.model_dump(exclude_none=True)
+        if judge.sampling.seed is not None:
+            fields["seed"] = judge.sampling.seed + turn
+        if self._config.judging.logprobs:
+            fields["logprobs"] = True
+        teacher = self._config.judge_teachers[judge.teacher or ""]
+        if teacher.extra_body:
+            fields["extra_body"] = teacher.extra_body
+        return fields
 
 
 def _together(judge: Judge, rows: Sequence[Row]) -> Iterator[list[Row]]:
@@ -223,15 +243,6 @@ def _unread(reason: str) -> PatternVerdict:
     return PatternVerdict(UNSCORED, reason=reason)
 
 
-def _fields(judge: Judge, teacher: Teacher, turn: int) -> dict[str, Any]:
-    fields = judge.sampling.model_dump(exclude_none=True)
-    if judge.sampling.seed is not None:
-        fields["seed"] = judge.sampling.seed + turn
-    if teacher.extra_body:
-        fields["extra_body"] = teacher.extra_body
-    return fields
-
-
 async def _until_read(
     judge: Judge,
     spent: Spent,
@@ -252,7 +263,7 @@ async def _until_read(
             continue
         found = read(split(reply.content, reply.reasoning_content, reply.reasoning))
         if not found.reason:
-            return found
+            return replace(found, confidence=certainty(reply.logprobs)) if reply.logprobs else found
         if reply.finish_reason == "length":
             found = failed("the judge's reply was cut off at its token limit")
         elif cut_short(reply.finish_reason):
@@ -277,4 +288,5 @@ def merged(found: list[PatternVerdict]) -> PatternVerdict:
             if labels[label]:
                 evidence.setdefault(label, span)
     analysis = " ".join(f"[{part} of {len(found)}] {item.analysis}" for part, item in enumerate(found, 1))
-    return PatternVerdict(labels, evidence=evidence, analysis=analysis)
+    confidence = least(item.confidence for item in found)
+    return PatternVerdict(labels, evidence=evidence, analysis=analysis, confidence=confidence)

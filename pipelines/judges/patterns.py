@@ -39,6 +39,7 @@ class PatternVerdict:
     evidence: Mapping[str, str] = field(default_factory=dict)
     analysis: str = ""
     reason: str = ""
+    confidence: float | None = None
 
 
 # A string, or a comma in front of a closing bracket.

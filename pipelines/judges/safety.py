@@ -45,6 +45,7 @@ class SafetyVerdict:
     categories: tuple[str, ...] = ()
     reason: str = ""
     refused: bool | None = None
+    confidence: float | None = None
 
 
 class Guard(ABC):

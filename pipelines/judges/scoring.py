@@ -23,6 +23,7 @@ from pipelines.thinking import Thought
 
 REFERENCES = ("truth", "examples")
 FILE = "judge_scores.json"
+STRESS_FILE = "judge_stress.json"
 # Labels of a response to a harmful prompt by its id.
 Reference = Mapping[str, Mapping[str, bool]]
 
@@ -226,6 +227,15 @@ def _response(name: str, prompt_id: str, reasoning: str, answer: str) -> Respons
 
 def read_scores(run: RunFolder) -> dict[str, Any] | None:
     """judge_scores.json of a run; None where the judges that it has now were not scored."""
-    path = run.path / FILE
+    return _of_these_judges(run, FILE)
+
+
+def read_stress(run: RunFolder) -> dict[str, Any] | None:
+    """judge_stress.json of a run (`stress.py`); None where the judges that it has now were not put under strain."""
+    return _of_these_judges(run, STRESS_FILE)
+
+
+def _of_these_judges(run: RunFolder, name: str) -> dict[str, Any] | None:
+    path = run.path / name
     found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
     return found if found and found["judges"] == list(load_config(run).judging.judges) else None

@@ -219,7 +219,8 @@ def _judged(config: RunConfig, known: Known, kinds: Iterable[Kind]) -> Load:
         done[model] = max(judged - sum(rows.values()), 0.0)
         share = left / max(sum(rows.values()), 1.0)
         asked = {kind: count * share for kind, count in rows.items()}
-        total += _verdicts(config, known, judge, asked, _at_once(config, judge))
+        for _ in range(config.judging.repeat):
+            total += _verdicts(config, known, judge, asked, _at_once(config, judge))
     return total
 
 

@@ -76,6 +76,13 @@ class Judging(Part):
     vote: Literal["majority", "any", "all"] = Field(
         default="majority", description="how many judges of a kind must flag a label; a tie of the majority flags"
     )
+    repeat: int = Field(
+        default=1,
+        ge=1,
+        le=20,
+        description="how often each verdict is asked for; the first stands, the others agree or not",
+    )
+    logprobs: bool = Field(default=False, description="ask judges for the probabilities of their tokens")
 
 
 def load_judges() -> dict[str, Judge]:

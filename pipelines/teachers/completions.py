@@ -83,7 +83,23 @@ def reply_of(document: object, price: Price | None, latency_s: float, first_toke
         first_token_s=first_token_s,
         notes="; ".join(notes),
         refusal=is_refusal,
+        logprobs=_logprobs(choice),
     )
+
+
+def _logprobs(choice: Mapping[str, Any]) -> str:
+    """The tokens of the content with their log-probabilities, "" where there are none or they are not that."""
+    given = choice.get("logprobs")
+    content = given.get("content") if isinstance(given, Mapping) else None
+    if not isinstance(content, list) or not content:
+        return ""
+    pairs = [(one.get("token"), one.get("logprob")) for one in content if isinstance(one, Mapping)]
+    kept = [
+        [cleaned(token), min(float(value), 0.0)]
+        for token, value in pairs
+        if isinstance(token, str) and isinstance(value, int | float) and math.isfinite(value)
+    ]
+    return json.dumps(kept, ensure_ascii=False) if len(kept) == len(content) else ""
 
 
 def _chosen(document: object) -> tuple[Mapping[str, Any], Mapping[str, Any]]:

@@ -15,7 +15,8 @@ class Reply:
     """What came back for one request. Tokens are the endpoint's counts (`cached_tokens` are part of the input), cost is
     in US dollars, latency in seconds. `first_token_s`: seconds to the first piece of a streamed answer, None for any
     other. `notes`: what was odd about the answer, "" where nothing was. `refusal`: the API marked the answer as
-    one. Ledgers of before have none of the three."""
+    one. `logprobs`: JSON of the tokens of the content, each with its log-probability, "" where the server gave none.
+    Ledgers of before have none of the four."""
 
     content: str | None
     reasoning_content: str | None
@@ -29,6 +30,7 @@ class Reply:
     first_token_s: float | None = None
     notes: str = ""
     refusal: bool = False
+    logprobs: str = ""
 
     def __post_init__(self) -> None:
         for name, wanted in _FIELDS:
@@ -38,7 +40,8 @@ class Reply:
 
     def json(self) -> str:
         """The reply as the ledger keeps it."""
-        return json.dumps({name: getattr(self, name) for name, _ in _FIELDS}, ensure_ascii=False)
+        values = {name: getattr(self, name) for name, _ in _FIELDS if name != "logprobs" or self.logprobs}
+        return json.dumps(values, ensure_ascii=False)
 
 
 _FIELDS = tuple((item.name, str(item.type)) for item in fields(Reply))

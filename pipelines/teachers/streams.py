@@ -95,6 +95,7 @@ class StreamedReply:
         self._usage: object = None
         self._finish: object = None
         self._tools = False
+        self._logprobs: list[object] = []
         self._whole: Mapping[str, Any] | None = None
         self.started = False
 
@@ -132,6 +133,9 @@ class StreamedReply:
 
     def _take_choice(self, choice: Mapping[str, Any], document: Mapping[str, Any]) -> None:
         self._finish = choice.get("finish_reason") or self._finish
+        given = choice.get("logprobs")
+        if isinstance(given, Mapping) and isinstance(given.get("content"), list):
+            self._logprobs += given["content"]
         delta = choice.get("delta")
         if not isinstance(delta, Mapping):
             if isinstance(choice.get("message"), Mapping):
@@ -173,4 +177,5 @@ class StreamedReply:
         if self._tools:
             message["tool_calls"] = True
         finish = self._finish if whole else CUT
-        return {"choices": [{"message": message, "finish_reason": finish}], "usage": self._usage}
+        choice = {"message": message, "finish_reason": finish, "logprobs": {"content": self._logprobs}}
+        return {"choices": [choice], "usage": self._usage}

@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -30,6 +30,7 @@ from saferthoughts.cli.options import (
     open_folder,
     open_run,
     out,
+    say_json,
     show,
 )
 
@@ -48,6 +49,14 @@ def judge(
     judges: JudgeNames = None,
     vote: VoteRule = None,
     policies: Policies = None,
+    repeat: Annotated[
+        int | None,
+        typer.Option(min=1, max=20, help="Ask for each verdict so often: the share that agrees is its confidence."),
+    ] = None,
+    logprobs: Annotated[
+        bool | None,
+        typer.Option("--logprobs/--no-logprobs", help="Take it from the probabilities of the judges' tokens."),
+    ] = None,
     settings: Sets = None,
     teachers: TeacherFile = None,
     yes: Yes = False,
@@ -66,7 +75,14 @@ def judge(
     from saferthoughts.settings import StageSettings
 
     options = given(ctx, StageSettings)
-    show(open_run(name).judge(*judges or (), vote=vote, policies=policies, agree=consent(yes), **options), as_json)
+    own: dict[str, Any] = {
+        "vote": vote,
+        "policies": policies,
+        "repeat": repeat,
+        "logprobs": logprobs,
+        "agree": consent(yes),
+    }
+    show(open_run(name).judge(*judges or (), **own, **options), as_json)
 
 
 @judge_app.command(name="list")
@@ -111,6 +127,42 @@ def score(
     if file is not None:
         write_json(file, read_scores(run))
     out.print(score_table(scores, against))
+
+
+@judge_app.command()
+def stress(
+    ctx: typer.Context,
+    name: RunName,
+    rows: Annotated[int, typer.Option(min=1, help="Rows that are asked about, in nine forms each.")] = 50,
+    as_json: AsJson = False,
+    max_cost: MaxCost = None,
+    max_tokens: MaxTokens = None,
+    reuse: Reuse = None,
+    engine: EngineName = "local",
+    ray_address: RayAddress = None,
+) -> None:
+    """How often verdicts flip when a response is changed and its meaning is not: eight changes, each with an interval.
+
+    Example: saferthoughts judge stress demo --rows 50
+    """
+    from pipelines.judges.stress import stress as put_under_strain
+    from pipelines.statistics import Interval
+    from saferthoughts.settings import RequestSettings, request_options
+
+    run = open_folder(name)
+    facts = put_under_strain(run, rows, request_options(run.path.parent, **given(ctx, RequestSettings)))
+    if as_json:
+        say_json(facts)
+        return
+    table = Table(title=f"verdicts that flip, percent with 95 % intervals, {facts['rows']} rows", box=None)
+    for column in ("judge", "change", "rows", "flips", "to a fault", "lost", "flipped"):
+        table.add_column(column, justify="left" if column in ("judge", "change") else "right")
+    for line in facts["lines"]:
+        counts = (line[key] for key in ("rows", "flips", "to_fault", "lost"))
+        share = "-" if line["rate"] is None else _percent(Interval(line["rate"], line["low"], line["high"]))
+        change = line["change"].replace("_", " ")
+        table.add_row(Text(line["judge"]), change, *map(str, counts), share.replace("\n", " "))
+    out.print(table)
 
 
 def score_table(scores: "list[LabelScore]", against: str) -> Table:

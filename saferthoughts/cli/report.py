@@ -53,7 +53,7 @@ def report_eval(
 def _table(section: "Section") -> Table:
     """Rows as in the study's table, with the columns that were measured; names are hostile, so all cells are plain."""
     from eval.report.figures import COLUMNS
-    from eval.report.words import measured
+    from eval.report.words import corrected, measured
 
     tasks = [task for task in section.tasks if any(task in row.figures for row in section.rows)]
     table = Table(title=section.title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
@@ -63,5 +63,8 @@ def _table(section: "Section") -> Table:
     for row in section.rows:
         figures = [row.figures.get(task) for task in tasks]
         cells = [measured(figure).replace(" [", "\n[") for figure in figures]
+        for at, figure in enumerate(figures):
+            if figure is not None and (words := corrected(figure)):
+                cells[at] += "\n" + words.replace(" [", "\n[").replace("], ", "]\n")
         table.add_row(Text(row.name), *map(Text, cells))
     return table

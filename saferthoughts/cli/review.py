@@ -1,6 +1,7 @@
 """Commands of people's review: `saferthoughts review serve|push|status|pull|agree|apply`."""
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,8 +12,16 @@ from saferthoughts.cli.options import RunName, Settings, group, note, open_folde
 
 if TYPE_CHECKING:
     from curation.review.evidence import Outlook
+    from curation.review.push import PushedRows
+    from curation.review.status import ReviewProgress
 
 review_app = group("People's spot checks in Argilla: serve, push, status, pull, agree, apply.")
+MaybeRun = Annotated[
+    str | None, typer.Argument(metavar="RUN", help="Name of the run: a folder under --runs.", show_default=False)
+]
+Evaluation = Annotated[
+    Path | None, typer.Option("--eval", help="In place of a run: a folder with results.json, on whose answers to vote.")
+]
 Workspace = Annotated[str | None, typer.Option(help="On a server of yours: the workspace to work in.")]
 
 
@@ -44,7 +53,8 @@ def serve(
 
 @review_app.command()
 def push(
-    name: RunName,
+    name: MaybeRun = None,
+    evaluation: Evaluation = None,
     votes: Annotated[
         int | None, typer.Option(min=1, help="A budget of votes, spent on what narrows the share of unsafe rows most.")
     ] = None,
@@ -73,7 +83,12 @@ def push(
     from curation.review.sample import Wanted
     from pipelines.errors import UserError
 
-    run = open_folder(name)
+    if _one_of(name, evaluation) is not None:
+        if rows is not None or random_share is not None or overlap is not None or assist:
+            raise UserError("--eval takes --votes, --min-votes and --workspace: its answers are drawn blind.")
+        _push_answers(evaluation, votes, min_votes, workspace)  # type: ignore[arg-type]
+        return
+    run = open_folder(name or "")
     if votes is not None and (rows is not None or random_share is not None):
         raise UserError("--votes chooses the rows itself: leave --rows and --random-share out, or --votes.")
     before = run.stage("review") or {}
@@ -85,7 +100,31 @@ def push(
         min_votes = 1 if votes is None else before.get("min_votes", 1)
     wanted = Wanted(rows or 200, 0.5 if random_share is None else random_share, overlap, assist, votes)
     client = connect(Settings.runs)
-    done = send(run, client, wanted, min_votes, workspace)
+    _say_pushed(send(run, client, wanted, min_votes, workspace), client)
+
+
+def _one_of(name: str | None, evaluation: Path | None) -> Path | None:
+    """The evaluation, None where a run is named.
+
+    Raises:
+        UserError: both are named, or neither.
+    """
+    from pipelines.errors import UserError
+
+    if (name is None) == (evaluation is None):
+        raise UserError("Whose rows? Name a run, or an evaluation: --eval FOLDER (one of the two).")
+    return evaluation
+
+
+def _push_answers(path: Path, votes: int | None, min_votes: int | None, workspace: str | None) -> None:
+    from curation.review.home import connect
+    from eval.review.exchange import push_answers
+
+    client = connect(Settings.runs)
+    _say_pushed(push_answers(path, client, votes, min_votes, workspace), client)
+
+
+def _say_pushed(done: "PushedRows", client: Any) -> None:
     if done.words:
         say(done.words)
     say(f"{done.rows} rows in the sample, {done.sent} sent now, to {', '.join(done.datasets)} at {client.api_url}")
@@ -94,35 +133,54 @@ def push(
 
 
 @review_app.command()
-def status(name: RunName, workspace: Workspace = None) -> None:
-    """How far people have got, how long it will take, and how many votes more are likely needed."""
+def status(name: MaybeRun = None, evaluation: Evaluation = None, workspace: Workspace = None) -> None:
+    """How far people have got, who votes unlike the others, how many votes more are likely needed."""
     from curation.review.evidence import outlook_of
     from curation.review.home import connect
     from curation.review.status import progress
 
-    run = open_folder(name)
-    found = progress(run, connect(Settings.runs), workspace)
-    for one in found:
-        left = (
-            ""
-            if one.left_s is None
-            else f", about {one.left_s / 60:.0f} minutes left at {one.seconds_each:.0f} s a row"
-        )
-        say(f"{one.dataset}: {one.completed} of {one.total} rows have their votes{left}")
-        for annotator, count in one.by_annotator.items():
-            wrong = one.contradictory.get(annotator, 0)
-            say(f"  {annotator}: {count} submitted" + (f", {wrong} of them contradict themselves" if wrong else ""))
+    if (path := _one_of(name, evaluation)) is not None:
+        from eval.review.exchange import answers_progress
+
+        _say_progress(answers_progress(path, connect(Settings.runs), workspace))
+        return
+    run = open_folder(name or "")
+    for one in progress(run, connect(Settings.runs), workspace):
+        _say_progress(one)
     if outlook := outlook_of(run):
         say(_outlook_words(outlook))
 
 
-@review_app.command()
-def pull(name: RunName, workspace: Workspace = None) -> None:
-    """Fetch people's votes into reviews.parquet; names stay on the server."""
-    from curation.review.home import connect, home_of
-    from curation.review.pull import pull as fetch
+def _say_progress(one: "ReviewProgress") -> None:
+    left = "" if one.left_s is None else f", about {one.left_s / 60:.0f} minutes left at {one.seconds_each:.0f} s a row"
+    say(f"{one.dataset}: {one.completed} of {one.total} rows have their votes{left}")
+    for annotator, count in one.by_annotator.items():
+        words = [f"  {annotator}: {count} submitted, {one.waiting[annotator]} left"]
+        if wrong := one.contradictory.get(annotator, 0):
+            words.append(f"{wrong} of them contradict themselves")
+        if annotator in one.far:
+            apart, shared = one.far[annotator]
+            words.append(f"far from the others on safety: apart from one of them on {apart} of {shared} rows")
+        say(", ".join(words))
 
-    done = fetch(open_folder(name), connect(Settings.runs), home_of(Settings.runs), workspace)
+
+@review_app.command()
+def pull(name: MaybeRun = None, evaluation: Evaluation = None, workspace: Workspace = None) -> None:
+    """Fetch people's votes into reviews.parquet; names stay on the server.
+
+    Example: saferthoughts review pull demo
+    """
+    from curation.review.home import connect, home_of
+
+    home = home_of(Settings.runs)
+    if (path := _one_of(name, evaluation)) is not None:
+        from eval.review.exchange import pull_answers
+
+        done = pull_answers(path, connect(Settings.runs), home, workspace)
+    else:
+        from curation.review.pull import pull as fetch
+
+        done = fetch(open_folder(name or ""), connect(Settings.runs), home, workspace)
     say(f"{done.votes} votes by {done.annotators} people, {done.new} new, {done.changed} changed")
     beside = (
         (done.kept, "kept whose record or whose person is no longer on the server"),
@@ -135,11 +193,22 @@ def pull(name: RunName, workspace: Workspace = None) -> None:
 
 
 @review_app.command()
-def agree(name: RunName) -> None:
-    """How far people agree, how good the judges are, how much of the accepted set is unsafe."""
-    from curation.review.agree import agree as evaluate
+def agree(
+    name: RunName,
+    max_error: Annotated[
+        float | None, typer.Option(help="The share of errors, such as 0.02, with which judges may decide rows alone.")
+    ] = None,
+) -> None:
+    """How far people agree, how good the judges are, how much of the accepted set is unsafe.
 
-    found = evaluate(open_folder(name))
+    Example: saferthoughts review agree demo --max-error 0.02
+    """
+    from curation.review.agree import agree as evaluate
+    from pipelines.errors import UserError
+
+    if max_error is not None and not 0 < max_error < 1:
+        raise UserError(f"--max-error {max_error:g}: a share between 0 and 1, such as 0.02.")
+    found = evaluate(open_folder(name), max_error)
     say(f"{found['votes']} votes by {found['annotators']} people on {found['rows']} rows")
     out.print(_agreement_table(found["agreement"]))
     out.print(_judges_table(found["judges"]))
@@ -147,7 +216,8 @@ def agree(name: RunName) -> None:
         shared = "" if one["percent"]["value"] is None else f", {_percent(one['percent'])} % agreement"
         say(f"{one['config']}: {one['unsafe_votes']} of {one['votes']} votes on {one['rows']} rows say unsafe{shared}")
     for one in found["deviation"]:
-        say(f"{one['annotator']}: differs from the others' majority on {one['differs']} of {one['rows']} rows")
+        differs = f"differs from the others' majority on {one['differs']} of {one['rows']} rows"
+        say(f"{one['annotator']}: {differs}{_coin_words(found, one)}")
     share = found["unsafe_share"]
     if share["rate"] is None:
         say("Nobody has voted blind on an accepted row yet: the share of unsafe rows is not known.")
@@ -163,6 +233,36 @@ def agree(name: RunName) -> None:
             span = f"{100 * one['rate']:.0f} % [{100 * one['low']:.0f}, {100 * one['high']:.0f}]"
             label = one["label"].replace("_", " ")
             say(f"{one['config']}, {label}: judges {100 * one['judged']:.0f} %, corrected {span}, {one['votes']} rows")
+    if sure := found["confidence"]:
+        off = _percent(sure["error"])
+        say(f"judges' confidence: off by {off} % on average (expected calibration error), {sure['rows']} rows")
+    if found["selective"]:
+        say(_selective_words(found["selective"]))
+
+
+def _coin_words(found: dict[str, Any], person: dict[str, Any]) -> str:
+    """What the two-coin model says of a person, and whether it is no chance."""
+    far = ", far from the others" if person["far"] else ""
+    if (coins := found["coins"]) is None or person["annotator"] not in coins["sensitivity"]:
+        return far
+    seen, kept = (100 * coins[name][person["annotator"]] for name in ("sensitivity", "specificity"))
+    return f"; two-coin model: {seen:.0f} % of unsafe and {kept:.0f} % of safe rows called so{far}"
+
+
+def _selective_words(one: dict[str, Any]) -> str:
+    bound = f"with at most {100 * one['max_error']:g} % of errors judges may decide"
+    if one["threshold"] is None:
+        why = f"{one['wrong']} of {one['checked']} held-out votes are wrong" if one["checked"] else "too few votes"
+        return (
+            f"{bound} no row alone: {why}; {one['needed']} held-out votes without a wrong one would do, of "
+            f"{one['votes']} usable ones in all (three quarters are held out)"
+        )
+    share, left = f"{100 * one['alone'] / one['rows']:.0f} %", one["rows"] - one["alone"]
+    return (
+        f"{bound} {one['alone']} of {one['rows']} rows alone ({share}, confidence {one['threshold']:.2f} or more), and "
+        f"{left} go to people: selective.parquet. Checked on {one['checked']} held-out votes: {one['wrong']} wrong, an "
+        f"error of up to {100 * one['upper']:.1f} %"
+    )
 
 
 @review_app.command(name="apply")

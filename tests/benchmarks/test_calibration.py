@@ -5,10 +5,22 @@ import doctest
 import numpy as np
 import pytest
 
-from benchmarks.calibration import Setting, corrected_intervals, random_intervals, reviews
-from curation.review.estimates import corrected, plan, sequence, stratified
+from benchmarks.calibration import (
+    Setting,
+    corrected_intervals,
+    few_rows,
+    people,
+    random_intervals,
+    reviews,
+    selective,
+)
+from curation.review import people as people_module
+from curation.review.estimates import calibration, corrected, plan, sequence, stratified, two_coin
+from curation.review.estimates import selective as selective_estimate
+from curation.review.estimates.selective import decide_alone
 from curation.review.estimates.sequence import Vote, Wealth, more_votes
 from curation.review.estimates.stratified import Shares, stratified_share
+from curation.review.estimates.two_coin import two_coins
 
 RUNS = 1000
 STRATA = ((100, 300, 1600), (0.15, 0.03, 0.005))
@@ -73,7 +85,31 @@ def test_the_votes_that_are_likely_needed_are_about_those_that_were() -> None:
     assert more_votes(Wealth([0.03], 200), [1.0], [1.0], [0.03]) is None
 
 
-@pytest.mark.parametrize("module", [corrected, plan, sequence, stratified], ids=lambda module: module.__name__)
+def test_corrected_rates_of_few_rows_hold_the_truth() -> None:
+    assert few_rows(150) >= 0.9  # of 576 settings the worst; 42 % before a row was added
+
+
+def test_judges_that_decide_alone_keep_the_bound_and_decide_where_they_are_good() -> None:
+    found = selective(60)
+    assert found["worst"] <= 0.1  # 5 % is promised; of 60 reviews more than 6 have one chance in 30
+    assert found["alone"]["confidence says nothing, 0.5 % wrong"] > 0.7
+    assert found["alone"]["confidence says nothing, 2.1 % wrong"] < 0.1
+    assert decide_alone([0.5], [0.5] * 100, [False] * 100, 0.02).needed == 149
+
+
+def test_a_person_far_from_the_others_is_found_and_each_ones_errors_are_measured() -> None:
+    found = people(60)
+    assert found["off"] < 0.06
+    assert found["found"] > 0.9
+    assert found["alarms"] <= 0.1
+    assert two_coins([{"a": True, "b": False}] * 50) is None
+
+
+@pytest.mark.parametrize(
+    "module",
+    [corrected, plan, sequence, stratified, calibration, two_coin, selective_estimate, people_module],
+    ids=lambda module: module.__name__,
+)
 def test_examples_of_the_estimators_are_true(module: object) -> None:
     done = doctest.testmod(module)
     assert done.attempted

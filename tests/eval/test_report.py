@@ -74,7 +74,7 @@ def test_a_figure_is_the_one_computed_by_hand() -> None:
 def test_bundled_questions_are_not_held_against_the_study() -> None:
     run = task_run("none", data=replace(task_run("none").data, source="harmful.yaml (bundled)"))
     found = results([RAW], {"none": {"raw": LOW}}, {"none": run})
-    assert "| 4.0 [1.1, 13.5]<br>2/50 |" in markdown_of(report_of([source("mine", found)]))
+    assert "| 4.0 [1.1, 13.5]<br>2/50<br>uncorrected |" in markdown_of(report_of([source("mine", found)]))
 
 
 def test_what_was_not_measured_is_a_dash_and_absent_from_the_figures() -> None:

@@ -12,8 +12,9 @@ import pytest
 from pipelines.teachers.first_question import MESSAGES
 from tests.pipelines.reply_bodies import KEY
 
-# What a script gives for a request's body: the content of a reply, or an HTTP status to refuse it with.
-Script = Callable[[dict[str, Any]], str | int]
+# What a script gives for a request's body: the content of a reply, with its `logprobs` or alone, or an HTTP status to
+# refuse it with.
+Script = Callable[[dict[str, Any]], str | int | tuple[str, Any]]
 
 
 _FIRST = "<think>From 14:50 to 16:05.</think>75 minutes."
@@ -43,11 +44,12 @@ def _serving(script: Script) -> Iterator[Endpoint]:
                 endpoint.requests.append(body)
             output = _FIRST if first and endpoint.answers_first else script(body)
             status = output if isinstance(output, int) else 200
+            output, logprobs = output if isinstance(output, tuple) else (output, None)
             usage = {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12}
             message = {"role": "assistant", "content": output}
             reply: dict[str, Any] = {
                 "id": "x", "object": "chat.completion", "created": 0, "model": body["model"], "usage": usage,
-                "choices": [{"index": 0, "finish_reason": "stop", "message": message}],
+                "choices": [{"index": 0, "finish_reason": "stop", "message": message, "logprobs": logprobs}],
             }  # fmt: skip
             if status != 200:
                 reply = {"error": {"message": f"scripted {status}"}}

@@ -60,7 +60,7 @@ def test_places_name_part_and_sentence() -> None:
 def test_marked_sentence_is_escaped_as_all_else_is() -> None:
     text = "Fine. **Bold** <img src=x onerror=alert(1)> [a](http://b) helps. Bye."
     marked = with_marks(text, [("harmful_additions", "<img src=x"), ("categories", "Bye")], PATTERN_LABELS.__getitem__)
-    assert marked.startswith("Fine. >> Adds harmful detail: **Bold** <img")
+    assert marked.startswith("Fine. >> Adds harmful detail (harmful additions): **Bold** <img")
     assert marked.endswith("helps. << Bye.")
     assert "<img" not in shown(marked)
     assert "&gt;&gt; Adds harmful detail" in shown(marked)

@@ -6,7 +6,7 @@ import shutil
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,22 +25,16 @@ pytest.importorskip("argilla", reason="the review extra is not installed")
 
 @dataclass(frozen=True)
 class Server:
-    """A running server with its accounts, and plain HTTP to it as one of them."""
+    """A running server with its accounts, those that tests make (`guests`), and plain HTTP to it as one of them."""
 
     runs: Path
     url: str
     process: int
+    guests: list[dict[str, str]] = field(default_factory=list)
 
     def account(self, name: str) -> dict[str, str]:
         found = json.loads((self.runs / ".argilla" / "credentials.json").read_text())["accounts"]
-        return next(account for account in found if account["username"] == name)
-
-    def add_account(self, user: dict[str, str]) -> None:
-        """Let `account` know somebody who was made by a test."""
-        path = self.runs / ".argilla" / "credentials.json"
-        found = json.loads(path.read_text())
-        found["accounts"].append({"username": user["username"], "api_key": user["api_key"]})
-        path.write_text(json.dumps(found))
+        return next(account for account in (*found, *self.guests) if account["username"] == name)
 
     def ask(self, path: str, name: str = "owner", body: Any = None, method: str | None = None) -> Any:
         request = urllib.request.Request(
@@ -63,8 +57,12 @@ class Server:
         (found,) = [item for item in items if dataset in (item["name"], names[item["name"]])]
         return list(self.ask(f"datasets/{found['id']}/records?limit=1000&include=responses", "owner")["items"])
 
-    def vote(self, record: dict[str, Any], name: str, safe: str = "yes", patterns: tuple[str, ...] = ("none",)) -> None:
-        values = {"safe": {"value": safe}, "patterns": {"value": list(patterns)}}
+    def vote(
+        self, record: dict[str, Any], name: str, safe: str = "yes", patterns: tuple[str, ...] | None = ("none",)
+    ) -> None:
+        values: dict[str, Any] = {"safe": {"value": safe}}
+        if patterns is not None:
+            values["patterns"] = {"value": list(patterns)}
         self.ask(f"records/{record['id']}/responses", name, {"values": values, "status": "submitted"}, "POST")
 
 

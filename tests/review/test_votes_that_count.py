@@ -49,7 +49,7 @@ def test_votes_of_a_deleted_account_are_kept_and_counted(server: Server, named: 
     user = server.ask("users", body=body)
     place = server.client().workspaces("saferthoughts")
     server.ask(f"workspaces/{place.id}/users", body={"user_id": user["id"]})
-    server.add_account(user)
+    server.guests.append(user)
     records = server.records(run.name)
     server.vote(records[0], "short-stay", "no")
     server.vote(records[1], "annotator-1", "no")
@@ -69,6 +69,18 @@ def test_none_of_these_beside_a_pattern_says_nothing_on_patterns(server: Server,
     assert done.contradictory == 1
     assert (row["safe"], row["weak_vacillation"], row["no_pattern"]) == ("yes", None, None)
     assert progress(run, server.client())[0].contradictory == {"annotator-1": 1}
+
+
+def test_a_person_far_from_the_others_is_named_while_people_vote(server: Server, named: Named) -> None:
+    run = named()
+    push(run, server.client(), BLIND, 3)
+    records = server.records(run.name)
+    for record in records:
+        for name, safe in (("annotator-1", "no"), ("annotator-2", "yes"), ("owner", "no")):
+            server.vote(record, name, safe)
+    (found,) = progress(run, server.client())
+    assert found.far == {"annotator-2": (len(records), len(records))}
+    assert found.waiting == {"annotator-1": 0, "annotator-2": 0, "owner": 0}
 
 
 def test_a_sample_that_grows_keeps_its_share_of_overlap(checked: RunFolder) -> None:
