@@ -17,6 +17,7 @@ from pipelines.event_loops import outside_loop
 from pipelines.progress import console
 from saferthoughts.model_resolver import Named, Place, place_of
 from saferthoughts.release import Release, release_path
+from saferthoughts.review import AnswerReview
 from saferthoughts.run import Run
 from saferthoughts.settings import (
     Assignments,
@@ -73,6 +74,10 @@ class Evaluation:
     ) -> "Evaluation":
         """Score the stored answers again, with another guard or judge; see `rescore`."""
         return rescore(self.path, guard=guard, judge=judge, score=score, teachers=teachers)
+
+    def review(self, *, runs: StoredPath | None = None, workspace: str | None = None) -> AnswerReview:
+        """People's votes on the answers, in Argilla; see `AnswerReview`."""
+        return AnswerReview(self.path, runs=runs, workspace=workspace)
 
 
 def rescore(

@@ -5,7 +5,7 @@ Reads and writes the run's folder as `pipelines/runs.py` has it. `saferthoughts/
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from pipelines.errors import unknown
 from pipelines.prompts.stage import PromptsResult, start, start_or_change
@@ -25,6 +25,9 @@ from saferthoughts.settings import (
 )
 from saferthoughts.status import RunStatus, status
 from saferthoughts.tables import Table
+
+if TYPE_CHECKING:
+    from saferthoughts.review import Review
 
 
 class StoredRun:
@@ -153,6 +156,16 @@ class StoredRun:
         """
         options = run_options(settings=settings, teachers=teachers, also=also, **who)
         return change(self.folder, options, consent_of(agree))
+
+    def review(self, *, workspace: str | None = None) -> "Review":
+        """People's votes on the run's rows, in Argilla.
+
+        Args:
+            workspace: On a server of your own, the workspace to work in.
+        """
+        from saferthoughts.review import Review
+
+        return Review(self.folder, workspace)
 
     def status(self) -> RunStatus:
         """What the run has, what it waits for, what it took, and the command that goes on."""

@@ -8,12 +8,13 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from saferthoughts.cli.options import RunName, Settings, group, note, open_folder, out, say
+from pipelines.errors import UserError
+from saferthoughts.cli.options import AsJson, RunName, Settings, group, note, open_run, out, say, say_json
 
 if TYPE_CHECKING:
     from curation.review.evidence import Outlook
-    from curation.review.push import PushedRows
     from curation.review.status import ReviewProgress
+    from saferthoughts.review import AnswerReview, Review
 
 review_app = group("People's spot checks in Argilla: serve, push, status, pull, agree, apply.")
 MaybeRun = Annotated[
@@ -36,7 +37,6 @@ def serve(
     """
     from curation.review.home import home_of
     from curation.review.serve import serving
-    from pipelines.errors import UserError
 
     home = home_of(Settings.runs)
     with serving(home, port, annotators, note) as running:
@@ -73,81 +73,57 @@ def push(
         bool, typer.Option("--assist/--blind", help="Show the judges' labels; such votes never score the judges.")
     ] = False,
     workspace: Workspace = None,
+    as_json: AsJson = False,
 ) -> None:
     """Send rows to Argilla, for a budget of votes in rounds: once more goes on. Sends what is not there yet.
 
     Example: saferthoughts review push demo --votes 100
     """
-    from curation.review.home import connect
-    from curation.review.push import push as send
-    from curation.review.sample import Wanted
-    from pipelines.errors import UserError
-
-    if _one_of(name, evaluation) is not None:
-        if rows is not None or random_share is not None or overlap is not None or assist:
-            raise UserError("--eval takes --votes, --min-votes and --workspace: its answers are drawn blind.")
-        _push_answers(evaluation, votes, min_votes, workspace)  # type: ignore[arg-type]
+    given: dict[str, Any] = {"votes": votes, "min_votes": min_votes}
+    if evaluation is None:
+        given |= {"rows": rows, "random_share": random_share, "overlap": overlap, "assist": assist}
+    elif rows is not None or random_share is not None or overlap is not None or assist:
+        raise UserError("--eval takes --votes, --min-votes and --workspace: its answers are drawn blind.")
+    review = _review_of(name, evaluation, workspace)
+    done = review.push(**given)
+    if as_json:
+        say_json(done)
         return
-    run = open_folder(name or "")
-    if votes is not None and (rows is not None or random_share is not None):
-        raise UserError("--votes chooses the rows itself: leave --rows and --random-share out, or --votes.")
-    before = run.stage("review") or {}
-    if votes is None and rows is None:
-        votes = before.get("votes")
-    if overlap is None:
-        overlap = 0.2 if votes is None else before.get("overlap", 0.1)
-    if min_votes is None:
-        min_votes = 1 if votes is None else before.get("min_votes", 1)
-    wanted = Wanted(rows or 200, 0.5 if random_share is None else random_share, overlap, assist, votes)
-    client = connect(Settings.runs)
-    _say_pushed(send(run, client, wanted, min_votes, workspace), client)
-
-
-def _one_of(name: str | None, evaluation: Path | None) -> Path | None:
-    """The evaluation, None where a run is named.
-
-    Raises:
-        UserError: both are named, or neither.
-    """
-    from pipelines.errors import UserError
-
-    if (name is None) == (evaluation is None):
-        raise UserError("Whose rows? Name a run, or an evaluation: --eval FOLDER (one of the two).")
-    return evaluation
-
-
-def _push_answers(path: Path, votes: int | None, min_votes: int | None, workspace: str | None) -> None:
-    from curation.review.home import connect
-    from eval.review.exchange import push_answers
-
-    client = connect(Settings.runs)
-    _say_pushed(push_answers(path, client, votes, min_votes, workspace), client)
-
-
-def _say_pushed(done: "PushedRows", client: Any) -> None:
     if done.words:
         say(done.words)
-    say(f"{done.rows} rows in the sample, {done.sent} sent now, to {', '.join(done.datasets)} at {client.api_url}")
+    say(f"{done.rows} rows in the sample, {done.sent} sent now, to {', '.join(done.datasets)} at {review.url}")
     if done.deleted:
         note(f"{done.deleted} rows were sent before and are not on the server any more; they are not sent again.")
 
 
+def _review_of(name: str | None, evaluation: Path | None, workspace: str | None) -> "Review | AnswerReview":
+    """The votes of a run, or of an evaluation.
+
+    Raises:
+        UserError: both are named, or neither.
+    """
+    from saferthoughts.review import AnswerReview
+
+    if (name is None) == (evaluation is None):
+        raise UserError("Whose rows? Name a run, or an evaluation: --eval FOLDER (one of the two).")
+    if evaluation is not None:
+        return AnswerReview(evaluation, runs=Settings.runs, workspace=workspace)
+    return open_run(name or "").review(workspace=workspace)
+
+
 @review_app.command()
-def status(name: MaybeRun = None, evaluation: Evaluation = None, workspace: Workspace = None) -> None:
+def status(
+    name: MaybeRun = None, evaluation: Evaluation = None, workspace: Workspace = None, as_json: AsJson = False
+) -> None:
     """How far people have got, who votes unlike the others, how many votes more are likely needed."""
-    from curation.review.evidence import outlook_of
-    from curation.review.home import connect
-    from curation.review.status import progress
-
-    if (path := _one_of(name, evaluation)) is not None:
-        from eval.review.exchange import answers_progress
-
-        _say_progress(answers_progress(path, connect(Settings.runs), workspace))
+    review = _review_of(name, evaluation, workspace)
+    found, outlook = review.progress(), review.outlook()
+    if as_json:
+        say_json({"datasets": found, "outlook": outlook})
         return
-    run = open_folder(name or "")
-    for one in progress(run, connect(Settings.runs), workspace):
+    for one in found:
         _say_progress(one)
-    if outlook := outlook_of(run):
+    if outlook:
         say(_outlook_words(outlook))
 
 
@@ -165,22 +141,17 @@ def _say_progress(one: "ReviewProgress") -> None:
 
 
 @review_app.command()
-def pull(name: MaybeRun = None, evaluation: Evaluation = None, workspace: Workspace = None) -> None:
+def pull(
+    name: MaybeRun = None, evaluation: Evaluation = None, workspace: Workspace = None, as_json: AsJson = False
+) -> None:
     """Fetch people's votes into reviews.parquet; names stay on the server.
 
     Example: saferthoughts review pull demo
     """
-    from curation.review.home import connect, home_of
-
-    home = home_of(Settings.runs)
-    if (path := _one_of(name, evaluation)) is not None:
-        from eval.review.exchange import pull_answers
-
-        done = pull_answers(path, connect(Settings.runs), home, workspace)
-    else:
-        from curation.review.pull import pull as fetch
-
-        done = fetch(open_folder(name or ""), connect(Settings.runs), home, workspace)
+    done = _review_of(name, evaluation, workspace).pull()
+    if as_json:
+        say_json(done)
+        return
     say(f"{done.votes} votes by {done.annotators} people, {done.new} new, {done.changed} changed")
     beside = (
         (done.kept, "kept whose record or whose person is no longer on the server"),
@@ -198,17 +169,16 @@ def agree(
     max_error: Annotated[
         float | None, typer.Option(help="The share of errors, such as 0.02, with which judges may decide rows alone.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """How far people agree, how good the judges are, how much of the accepted set is unsafe.
 
     Example: saferthoughts review agree demo --max-error 0.02
     """
-    from curation.review.agree import agree as evaluate
-    from pipelines.errors import UserError
-
-    if max_error is not None and not 0 < max_error < 1:
-        raise UserError(f"--max-error {max_error:g}: a share between 0 and 1, such as 0.02.")
-    found = evaluate(open_folder(name), max_error)
+    found = open_run(name).review().agree(max_error)
+    if as_json:
+        say_json(found)
+        return
     say(f"{found['votes']} votes by {found['annotators']} people on {found['rows']} rows")
     out.print(_agreement_table(found["agreement"]))
     out.print(_judges_table(found["judges"]))
@@ -268,16 +238,14 @@ def _selective_words(one: dict[str, Any]) -> str:
 @review_app.command(name="apply")
 def apply_votes(name: RunName) -> None:
     """Let people's majority overrule the judges, and check the run anew."""
-    from curation.review.apply import apply as decide
     from saferthoughts.cli.words import words_of
-    from saferthoughts.run import Run
 
-    run = open_folder(name)
-    done = decide(run)
+    run = open_run(name)
+    done = run.review().apply()
     say(f"{done.rows} rows reviewed: {done.safe} safe, {done.unsafe} unsafe by majority, {done.ties} ties")
     if done.ties:
         say(f"Ties decide nothing; one more person is asked by: saferthoughts review push {name}")
-    say(words_of(Run(run).check()))
+    say(words_of(run.check()))
 
 
 def _outlook_words(one: "Outlook") -> str:
