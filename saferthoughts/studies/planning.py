@@ -34,6 +34,8 @@ _PROMPT, _ROLE_TOKENS = 150, {"guard": (1200, 10), "judge": (700, 100), "attacke
 # Output tokens a second that vLLM makes of a model of 1 B on one GPU at full batches; a model of N B makes 1/N of it.
 _DECODED_PER_S = 17_500
 _GPU = "A100"
+# What two methods are taken to have, about; and by how much trainings of one differ, as a standard deviation.
+_RATE, _SPREAD = 0.2, 0.03
 _PAIR_REQUESTS = 25
 _SIZE = re.compile(r"(?:(\d+)x)?(\d+(?:\.\d+)?)([bm])(?![a-z])", re.IGNORECASE)
 _GATED = ("meta-llama/", "google/", "mistralai/")
@@ -73,7 +75,8 @@ def plan_lines(study: Study) -> Iterator[str]:
             yield f"    {program} --runs {study.runs} {shlex.join(shown)}"
     hours = sum(one.hours or 0.0 for one in takes.values())
     yield f"In all: {Takes(sum((one.load for one in takes.values()), Load()), hours).words()}"
-    yield from _assumed(study, hours, any(one.hours is None for one in takes.values()))
+    yield from _assumed(hours, any(one.hours is None for one in takes.values()))
+    yield from _further(study)
     yield "Missing:"
     asked = {name: entry for one in takes.values() for name, entry in one.asked.items()}
     yield from (f"  {line}" for line in [*_missing(study, todo, asked)] or ["nothing"])
@@ -202,7 +205,7 @@ def _training_hours(study: Study, step: Step, size: float) -> float:
     return flops / (PEAKS[_GPU] * USUAL_SHARE["cuda"]) / 3600
 
 
-def _assumed(study: Study, hours: float, unknown: bool) -> Iterator[str]:
+def _assumed(hours: float, unknown: bool) -> Iterator[str]:
     from training.estimate import PEAKS, USUAL_SHARE
 
     if unknown:
@@ -214,7 +217,17 @@ def _assumed(study: Study, hours: float, unknown: bool) -> Iterator[str]:
             f"({_GPU}); {_DECODED_PER_S / 7:,.0f} output tokens/s of a model of 7 B there, in proportion to size; "
             f"answers of {answers} tokens; rows as long as the study's"
         )
-        yield f"  each seed more (--set seeds=[42,43]): about {hours / len(study.spec.seeds):,.2f} GPU-hours more"
+
+
+def _further(study: Study) -> Iterator[str]:
+    """What a seed more, and as many questions again, would take."""
+    first = str(study.spec.seeds[0])
+    seed = [_takes(study, step) for step in study.steps.values() if step.labels.get("seed") == first]
+    asked = [_takes(study, step) for step in study.of("eval")]
+    for what, takes in ((f"a seed more (--set seeds=[{first},...])", seed), ("as many questions again", asked)):
+        if takes:
+            load, hours = sum((one.load for one in takes), Load()), sum(one.hours or 0.0 for one in takes)
+            yield f"  {what} would take {Takes(load, hours).words()} more"
 
 
 def _missing(study: Study, todo: Sequence[Step], asked: Mapping[str, Teacher]) -> Iterator[str]:
@@ -243,13 +256,37 @@ def _missing(study: Study, todo: Sequence[Step], asked: Mapping[str, Teacher]) -
         yield f"disk: the students take about {weights:,.0f} GB, and {place} has {free:,.0f} GB free"
 
 
-def power_lines(study: Study) -> Iterator[str]:
-    """Which differences so many questions cannot show at all (exact McNemar, p < 0.05, paired by question)."""
+def power_lines(study: Study, spread: float | None = None) -> Iterator[str]:
+    """Which differences so many questions cannot show at all (exact McNemar, p < 0.05, paired by question), and which
+    so many seeds are likely to; `spread` is how much trainings were seen to differ, as a standard deviation."""
+    from pipelines.crossed import needed
     from pipelines.statistics import detectable
 
-    need = next(number for number in range(20, 1000) if (detectable(number) or 1) <= 0.1)
+    least_for_ten = next(number for number in range(20, 1000) if (detectable(number) or 1) <= 0.1)
     tasks = {name: one[0] for step in study.of("eval") for name, one in questions_of(study.params[step.name]).items()}
     for task, number in tasks.items():
         least = detectable(number)
         below = "no difference" if least is None else f"no difference below {100 * least:.0f} points"
-        yield f"{task}, {number} questions: {below} between two students can show; 10 points take {need} at least"
+        yield (
+            f"{task}, {number} questions: {below} between two students can show; 10 points take {least_for_ten} at "
+            "least"
+        )
+    if not study.of("train"):
+        return
+    if len(study.spec.seeds) == 1:
+        yield "one seed: what shows is a difference of these trainings; one of methods takes 2 seeds or more"
+    trainings = _SPREAD if spread is None else spread
+    for number in dict.fromkeys(number for number in tasks.values() if number > 1):
+        seeds = sorted({2, 3, 5, max(2, len(study.spec.seeds))})
+        shown = [f"{_points(needed(one, number, _RATE, trainings))} with {one}" for one in seeds]
+        more = f"{_points(needed(3, 4 * number, _RATE, trainings))} with 3 and {4 * number} questions"
+        yield f"{number} questions, by seeds: {', '.join([*shown, more])} (points of difference found 8 times of 10)"
+    how = "measured" if spread is not None else "assumed, not measured"
+    yield (
+        f"{how}: trainings of one method differ by {100 * trainings:.1f} points (standard deviation); assumed: rates "
+        f"about {_RATE:.0%}, half of an answer's variance is its question's, of which methods share half"
+    )
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:.0f}" if share < 1 else "no difference"
