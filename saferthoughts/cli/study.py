@@ -24,6 +24,9 @@ study_app = group("Experiments of many runs, students and evaluations, by one fi
 
 Name = Annotated[str, typer.Argument(help="A study of `study list`, or a YAML file.", metavar="STUDY")]
 Students = Annotated[list[str] | None, typer.Option("--student", help="Only this student; repeatable.")]
+Gpus = Annotated[
+    str | None, typer.Option(help="GPUs to use, as 0,1,2, or 4x80 for four of 80 GB; all that are seen if not given.")
+]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="Any key of the study, as key=value; repeatable.")]
 
 
@@ -61,14 +64,15 @@ def list_studies() -> None:
 
 
 @study_app.command()
-def plan(ctx: typer.Context, name: Name, students: Students = None, sets: Sets = None) -> None:
+def plan(ctx: typer.Context, name: Name, students: Students = None, sets: Sets = None, gpus: Gpus = None) -> None:
     """Every step with its commands, requests, dollars and GPU-hours, what is missing, what it can show. Begins nothing.
 
     Example: saferthoughts study plan table1 --student DeepSeek-R1-Distill-Qwen-7B
     """
+    from saferthoughts.studies.placement import pool_of
     from saferthoughts.studies.planning import plan_lines
 
-    for line in plan_lines(_study(ctx)):
+    for line in plan_lines(_study(ctx), pool_of(gpus)):
         say(line)
 
 
@@ -78,7 +82,7 @@ def run_study(
     name: Name,
     students: Students = None,
     sets: Sets = None,
-    gpus: Annotated[str | None, typer.Option(help="GPUs to use, as 0,1,2; all that are seen if not given.")] = None,
+    gpus: Gpus = None,
     jobs: Annotated[
         int | None, typer.Option(min=1, max=256, help="Steps at once; one for each GPU, 64 on Slurm.")
     ] = None,
@@ -95,16 +99,20 @@ def run_study(
     Example: saferthoughts study run quick
     """
     from pipelines.settings.overrides import settings_of
-    from saferthoughts.studies.work import begin, cluster_of, run_steps, seen_gpus
+    from saferthoughts.studies.placement import pool_of
+    from saferthoughts.studies.planning import placed_servers
+    from saferthoughts.studies.work import begin, cluster_of, run_steps
 
     study = _study(ctx)
     given = {one.key: one.value for one in settings_of(parameters or (), "partition=gpu")}
     if given and cluster is None:
         raise UserError("--slurm is for --cluster slurm. Give both, or neither.")
     executor = None if cluster is None else cluster_of(cluster, study.folder / "jobs", given)
+    pool = pool_of(gpus)
+    # A cluster's jobs are on other machines; servers that they ask are the user's to start.
+    placed = placed_servers(study, pool) if cluster is None else {}
     begin(study, yes)
-    own = seen_gpus() if gpus is None else tuple(one.strip() for one in gpus.split(",") if one.strip())
-    ended = run_steps(study, jobs, own, executor, note)
+    ended = run_steps(study, jobs, pool, placed, executor, note)
     if any(step.kind == "eval" or step.tables for key, step in study.steps.items() if ended[key].state == "done"):
         _print_report(study, None)
     failed = [f"{study.steps[key].label}: {one.reason}" for key, one in ended.items() if one.state == "failed"]

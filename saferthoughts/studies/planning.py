@@ -5,7 +5,6 @@ folder. Writes nothing that stays. Whatever is assumed is named in the plan.
 """
 
 import os
-import re
 import shlex
 import shutil
 from collections import Counter
@@ -25,6 +24,17 @@ from pipelines.settings.overrides import settings_of
 from pipelines.settings.teacher import Teacher, load_teachers
 from pipelines.study import mean_length
 from pipelines.teachers.ledger import Ledger
+from pipelines.teachers.vllm_server import NO_VLLM, vllm_program
+from saferthoughts.studies.placement import (
+    Placement,
+    Pool,
+    billions,
+    placements,
+    port_at,
+    problems_of,
+    served_gb,
+    server_lines,
+)
 from saferthoughts.studies.steps import Step, Study, recipe_settings, untrained
 from saferthoughts.studies.work import state_of
 
@@ -37,7 +47,6 @@ _GPU = "A100"
 # What two methods are taken to have, about; and by how much trainings of one differ, as a standard deviation.
 _RATE, _SPREAD = 0.2, 0.03
 _PAIR_REQUESTS = 25
-_SIZE = re.compile(r"(?:(\d+)x)?(\d+(?:\.\d+)?)([bm])(?![a-z])", re.IGNORECASE)
 _GATED = ("meta-llama/", "google/", "mistralai/")
 
 
@@ -58,8 +67,8 @@ class Takes(NamedTuple):
         return "; ".join([*parts, *filter(None, [self.note])]) or "no requests"
 
 
-def plan_lines(study: Study) -> Iterator[str]:
-    """The plan, line by line.
+def plan_lines(study: Study, pool: Pool) -> Iterator[str]:
+    """The plan, line by line, on the GPUs of `pool`.
 
     Raises:
         UserError: a suite, task, judge or teacher that is not there.
@@ -77,17 +86,42 @@ def plan_lines(study: Study) -> Iterator[str]:
     yield f"In all: {Takes(sum((one.load for one in takes.values()), Load()), hours).words()}"
     yield from _assumed(hours, any(one.hours is None for one in takes.values()))
     yield from _further(study)
+    placed = placements(study, {name: one.asked for name, one in takes.items()}, pool)
+    yield from server_lines(study, placed, pool)
     yield "Missing:"
-    asked = {name: entry for one in takes.values() for name, entry in one.asked.items()}
-    yield from (f"  {line}" for line in [*_missing(study, todo, asked)] or ["nothing"])
+    started = {one.name for each in placed.values() for one in each.servers}
+    asked = {name: entry for one in takes.values() for name, entry in one.asked.items() if name not in started}
+    no_vllm = [NO_VLLM] if started and vllm_program() is None else []
+    yield from (
+        f"  {line}" for line in [*problems_of(placed), *no_vllm, *_missing(study, todo, asked, pool)] or ["nothing"]
+    )
     yield "What it can show:"
     yield from (f"  {line}" for line in power_lines(study))
 
 
-def _takes(study: Study, step: Step) -> Takes:
+def placed_servers(study: Study, pool: Pool) -> dict[str, Placement]:
+    """By step that is to do, the servers that are started for it.
+
+    Raises:
+        UserError: they do not fit on the GPUs, or there is no such entry.
+    """
+    todo = [step for step in study.steps.values() if state_of(step).state != "done"]
+    placed = placements(study, {step.name: _asked(study, step) for step in todo}, pool)
+    if problems := problems_of(placed):
+        raise UserError(f"{'; '.join(problems)}. `saferthoughts study plan` shows where each goes.")
+    return placed
+
+
+def _asked(study: Study, step: Step) -> Mapping[str, Teacher]:
     if step.kind == "data":
         config = study.config(step)
-        asked = {**config.teachers, **config.judge_teachers}
+        return {**config.teachers, **config.judge_teachers}
+    return _roles(study.params[step.name])[1] if step.kind == "eval" else {}
+
+
+def _takes(study: Study, step: Step) -> Takes:
+    if step.kind == "data":
+        config, asked = study.config(step), _asked(study, step)
         if step.needs:
             return Takes(asked=asked, note="asks only for what the reused run has no answer for; not counted")
         load, note = _run_load(study.runs / step.labels["folder"], study.params[step.name], config)
@@ -102,14 +136,6 @@ def _takes(study: Study, step: Step) -> Takes:
     )
     load, asked = _roles(study.params[step.name])
     return Takes(load, None if size is None else tokens * size / _DECODED_PER_S / 3600, asked)
-
-
-def billions(name: str) -> float | None:
-    """A model's parameters in billions as its name has them, all experts of a mixture; None where it has none."""
-    found = _SIZE.search(name.rpartition("/")[2])
-    if found is None:
-        return None
-    return int(found[1] or 1) * float(found[2]) / (1000 if found[3] in "mM" else 1)
 
 
 def _run_load(there: Path, params: Mapping[str, Any], config: RunConfig) -> tuple[Load, str]:
@@ -230,14 +256,13 @@ def _further(study: Study) -> Iterator[str]:
             yield f"  {what} would take {Takes(load, hours).words()} more"
 
 
-def _missing(study: Study, todo: Sequence[Step], asked: Mapping[str, Teacher]) -> Iterator[str]:
+def _missing(study: Study, todo: Sequence[Step], asked: Mapping[str, Teacher], pool: Pool) -> Iterator[str]:
     for name, entry in asked.items():
         found = teacher_finding(name, entry)
-        local = re.fullmatch(r"https?://(?:127\.0\.0\.1|localhost):(\d+)/.*", entry.base_url or "")
-        serve = f"; start it: saferthoughts teachers serve {entry.model} --port {local[1]} --run" if local else ""
-        size = billions(entry.model)
+        port, gb = port_at(entry), served_gb(entry.model)
+        serve = f"; start it: saferthoughts teachers serve {entry.model} --port {port} --run" if port else ""
         if not found.there:
-            yield f"{found.thing}: {found.state}{serve}" + (f" ({2.4 * size + 8:.0f} GB)" if size and local else "")
+            yield f"{found.thing}: {found.state}{serve}" + (f" ({gb:.0f} GB)" if gb and port else "")
     for step in todo:
         for key in ("prompts", "harmful_file", "templates_file", "benign_file") if step.kind == "data" else ():
             place = str(study.params[step.name][key] or "bundled").partition("?")[0]
@@ -248,12 +273,23 @@ def _missing(study: Study, todo: Sequence[Step], asked: Mapping[str, Teacher]) -
     if gated and not os.environ.get("HF_TOKEN"):
         yield f"HF_TOKEN is not set; gated on the Hub, whose terms you accept there: {', '.join(gated)}"
     large = sorted({name for name in models if (billions(name) or 0) >= 1})
-    if large and shutil.which("nvidia-smi") is None:
+    if large and not pool.names:
         yield f"no GPU is seen, for {', '.join(large)}"
+    for number, labels in sorted(_too_many(todo, pool).items()):
+        more = f" and {len(labels) - 1} more" if len(labels) > 1 else ""
+        yield f"{labels[0]}{more}: written for {number} GPUs, and {len(pool.names)} are there"
     weights = sum(2 * (billions(untrained(study.parts(step)[0])) or 0) for step in todo if step.kind == "train")
     place = next(str(path) for path in (study.folder, *study.folder.resolve().parents) if path.exists())
     if weights > (free := shutil.disk_usage(place).free / 1e9):
         yield f"disk: the students take about {weights:,.0f} GB, and {place} has {free:,.0f} GB free"
+
+
+def _too_many(todo: Sequence[Step], pool: Pool) -> dict[int, list[str]]:
+    found: dict[int, list[str]] = {}
+    for step in todo:
+        if 0 < len(pool.names) < step.gpus:
+            found.setdefault(step.gpus, []).append(step.label)
+    return found
 
 
 def power_lines(study: Study, spread: float | None = None) -> Iterator[str]:
