@@ -8,7 +8,7 @@ import os
 import shlex
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -67,13 +67,13 @@ class Takes(NamedTuple):
         return "; ".join([*parts, *filter(None, [self.note])]) or "no requests"
 
 
-def plan_lines(study: Study, pool: Pool) -> Iterator[str]:
-    """The plan, line by line, on the GPUs of `pool`.
+def plan_lines(study: Study, pool: Pool, there: Collection[str] = ()) -> Iterator[str]:
+    """The plan, line by line, on the GPUs of `pool`; steps that are `there` are kept elsewhere.
 
     Raises:
         UserError: a suite, task, judge or teacher that is not there.
     """
-    todo = [step for step in study.steps.values() if state_of(step).state != "done"]
+    todo = [step for step in study.steps.values() if not state_of(step).settled and step.name not in there]
     takes = {step.name: _takes(study, step) for step in todo}
     yield f"{study.spec.title or study.name}: {len(study.steps)} steps, {len(todo)} to do"
     for number, step in enumerate(study.steps.values(), 1):
@@ -105,7 +105,7 @@ def placed_servers(study: Study, pool: Pool) -> dict[str, Placement]:
     Raises:
         UserError: they do not fit on the GPUs, or there is no such entry.
     """
-    todo = [step for step in study.steps.values() if state_of(step).state != "done"]
+    todo = [step for step in study.steps.values() if not state_of(step).settled]
     placed = placements(study, {step.name: _asked(study, step) for step in todo}, pool)
     if problems := problems_of(placed):
         raise UserError(f"{'; '.join(problems)}. `saferthoughts study plan` shows where each goes.")

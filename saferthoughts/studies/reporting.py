@@ -226,7 +226,7 @@ def _plainly(values: Mapping[str, Any]) -> str:
 
 
 def _unmeasured(study: Study, rows: Rows) -> Iterator[str]:
-    left = [f"{step.label} ({state})" for step in study.steps.values() if (state := state_of(step).state) != "done"]
+    left = [f"{step.label} ({state.state})" for step in study.steps.values() if not (state := state_of(step)).settled]
     if left:
         yield f"not done: {', '.join(left)}"
     measured = {task for own in rows.values() for task in own}

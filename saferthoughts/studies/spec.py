@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from pipelines.errors import UserError, unknown
 from pipelines.settings.overrides import Setting, override
@@ -84,6 +84,11 @@ class StudySpec(Part):
     evaluations: dict[str, Options] = Field(default_factory=dict)
     servers: dict[str, Server] = Field(default_factory=dict)
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = Field(default=(42,), min_length=1)
+
+    @field_validator("servers", mode="before")
+    @classmethod
+    def _without_nulls(cls, value: Any) -> Any:
+        return {key: one for key, one in value.items() if one is not None} if isinstance(value, dict) else value
 
     @model_validator(mode="after")
     def _known_names(self) -> "StudySpec":

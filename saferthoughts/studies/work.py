@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from graphlib import TopologicalSorter
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pipelines.command_line import typed_command
 from pipelines.errors import Interrupted, UserError
@@ -34,6 +34,9 @@ from pipelines.teachers.server_process import kept
 from saferthoughts.studies.placement import Placement, Pool
 from saferthoughts.studies.servers import Machine
 from saferthoughts.studies.steps import Step, Study
+
+if TYPE_CHECKING:
+    from saferthoughts.studies.artifacts import Artifacts
 
 LOG = "log.txt"
 # A training that is asked to stop ends its step and saves a checkpoint.
@@ -48,12 +51,17 @@ _GENERAL = ("name", "nodes", "tasks_per_node", "cpus_per_task", "gpus_per_node",
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a step is: its state, why it failed, how long its commands took, and when it ended."""
+    """How a step is: its state, why it failed or where it is, how long its commands took, and when it ended."""
 
-    state: Literal["done", "failed", "running", "stopped", "waiting"]
+    state: Literal["done", "failed", "running", "stopped", "waiting", "elsewhere"]
     reason: str = ""
     seconds: float = 0.0
     at: str = ""
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is left to do: it is done here, or kept elsewhere and not needed here."""
+        return self.state in ("done", "elsewhere")
 
 
 def state_of(step: Step) -> Ended:
@@ -160,6 +168,7 @@ def run_steps(
     placed: Mapping[str, Placement],
     cluster: Any | None,
     report: Callable[[str], None],
+    artifacts: "Artifacts | None" = None,
 ) -> dict[str, Ended]:
     """Do every step that is not done; how every step is.
 
@@ -170,11 +179,12 @@ def run_steps(
         placed: By step, the servers that are started for it.
         cluster: What `cluster_of` gives; None for this machine.
         report: Is called with a line for each step that ends.
+        artifacts: Where else steps are found that are done, and kept.
 
     Raises:
         Interrupted: somebody stopped it; everything under way was asked to save and has ended.
     """
-    work = _Work(study, Machine(pool.names, placed, study.folder / "servers", report), cluster, report)
+    work = _Work(study, Machine(pool.names, placed, study.folder / "servers", report), cluster, report, artifacts)
     most = jobs or (max(1, len(pool.names)) if cluster is None else _CLUSTER_JOBS[cluster.cluster])
     sorter = TopologicalSorter({step.name: step.needs for step in study.steps.values()})
     sorter.prepare()
@@ -205,8 +215,15 @@ def run_steps(
 class _Work:
     """The steps of a study that are ready, under way and ended."""
 
-    def __init__(self, study: Study, machine: Machine, cluster: Any | None, report: Callable[[str], None]) -> None:
-        self.study, self.machine, self.cluster, self.report = study, machine, cluster, report
+    def __init__(
+        self,
+        study: Study,
+        machine: Machine,
+        cluster: Any | None,
+        report: Callable[[str], None],
+        artifacts: "Artifacts | None",
+    ) -> None:
+        self.study, self.machine, self.cluster, self.report, self.artifacts = study, machine, cluster, report, artifacts
         self.ready: list[str] = []
         self.running: dict[str, tuple[Any, float, list[str]]] = {}
         self.ended: dict[str, Ended] = {}
@@ -217,7 +234,7 @@ class _Work:
         for step in [self.study.steps[name] for name in self.ready]:
             waiting = len(self.running) + len(self.machine.held.keys() - {step.name})
             wanted = 0 if self.cluster is not None else min(step.gpus, gpus)
-            if (found := state_of(step)).state == "done":
+            if (found := self._found(step)).settled:
                 self.ended[step.name] = found
                 done.append(step.name)
             elif why := self.machine.broken.get(self.machine.servers_of(step.name)):
@@ -234,6 +251,26 @@ class _Work:
             self.ready.remove(step.name)
         return done
 
+    def _found(self, step: Step) -> Ended:
+        """How a step is, here or elsewhere."""
+        found, there = state_of(step), self.artifacts
+        if found.state == "done" and there:
+            there.keep(step)
+        if found.state in ("done", "running"):
+            return found
+        needed = (
+            step.kind == "eval"
+            or bool(step.tables)
+            or not all(
+                state_of(other).settled or (there and other.name in there.names())
+                for other in self.study.steps.values()
+                if step.name in other.needs
+            )
+        )
+        if there:
+            return there.take(step, needed) or found
+        return Ended("waiting") if found.state == "elsewhere" and needed else found
+
     def look(self) -> list[str]:
         """Take note of what has ended; the steps that are done."""
         done = []
@@ -247,6 +284,8 @@ class _Work:
 
     def _end(self, step: Step, how: Ended) -> None:
         self.ended[step.name] = how
+        if how.state == "done" and self.artifacts:
+            self.artifacts.keep(step)
         words = f"failed: {how.reason}" if how.reason else f"{how.state} ({how.seconds:.0f} s)"
         self.report(f"{len(self.ended)}/{len(self.study.steps)} {step.label}: {words}")
 

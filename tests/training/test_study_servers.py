@@ -114,8 +114,8 @@ def test_servers_are_up_while_steps_ask_them_each_on_its_own_gpus(
     [
         (
             ["--gpus", "8x80", "--set", "servers.llama-guard-3.bytes=1"],
-            r"3 of 8 GPUs of 80 GB, and 1 of a step's own mixtral-8x7b .*CUDA_VISIBLE_DEVICES=5,6 .*8x7B\S+ --port 8003 "
-            r"--set tensor-parallel-size=2 --run llama-guard-3 \(18 GB at 1 bytes .*CUDA_VISIBLE_DEVICES=7 ",
+            r"3 of 8 GPUs of 80 GB, and 1 of a step's own mixtral-8x7b .*CUDA_VISIBLE_DEVICES=5,6 .*8x7B\S+ --port 8003"
+            r" --set tensor-parallel-size=2 --run llama-guard-3 \(18 GB at 1 bytes .*CUDA_VISIBLE_DEVICES=7 ",
         ),
         # Small ones share a GPU, each with its part of the memory.
         (
