@@ -143,7 +143,7 @@ class Artifacts:
             for path in sorted(folder.rglob("*")):
                 inner = path.relative_to(folder)
                 apart = any(one.startswith((".", "checkpoint-")) for one in inner.parts) or inner.as_posix() in _LEFT
-                if path.is_file() and not path.is_symlink() and not apart and _fault(inner) is None:
+                if path.is_file() and not path.is_symlink() and not apart and _fault(PurePosixPath(inner)) is None:
                     yield f"{step.name}/{part}/{inner.as_posix()}", path
 
     def _parts(self, step: Step) -> list[tuple[str, Path]]:
