@@ -123,10 +123,9 @@ def run_study(
     if given and cluster is None:
         raise UserError("--slurm is for --cluster slurm. Give both, or neither.")
     executor = None if cluster is None else cluster_of(cluster, study.folder / "jobs", given)
-    pool = pool_of(gpus)
+    pool, kept = pool_of(gpus), _artifacts(artifacts, study)
     # A cluster's jobs are on other machines; servers that they ask are the user's to start.
-    placed = placed_servers(study, pool) if cluster is None else {}
-    kept = _artifacts(artifacts, study)
+    placed = placed_servers(study, pool, kept.names() if kept else ()) if cluster is None else {}
     begin(study, yes)
     ended = run_steps(study, jobs, pool, placed, executor, note, kept)
     unsent = kept.close() if kept else []

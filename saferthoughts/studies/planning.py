@@ -99,13 +99,13 @@ def plan_lines(study: Study, pool: Pool, there: Collection[str] = ()) -> Iterato
     yield from (f"  {line}" for line in power_lines(study))
 
 
-def placed_servers(study: Study, pool: Pool) -> dict[str, Placement]:
-    """By step that is to do, the servers that are started for it.
+def placed_servers(study: Study, pool: Pool, there: Collection[str] = ()) -> dict[str, Placement]:
+    """By step that is to do and not `there`, elsewhere, the servers that are started for it.
 
     Raises:
         UserError: they do not fit on the GPUs, or there is no such entry.
     """
-    todo = [step for step in study.steps.values() if not state_of(step).settled]
+    todo = [step for step in study.steps.values() if not state_of(step).settled and step.name not in there]
     placed = placements(study, {step.name: _asked(study, step) for step in todo}, pool)
     if problems := problems_of(placed):
         raise UserError(f"{'; '.join(problems)}. `saferthoughts study plan` shows where each goes.")
