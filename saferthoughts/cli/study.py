@@ -126,6 +126,8 @@ def run_study(
     pool, kept = pool_of(gpus), _artifacts(artifacts, study)
     # A cluster's jobs are on other machines; servers that they ask are the user's to start.
     placed = placed_servers(study, pool, kept.names() if kept else ()) if cluster is None else {}
+    if kept:
+        kept.prepare()
     begin(study, yes)
     ended = run_steps(study, jobs, pool, placed, executor, note, kept)
     unsent = kept.close() if kept else []

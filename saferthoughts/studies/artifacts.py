@@ -41,12 +41,12 @@ class Artifacts:
     """One repository of steps.
 
     Args:
-        text: hub:ORG/NAME; made, private, where it is not there.
+        text: hub:ORG/NAME; `prepare` makes it, private, where it is not there.
         study: Whose steps.
         report: Is called with a line for each that is brought or sent.
 
     Raises:
-        UserError: it is no such address, or the token may not write there.
+        UserError: it is no such address.
     """
 
     def __init__(self, text: str, study: Study, report: Callable[[str], None]) -> None:
@@ -57,19 +57,28 @@ class Artifacts:
             )
         self.place, self._study, self._report = text, study, report
         disable_progress_bars()
-        self._hub = hub = Hub(address.repo)
-        hub.ask(hub.api.whoami)
-        hub.ask(hub.api.create_repo, hub.repo, repo_type=hub.kind, private=True, exist_ok=True)
+        self._hub = Hub(address.repo)
         self._names: frozenset[str] = frozenset()
         self._looked = float("-inf")
         self._outgoing: queue.SimpleQueue[Step | None] = queue.SimpleQueue()
         self._sender: threading.Thread | None = None
         self._unsent: dict[str, str] = {}
 
+    def prepare(self) -> None:
+        """Make the repository where it is not there.
+
+        Raises:
+            UserError: the token may not write there.
+        """
+        self._hub.ask(self._hub.api.whoami)
+        create = self._hub.api.create_repo
+        self._hub.ask(create, self._hub.repo, repo_type=self._hub.kind, private=True, exist_ok=True)
+
     def names(self) -> frozenset[str]:
         """The steps that are there; looked up once a minute."""
         if time.monotonic() - self._looked > _LOOK_EVERY_S:
-            self._names, self._looked = self._names_at(self._head()), time.monotonic()
+            head = self._hub.head()
+            self._names, self._looked = self._names_at(head) if head else frozenset(), time.monotonic()
         return self._names
 
     def take(self, step: Step, needed: bool) -> Ended | None:

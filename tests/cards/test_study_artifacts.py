@@ -45,6 +45,8 @@ def run(machine: Path, runs: dict[str, Any], *words: str, command: str = "run") 
 
 def test_another_machine_takes_what_is_done_and_does_the_rest(hub: TestHub, began: list[str], tmp_path: Path) -> None:
     runs = {"first": RUN, "second": {**RUN, "harmful": 5, "reuse": "first", "queries": {"Patterns": "patterns"}}}
+    assert "2 steps, 2 to do" in run(tmp_path / "one", runs, "--artifacts", PLACE, command="plan")
+    assert not [line for line in hub.log() if line[0] == "POST"]
     hub.faults({"method": "POST", "path": "/commit/main", "after": True, "status": 503})
     printed = run(tmp_path / "one", runs, "--artifacts", PLACE)
     assert printed.count(f"kept at {PLACE}") == 2
