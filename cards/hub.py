@@ -144,11 +144,13 @@ class Hub:
         versions = [tag for tag in self.tags() if _VERSION.fullmatch(tag)]
         return versions[-1] if versions else "main"
 
-    def tree(self, revision: str) -> dict[str, Stored]:
-        """Every file of a commit by path, but for git's own."""
+    def tree(self, revision: str, under: str | None = None) -> dict[str, Stored]:
+        """Every file of a commit, or of one folder of it, by path, but for git's own."""
 
         def listed() -> list[Any]:
-            return list(self.api.list_repo_tree(self.repo, recursive=True, revision=revision, repo_type=self.kind))
+            return list(
+                self.api.list_repo_tree(self.repo, under, recursive=True, revision=revision, repo_type=self.kind)
+            )
 
         found = {
             item.path: Stored(item.lfs.size, item.lfs.sha256, True)
@@ -200,7 +202,8 @@ def _error_of(state: tenacity.RetryCallState) -> BaseException | None:
 def _wait(state: tenacity.RetryCallState) -> float:
     error = _error_of(state)
     asked = asked_wait(error.response.headers, _LONGEST_WAIT_S) if isinstance(error, HfHubHTTPError) else None
-    return float(tenacity.wait_exponential_jitter(initial=0.5, max=20)(state)) if asked is None else asked
+    usual = tenacity.wait_exponential(multiplier=0.5, max=20) + tenacity.wait_random(0, 1)
+    return float(usual(state)) if asked is None else asked
 
 
 def _report(state: tenacity.RetryCallState) -> None:

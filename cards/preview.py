@@ -5,17 +5,11 @@ from difflib import unified_diff
 from pathlib import Path
 from typing import Any
 
+from pipelines.errors import visible
 from pipelines.prompts.variant import load_variants
 from pipelines.settings.config import RunConfig
 from pipelines.settings.judge import load_judges
 from pipelines.settings.teacher import Teacher
-
-
-def visible(text: str) -> str:
-    """The text with every character that does not show, or changes how others do, as its escape."""
-    return "".join(
-        mark if mark.isprintable() or mark == "\n" else mark.encode("unicode_escape").decode() for mark in text
-    )
 
 
 def preview(folder: Path, lineage: dict[str, Any], config: RunConfig, harmful: int, benign: int) -> str:
@@ -27,7 +21,7 @@ def preview(folder: Path, lineage: dict[str, Any], config: RunConfig, harmful: i
         *_judges(config),
         *_instructions(config),
     ]
-    return visible("\n".join(lines))
+    return "\n".join(map(visible, lines))
 
 
 def _where(teacher: Teacher) -> str:

@@ -232,16 +232,21 @@ def clustered_share(values: Sequence[Sequence[float]]) -> Interval:
     (1998), for an interval at the effective size; Miller, "Adding Error Bars to Evals" (2024, arXiv 2411.00640), for
     clusters of answers to one question.
     """
-    clusters = len(values)
-    n = sum(map(len, values))
+    return clustered_totals([(sum(row), len(row), 1) for row in values])
+
+
+def clustered_totals(groups: Sequence[tuple[float, int, int]]) -> Interval:
+    """`clustered_share` of clusters that are counted: the sum of a cluster's values, how many, and how many such."""
+    clusters = sum(count for _, _, count in groups)
+    n = sum(size * count for _, size, count in groups)
     if n == 0:
         return wilson_share(0.0, 0)
-    share = sum(map(sum, values)) / n
-    if n == clusters and all(value in (0, 1) for row in values for value in row):
+    share = sum(total * count for total, _, count in groups) / n
+    if n == clusters and all(total in (0, 1) for total, _, _ in groups):
         return wilson(round(share * n), n)
     if n == clusters or share in (0.0, 1.0) or clusters == 1:
         return wilson_share(share, clusters)
-    spread = sum((sum(row) - len(row) * share) ** 2 for row in values) * clusters / (clusters - 1)
+    spread = sum(count * (total - size * share) ** 2 for total, size, count in groups) * clusters / (clusters - 1)
     deff = (spread / n**2) / (share * (1 - share) / n)
     return wilson_share(share, n / max(deff, 1.0))
 

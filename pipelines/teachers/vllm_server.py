@@ -34,6 +34,10 @@ _GRACE_S = 15.0
 _LOOK_EVERY_S = 0.2
 _SHOWN_EVERY_S = 10.0
 _LAST_LINES = 5
+NO_VLLM = (
+    "vLLM is not installed: there is no 'vllm' on the PATH. On a machine with a GPU: pip install -e '.[vllm]', or put "
+    "the one of another environment on the PATH."
+)
 
 
 def run_server(command: ServeCommand, say: Callable[[str], None]) -> int:
@@ -118,13 +122,13 @@ def _wait(name: str, server: subprocess.Popen[bytes], command: ServeCommand, lim
     if server.poll() is not None:
         raise UserError(
             f"The server of teacher '{name}' ended with exit code {server.returncode} before it answered. Its log, "
-            f"{log}, ends with: {_last_lines(log)}"
+            f"{log}, ends with: {last_lines(log)}"
         )
-    if not _healthy(command.port):
+    if not healthy(command.port):
         raise UserError(
             f"The server of teacher '{name}' did not answer within {limit_s:g} s. Give it longer with --set "
             f"teachers.{name}.serve.health_timeout_s={2 * limit_s:g}, or see its log, {log}, which ends with: "
-            f"{_last_lines(log)}"
+            f"{last_lines(log)}"
         )
     console.print(
         f"{name}: answers at {command.base_url} after {seconds:.0f} s", highlight=False, markup=False, soft_wrap=True
@@ -136,7 +140,7 @@ def _until_healthy(
 ) -> Iterator[float]:
     """Seconds waited, every now and then, until the server answers, has ended, or the limit is over."""
     shown_at = started
-    while server.poll() is None and not _healthy(command.port):
+    while server.poll() is None and not healthy(command.port):
         now = time.monotonic()
         if now - started > limit_s:
             return
@@ -146,7 +150,8 @@ def _until_healthy(
         time.sleep(_LOOK_EVERY_S)
 
 
-def _healthy(port: int) -> bool:
+def healthy(port: int) -> bool:
+    """Whether a server of this machine says that it is ready."""
     # A proxy of the environment is for what is outside this machine.
     opener = build_opener(ProxyHandler({}))
     try:
@@ -156,15 +161,17 @@ def _healthy(port: int) -> bool:
         return False
 
 
+def vllm_program() -> str | None:
+    """Where vLLM is: on the PATH, or beside this Python; None where it is not."""
+    beside = Path(sys.executable).with_name("vllm")
+    return shutil.which("vllm") or (str(beside) if os.access(beside, os.X_OK) else None)
+
+
 def _start(command: ServeCommand, output: IO[bytes] | None) -> subprocess.Popen[bytes]:
     """Start the server under its keeper, in a session of its own: Ctrl-C reaches us, and we decide."""
-    beside = Path(sys.executable).with_name("vllm")
-    executable = shutil.which("vllm") or (str(beside) if os.access(beside, os.X_OK) else None)
+    executable = vllm_program()
     if executable is None:
-        raise UserError(
-            "vLLM is not installed: there is no 'vllm' on the PATH. On a machine with a GPU: pip install -e '.[vllm]', "
-            "or put the one of another environment on the PATH."
-        )
+        raise UserError(NO_VLLM)
     return subprocess.Popen(
         [*kept(_GRACE_S), executable, *command.argv[1:]],
         stdin=subprocess.DEVNULL,
@@ -200,7 +207,7 @@ def _require_free(port: int) -> None:
             raise UserError(f"Port {port} of {HOST} cannot be used ({error.strerror}). Choose another.") from error
 
 
-def _last_lines(log: Path) -> str:
+def last_lines(log: Path) -> str:
     """The end of a log in one line, nothing in it that a terminal would act on."""
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - 8000))

@@ -18,12 +18,20 @@ from pipelines.errors import Incomplete, UserError
 from saferthoughts.cli.options import Settings, group, note, out, say
 
 if TYPE_CHECKING:
+    from saferthoughts.studies.artifacts import Artifacts
     from saferthoughts.studies.steps import Study
 
 study_app = group("Experiments of many runs, students and evaluations, by one file each.")
 
 Name = Annotated[str, typer.Argument(help="A study of `study list`, or a YAML file.", metavar="STUDY")]
 Students = Annotated[list[str] | None, typer.Option("--student", help="Only this student; repeatable.")]
+Gpus = Annotated[
+    str | None, typer.Option(help="GPUs to use, as 0,1,2, or 4x80 for four of 80 GB; all that are seen if not given.")
+]
+Kept = Annotated[
+    str | None,
+    typer.Option("--artifacts", help="hub:ORG/NAME: what is done is found and kept there, a private repository."),
+]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="Any key of the study, as key=value; repeatable.")]
 
 
@@ -61,14 +69,24 @@ def list_studies() -> None:
 
 
 @study_app.command()
-def plan(ctx: typer.Context, name: Name, students: Students = None, sets: Sets = None) -> None:
+def plan(
+    ctx: typer.Context,
+    name: Name,
+    students: Students = None,
+    sets: Sets = None,
+    gpus: Gpus = None,
+    artifacts: Kept = None,
+) -> None:
     """Every step with its commands, requests, dollars and GPU-hours, what is missing, what it can show. Begins nothing.
 
     Example: saferthoughts study plan table1 --student DeepSeek-R1-Distill-Qwen-7B
     """
+    from saferthoughts.studies.placement import pool_of
     from saferthoughts.studies.planning import plan_lines
 
-    for line in plan_lines(_study(ctx)):
+    study = _study(ctx)
+    kept = _artifacts(artifacts, study)
+    for line in plan_lines(study, pool_of(gpus), kept.names() if kept else ()):
         say(line)
 
 
@@ -78,7 +96,8 @@ def run_study(
     name: Name,
     students: Students = None,
     sets: Sets = None,
-    gpus: Annotated[str | None, typer.Option(help="GPUs to use, as 0,1,2; all that are seen if not given.")] = None,
+    gpus: Gpus = None,
+    artifacts: Kept = None,
     jobs: Annotated[
         int | None, typer.Option(min=1, max=256, help="Steps at once; one for each GPU, 64 on Slurm.")
     ] = None,
@@ -95,27 +114,44 @@ def run_study(
     Example: saferthoughts study run quick
     """
     from pipelines.settings.overrides import settings_of
-    from saferthoughts.studies.work import begin, cluster_of, run_steps, seen_gpus
+    from saferthoughts.studies.placement import pool_of
+    from saferthoughts.studies.planning import placed_servers
+    from saferthoughts.studies.work import begin, cluster_of, run_steps
 
     study = _study(ctx)
     given = {one.key: one.value for one in settings_of(parameters or (), "partition=gpu")}
     if given and cluster is None:
         raise UserError("--slurm is for --cluster slurm. Give both, or neither.")
     executor = None if cluster is None else cluster_of(cluster, study.folder / "jobs", given)
+    pool, kept = pool_of(gpus), _artifacts(artifacts, study)
+    # A cluster's jobs are on other machines; servers that they ask are the user's to start.
+    placed = placed_servers(study, pool, kept.names() if kept else ()) if cluster is None else {}
+    if kept:
+        kept.prepare()
     begin(study, yes)
-    own = seen_gpus() if gpus is None else tuple(one.strip() for one in gpus.split(",") if one.strip())
-    ended = run_steps(study, jobs, own, executor, note)
+    ended = run_steps(study, jobs, pool, placed, executor, note, kept)
+    unsent = kept.close() if kept else []
     if any(step.kind == "eval" or step.tables for key, step in study.steps.items() if ended[key].state == "done"):
         _print_report(study, None)
     failed = [f"{study.steps[key].label}: {one.reason}" for key, one in ended.items() if one.state == "failed"]
-    left = sum(one.state != "done" for one in ended.values())
-    for line in failed:
+    left = sum(not one.settled for one in ended.values())
+    for line in [*failed, *unsent]:
         note(line)
     if left:
         raise Incomplete(
             f"{len(failed)} of {len(ended)} steps failed and {left - len(failed)} wait for them; logs are in "
             f"{study.folder.parent / 'steps'}. Mend what the lines above say, and go on with: {typed_command()}"
         )
+    if unsent:
+        raise Incomplete(f"All is done here, and {len(unsent)} steps are not kept. Send them with: {typed_command()}")
+
+
+def _artifacts(text: str | None, study: "Study") -> "Artifacts | None":
+    if text is None:
+        return None
+    from saferthoughts.studies.artifacts import Artifacts
+
+    return Artifacts(text, study, note)
 
 
 @study_app.command()

@@ -5,11 +5,10 @@ folder. Writes nothing that stays. Whatever is assumed is named in the plan.
 """
 
 import os
-import re
 import shlex
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +24,17 @@ from pipelines.settings.overrides import settings_of
 from pipelines.settings.teacher import Teacher, load_teachers
 from pipelines.study import mean_length
 from pipelines.teachers.ledger import Ledger
+from pipelines.teachers.vllm_server import NO_VLLM, vllm_program
+from saferthoughts.studies.placement import (
+    Placement,
+    Pool,
+    billions,
+    placements,
+    port_at,
+    problems_of,
+    served_gb,
+    server_lines,
+)
 from saferthoughts.studies.steps import Step, Study, recipe_settings, untrained
 from saferthoughts.studies.work import state_of
 
@@ -34,8 +44,9 @@ _PROMPT, _ROLE_TOKENS = 150, {"guard": (1200, 10), "judge": (700, 100), "attacke
 # Output tokens a second that vLLM makes of a model of 1 B on one GPU at full batches; a model of N B makes 1/N of it.
 _DECODED_PER_S = 17_500
 _GPU = "A100"
+# What two methods are taken to have, about; and by how much trainings of one differ, as a standard deviation.
+_RATE, _SPREAD = 0.2, 0.03
 _PAIR_REQUESTS = 25
-_SIZE = re.compile(r"(?:(\d+)x)?(\d+(?:\.\d+)?)([bm])(?![a-z])", re.IGNORECASE)
 _GATED = ("meta-llama/", "google/", "mistralai/")
 
 
@@ -56,13 +67,13 @@ class Takes(NamedTuple):
         return "; ".join([*parts, *filter(None, [self.note])]) or "no requests"
 
 
-def plan_lines(study: Study) -> Iterator[str]:
-    """The plan, line by line.
+def plan_lines(study: Study, pool: Pool, there: Collection[str] = ()) -> Iterator[str]:
+    """The plan, line by line, on the GPUs of `pool`; steps that are `there` are kept elsewhere.
 
     Raises:
         UserError: a suite, task, judge or teacher that is not there.
     """
-    todo = [step for step in study.steps.values() if state_of(step).state != "done"]
+    todo = [step for step in study.steps.values() if not state_of(step).settled and step.name not in there]
     takes = {step.name: _takes(study, step) for step in todo}
     yield f"{study.spec.title or study.name}: {len(study.steps)} steps, {len(todo)} to do"
     for number, step in enumerate(study.steps.values(), 1):
@@ -73,18 +84,44 @@ def plan_lines(study: Study) -> Iterator[str]:
             yield f"    {program} --runs {study.runs} {shlex.join(shown)}"
     hours = sum(one.hours or 0.0 for one in takes.values())
     yield f"In all: {Takes(sum((one.load for one in takes.values()), Load()), hours).words()}"
-    yield from _assumed(study, hours, any(one.hours is None for one in takes.values()))
+    yield from _assumed(hours, any(one.hours is None for one in takes.values()))
+    yield from _further(study)
+    placed = placements(study, {name: one.asked for name, one in takes.items()}, pool)
+    yield from server_lines(study, placed, pool)
     yield "Missing:"
-    asked = {name: entry for one in takes.values() for name, entry in one.asked.items()}
-    yield from (f"  {line}" for line in [*_missing(study, todo, asked)] or ["nothing"])
+    started = {one.name for each in placed.values() for one in each.servers}
+    asked = {name: entry for one in takes.values() for name, entry in one.asked.items() if name not in started}
+    no_vllm = [NO_VLLM] if started and vllm_program() is None else []
+    yield from (
+        f"  {line}" for line in [*problems_of(placed), *no_vllm, *_missing(study, todo, asked, pool)] or ["nothing"]
+    )
     yield "What it can show:"
     yield from (f"  {line}" for line in power_lines(study))
 
 
-def _takes(study: Study, step: Step) -> Takes:
+def placed_servers(study: Study, pool: Pool, there: Collection[str] = ()) -> dict[str, Placement]:
+    """By step that is to do and not `there`, elsewhere, the servers that are started for it.
+
+    Raises:
+        UserError: they do not fit on the GPUs, or there is no such entry.
+    """
+    todo = [step for step in study.steps.values() if not state_of(step).settled and step.name not in there]
+    placed = placements(study, {step.name: _asked(study, step) for step in todo}, pool)
+    if problems := problems_of(placed):
+        raise UserError(f"{'; '.join(problems)}. `saferthoughts study plan` shows where each goes.")
+    return placed
+
+
+def _asked(study: Study, step: Step) -> Mapping[str, Teacher]:
     if step.kind == "data":
         config = study.config(step)
-        asked = {**config.teachers, **config.judge_teachers}
+        return {**config.teachers, **config.judge_teachers}
+    return _roles(study.params[step.name])[1] if step.kind == "eval" else {}
+
+
+def _takes(study: Study, step: Step) -> Takes:
+    if step.kind == "data":
+        config, asked = study.config(step), _asked(study, step)
         if step.needs:
             return Takes(asked=asked, note="asks only for what the reused run has no answer for; not counted")
         load, note = _run_load(study.runs / step.labels["folder"], study.params[step.name], config)
@@ -99,14 +136,6 @@ def _takes(study: Study, step: Step) -> Takes:
     )
     load, asked = _roles(study.params[step.name])
     return Takes(load, None if size is None else tokens * size / _DECODED_PER_S / 3600, asked)
-
-
-def billions(name: str) -> float | None:
-    """A model's parameters in billions as its name has them, all experts of a mixture; None where it has none."""
-    found = _SIZE.search(name.rpartition("/")[2])
-    if found is None:
-        return None
-    return int(found[1] or 1) * float(found[2]) / (1000 if found[3] in "mM" else 1)
 
 
 def _run_load(there: Path, params: Mapping[str, Any], config: RunConfig) -> tuple[Load, str]:
@@ -202,7 +231,7 @@ def _training_hours(study: Study, step: Step, size: float) -> float:
     return flops / (PEAKS[_GPU] * USUAL_SHARE["cuda"]) / 3600
 
 
-def _assumed(study: Study, hours: float, unknown: bool) -> Iterator[str]:
+def _assumed(hours: float, unknown: bool) -> Iterator[str]:
     from training.estimate import PEAKS, USUAL_SHARE
 
     if unknown:
@@ -214,17 +243,26 @@ def _assumed(study: Study, hours: float, unknown: bool) -> Iterator[str]:
             f"({_GPU}); {_DECODED_PER_S / 7:,.0f} output tokens/s of a model of 7 B there, in proportion to size; "
             f"answers of {answers} tokens; rows as long as the study's"
         )
-        yield f"  each seed more (--set seeds=[42,43]): about {hours / len(study.spec.seeds):,.2f} GPU-hours more"
 
 
-def _missing(study: Study, todo: Sequence[Step], asked: Mapping[str, Teacher]) -> Iterator[str]:
+def _further(study: Study) -> Iterator[str]:
+    """What a seed more, and as many questions again, would take."""
+    first = str(study.spec.seeds[0])
+    seed = [_takes(study, step) for step in study.steps.values() if step.labels.get("seed") == first]
+    asked = [_takes(study, step) for step in study.of("eval")]
+    for what, takes in ((f"a seed more (--set seeds=[{first},...])", seed), ("as many questions again", asked)):
+        if takes:
+            load, hours = sum((one.load for one in takes), Load()), sum(one.hours or 0.0 for one in takes)
+            yield f"  {what} would take {Takes(load, hours).words()} more"
+
+
+def _missing(study: Study, todo: Sequence[Step], asked: Mapping[str, Teacher], pool: Pool) -> Iterator[str]:
     for name, entry in asked.items():
         found = teacher_finding(name, entry)
-        local = re.fullmatch(r"https?://(?:127\.0\.0\.1|localhost):(\d+)/.*", entry.base_url or "")
-        serve = f"; start it: saferthoughts teachers serve {entry.model} --port {local[1]} --run" if local else ""
-        size = billions(entry.model)
+        port, gb = port_at(entry), served_gb(entry.model)
+        serve = f"; start it: saferthoughts teachers serve {entry.model} --port {port} --run" if port else ""
         if not found.there:
-            yield f"{found.thing}: {found.state}{serve}" + (f" ({2.4 * size + 8:.0f} GB)" if size and local else "")
+            yield f"{found.thing}: {found.state}{serve}" + (f" ({gb:.0f} GB)" if gb and port else "")
     for step in todo:
         for key in ("prompts", "harmful_file", "templates_file", "benign_file") if step.kind == "data" else ():
             place = str(study.params[step.name][key] or "bundled").partition("?")[0]
@@ -235,21 +273,56 @@ def _missing(study: Study, todo: Sequence[Step], asked: Mapping[str, Teacher]) -
     if gated and not os.environ.get("HF_TOKEN"):
         yield f"HF_TOKEN is not set; gated on the Hub, whose terms you accept there: {', '.join(gated)}"
     large = sorted({name for name in models if (billions(name) or 0) >= 1})
-    if large and shutil.which("nvidia-smi") is None:
+    if large and not pool.names:
         yield f"no GPU is seen, for {', '.join(large)}"
+    for number, labels in sorted(_too_many(todo, pool).items()):
+        more = f" and {len(labels) - 1} more" if len(labels) > 1 else ""
+        yield f"{labels[0]}{more}: written for {number} GPUs, and {len(pool.names)} are there"
     weights = sum(2 * (billions(untrained(study.parts(step)[0])) or 0) for step in todo if step.kind == "train")
     place = next(str(path) for path in (study.folder, *study.folder.resolve().parents) if path.exists())
     if weights > (free := shutil.disk_usage(place).free / 1e9):
         yield f"disk: the students take about {weights:,.0f} GB, and {place} has {free:,.0f} GB free"
 
 
-def power_lines(study: Study) -> Iterator[str]:
-    """Which differences so many questions cannot show at all (exact McNemar, p < 0.05, paired by question)."""
+def _too_many(todo: Sequence[Step], pool: Pool) -> dict[int, list[str]]:
+    found: dict[int, list[str]] = {}
+    for step in todo:
+        if 0 < len(pool.names) < step.gpus:
+            found.setdefault(step.gpus, []).append(step.label)
+    return found
+
+
+def power_lines(study: Study, spread: float | None = None) -> Iterator[str]:
+    """Which differences so many questions cannot show at all (exact McNemar, p < 0.05, paired by question), and which
+    so many seeds are likely to; `spread` is how much trainings were seen to differ, as a standard deviation."""
+    from pipelines.crossed import needed
     from pipelines.statistics import detectable
 
-    need = next(number for number in range(20, 1000) if (detectable(number) or 1) <= 0.1)
+    least_for_ten = next(number for number in range(20, 1000) if (detectable(number) or 1) <= 0.1)
     tasks = {name: one[0] for step in study.of("eval") for name, one in questions_of(study.params[step.name]).items()}
     for task, number in tasks.items():
         least = detectable(number)
         below = "no difference" if least is None else f"no difference below {100 * least:.0f} points"
-        yield f"{task}, {number} questions: {below} between two students can show; 10 points take {need} at least"
+        yield (
+            f"{task}, {number} questions: {below} between two students can show; 10 points take {least_for_ten} at "
+            "least"
+        )
+    if not study.of("train"):
+        return
+    if len(study.spec.seeds) == 1:
+        yield "one seed: what shows is a difference of these trainings; one of methods takes 2 seeds or more"
+    trainings = _SPREAD if spread is None else spread
+    for number in dict.fromkeys(number for number in tasks.values() if number > 1):
+        seeds = sorted({2, 3, 5, max(2, len(study.spec.seeds))})
+        shown = [f"{_points(needed(one, number, _RATE, trainings))} with {one}" for one in seeds]
+        more = f"{_points(needed(3, 4 * number, _RATE, trainings))} with 3 and {4 * number} questions"
+        yield f"{number} questions, by seeds: {', '.join([*shown, more])} (points of difference found 8 times of 10)"
+    how = "measured" if spread is not None else "assumed, not measured"
+    yield (
+        f"{how}: trainings of one method differ by {100 * trainings:.1f} points (standard deviation); assumed: rates "
+        f"about {_RATE:.0%}, half of an answer's variance is its question's, of which methods share half"
+    )
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:.0f}" if share < 1 else "no difference"

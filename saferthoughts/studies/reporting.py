@@ -1,4 +1,4 @@
-"""The report of a study: its table beside the published one, over questions and seeds, and what it does not show.
+"""The report of a study: its table beside the published one, over seeds and questions, and what it does not show.
 
 Reads the results of the steps that are done, and the tables of its queries. Writes
 
@@ -10,11 +10,15 @@ Rows stand in the study's order and are never ranked.
 """
 
 import csv
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, combinations
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from eval.protocols import EXCLUDE, PAPER
 from eval.protocols import settings as protocol_settings
@@ -26,6 +30,7 @@ from eval.report.table import Cells
 from eval.report.words import points, share
 from eval.run.results import Answer, TaskRun
 from eval.sources import BUNDLED
+from pipelines.crossed import Table, crossed_difference, crossed_share, spread_of
 from pipelines.errors import UserError
 from pipelines.files import write_json, write_text
 from pipelines.settings.overrides import settings_of
@@ -35,9 +40,8 @@ from saferthoughts.studies.steps import Study, recipe_settings
 from saferthoughts.studies.work import state_of
 
 _NOTE = (
-    "95 % intervals over questions; answers of all seeds to one question are one cluster. How much trainings differ "
-    "shows in each seed's own rate, not in the interval. Answers without a verdict may have been either. diff. is ours "
-    "minus the study's, with Newcombe's interval."
+    "95 % intervals over questions, with several seeds over seeds and questions (crossed random effects). Answers "
+    "without a verdict may have been either. diff. is ours minus the study's, with Newcombe's interval."
 )
 _GUARD = {"guard": "llama-guard-3"}
 _ROLES = {"none": _GUARD, "pap": _GUARD, "pair": {**_GUARD, "judge": "gpt-4o-mini", "attacker": "mixtral-8x7b"}}
@@ -60,18 +64,33 @@ class _Asked:
     run: TaskRun
     answers: dict[str, list[Answer]] = field(default_factory=dict)
 
+    def table(self, missing: float) -> Table:
+        """Seeds by questions, each the mean of its answers; `missing` is for those without a verdict or not there."""
+        cells: dict[tuple[str, str], list[float]] = {}
+        for seed, own in self.answers.items():
+            for one in own:
+                cells.setdefault((seed, one.id), []).append(missing if one.value is None else one.value)
+        return np.array([[fmean(cells.get((seed, name), [missing])) for name in self.ids()] for seed in self.answers])
+
+    def ids(self) -> list[str]:
+        """All questions that any seed answered, in order."""
+        return sorted({one.id for own in self.answers.values() for one in own})
+
     def rate(self) -> Interval:
-        """Over all answers; an answer without a verdict may be either."""
+        """Over seeds and questions, of one model over questions; an answer without a verdict may be either."""
         every = [one for own in self.answers.values() for one in own]
         if all(one.value is None for one in every):
             return Interval(float("nan"), 0.0, 1.0)
-        ends = []
-        for missing in (0.0, 1.0):
-            by_question: dict[str, list[float]] = {}
-            for one in every:
-                by_question.setdefault(one.id, []).append(missing if one.value is None else one.value)
-            ends.append(clustered_share(list(by_question.values())))
-        return Interval(ends[0].rate, ends[0].low, ends[1].high)
+        low, high = (self._rate(every, missing) for missing in (0.0, 1.0))
+        return Interval(low.rate, low.low, high.high)
+
+    def _rate(self, every: Sequence[Answer], missing: float) -> Interval:
+        if len(self.answers) > 1:
+            return crossed_share(self.table(missing))
+        by_question: dict[str, list[float]] = {}
+        for one in every:
+            by_question.setdefault(one.id, []).append(missing if one.value is None else one.value)
+        return clustered_share(list(by_question.values()))
 
 
 Rows = dict[tuple[str, str], dict[str, _Asked]]
@@ -103,7 +122,12 @@ def write_study_report(study: Study, output: Path) -> StudyReport:
     }
     tables = (*([_table(study, rows, cells)] if rows else []), *(_query_table(*pair) for pair in queries))
     whole = write_evaluation_report(sources, output) if sources else None
-    found = chain(_departures(study, rows), _unmeasured(study, rows), _distinguished(whole), power_lines(study))
+    found = chain(
+        _departures(study, rows),
+        _unmeasured(study, rows),
+        _distinguished(study, rows, whole),
+        power_lines(study, _spread(rows)),
+    )
     honesty = tuple(dict.fromkeys(found))
     if whole:
         shown = {"title": study.spec.title or study.name, "tables": tables, "honesty": honesty}
@@ -202,7 +226,7 @@ def _plainly(values: Mapping[str, Any]) -> str:
 
 
 def _unmeasured(study: Study, rows: Rows) -> Iterator[str]:
-    left = [f"{step.label} ({state})" for step in study.steps.values() if (state := state_of(step).state) != "done"]
+    left = [f"{step.label} ({state.state})" for step in study.steps.values() if not (state := state_of(step)).settled]
     if left:
         yield f"not done: {', '.join(left)}"
     measured = {task for own in rows.values() for task in own}
@@ -213,22 +237,59 @@ def _unmeasured(study: Study, rows: Rows) -> Iterator[str]:
             every = [one for answers in asked.answers.values() for one in answers]
             if lost := sum(one.value is None for one in every):
                 yield f"{student} {method}, {task}: {lost} of {len(every)} answers have no verdict"
-    if rows and len(study.spec.seeds) == 1:
+    if rows and len(study.spec.seeds) == 1 and study.of("train"):
         yield "one seed: how much another training would differ was not measured"
 
 
-def _distinguished(report: Report | None) -> Iterator[str]:
-    tests = [one for section in report.sections for one in section.compared if not one.group] if report else []
+def _spread(rows: Rows) -> float | None:
+    """How much trainings of one method differ (standard deviation of their rates), over all of several seeds."""
+    own = [asked for tasks in rows.values() for asked in tasks.values() if len(asked.answers) > 1]
+    tables = [table for asked in own if min((table := asked.table(0.0)).shape) > 1]
+    return math.sqrt(fmean(spread_of(table) ** 2 for table in tables)) if tables else None
+
+
+def _distinguished(study: Study, rows: Rows, report: Report | None) -> Iterator[str]:
     if report and report.rehearsed:
         named = ", ".join(report.rehearsed)
         yield f"the rehearsal teacher, no model, wrote the rows of {named}: figures show that the machine runs"
-    if tests:
-        apart = [one for one in tests if (one.test.p_high or one.test.p) * len(tests) < 0.05]
-        names = ", ".join(f"{one.first} and {one.second} on {one.task}" for one in apart)
+    if len(study.spec.seeds) > 1:
+        pairs, how = _over_seeds(study, rows), "t-test over seeds and questions"
+    else:
+        tests = [one for section in report.sections for one in section.compared if not one.group] if report else []
+        pairs = {f"{one.first} and {one.second} on {one.task}": one.test.p_high or one.test.p for one in tests}
+        how = "exact McNemar"
+    if pairs:
+        apart = ", ".join(name for name, p in pairs.items() if p * len(pairs) < 0.05)
+        alike = sum(p * len(pairs) >= 0.05 for p in pairs.values())
         yield (
-            f"{len(tests) - len(apart)} of {len(tests)} pairs of rows cannot be told apart (exact McNemar, Bonferroni)"
-            f"{f'; these can: {names}' if apart else ''}"
+            f"{alike} of {len(pairs)} pairs of rows cannot be told apart ({how}, Bonferroni)"
+            f"{f'; these can: {apart}' if apart else ''}"
         )
+
+
+def _over_seeds(study: Study, rows: Rows) -> dict[str, float]:
+    """Pairs of a student's methods on a task, with the p value of their trainings from any seed being alike.
+
+    A method with one training is in none: it says nothing of others. Nor is one that was asked other questions.
+    """
+    found = {}
+    for one, other in combinations(rows, 2):
+        trained = [key for key in (one, other) if study.spec.methods[key[1]].trains]
+        for task in [task for task in rows[one] if task in rows[other] and one[0] == other[0] and trained]:
+            first, second = rows[one][task], rows[other][task]
+            several = all(len(rows[key][task].answers) > 1 for key in trained)
+            if several and first.ids() == second.ids() and _ways(first.run) == _ways(second.run):
+                # Missing verdicts may have favoured either.
+                ends = [crossed_difference(first.table(low), second.table(1.0 - low)) for low in (0.0, 1.0)]
+                p = max(end.p for end in ends)
+                contrary = ends[0].interval.rate * ends[1].interval.rate < 0
+                found[f"{one[0]} {one[1]} and {other[1]} on {task}"] = 1.0 if contrary else p
+    return found
+
+
+def _ways(run: TaskRun) -> str:
+    """All that decides how a task is asked and scored."""
+    return repr((run.settings, run.score, run.roles, run.data.source))
 
 
 def _query_table(title: str, file: Path) -> Cells:

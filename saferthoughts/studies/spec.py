@@ -7,6 +7,7 @@ Reads saferthoughts/studies/NAME.yaml or any YAML file of that form; writes noth
     methods:            by name: the rows of a run or of a release; neither leaves the model as it is
     students:           by name: a recipe, and the model that it is trained from
     evaluations:        by name: options of `saferthoughts eval`, and gpus
+    servers:            by entry: servers of guard, attacker and judge that the study starts, where GPUs are
     seeds: [42]         each is one training of every method and student
 
 Every student is trained by every method and measured by every evaluation. docs/study.md shows each part.
@@ -17,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from pipelines.errors import UserError, unknown
 from pipelines.settings.overrides import Setting, override
@@ -64,6 +65,15 @@ class Student(Part):
     gpus: Gpus = 1
 
 
+class Server(Part):
+    """A server that the study starts for the steps that ask it, at the address of its entry."""
+
+    gpus: Annotated[int, Field(ge=1, le=64)] | None = Field(default=None, description="by its size if not given")
+    bytes: float = Field(default=2.0, gt=0, le=8, description="of a parameter, as it is loaded: 2 for bfloat16")
+    set: Options = Field(default_factory=dict, description="options of `vllm serve`")
+    timeout_s: float = Field(default=1800, gt=0, description="how long loading may take")
+
+
 class StudySpec(Part):
     """A study's file, what it extends already laid under it."""
 
@@ -72,7 +82,13 @@ class StudySpec(Part):
     methods: dict[str, Method] = Field(default_factory=dict)
     students: dict[str, Student] = Field(default_factory=dict)
     evaluations: dict[str, Options] = Field(default_factory=dict)
+    servers: dict[str, Server] = Field(default_factory=dict)
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = Field(default=(42,), min_length=1)
+
+    @field_validator("servers", mode="before")
+    @classmethod
+    def _without_nulls(cls, value: Any) -> Any:
+        return {key: one for key, one in value.items() if one is not None} if isinstance(value, dict) else value
 
     @model_validator(mode="after")
     def _known_names(self) -> "StudySpec":

@@ -24,14 +24,19 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from graphlib import TopologicalSorter
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pipelines.command_line import typed_command
 from pipelines.errors import Interrupted, UserError
 from pipelines.files import write_json, write_text
 from pipelines.interrupts import unhurried
 from pipelines.teachers.server_process import kept
+from saferthoughts.studies.placement import Placement, Pool
+from saferthoughts.studies.servers import Machine
 from saferthoughts.studies.steps import Step, Study
+
+if TYPE_CHECKING:
+    from saferthoughts.studies.artifacts import Artifacts
 
 LOG = "log.txt"
 # A training that is asked to stop ends its step and saves a checkpoint.
@@ -46,12 +51,17 @@ _GENERAL = ("name", "nodes", "tasks_per_node", "cpus_per_task", "gpus_per_node",
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a step is: its state, why it failed, how long its commands took, and when it ended."""
+    """How a step is: its state, why it failed or where it is, how long its commands took, and when it ended."""
 
-    state: Literal["done", "failed", "running", "stopped", "waiting"]
+    state: Literal["done", "failed", "running", "stopped", "waiting", "elsewhere"]
     reason: str = ""
     seconds: float = 0.0
     at: str = ""
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is left to do: it is done here, or kept elsewhere and not needed here."""
+        return self.state in ("done", "elsewhere")
 
 
 def state_of(step: Step) -> Ended:
@@ -151,71 +161,133 @@ def _taken(lock: int) -> bool:
     return True
 
 
-def seen_gpus() -> tuple[str, ...]:
-    """The GPUs that this process may use: CUDA_VISIBLE_DEVICES, or those that nvidia-smi lists."""
-    if (named := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return tuple(filter(None, named.split(",")))
-    try:
-        asked = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return ()
-    return tuple(str(number) for number in range(asked.stdout.count("GPU ")))
-
-
 def run_steps(
-    study: Study, jobs: int | None, gpus: Sequence[str], cluster: Any | None, report: Callable[[str], None]
+    study: Study,
+    jobs: int | None,
+    pool: Pool,
+    placed: Mapping[str, Placement],
+    cluster: Any | None,
+    report: Callable[[str], None],
+    artifacts: "Artifacts | None" = None,
 ) -> dict[str, Ended]:
     """Do every step that is not done; how every step is.
 
     Args:
         study: Whose steps.
         jobs: How many at once; if not given one for each GPU, and at least one, or 64 on Slurm.
-        gpus: GPUs of this machine; a step that wants some has its own.
+        pool: GPUs of this machine; a step that wants some has its own.
+        placed: By step, the servers that are started for it.
         cluster: What `cluster_of` gives; None for this machine.
         report: Is called with a line for each step that ends.
+        artifacts: Where else steps are found that are done, and kept.
 
     Raises:
         Interrupted: somebody stopped it; everything under way was asked to save and has ended.
     """
-    most = jobs or (max(1, len(gpus)) if cluster is None else _CLUSTER_JOBS[cluster.cluster])
-    free, here = list(gpus), str(Path.cwd())
-    ended: dict[str, Ended] = {}
-    running: dict[str, tuple[Any, float, list[str]]] = {}
+    work = _Work(study, Machine(pool.names, placed, study.folder / "servers", report), cluster, report, artifacts)
+    most = jobs or (max(1, len(pool.names)) if cluster is None else _CLUSTER_JOBS[cluster.cluster])
     sorter = TopologicalSorter({step.name: step.needs for step in study.steps.values()})
     sorter.prepare()
-    ready: list[str] = []
     with unhurried():
         try:
-            while sorter.is_active() and ((ready := [*ready, *sorter.get_ready()]) or running):
-                for step in [study.steps[name] for name in ready]:
-                    wanted = 0 if cluster is not None else min(step.gpus, len(gpus))
-                    if (found := state_of(step)).state == "done":
-                        ended[step.name] = found
-                        sorter.done(step.name)
-                    elif found.state == "running" or len(running) >= most or wanted > len(free):
-                        continue
-                    elif handle := _handle(cluster, step, study.runs, here, free[:wanted] if gpus else None):
-                        running[step.name] = handle, time.monotonic(), free[:wanted]
-                        free = free[wanted:]
-                    else:
-                        continue
-                    ready.remove(step.name)
-                for name, (handle, began, own) in list(running.items()):
-                    if one := _looked_at(study.steps[name], handle, began):
-                        del running[name]
-                        free, ended[name] = [*free, *own], one
-                        how = f"failed: {one.reason}" if one.reason else f"{one.state} ({one.seconds:.0f} s)"
-                        report(f"{len(ended)}/{len(study.steps)} {study.steps[name].label}: {how}")
-                        if one.state == "done":
-                            sorter.done(name)
-                time.sleep(_LOOK_EVERY_S if running or ready else 0)
+            while sorter.is_active():
+                work.ready += sorter.get_ready()
+                if not work.ready and not work.running:
+                    break
+                begun = work.begin(most, len(pool.names))
+                for name in (*begun, *work.look()):
+                    sorter.done(name)
+                left = [name for name in study.steps if name not in work.ended]
+                # Where servers alone hold GPUs that each other's steps wait for, they go.
+                work.machine.end_servers(left if begun or work.running or work.machine.held else ())
+                time.sleep(_LOOK_EVERY_S if work.running or work.ready else 0)
         except KeyboardInterrupt:
-            for handle, _, _ in running.values():
+            for handle, _, _ in work.running.values():
                 handle.send_signal(signal.SIGINT) if cluster is None else handle.cancel()
-            for handle, _, _ in running.values() if cluster is None else ():
+            for handle, _, _ in work.running.values() if cluster is None else ():
                 handle.wait()
             raise Interrupted(f"Stopped; what was done is kept. Go on with: {typed_command()}") from None
-    return {name: ended.get(name) or Ended("waiting", "what it needs failed") for name in study.steps}
+        finally:
+            work.machine.end_servers()
+    return {name: work.ended.get(name) or Ended("waiting", "what it needs failed") for name in study.steps}
+
+
+class _Work:
+    """The steps of a study that are ready, under way and ended."""
+
+    def __init__(
+        self,
+        study: Study,
+        machine: Machine,
+        cluster: Any | None,
+        report: Callable[[str], None],
+        artifacts: "Artifacts | None",
+    ) -> None:
+        self.study, self.machine, self.cluster, self.report, self.artifacts = study, machine, cluster, report, artifacts
+        self.ready: list[str] = []
+        self.running: dict[str, tuple[Any, float, list[str]]] = {}
+        self.ended: dict[str, Ended] = {}
+
+    def begin(self, most: int, gpus: int) -> list[str]:
+        """Begin what is ready and has room; the steps that are done already."""
+        done = []
+        for step in [self.study.steps[name] for name in self.ready]:
+            waiting = len(self.running) + len(self.machine.held.keys() - {step.name})
+            wanted = 0 if self.cluster is not None else min(step.gpus, gpus)
+            if (found := self._found(step)).settled:
+                self.ended[step.name] = found
+                done.append(step.name)
+            elif why := self.machine.broken.get(self.machine.servers_of(step.name)):
+                self._end(step, Ended("failed", why))
+            elif found.state == "running" or waiting >= most:  # noqa: SIM114 - what is asked second begins servers
+                continue
+            elif (own := self.machine.gpus_for(step.name, wanted, self.running, self.ready)) is None:
+                continue
+            elif handle := _handle(self.cluster, step, self.study.runs, str(Path.cwd()), own if gpus else None):
+                self.running[step.name] = handle, time.monotonic(), own
+            else:
+                self.machine.give_back(own)
+                continue
+            self.ready.remove(step.name)
+        return done
+
+    def _found(self, step: Step) -> Ended:
+        """How a step is, here or elsewhere."""
+        found, there = state_of(step), self.artifacts
+        if found.state == "done" and there:
+            there.keep(step)
+        if found.state in ("done", "running"):
+            return found
+        needed = (
+            step.kind == "eval"
+            or bool(step.tables)
+            or not all(
+                state_of(other).settled or (there and other.name in there.names())
+                for other in self.study.steps.values()
+                if step.name in other.needs
+            )
+        )
+        if there:
+            return there.take(step, needed) or found
+        return Ended("waiting") if found.state == "elsewhere" and needed else found
+
+    def look(self) -> list[str]:
+        """Take note of what has ended; the steps that are done."""
+        done = []
+        for name, (handle, began, own) in list(self.running.items()):
+            if one := _looked_at(self.study.steps[name], handle, began):
+                del self.running[name]
+                self.machine.give_back(own)
+                self._end(self.study.steps[name], one)
+                done += [name] if one.state == "done" else []
+        return done
+
+    def _end(self, step: Step, how: Ended) -> None:
+        self.ended[step.name] = how
+        if how.state == "done" and self.artifacts:
+            self.artifacts.keep(step)
+        words = f"failed: {how.reason}" if how.reason else f"{how.state} ({how.seconds:.0f} s)"
+        self.report(f"{len(self.ended)}/{len(self.study.steps)} {step.label}: {words}")
 
 
 def _handle(cluster: Any | None, step: Step, runs: Path, folder: str, gpus: Sequence[str] | None) -> Any:

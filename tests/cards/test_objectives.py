@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from pipelines.judges.stage import rows_of
 from pipelines.records import Verdict, from_table
 from pipelines.runs import RunFolder
 from pipelines.settings.config import load_config
+from pipelines.statistics import clustered_share, wilson
 from saferthoughts.release import Release, compare
 from tests.commands import command
 
@@ -234,3 +236,30 @@ def test_a_sentence_is_false_where_a_quotation_touches_it(quote: str, wrong: lis
     assert [at for at, label in enumerate(found.labels) if not label] == wrong
     assert found.first_wrong == (wrong[0] if wrong else None)
     assert len(found.completions) == 5
+
+
+def test_compare_sees_labels_of_sentences_and_margins_drift(run: RunFolder, release: Path) -> None:
+    def changed(name: str, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+        (path,) = (release / "objectives" / name).glob("*.parquet")
+        table = pq.read_table(path)
+        pq.write_table(pa.Table.from_pylist([row | change(row) for row in table.to_pylist()], table.schema), path)
+
+    before = rows(release, "steps")
+    labels = [label for row in before for label in row["labels"]]
+    changed("steps", lambda row: {"labels": [False] * len(row["labels"]), "first_wrong": 0})
+    changed("preference", lambda row: {"margin": row["margin"] + 4})
+    same = compare(run.path / "release", run.path / "release")
+    assert not [one for one in same.drifts if one.apart]
+    found = {one.figure: one for one in compare(run.path / "release", release).drifts if one.config in OBJECTIVES}
+    sentences = found["share of sentences that are false"]
+    assert sentences.before.rate == pytest.approx(labels.count(False) / len(labels))
+    assert sentences.before == clustered_share([[float(not one) for one in row["labels"]] for row in before])
+    assert (sentences.after.rate, sentences.apart, found["margin"].apart) == (1.0, True, True)
+    assert found["margin"].after.rate == pytest.approx(found["margin"].before.rate + 4)
+    assert found["share of reasonings with strong vacillation"].before == wilson(
+        sum("strong_vacillation" in row["faults"].split(",") for row in before), len(before)
+    )
+    assert {one for one in found if found[one].apart} <= {
+        *("share of sentences that are false", "share of reasonings with a false sentence", "margin"),
+        *("place of the first false sentence (0 to 1)", "share of pairs with a margin of 1"),
+    }

@@ -51,6 +51,21 @@ def test_a_reader_takes_a_release_as_it_is(
     assert count(read) == expected
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_scout_scans_a_release_as_the_docs_make_it_one(release: Release, tmp_path: Path) -> None:
+    scout: Any = pytest.importorskip("inspect_scout", reason="inspect-scout is not installed (not of any extra)")
+    import duckdb
+
+    (line,) = re.findall(r'^duckdb\.sql\("(COPY .*TRANSCRIPTS.*)"\)$', DOCS.read_text(encoding="utf-8"), re.M)
+    (tmp_path / "rows").mkdir()
+    duckdb.sql(line.replace("RELEASE", str(release.path)).replace("TRANSCRIPTS", str(tmp_path / "rows")))
+    words = [scout.grep_scanner(["sorry"])]
+    done = scout.scan(scanners=words, transcripts=scout.transcripts_from(str(tmp_path / "rows")), scans=str(tmp_path))
+    (found,) = scout.scan_results_df(done.location).scanners.values()
+    assert found["transcript_task_set"].value_counts().to_dict() == release.rows
+    assert found["value"].astype(float).sum() > 0
+
+
 def test_nulls_are_where_the_columns_say_so(release: Release) -> None:
     import polars
 

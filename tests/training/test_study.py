@@ -85,7 +85,7 @@ def test_a_quick_study_trains_measures_and_says_what_differs(
         "extends": "quick",
         "seeds": [1, 2],
         "runs": {"quick": {"harmful": 12, "benign": 8}},
-        "methods": {"raw": None, "direct": None, "short": {"mixture": {"short": 4, "benign": 4}}},
+        "methods": {"direct": None, "short": {"mixture": {"short": 4, "benign": 4}}},
         "students": {
             "smollm2-135m": {
                 "base": "DeepSeek-R1-Distill-Qwen-7B",
@@ -107,12 +107,14 @@ def test_a_quick_study_trains_measures_and_says_what_differs(
         "columns of the paper's Table 1 that nothing measured: MATH-500, AIME24",
         "the rehearsal teacher, no model, wrote the rows",
         "none, 2 questions: no difference between two students can show",
+        "1 of 1 pairs of rows cannot be told apart (t-test over seeds and questions, Bonferroni)",
+        "measured: trainings of one method differ by",
     ):
         assert expected in printed
     page = (tmp_path / "studies" / "small" / "report.html").read_text()
     assert "What differs from the paper" in page
     assert "smollm2-135m short" in page
-    assert "5 done of 5 steps" in invoked(*words, "status", str(tmp_path / "small.yaml"))
+    assert "6 done of 6 steps" in invoked(*words, "status", str(tmp_path / "small.yaml"))
     monkeypatch.setattr(work, "_handle", lambda *_: pytest.fail("a done step began"))
     invoked(*words, "run", str(tmp_path / "small.yaml"))
 
