@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pipelines.documents import yaml_of
 from pipelines.errors import UserError
 from pipelines.settings.licenses import LICENSES
+from pipelines.settings.overrides import yaml_node
 
 _SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B", "1B<n<10B")
 # Of the Hub's task categories, those that rows of text can serve.
@@ -45,7 +46,7 @@ class _Config(BaseModel):
 _CONFIGS = TypeAdapter(list[_Config])
 
 
-class _Strict(yaml.SafeLoader):
+class _Strict(yaml.constructor.SafeConstructor):
     """YAML that rejects duplicate keys; the Hub silently keeps the last one."""
 
 
@@ -74,7 +75,8 @@ def front_matter_of(card: str) -> dict[str, Any]:
     try:
         # Bounded first, and then read by the strict loader.
         yaml_of(text, "the front matter")
-        found = yaml.load(text, Loader=_Strict)
+        node = yaml_node(text)
+        found = None if node is None else _Strict().construct_document(node)
     except UserError as error:
         raise ValueError(str(error)) from error
     except yaml.YAMLError as error:
