@@ -6,12 +6,14 @@ those of tests/test_front_door.py and tests/test_extras.py, start in a fresh int
 """
 
 import atexit
+import hashlib
 import json
 import os
 import select
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -63,26 +65,39 @@ def _read_early(variable: str) -> bool:
 
 @cache
 def _server(modules: tuple[str, ...], environment: frozenset[tuple[str, str]]) -> socket.socket:
-    """The process for variables that are read when libraries are loaded; ended with the tests."""
-    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    words = [sys.executable, str(ROOT / "tests" / "warm.py"), str(its.fileno()), "saferthoughts.cli.app", *modules]
+    """The process for variables that are read when libraries are loaded, which all of xdist's processes share.
+
+    It ends with the one that started the tests.
+    """
+    tests = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
+    kind = hashlib.sha256(repr((modules, sorted(environment))).encode()).hexdigest()[:16]
+    name = f"saferthoughts-{tests}-{kind}"
+    words = [sys.executable, str(ROOT / "tests" / "warm.py"), name, str(tests), "saferthoughts.cli.app", *modules]
     others = {name: value for name, value in os.environ.items() if not _read_early(name)}
     # Read when torch is loaded: threads that spin while they wait slow others down.
     others["OMP_WAIT_POLICY"] = "PASSIVE"
     nothing = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
-    server = subprocess.Popen(words, pass_fds=[its.fileno()], env=others | dict(environment), cwd=ROOT, **nothing)
-    its.close()
-
-    def end() -> None:
-        ours.close()
-        server.wait()
-
-    atexit.register(end)
-    return ours
+    ours = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    atexit.register(ours.close)
+    started: subprocess.Popen[bytes] | None = None
+    while True:
+        try:
+            ours.connect(f"\0{name}")
+        except ConnectionRefusedError:
+            if started is None:
+                started = subprocess.Popen(words, env=others | dict(environment), cwd=ROOT, **nothing)
+            time.sleep(0.02)
+        else:
+            if started is not None and started.poll() is None:
+                # It outlives whoever started it.
+                started.returncode = 0
+            return ours
 
 
 class Command(subprocess.Popen[str]):
     """`saferthoughts` with some words, under way: what Popen is for `[sys.executable, "-m", "saferthoughts", *words]`.
+
+    Words that begin with `-c` are Python's, as `[sys.executable, *words]` would have them.
 
     Args:
         words: What follows `saferthoughts`.

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
 # Nothing in the suite may reach for the Hub; set before any library reads it.
@@ -46,6 +47,8 @@ TOGETHER = {
     "tests/review/": "review",
     "tests/service/": "service",
     "tests/cards/test_pu": "hub",
+    "tests/cards/test_signing.py": "hub",
+    "tests/cards/test_proof_of_hub.py": "hub",
 }
 FIRST = (
     *TOGETHER,
@@ -77,29 +80,56 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         )
 
 
-@pytest.fixture(scope="session")
-def judged_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from pipelines.generate.stage import generate
-    from pipelines.judges.stage import judge
-
-    run = start(tmp_path_factory.mktemp("runs"), "small", configured(SMALL)).run
-    generate(run)
-    judge(run)
-    return run.path
+Once = Callable[[str, Callable[[Path], None]], Path]
 
 
 @pytest.fixture(scope="session")
-def released_once(judged_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """A folder by its name, filled by whichever of xdist's processes wants it first; no test may change it."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def made(name: str, fill: Callable[[Path], None]) -> Path:
+        folder, whole = shared / f"once-{name}", shared / f"once-{name}.whole"
+        with FileLock(shared / f"once-{name}.lock"):
+            if not whole.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                fill(folder)
+                whole.touch()
+        return folder
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def judged_once(once: Once) -> Path:
+    def fill(folder: Path) -> None:
+        from pipelines.generate.stage import generate
+        from pipelines.judges.stage import judge
+
+        run = start(folder, "small", configured(SMALL)).run
+        generate(run)
+        judge(run)
+
+    return once("judged", fill) / "small"
+
+
+@pytest.fixture(scope="session")
+def released_once(judged_once: Path, once: Once) -> Path:
     """The run repaired, checked and released."""
-    from cards.release import build_release
-    from curation.quality.checks import check
-    from pipelines.repairs.stage import repair
 
-    run = RunFolder(Path(shutil.copytree(judged_once, tmp_path_factory.mktemp("released") / "small")))
-    repair(run)
-    check(run)
-    build_release(run)
-    return run.path
+    def fill(folder: Path) -> None:
+        from cards.release import build_release
+        from curation.quality.checks import check
+        from pipelines.repairs.stage import repair
+
+        run = RunFolder(Path(shutil.copytree(judged_once, folder / "small")))
+        repair(run)
+        check(run)
+        build_release(run)
+
+    return once("released", fill) / "small"
 
 
 @pytest.fixture
