@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-# What each kind of command loads, the training and the evaluation within functions.
+# What each kind of command loads, the training and the evaluation within functions, and what is called to load more.
 STAGES = (
     "pipelines.generate.stage",
     "pipelines.judges.stage",
@@ -38,7 +38,10 @@ STAGES = (
     "scipy.stats",
     "altair",
     "vl_convert",
-    "py3langid.langid",
+    "mlcroissant",
+    "curation.quality.languages:_identifier",
+    "curation.review.agree",
+    "pipelines.rehearsal.server",
 )
 HUB = ("saferthoughts.release", "cards.publish", "cards.pull", "cards.verify", "pandas", "datasets")
 MODELS = (
@@ -54,8 +57,17 @@ MODELS = (
     "openai",
     "eval.run.stage",
     "eval.run.rescore",
+    "eval.run.planning",
+    "eval.suites",
+    "eval.report.hub_results",
+    "inspect_ai.agent._acp.server",
+    "inspect_ai.model._openai_responses",
+    "rich.markdown",
+    "saferthoughts.studies.planning",
+    "scipy.stats",
+    "pipelines.rehearsal.server",
 )
-OF_MODELS = {"train", "chat", "eval", "rescore", "proof"}
+OF_MODELS = {"train", "chat", "eval", "rescore", "proof", "study"}
 
 
 def _read_early(variable: str) -> bool:

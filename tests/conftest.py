@@ -64,6 +64,10 @@ FIRST = (
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     from xdist.scheduler import LoadFileScheduling
 
+    # What `-n` alone asks for; `make test-extras` asks for something else.
+    if config.option.dist != "load":
+        return None
+
     class ByFolder(LoadFileScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
             file: str = super()._split_scope(nodeid)

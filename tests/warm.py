@@ -1,6 +1,6 @@
 """A process that has loaded the libraries, and forks one for each command that `tests/commands.py` orders.
 
-    python tests/warm.py NAME PROCESS MODULE...
+    python tests/warm.py NAME PROCESS MODULE[:FUNCTION]...
 
 Listens on the socket with that name, in Linux's abstract namespace, and reads orders of whoever connects: JSON, and
 with it stdin, stdout, stderr and a socket that is answered with the command's process id and, once it has ended, its
@@ -104,8 +104,11 @@ def main() -> None:
         return
     listening.listen(64)
     ended = os.pidfd_open(int(tests))
-    for module in modules:
-        importlib.import_module(module)
+    for word in modules:
+        module, _, function = word.partition(":")
+        loaded = importlib.import_module(module)
+        if function:
+            getattr(loaded, function)()
     # So that no collection looks at what is shared.
     gc.freeze()
     signal.signal(signal.SIGCHLD, _reap)
