@@ -33,8 +33,8 @@ from pipelines.settings.options import Options, configured
 # A machine that is busy with other tests is no fault of the code's.
 _PATIENT: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 # The same examples each time, so that a failure is the change's. `HYPOTHESIS_PROFILE=search pytest` looks for new ones.
-settings.register_profile("suite", derandomize=True, **_PATIENT)
-settings.register_profile("search", **_PATIENT)
+settings.register_profile("suite", derandomize=True, max_examples=50, **_PATIENT)
+settings.register_profile("search", max_examples=500, **_PATIENT)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
 
 SMALL = Options(harmful=12, benign=6, seed=5, teacher="rehearsal")
