@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pipelines.documents import yaml_of
 from pipelines.errors import UserError
 from pipelines.settings.licenses import LICENSES
-from pipelines.settings.overrides import yaml_node
 
 _SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B", "1B<n<10B")
 # Of the Hub's task categories, those that rows of text can serve.
@@ -73,14 +72,9 @@ def front_matter_of(card: str) -> dict[str, Any]:
     if not end:
         raise ValueError("the front matter has no end (---)")
     try:
-        # Bounded first, and then read by the strict loader.
-        yaml_of(text, "the front matter")
-        node = yaml_node(text)
-        found = None if node is None else _Strict().construct_document(node)
+        found = yaml_of(text, "the front matter", _Strict)
     except UserError as error:
         raise ValueError(str(error)) from error
-    except yaml.YAMLError as error:
-        raise ValueError(f"the front matter is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(found, dict):
         raise ValueError("the front matter is not a mapping")
     return found

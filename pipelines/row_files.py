@@ -18,6 +18,7 @@ from typing import IO, Any, NamedTuple
 
 import pyarrow as pa
 import yaml
+from yaml.constructor import SafeConstructor
 
 from pipelines.documents import (
     MOST_JSON,
@@ -114,7 +115,7 @@ def yaml_rows(path: Path, required: Sequence[str] = (), optional: Sequence[str] 
                 f"{path} is larger than {MOST_YAML // 10**6} MB. Give so many prompts as .jsonl or .parquet."
             )
         node = yaml_node(path.read_text(encoding="utf-8"))
-        data = [] if node is None else yaml.constructor.SafeConstructor().construct_document(node)
+        data = [] if node is None else SafeConstructor().construct_document(node)
         check_values(data, "YAML", str(path))
     except RecursionError as error:
         raise UserError(f"{path} cannot be read: it is nested too deeply.") from error

@@ -44,11 +44,11 @@ TOGETHER = {
     "tests/training/": "models",
     "tests/eval/test_going_on.py": "models",
     "tests/eval/test_rescore.py": "models",
-    "tests/review/": "review",
-    "tests/service/": "service",
     "tests/cards/test_pu": "hub",
     "tests/cards/test_signing.py": "hub",
     "tests/cards/test_proof_of_hub.py": "hub",
+    "tests/review/": "review",
+    "tests/service/": "service",
 }
 FIRST = (
     *TOGETHER,

@@ -32,8 +32,8 @@ def files_of(charts: dict[str, Any]) -> dict[str, bytes]:
 
     files = {}
     for name, chart in charts.items():
-        drawn = chart.configure(background="white", font="sans-serif", padding=12).configure_view(stroke=None).to_dict(validate=False)
-        svg = str(vl_convert.vegalite_to_svg(drawn))
+        configured = chart.configure(background="white", font="sans-serif", padding=12).configure_view(stroke=None)
+        svg = str(vl_convert.vegalite_to_svg(configured.to_dict(validate=False)))
         files[f"{name}.svg"] = _renumbered(svg).encode()
         files[f"{name}.png"] = bytes(vl_convert.svg_to_png(svg, scale=2))
     return files

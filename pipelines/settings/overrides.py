@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 from pydantic import BaseModel
+from yaml.constructor import SafeConstructor
 
 from pipelines.errors import UserError, unknown
 from pipelines.settings.keys import HIDDEN, is_secret_field, looks_like_key
@@ -80,8 +81,12 @@ def settings_of(texts: Iterable[str], example: str = "seed=1") -> list[Setting]:
     return found
 
 
-def safe_yaml(text: str) -> Any:
+def safe_yaml(text: str, constructor: type[SafeConstructor] = SafeConstructor) -> Any:
     """A YAML document as plain values: no tags of Python's, no alias to itself, no growth beyond all bounds.
+
+    Args:
+        text: The document.
+        constructor: What makes values of it; a stricter one may refuse more.
 
     Raises:
         yaml.YAMLError: it is not YAML, or has one of these.
@@ -89,7 +94,7 @@ def safe_yaml(text: str) -> Any:
     try:
         node = yaml_node(text)
         _count(node, {}, ())
-        return None if node is None else yaml.constructor.SafeConstructor().construct_document(node)
+        return None if node is None else constructor().construct_document(node)
     except RecursionError:
         raise yaml.YAMLError("it is nested too deep") from None
     except (ValueError, OverflowError) as error:  # a date that is none, an integer of a million digits
