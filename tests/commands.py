@@ -9,10 +9,12 @@ import atexit
 import hashlib
 import json
 import os
+import secrets
 import select
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -67,6 +69,9 @@ MODELS = (
     "scipy.stats",
     "pipelines.rehearsal.server",
 )
+# Where the processes listen: one folder for all of xdist's processes.
+_PLACE = Path(tempfile.gettempdir()) / f"warm-{os.environ.get('PYTEST_XDIST_TESTRUNUID') or secrets.token_hex(16)}"
+_PATIENCE_S = 500
 OF_MODELS = {"train", "chat", "eval", "rescore", "proof", "study"}
 
 
@@ -83,8 +88,9 @@ def _server(modules: tuple[str, ...], environment: frozenset[tuple[str, str]]) -
     """
     tests = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
     kind = hashlib.sha256(repr((modules, sorted(environment))).encode()).hexdigest()[:16]
-    name = f"saferthoughts-{tests}-{kind}"
-    words = [sys.executable, str(ROOT / "tests" / "warm.py"), name, str(tests), "saferthoughts.cli.app", *modules]
+    # Others must not give orders.
+    _PLACE.mkdir(mode=0o700, exist_ok=True)
+    words = [sys.executable, str(ROOT / "tests" / "warm.py"), str(_PLACE / kind), str(tests), "saferthoughts.cli.app"]
     others = {name: value for name, value in os.environ.items() if not _read_early(name)}
     # Read when torch is loaded: threads that spin while they wait slow others down.
     others["OMP_WAIT_POLICY"] = "PASSIVE"
@@ -92,12 +98,15 @@ def _server(modules: tuple[str, ...], environment: frozenset[tuple[str, str]]) -
     ours = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     atexit.register(ours.close)
     started: subprocess.Popen[bytes] | None = None
+    deadline = time.monotonic() + _PATIENCE_S
     while True:
         try:
-            ours.connect(f"\0{name}")
-        except ConnectionRefusedError:
+            ours.connect(str(_PLACE / kind))
+        except (FileNotFoundError, ConnectionRefusedError):
             if started is None:
-                started = subprocess.Popen(words, env=others | dict(environment), cwd=ROOT, **nothing)
+                started = subprocess.Popen([*words, *modules], env=others | dict(environment), cwd=ROOT, **nothing)
+            assert not started.poll(), "what warm commands load cannot be loaded"
+            assert time.monotonic() < deadline, f"nobody listens on {_PLACE / kind}"
             time.sleep(0.02)
         else:
             if started is not None and started.poll() is None:

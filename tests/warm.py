@@ -1,10 +1,10 @@
 """A process that has loaded the libraries, and forks one for each command that `tests/commands.py` orders.
 
-    python tests/warm.py NAME PROCESS MODULE[:FUNCTION]...
+    python tests/warm.py SOCKET PROCESS MODULE[:FUNCTION]...
 
-Listens on the socket with that name, in Linux's abstract namespace, and reads orders of whoever connects: JSON, and
-with it stdin, stdout, stderr and a socket that is answered with the command's process id and, once it has ended, its
-status. It ends with the process of that id, and its commands with it; where the name is taken, at once.
+Listens on a socket of that path, and reads orders of whoever connects: JSON, and with it stdin, stdout, stderr and a
+socket that is answered with the command's process id and, once it has ended, its status. It ends with the process of
+that id, and its commands with it; where somebody listens there already, at once.
 """
 
 import atexit
@@ -96,22 +96,31 @@ def _become(order: dict[str, Any], streams: list[int]) -> NoReturn:
 
 
 def main() -> None:
-    name, tests, *modules = sys.argv[1:]
+    place, tests, *modules = sys.argv[1:]
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
-        listening.bind(f"\0{name}")
+        listening.bind(place)
     except OSError:
         return
-    listening.listen(64)
-    ended = os.pidfd_open(int(tests))
-    for word in modules:
-        module, _, function = word.partition(":")
-        loaded = importlib.import_module(module)
-        if function:
-            getattr(loaded, function)()
-    # So that no collection looks at what is shared.
-    gc.freeze()
-    signal.signal(signal.SIGCHLD, _reap)
+    try:
+        listening.listen(64)
+        for word in modules:
+            module, _, function = word.partition(":")
+            loaded = importlib.import_module(module)
+            if function:
+                getattr(loaded, function)()
+        # So that no collection looks at what is shared.
+        gc.freeze()
+        signal.signal(signal.SIGCHLD, _reap)
+        serve(listening, os.pidfd_open(int(tests)))
+    finally:
+        os.unlink(place)
+        with suppress(OSError):
+            os.rmdir(os.path.dirname(place))
+
+
+def serve(listening: socket.socket, ended: int) -> None:
+    """Fork for each order, until the process has ended whose descriptor that is."""
     clients: list[socket.socket] = []
     while True:
         ready = select.select([ended, listening, *clients], [], [])[0]
@@ -126,10 +135,14 @@ def main() -> None:
                 client.close()
                 continue
             if os.fork() == 0:
-                os.close(ended)
-                for other in (listening, *clients):
-                    other.close()
-                _keep(json.loads(message), descriptors)
+                try:
+                    os.close(ended)
+                    for other in (listening, *clients):
+                        other.close()
+                    _keep(json.loads(message), descriptors)
+                finally:
+                    # What follows is the server's.
+                    os._exit(1)
             for descriptor in descriptors:
                 os.close(descriptor)
 
