@@ -28,7 +28,10 @@ PASSING: dict[str, list[dict[str, Any]]] = {
     "429 with a date gone by": [
         {"path": "/commit/main$", "status": 429, "headers": {"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}}
     ],
-    "slow, and cut before the commit": [{"path": "/commit/main$", "cut": True, "delay": 2.0}],
+    "cut before the commit, and a slow tag": [
+        {"path": "/commit/main$", "cut": True},
+        {"path": "/tag/", "delay": 2.0},
+    ],
     "cut after the commit and after the tag": [
         {"path": "/commit/main$", "cut": True, "after": True},
         {"path": "/tag/", "cut": True, "after": True},
@@ -46,7 +49,8 @@ def test_what_passes_is_lived_through_and_nothing_is_made_twice(
     assert done.returncode == 0, done.stderr
     met = [(path, status) for _, path, status in hub.log()]
     for fault in faults:
-        status = 0 if fault.get("cut") else fault["status"]
+        # What is only slow answers as ever.
+        status = 0 if fault.get("cut") else fault.get("status", 200)
         count = sum(bool(re.search(fault["path"], path)) and found == status for path, found in met)
         assert count == fault.get("times", 1), fault
     assert commits(hub) == ["Release 1.0.0", "initial commit"]
