@@ -6,7 +6,7 @@ WORKERS ?= 3
 # pip compiles with one core, and what nobody imports too.
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
-.PHONY: demo demo-fast test test-extras clean
+.PHONY: demo demo-fast test types suite test-extras clean
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if (3, 11) <= v < (3, 14) else f"SaferThoughts needs Python 3.11 to 3.13, and $(PYTHON) is {v.major}.{v.minor}. Run: make PYTHON=python3.11 $(MAKECMDGOALS)")'
@@ -39,12 +39,18 @@ demo-fast: $(VENV)/.fast
 test: $(VENV)/.dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	@$(MAKE) --no-print-directory -j 2 suite types
+
+# mypy has one core, which the suite's processes leave to it while they wait for each other.
+types: $(VENV)/.dev
 	$(VENV)/bin/mypy
+
+suite: $(VENV)/.dev
 	$(VENV)/bin/pytest -n $(WORKERS)
 
 # Each extra alone, as pip installs it: gigabytes and many minutes.
 test-extras: $(VENV)/.dev
-	$(VENV)/bin/pytest -m slow tests/test_extras.py -n $(WORKERS) --dist load
+	$(VENV)/bin/pytest -m slow tests/test_extras.py -n $(WORKERS) --dist worksteal
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
+from yaml.constructor import SafeConstructor
 
 from pipelines.errors import UserError
 from pipelines.settings.overrides import safe_yaml, yaml_problem
@@ -58,7 +59,7 @@ def read_json(path: Path) -> Any:
     return json_of(path.read_text(encoding="utf-8"), path.name)
 
 
-def yaml_of(text: str, where: str) -> Any:
+def yaml_of(text: str, where: str, constructor: type[SafeConstructor] = SafeConstructor) -> Any:
     """YAML's value, by the project's one reader (`pipelines.settings.overrides.safe_yaml`), with the error of a file.
 
     Raises:
@@ -67,7 +68,7 @@ def yaml_of(text: str, where: str) -> Any:
     if len(text) > MOST_YAML:
         raise UserError(f"{where} is larger than {MOST_YAML // _MB} MB, which no file of this kind is.")
     try:
-        return safe_yaml(text)
+        return safe_yaml(text, constructor)
     except yaml.YAMLError as error:
         raise UserError(f"{where} is not YAML: {yaml_problem(error)}") from error
 

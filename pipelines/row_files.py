@@ -18,6 +18,7 @@ from typing import IO, Any, NamedTuple
 
 import pyarrow as pa
 import yaml
+from yaml.constructor import SafeConstructor
 
 from pipelines.documents import (
     MOST_JSON,
@@ -30,6 +31,7 @@ from pipelines.documents import (
     parquet_batches,
 )
 from pipelines.errors import UserError, one_line, unknown
+from pipelines.settings.overrides import yaml_node
 
 _DELIMITERS = (",", "\t", ";", "|")
 # So much of a file shows its delimiter.
@@ -112,9 +114,8 @@ def yaml_rows(path: Path, required: Sequence[str] = (), optional: Sequence[str] 
             raise UserError(
                 f"{path} is larger than {MOST_YAML // 10**6} MB. Give so many prompts as .jsonl or .parquet."
             )
-        loader = yaml.SafeLoader(path.read_text(encoding="utf-8"))
-        node = loader.get_single_node()
-        data = [] if node is None else loader.construct_document(node)
+        node = yaml_node(path.read_text(encoding="utf-8"))
+        data = [] if node is None else SafeConstructor().construct_document(node)
         check_values(data, "YAML", str(path))
     except RecursionError as error:
         raise UserError(f"{path} cannot be read: it is nested too deeply.") from error

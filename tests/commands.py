@@ -6,19 +6,23 @@ those of tests/test_front_door.py and tests/test_extras.py, start in a fresh int
 """
 
 import atexit
+import hashlib
 import json
 import os
+import secrets
 import select
 import socket
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-# What each kind of command loads, the training and the evaluation within functions.
+# What each kind of command loads, the training and the evaluation within functions, and what is called to load more.
 STAGES = (
     "pipelines.generate.stage",
     "pipelines.judges.stage",
@@ -36,7 +40,10 @@ STAGES = (
     "scipy.stats",
     "altair",
     "vl_convert",
-    "py3langid.langid",
+    "mlcroissant",
+    "curation.quality.languages:_identifier",
+    "curation.review.agree",
+    "pipelines.rehearsal.server",
 )
 HUB = ("saferthoughts.release", "cards.publish", "cards.pull", "cards.verify", "pandas", "datasets")
 MODELS = (
@@ -52,8 +59,20 @@ MODELS = (
     "openai",
     "eval.run.stage",
     "eval.run.rescore",
+    "eval.run.planning",
+    "eval.suites",
+    "eval.report.hub_results",
+    "inspect_ai.agent._acp.server",
+    "inspect_ai.model._openai_responses",
+    "rich.markdown",
+    "saferthoughts.studies.planning",
+    "scipy.stats",
+    "pipelines.rehearsal.server",
 )
-OF_MODELS = {"train", "chat", "eval", "rescore", "proof"}
+# Where the processes listen: one folder for all of xdist's processes.
+_PLACE = Path(tempfile.gettempdir()) / f"warm-{os.environ.get('PYTEST_XDIST_TESTRUNUID') or secrets.token_hex(16)}"
+_PATIENCE_S = 500
+OF_MODELS = {"train", "chat", "eval", "rescore", "proof", "study"}
 
 
 def _read_early(variable: str) -> bool:
@@ -63,26 +82,43 @@ def _read_early(variable: str) -> bool:
 
 @cache
 def _server(modules: tuple[str, ...], environment: frozenset[tuple[str, str]]) -> socket.socket:
-    """The process for variables that are read when libraries are loaded; ended with the tests."""
-    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    words = [sys.executable, str(ROOT / "tests" / "warm.py"), str(its.fileno()), "saferthoughts.cli.app", *modules]
+    """The process for variables that are read when libraries are loaded, which all of xdist's processes share.
+
+    It ends with the one that started the tests.
+    """
+    tests = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
+    kind = hashlib.sha256(repr((modules, sorted(environment))).encode()).hexdigest()[:16]
+    # Others must not give orders.
+    _PLACE.mkdir(mode=0o700, exist_ok=True)
+    words = [sys.executable, str(ROOT / "tests" / "warm.py"), str(_PLACE / kind), str(tests), "saferthoughts.cli.app"]
     others = {name: value for name, value in os.environ.items() if not _read_early(name)}
     # Read when torch is loaded: threads that spin while they wait slow others down.
     others["OMP_WAIT_POLICY"] = "PASSIVE"
     nothing = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
-    server = subprocess.Popen(words, pass_fds=[its.fileno()], env=others | dict(environment), cwd=ROOT, **nothing)
-    its.close()
-
-    def end() -> None:
-        ours.close()
-        server.wait()
-
-    atexit.register(end)
-    return ours
+    ours = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    atexit.register(ours.close)
+    started: subprocess.Popen[bytes] | None = None
+    deadline = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            ours.connect(str(_PLACE / kind))
+        except (FileNotFoundError, ConnectionRefusedError):
+            if started is None:
+                started = subprocess.Popen([*words, *modules], env=others | dict(environment), cwd=ROOT, **nothing)
+            assert not started.poll(), "what warm commands load cannot be loaded"
+            assert time.monotonic() < deadline, f"nobody listens on {_PLACE / kind}"
+            time.sleep(0.02)
+        else:
+            if started is not None and started.poll() is None:
+                # It outlives whoever started it.
+                started.returncode = 0
+            return ours
 
 
 class Command(subprocess.Popen[str]):
     """`saferthoughts` with some words, under way: what Popen is for `[sys.executable, "-m", "saferthoughts", *words]`.
+
+    Words that begin with `-c` are Python's, as `[sys.executable, *words]` would have them.
 
     Args:
         words: What follows `saferthoughts`.
@@ -116,7 +152,11 @@ class Command(subprocess.Popen[str]):
         self._answers = ours.detach()
         streams = [number if stream == -1 else stream for number, stream in enumerate((reading, writing, errors))]
         early = frozenset(pair for pair in environment.items() if _read_early(pair[0]))
-        modules = MODELS if OF_MODELS.intersection(words[:3]) else STAGES + HUB * ("HF_ENDPOINT" in environment)
+        # With a test's own Hub they are too few for a process of their own, but for those of the guides' clone.
+        of_models = OF_MODELS.intersection(words[:3]) and (
+            "HF_ENDPOINT" not in environment or "PYTHONPATH" in environment
+        )
+        modules = MODELS if of_models else STAGES + HUB * ("HF_ENDPOINT" in environment)
         server = _server(modules, early)
         socket.send_fds(server, [json.dumps(order).encode()], [*streams, its.fileno()])
         its.close()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
 # Nothing in the suite may reach for the Hub; set before any library reads it.
@@ -32,8 +33,8 @@ from pipelines.settings.options import Options, configured
 # A machine that is busy with other tests is no fault of the code's.
 _PATIENT: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 # The same examples each time, so that a failure is the change's. `HYPOTHESIS_PROFILE=search pytest` looks for new ones.
-settings.register_profile("suite", derandomize=True, **_PATIENT)
-settings.register_profile("search", **_PATIENT)
+settings.register_profile("suite", derandomize=True, max_examples=50, **_PATIENT)
+settings.register_profile("search", max_examples=500, **_PATIENT)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
 
 SMALL = Options(harmful=12, benign=6, seed=5, teacher="rehearsal")
@@ -43,9 +44,11 @@ TOGETHER = {
     "tests/training/": "models",
     "tests/eval/test_going_on.py": "models",
     "tests/eval/test_rescore.py": "models",
+    "tests/cards/test_pu": "hub",
+    "tests/cards/test_signing.py": "hub",
+    "tests/cards/test_proof_of_hub.py": "hub",
     "tests/review/": "review",
     "tests/service/": "service",
-    "tests/cards/test_pu": "hub",
 }
 FIRST = (
     *TOGETHER,
@@ -60,6 +63,10 @@ FIRST = (
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     from xdist.scheduler import LoadFileScheduling
+
+    # What `-n` alone asks for; `make test-extras` asks for something else.
+    if config.option.dist != "load":
+        return None
 
     class ByFolder(LoadFileScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
@@ -77,29 +84,56 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         )
 
 
-@pytest.fixture(scope="session")
-def judged_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from pipelines.generate.stage import generate
-    from pipelines.judges.stage import judge
-
-    run = start(tmp_path_factory.mktemp("runs"), "small", configured(SMALL)).run
-    generate(run)
-    judge(run)
-    return run.path
+Once = Callable[[str, Callable[[Path], None]], Path]
 
 
 @pytest.fixture(scope="session")
-def released_once(judged_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """A folder by its name, filled by whichever of xdist's processes wants it first; no test may change it."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def made(name: str, fill: Callable[[Path], None]) -> Path:
+        folder, whole = shared / f"once-{name}", shared / f"once-{name}.whole"
+        with FileLock(shared / f"once-{name}.lock"):
+            if not whole.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                fill(folder)
+                whole.touch()
+        return folder
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def judged_once(once: Once) -> Path:
+    def fill(folder: Path) -> None:
+        from pipelines.generate.stage import generate
+        from pipelines.judges.stage import judge
+
+        run = start(folder, "small", configured(SMALL)).run
+        generate(run)
+        judge(run)
+
+    return once("judged", fill) / "small"
+
+
+@pytest.fixture(scope="session")
+def released_once(judged_once: Path, once: Once) -> Path:
     """The run repaired, checked and released."""
-    from cards.release import build_release
-    from curation.quality.checks import check
-    from pipelines.repairs.stage import repair
 
-    run = RunFolder(Path(shutil.copytree(judged_once, tmp_path_factory.mktemp("released") / "small")))
-    repair(run)
-    check(run)
-    build_release(run)
-    return run.path
+    def fill(folder: Path) -> None:
+        from cards.release import build_release
+        from curation.quality.checks import check
+        from pipelines.repairs.stage import repair
+
+        run = RunFolder(Path(shutil.copytree(judged_once, folder / "small")))
+        repair(run)
+        check(run)
+        build_release(run)
+
+    return once("released", fill) / "small"
 
 
 @pytest.fixture

@@ -103,7 +103,7 @@ def home(url: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "guard": {"kind": "safety", "form": "llamaguard", "teacher": "small-word", "asks": 1},
     }
     config = {
-        "prompts": {"harmful": 1, "benign": 2},
+        "prompts": {"harmful": 1, "benign": 1},
         "variants": ["direct"],
         "roles": {"reasoning": "small", "general": "small-plain"},
         "judging": {"judges": ["patterns", "safety", "guard"]},
@@ -143,9 +143,9 @@ def test_teachers_test_finds_the_reasoning(home: Path) -> None:
 
 
 def test_every_prompt_has_its_answer_with_reasoning_apart(home: Path, run: str) -> None:
-    assert "generate: 3 of 3 responses, 3 asked for now" in run
+    assert "generate: 2 of 2 responses, 2 asked for now" in run
     responses = rows(home, "responses")
-    assert len(responses) == 3
+    assert len(responses) == 2
     for row in responses:
         assert (row["reasoning_source"], row["finish_reason"]) == ("inline", "stop")
         assert len(str(row["reasoning"]).strip()) > 10
@@ -158,7 +158,7 @@ def test_verdicts_are_read_or_say_why_not(home: Path, run: str) -> None:
         name: [row for row in rows(home, "judgements") if row["judge"] == name]
         for name in ("patterns", "safety", "guard")
     }
-    assert [len(judgements) for judgements in found.values()] == [3, 3, 3]
+    assert [len(judgements) for judgements in found.values()] == [2, 2, 2]
     # One word by a grammar is always read.
     assert {(row["reason"], row["safety"] in ("safe", "unsafe")) for row in found["safety"]} == {("", True)}
     # JSON by a schema is, unless the model fills in another row's hash or talks past its token limit.
@@ -177,7 +177,7 @@ def test_verdicts_are_read_or_say_why_not(home: Path, run: str) -> None:
 
 
 def test_release_holds_the_accepted_rows(home: Path, run: str) -> None:
-    accepted = re.search(r"check: (\d) of 3 rows accepted", run)
+    accepted = re.search(r"check: (\d) of 2 rows accepted", run)
     assert accepted
     released = re.search(r"release: runs/real/release: (.*)", run)
     assert released

@@ -1,10 +1,10 @@
 """A process that has loaded the libraries, and forks one for each command that `tests/commands.py` orders.
 
-    python tests/warm.py DESCRIPTOR MODULE...
+    python tests/warm.py SOCKET PROCESS MODULE[:FUNCTION]...
 
-Reads orders from the socket with that number, until it closes: JSON, and with it stdin, stdout, stderr and a socket
-that is answered with the command's process id and, once it has ended, its status. It ends with whoever started it,
-and its commands with it, even where others hold that socket too.
+Listens on a socket of that path, and reads orders of whoever connects: JSON, and with it stdin, stdout, stderr and a
+socket that is answered with the command's process id and, once it has ended, its status. It ends with the process of
+that id, and its commands with it; where somebody listens there already, at once.
 """
 
 import atexit
@@ -76,7 +76,11 @@ def _become(order: dict[str, Any], streams: list[int]) -> NoReturn:
     sys.argv[1:] = order["words"]
     code: object = 0
     try:
-        runpy.run_module("saferthoughts", run_name="__main__", alter_sys=True)
+        if order["words"][:1] == ["-c"]:
+            sys.argv[:] = ["-c", *order["words"][2:]]
+            exec(order["words"][1], {"__name__": "__main__"})  # noqa: S102 - a test's own code
+        else:
+            runpy.run_module("saferthoughts", run_name="__main__", alter_sys=True)
     except SystemExit as end:
         code = end.code
     except BaseException:  # noqa: BLE001 - as the interpreter does
@@ -92,25 +96,55 @@ def _become(order: dict[str, Any], streams: list[int]) -> NoReturn:
 
 
 def main() -> None:
-    control, *modules = sys.argv[1:]
-    tests = os.getppid()
-    for name in modules:
-        importlib.import_module(name)
-    # So that no collection looks at what is shared.
-    gc.freeze()
-    orders = socket.socket(fileno=int(control))
-    signal.signal(signal.SIGCHLD, _reap)
-    while os.getppid() == tests:
-        if not select.select([orders], [], [], _LOOK_S)[0]:
-            continue
-        message, descriptors, *_ = socket.recv_fds(orders, 1 << 20, 4)
-        if not message:
+    place, tests, *modules = sys.argv[1:]
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        listening.bind(place)
+    except OSError:
+        return
+    try:
+        listening.listen(64)
+        for word in modules:
+            module, _, function = word.partition(":")
+            loaded = importlib.import_module(module)
+            if function:
+                getattr(loaded, function)()
+        # So that no collection looks at what is shared.
+        gc.freeze()
+        signal.signal(signal.SIGCHLD, _reap)
+        serve(listening, os.pidfd_open(int(tests)))
+    finally:
+        os.unlink(place)
+        with suppress(OSError):
+            os.rmdir(os.path.dirname(place))
+
+
+def serve(listening: socket.socket, ended: int) -> None:
+    """Fork for each order, until the process has ended whose descriptor that is."""
+    clients: list[socket.socket] = []
+    while True:
+        ready = select.select([ended, listening, *clients], [], [])[0]
+        if ended in ready:
             return
-        if os.fork() == 0:
-            orders.close()
-            _keep(json.loads(message), descriptors)
-        for descriptor in descriptors:
-            os.close(descriptor)
+        if listening in ready:
+            clients.append(listening.accept()[0])
+        for client in [client for client in clients if client in ready]:
+            message, descriptors, *_ = socket.recv_fds(client, 1 << 20, 4)
+            if not message:
+                clients.remove(client)
+                client.close()
+                continue
+            if os.fork() == 0:
+                try:
+                    os.close(ended)
+                    for other in (listening, *clients):
+                        other.close()
+                    _keep(json.loads(message), descriptors)
+                finally:
+                    # What follows is the server's.
+                    os._exit(1)
+            for descriptor in descriptors:
+                os.close(descriptor)
 
 
 if __name__ == "__main__":

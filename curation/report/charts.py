@@ -32,8 +32,8 @@ def files_of(charts: dict[str, Any]) -> dict[str, bytes]:
 
     files = {}
     for name, chart in charts.items():
-        drawn = chart.configure(background="white", font="sans-serif", padding=12).configure_view(stroke=None).to_dict()
-        svg = str(vl_convert.vegalite_to_svg(drawn))
+        configured = chart.configure(background="white", font="sans-serif", padding=12).configure_view(stroke=None)
+        svg = str(vl_convert.vegalite_to_svg(configured.to_dict(validate=False)))
         files[f"{name}.svg"] = _renumbered(svg).encode()
         files[f"{name}.png"] = bytes(vl_convert.svg_to_png(svg, scale=2))
     return files
@@ -63,7 +63,7 @@ def svg_of(chart: Any) -> str:
     # Room at the sides: the reader's font may be wider than the one measured here.
     room = {"left": 24, "right": 12, "top": 5, "bottom": 5}
     configured = chart.configure(background="transparent", font="sans-serif", padding=room).configure_view(stroke=None)
-    svg: str = vl_convert.vegalite_to_svg(configured.to_dict())
+    svg: str = vl_convert.vegalite_to_svg(configured.to_dict(validate=False))
     # The page says what a chart shows, and scrolls where it is narrower.
     size = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)
     width = size.group(1) if size else "640"

@@ -19,6 +19,7 @@ from cards.release import build_release
 from curation.quality.checks import check
 from pipelines.runs import RunFolder
 from tests.commands import Command, command
+from tests.conftest import Once
 
 REPO = "acme/safe"
 SERVER = Path(__file__).parents[1] / "hub" / "server.py"
@@ -56,15 +57,7 @@ class TestHub:
 
     def python(self, code: str, *arguments: str, token: str | None = "hf_alice") -> str:
         """What a piece of Python prints that uses the Hub's own clients."""
-        done = subprocess.run(
-            [sys.executable, "-c", code, *arguments],
-            env=self.env(token),
-            cwd=self.home,
-            capture_output=True,
-            text=True,
-            timeout=180,
-            check=False,
-        )
+        done = command(["-c", code, *arguments], self.home, self.env(token), timeout=180)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -179,17 +172,19 @@ def commits(hub: Any) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def built(judged_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built(judged_once: Path, once: Once) -> Path:
     """Releases 1.0.0 and, with the rows that it left out, 1.1.0, beside their run."""
-    folder = tmp_path_factory.mktemp("built")
-    run = RunFolder(shutil.copytree(judged_once, folder / "run"))
-    check(run)
-    accepted = run.read("accepted")
-    run.write("accepted", accepted.slice(4))
-    first = shutil.copytree(build_release(run).folder, folder / "first")
-    run.write("accepted", accepted)
-    shutil.copytree(build_release(run, since=first).folder, folder / "second")
-    return folder
+
+    def fill(folder: Path) -> None:
+        run = RunFolder(shutil.copytree(judged_once, folder / "run"))
+        check(run)
+        accepted = run.read("accepted")
+        run.write("accepted", accepted.slice(4))
+        first = shutil.copytree(build_release(run).folder, folder / "first")
+        run.write("accepted", accepted)
+        shutil.copytree(build_release(run, since=first).folder, folder / "second")
+
+    return once("built", fill)
 
 
 @pytest.fixture

@@ -26,6 +26,9 @@ SERVING = ("saferthoughts review serve", "saferthoughts serve", "saferthoughts r
 _LIMIT_S = 500
 # A command of ours, and nothing that a shell would do.
 _OURS = re.compile(r"saferthoughts ([^|&;<>$`*?~#\n]*)")
+# As `python FILE` and `python -m doctest FILE`.
+_SCRIPT = "import runpy, sys; runpy.run_path(sys.argv[1], run_name='__main__')"
+_DOCTEST = "import doctest, sys; sys.exit(doctest.testfile(sys.argv[1], module_relative=False).failed)"
 _SAME = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
@@ -91,6 +94,8 @@ class Reader:
     def _run(self, part: Command | Snippet, words: list[str]) -> None:
         if self.warm and (ours := _OURS.fullmatch(words[-1])):
             done = command(shlex.split(ours[1]), self.folder, self.environment, timeout=_LIMIT_S)
+        elif self.warm and isinstance(part, Snippet):
+            done = command(["-c", _DOCTEST if part.with_output else _SCRIPT, words[-1]], self.folder, self.environment)
         else:
             done = subprocess.run(
                 words,

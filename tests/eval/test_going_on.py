@@ -2,10 +2,11 @@
 
 import json
 import resource
+import shutil
 import signal
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from subprocess import PIPE
 from typing import Any
@@ -132,25 +133,44 @@ TEARS: dict[str, Callable[[Path], None]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    with rehearsing(RehearsalSettings()) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def evaluated(endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What an evaluation wrote; no test may change it."""
+    folder = tmp_path_factory.mktemp("whole") / "eval"
+    evaluate([mine(endpoint)], ONE, folder)
+    return folder
+
+
+ONE = Wanted(tasks=("refusal",), limit=1)
+
+
+def mine(url: str) -> Target:
+    return Target("target", teacher=Teacher(model="rehearsal-r1", base_url=url), name="mine")
+
+
 @pytest.mark.parametrize("tear", TEARS)
 def test_torn_log_is_set_aside_told_and_made_again(
-    tear: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    tear: str, endpoint: str, evaluated: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    wanted = Wanted(tasks=("refusal",), limit=1)
-    with rehearsing(RehearsalSettings()) as url:
-        target = Target("target", teacher=Teacher(model="rehearsal-r1", base_url=url), name="mine")
-        whole = evaluate([target], wanted, tmp_path)
-        [log] = (tmp_path / "logs").rglob("*.eval")
-        TEARS[tear](log)
-        (tmp_path / "results.json").write_text("{garbage", encoding="utf-8")
-        again = evaluate([target], wanted, tmp_path)
-        asked = stats(url)
-    assert (asked["requests"], asked["repeats"]) == (8, 4)
-    assert [one.answer for one in again.answers] == [one.answer for one in whole.answers]
-    output = capfd.readouterr().err
-    assert f"{log.name} is torn (" in output
-    assert f"and now called {log.stem}.broken" in output
-    assert read_results(tmp_path).answers == again.answers
+    output = shutil.copytree(evaluated, tmp_path / "eval")
+    [log] = (output / "logs").rglob("*.eval")
+    TEARS[tear](log)
+    (output / "results.json").write_text("{garbage", encoding="utf-8")
+    before = stats(endpoint)
+    again = evaluate([mine(endpoint)], ONE, output)
+    after = stats(endpoint)
+    assert [after[name] - before[name] for name in ("requests", "repeats")] == [4, 4]
+    assert [one.answer for one in again.answers] == [one.answer for one in read_results(evaluated).answers]
+    printed = capfd.readouterr().err
+    assert f"{log.name} is torn (" in printed
+    assert f"and now called {log.stem}.broken" in printed
+    assert read_results(output).answers == again.answers
 
 
 def test_two_evaluations_do_not_write_into_one_folder(tmp_path: Path) -> None:

@@ -238,14 +238,14 @@ def test_a_node_lost_in_the_middle_is_left_out_and_the_last_one_ends_the_run(
             done = generate(run, ray)
         assert (done.planned, done.failed) == (60, 0)
         written = run.table_path("responses").read_bytes()
-        # It would take a minute, and ends as soon as the loss is noticed.
-        run = new_run(harmful=100, benign=0, **at(url, sets=("teachers.flags.in_flight=2",)))
+        # It would take most of a minute, and ends as soon as the loss is noticed; 60 answers are there already.
+        run = new_run(harmful=50, benign=0, **at(url, sets=("teachers.flags.in_flight=2",)))
         with (
-            when_answered(run, 80, lambda: cluster.remove_node(worker, allow_graceful=False)),
+            when_answered(run, 70, lambda: cluster.remove_node(worker, allow_graceful=False)),
             pytest.raises(UserError, match="Every Ray worker that made requests is gone"),
         ):
             generate(run, ray)
-    assert Ledger(run.path / "ledger.sqlite").totals().answers >= 80
+    assert Ledger(run.path / "ledger.sqlite").totals().answers >= 70
     assert run.table_path("responses").read_bytes() == written
     assert [path for path in run.path.iterdir() if path.is_dir()] == []
 

