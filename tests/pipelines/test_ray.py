@@ -16,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -80,6 +81,9 @@ def cluster() -> Iterator[Any]:
         patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
         from ray.cluster_utils import Cluster
 
+        # Ray gives a node 30 seconds to come up, which no variable changes and a busy machine needs longer for.
+        clock = SimpleNamespace(time=time.time, sleep=time.sleep, monotonic=lambda: time.monotonic() / 20)
+        patch.setattr("ray._private.node.time", clock)
         head: dict[str, Any] = {"num_cpus": 0, "object_store_memory": STORE, "_system_config": QUICK}
         head |= {"include_dashboard": False, "include_log_monitor": False}
         handler = signal.getsignal(signal.SIGTERM)

@@ -222,7 +222,7 @@ def test_template_without_generation_markers_is_refused(trained: Callable[..., T
         trained(chat_template=None)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1200)
 def test_real_student_learns_from_one_step(release: Path, real_student: Path, tmp_path: Path) -> None:
     settings = ["mixture={improved: 1, benign: 1}", "epochs=2", "batch_size=2"]
     recipe = load_recipe("smollm2-135m-cpu", settings_of(settings))

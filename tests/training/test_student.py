@@ -61,7 +61,7 @@ def test_fetch_hides_addresses_of_the_index(monkeypatch: pytest.MonkeyPatch, tmp
     assert "secret" not in str(raised.value)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1200)
 def test_fetch_makes_a_checkpoint_once(real_student: Path) -> None:
     check_checkpoint(real_student)
     cache = real_student.parent.parent
