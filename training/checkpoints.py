@@ -63,6 +63,9 @@ def fingerprint_of(recipe: Recipe, content: str, weights: str) -> str:
     for key, only in (("loss_on", "completion"), ("objective", "sft")):  # as it was before there was a choice
         if values[key] == only:
             del values[key]
+    if recipe.objective == "grpo":  # a higher cap goes on; without judges it is as before there were any
+        apart = {"max_cost", "max_tokens", *(() if recipe.grpo.judged else ("judges", "judge_config"))}
+        values["grpo"] = {key: value for key, value in values["grpo"].items() if key not in apart}
     return content_id({**values, "mixture": _first_names(values["mixture"])}, content, weights)
 
 

@@ -121,6 +121,8 @@ class Recipe(BaseModel):
             odd = {"packing=true": self.packing, "liger=true": self.liger, "loss_on=all": self.loss_on == "all"}
             for setting in (name for name, is_set in odd.items() if is_set):
                 raise ValueError(f"{setting} is for objective sft, and this is {self.objective}")
+            if self.objective != "grpo" and self.grpo.judged:
+                raise ValueError(f"grpo.judges (--reward-judge) is for objective grpo, and this is {self.objective}")
         if self.objective == "kto" and self.batch_size < 2:
             raise ValueError("kto needs batch_size of at least 2: it compares a row's response with another row's")
         return self

@@ -86,13 +86,18 @@ def test_an_objective_trains_and_goes_on_where_it_was_stopped(
     # As a recipe of SFT would be, of which the command makes another.
     recipe.write_text(yaml.safe_dump({**settings, "objective": "sft"}))
     words = ["train", str(recipe), "--objective", objective, "--dataset", str(release), "--student", str(tiny_student)]
-    done = command([*words, "--output", str(tmp_path / "model")])
+    judged = ["--reward-judge", "rehearsal-judge", "--max-tokens", "100000"] if objective == "grpo" else []
+    if judged:
+        settings["grpo"] = {**settings["grpo"], "judges": ["rehearsal-judge"]}
+    done = command([*words, *judged, "--output", str(tmp_path / "model")])
     assert done.returncode == 0, done.stderr
     facts = json.loads((tmp_path / "model" / "training.json").read_text())
     assert facts["objective"]["name"] == objective
     assert sum(facts["rows"][CONFIGS[objective]].values()) == 4
     assert facts["steps"] == (4 if objective == "grpo" else 2)
     assert all(map(math.isfinite, facts["loss"]))
+    asked = {"judges": ["rehearsal-judge"], "answers": 0, "tokens": 0, "cost_usd": 0}
+    assert facts.get("asked") == (asked if judged else None)
     assert f"| objective | {objective}" in (tmp_path / "model" / "README.md").read_text()
     before, after = (load_file(folder / "model.safetensors") for folder in (tiny_student, tmp_path / "model"))
     layer = "model.layers.0.mlp.down_proj.weight"
@@ -191,6 +196,13 @@ def test_rows_that_cannot_be_learned_from_are_one_clear_line(
     [
         ("kto", {"batch_size": 1}, "kto needs batch_size of at least 2"),
         ("dpo", {"packing": True}, "packing=true is for objective sft, and this is dpo"),
+        (
+            "dpo",
+            {"grpo": {"judges": ["rules"]}},
+            r"grpo.judges \(--reward-judge\) is for objective grpo",
+        ),
+        ("grpo", {"grpo": {"num_generations": 2, "max_cost": 1}}, "max_cost and max_tokens cap what judges take"),
+        ("grpo", {"grpo": {"num_generations": 2, "judges": ["none"]}}, "Unknown judge 'none'"),
         ("grpo", {"batch_size": 3}, "3 responses, which are no whole prompts of grpo.num_generations 2"),
         ("grpo", {"batch_size": 16}, "A step takes 8 prompts, and there are 4"),
         (
