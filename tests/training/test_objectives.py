@@ -202,7 +202,7 @@ def test_rows_that_cannot_be_learned_from_are_one_clear_line(
             r"grpo.judges \(--reward-judge\) is for objective grpo",
         ),
         ("grpo", {"grpo": {"num_generations": 2, "max_cost": 1}}, "max_cost and max_tokens cap what judges take"),
-        ("grpo", {"grpo": {"num_generations": 2, "judges": ["none"]}}, "Unknown judge 'none'"),
+        ("grpo", {"grpo": {"num_generations": 2, "max_completion": 6, "judges": ["none"]}}, "Unknown judge 'none'"),
         ("grpo", {"batch_size": 3}, "3 responses, which are no whole prompts of grpo.num_generations 2"),
         ("grpo", {"batch_size": 16}, "A step takes 8 prompts, and there are 4"),
         (
