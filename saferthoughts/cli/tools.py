@@ -28,7 +28,7 @@ from saferthoughts.cli.options import (
 
 teachers_app = group("The endpoints that answer prompts.")
 ledger_app = group("The answered requests of a run.")
-student_app = group("The small student that trains on a CPU.")
+student_app = group("Students: the small one that trains on a CPU, and how likely one finds a run's rows.")
 
 
 @teachers_app.command(name="list")
@@ -140,6 +140,22 @@ def fetch() -> None:
     from training.student import fetch_student
 
     say(str(fetch_student()))
+
+
+@student_app.command()
+def nll(
+    name: RunName,
+    student: Annotated[
+        str | None, typer.Option(help="A checkpoint or ORG/NAME; that of the last call if none.")
+    ] = None,
+) -> None:
+    """Measure how likely a student finds each accepted response, as the table student_nll; then `select --by student_nll`.
+
+    Example: saferthoughts student nll demo --student runs/demo/model
+    """
+    from saferthoughts.cli.words import words_of
+
+    say(words_of(open_run(name).student_nll(student)))
 
 
 def rehearse(

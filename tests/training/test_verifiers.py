@@ -1,4 +1,4 @@
-"""The reward as an environment: verifiers itself loads the package, rolls it out at an endpoint, and reads the rewards."""
+"""The reward as an environment: verifiers itself loads the package, rolls it out at an endpoint and rewards it."""
 
 import asyncio
 import sys

@@ -37,7 +37,7 @@ class SafeReasoningTaskConfig(vf.TaskConfig):
 
     max_words: int = Field(400, gt=0)
     """Words of reasoning beyond which the reward falls."""
-    reward_judges: list[str] = []
+    reward_judges: tuple[str, ...] = ()
     """Judges in the rules' place, names of judges.yaml or of `judge_config`."""
     judge_config: Path | None = None
     """A run.yaml, whose judges, entries of teachers and vote hold."""
