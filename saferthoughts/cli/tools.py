@@ -149,7 +149,7 @@ def nll(
         str | None, typer.Option(help="A checkpoint or ORG/NAME; that of the last call if none.")
     ] = None,
 ) -> None:
-    """Measure how likely a student finds each accepted response, as the table student_nll; then `select --by student_nll`.
+    """Measure how likely a student finds each accepted response: the table student_nll, for `select --by`.
 
     Example: saferthoughts student nll demo --student runs/demo/model
     """
