@@ -54,6 +54,9 @@ class Rm(BaseModel):
     center: Annotated[float, Field(ge=0)] = 0.0
     """Weight that keeps the numbers around 0, 0.01 in the paper that proposes it; 0 leaves it out."""
 
+    margin: bool = False
+    """Have the chosen side's number above the rejected side's by the pair's `margin`, the faults between them."""
+
 
 class Grpo(BaseModel):
     """Responses that the student writes itself, rewarded by `training/reward.py` against others to the same prompt."""

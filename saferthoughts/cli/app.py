@@ -107,15 +107,18 @@ def demo(
     seed: Annotated[int, typer.Option(help="Seed of the draw, the rehearsal teacher and the training.")] = 0,
     train: Annotated[bool, typer.Option("--train/--no-train", help="Train and measure a student as well.")] = True,
     student: Annotated[Path | None, typer.Option(help="A local checkpoint in place of the bundled student.")] = None,
+    objective: Annotated[str, typer.Option(help="sft, or dpo: go on from there with preference pairs.")] = "sft",
     yes: Yes = False,
 ) -> None:
     """The whole way at once, on a CPU: rehearsal teacher, release, small student before and after.
 
     Example: saferthoughts demo --no-train
+
+    Example: saferthoughts demo --objective dpo
     """
     from saferthoughts.cli.demo import run_demo
 
-    run_demo(Settings.runs, name, seed=seed, train=train, student=student, consent=consent(yes))
+    run_demo(Settings.runs, name, seed=seed, train=train, student=student, objective=objective, consent=consent(yes))
 
 
 @app.command(name="prompts")
