@@ -15,6 +15,6 @@ fi
 export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 if [ "${1:-}" = --toy ]; then
     export OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=1
-    exec timeout 480 "$python" -m benchmarks.gpu --toy --rows 8
+    exec "$python" -m benchmarks.gpu --toy --rows 8 --minutes 60
 fi
 exec timeout 480 "$python" -m benchmarks.gpu --minutes 7 "$@"

@@ -25,6 +25,7 @@ from saferthoughts.cli.options import (
     say,
     say_json,
 )
+from saferthoughts.cli.options import show as show_result
 
 teachers_app = group("The endpoints that answer prompts.")
 ledger_app = group("The answered requests of a run.")
@@ -148,14 +149,13 @@ def nll(
     student: Annotated[
         str | None, typer.Option(help="A checkpoint or ORG/NAME; that of the last call if none.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Measure how likely a student finds each accepted response: the table student_nll, for `select --by`.
 
     Example: saferthoughts student nll demo --student runs/demo/model
     """
-    from saferthoughts.cli.words import words_of
-
-    say(words_of(open_run(name).student_nll(student)))
+    show_result(open_run(name).student_nll(student), as_json)
 
 
 def rehearse(
