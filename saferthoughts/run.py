@@ -227,7 +227,7 @@ class Run(StoredRun):
         """
         from curation.selection import select
 
-        given = {"harmful": harmful, "benign": benign, "variants": list(texts_of(variants)) or None}
+        given: dict[str, Any] = {"harmful": harmful, "benign": benign, "variants": list(texts_of(variants)) or None}
         given |= {"paired": paired, "stratified": stratified, "by": by}
         self.change(also={f"selection.{key}": value for key, value in given.items()})
         return select(self.folder)

@@ -30,6 +30,8 @@ class StudentTrainer(Paced, SFTTrainer):  # type: ignore[misc,unused-ignore]
         settings: As SFTTrainer takes them.
     """
 
+    data_collator: Any
+
     def __init__(
         self, *, rows_at_once: int, grouped: bool, benign_kl: float = 0.0, reference: Any = None, **settings: Any
     ) -> None:

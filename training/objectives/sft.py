@@ -81,7 +81,7 @@ def build_trainer(
     messages = Dataset.from_list(values)
     tokenizer, model = training_tokenizer(recipe, checkpoint), weights_of(recipe, checkpoint)
     at_once = recipe.batch_size * accumulation * processes()
-    order = {"rows_at_once": at_once, "grouped": not recipe.packing}
+    order: dict[str, Any] = {"rows_at_once": at_once, "grouped": not recipe.packing}
     order |= {"benign_kl": recipe.benign_kl, "reference": reference}
     trainer: StudentTrainer = finished(StudentTrainer, recipe, arguments, messages, tokenizer, model, **order)
     return trainer
