@@ -6,7 +6,9 @@ process of its own, and all of them run in turn, round by round; ratios are of n
 told. On a busy machine the ratio in CPU time is the one to look at: waiting for others does not change it. On a CPU the
 student is the bundled one; on a GPU random weights in the shapes of Qwen2-1.5B and 7B.
 
-    python -m benchmarks.training [--rounds 1] [--rows 88] [--quick]
+    python -m benchmarks.training [--rounds 1] [--rows 88] [--quick] [--objective dpo]
+
+Another objective than SFT is measured against TRL's own trainer of it, on the same rows as pairs or labels.
 
 Prints a table, and last one line of JSON.
 """
@@ -23,7 +25,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.training_ways import SCALES, WAYS
+from benchmarks.training_ways import OBJECTIVES, OTHER_WAYS, SCALES, WAYS
 from pipelines.progress import meter
 
 # What the recipe of that student does.
@@ -42,6 +44,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--rows", type=int, default=88, help="every eleventh is benign and longer")
     parser.add_argument("--quick", action="store_true", help="few rows, plain and ours only, under 50 s")
+    parser.add_argument("--objective", choices=OBJECTIVES, default="sft")
     options = parser.parse_args()
     rounds, rows = (1, _QUICK_ROWS) if options.quick else (options.rounds, options.rows)
     shorter = _QUICK_SHORTER if options.quick else 1
@@ -49,14 +52,15 @@ def main() -> None:
     figures: dict[str, Any] = {"device": gpu or "cpu", "rounds": rounds}
     with tempfile.TemporaryDirectory() as folder:
         for name in ("qwen2-1.5b", "qwen2-7b") if gpu else ("smollm2-135m",):
-            ours = OURS[name]
-            ways = ("plain", ours) if options.quick else tuple(WAYS)
-            found = rounds_of(Path(folder), name, ways, rounds, rows, shorter)
+            ours = OURS[name] if options.objective == "sft" else "ours"
+            every = WAYS if options.objective == "sft" else list(OTHER_WAYS)[:3]
+            ways = ("plain", ours) if options.quick else tuple(every)
+            found = rounds_of(Path(folder), name, ways, rounds, rows, shorter, options.objective)
             show(name, found, with_mfu=gpu is not None)
             # The last one is the JSON's: on a GPU the larger.
             figures |= {
                 "student": name,
-                "tokens_per_s_vs_plain_sft": round(ratio(found, ours), 3),
+                f"tokens_per_s_vs_plain_{options.objective}": round(ratio(found, ours), 3),
                 "label_share": round(found[ours][0]["label_share"], 4),
                 "mfu": round(_middle(found, ours, "mfu"), 3) if gpu else None,
                 "in_cpu_time": round(ratio(found, ours, "tokens_per_cpu_s"), 3),
@@ -73,27 +77,37 @@ def _gpu() -> str | None:
     return torch.cuda.get_device_name() if torch.cuda.is_available() else None
 
 
-def rounds_of(folder: Path, name: str, ways: tuple[str, ...], rounds: int, rows: int, shorter: float) -> Found:
+def rounds_of(
+    folder: Path, name: str, ways: tuple[str, ...], rounds: int, rows: int, shorter: float, objective: str = "sft"
+) -> Found:
     """Every way once a round."""
     from benchmarks.training_ways import made_student
 
     student = made_student(name, folder)
     found: Found = {way: [] for way in ways}
-    module = [sys.executable, "-m", "benchmarks.training_ways"]
     with meter(name, total=rounds * len(ways), unit="ways") as shown:
         for way in [way for _ in range(rounds) for way in ways]:
-            printed = _run([*module, str(student), name, way, str(rows), "--shorter", str(shorter)])
-            found[way].append(json.loads(printed.splitlines()[-1]))
+            found[way].append(one_way(student, name, way, rows, shorter, objective))
             shown.advance()
             shown.note(f"{way}: {found[way][-1]['tokens_per_s']:.0f} trained tokens/s")
     return found
 
 
-def _run(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def one_way(
+    student: Path, name: str, way: str, rows: int, shorter: float, objective: str, seconds: float | None = None
+) -> dict[str, Any]:
+    """The figures of one way, in a process of its own.
+
+    Raises:
+        RuntimeError: it failed, with what it printed.
+        TimeoutExpired: it took longer than so many seconds.
+    """
+    module = [sys.executable, "-m", "benchmarks.training_ways", str(student), name, way, str(rows)]
+    words = [*module, "--shorter", str(shorter), "--objective", objective]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=seconds)
     if done.returncode:
         raise RuntimeError(done.stderr)
-    return done.stdout
+    return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
 def ratio(found: Found, way: str, key: str = "tokens_per_s") -> float:

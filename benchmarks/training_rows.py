@@ -7,7 +7,7 @@ in the draw. The words mean nothing: time depends on how many there are.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from scipy.stats import norm  # type: ignore[import-untyped]
 
@@ -38,8 +38,9 @@ _BENIGN_SHARE = 11
 _WORDS = ("so", "the", "request", "asks", "for", "help", "and", "this", "is", "what", "it", "would", "need")
 
 
-def study_rows(count: int, shorter: float) -> Sequence[TrainingRow]:
-    """`count` rows, every eleventh benign, each `shorter` times shorter than the study's."""
+def study_rows(count: int, shorter: float, objective: str = "sft") -> Sequence[TrainingRow]:
+    """`count` rows, every eleventh benign, each `shorter` times shorter than the study's; pairs, or labelled ones in
+    turn, for objectives that learn from these."""
     prompts = [behaviour.text for behaviour in load_pool("bundled").behaviours]
     benign = max(1, round(count / _BENIGN_SHARE))
     rows = []
@@ -51,5 +52,9 @@ def study_rows(count: int, shorter: float) -> Sequence[TrainingRow]:
             asked = {"role": "user", "content": prompts[number % len(prompts)]}
             messages = (asked, {"role": "assistant", "content": reply})
             kind = "benign" if config == "benign" else "harmful"
-            rows.append(TrainingRow(f"{config}-{number}", config, kind, messages))
+            row = TrainingRow(f"{config}-{number}", config, kind, messages)
+            if objective in ("dpo", "rm"):
+                other = join(" ".join(words[half:]), " ".join(words[:half]))
+                row = replace(row, rejected=(asked, {"role": "assistant", "content": other}))
+            rows.append(replace(row, label=number % 2 == 0) if objective == "kto" else row)
     return rows

@@ -1,14 +1,16 @@
 """Accepted rows to selected rows: a seeded, stratified draw of each variant's harmful rows, and of benign ones.
 
-Reads what `survivorship.py` reads; writes selected.parquet (response_id, config, stratum). Run it with
-`saferthoughts select RUN`. A stratum is a behaviour category with a jailbreak template; the draw follows the shares of
-the run's prompts, not of the survivors, so that it mends what the checks shifted as far as survivors go; or it is a
-plain random one (`selection.stratified: false`).
+Reads what `survivorship.py` reads, and student_nll.parquet where it draws by it; writes selected.parquet (response_id,
+config, stratum). Run it with `saferthoughts select RUN`. A stratum is a behaviour category with a jailbreak template;
+the draw follows the shares of the run's prompts, not of the survivors, so that it mends what the checks shifted as far
+as survivors go; or it is a plain random one (`selection.stratified: false`).
 """
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from math import inf
+from types import MappingProxyType
 
 import pyarrow as pa
 
@@ -60,6 +62,7 @@ def select(run: RunFolder, settings: Selection | None = None) -> SelectionResult
     variants = _variants(config, settings)
     require_fresh(run, "accepted")
     found = survivorship(run, variants)
+    likely = _likelihoods(run, settings)
     pools: dict[str, list[Candidate]] = {name: [] for name in (*variants, BENIGN)}
     for item in found.survivors:
         pools[item.config].append(item)
@@ -73,13 +76,13 @@ def select(run: RunFolder, settings: Selection | None = None) -> SelectionResult
         # Paired draws share one order of prompts, so that every variant gets the same ones.
         order = f"{config.seed}" if settings.paired else f"{config.seed}/{first_name(name)}"
         asked = [item for item in found.asked if item.config == name] if settings.stratified else None
-        chosen = draw(pool, asked, wanted, order)
+        chosen = draw(pool, asked, wanted, order, likely)
         draws.append(Draw(name, wanted, len(pool), len(chosen)))
         rows += [{"response_id": item.response_id, "config": name, "stratum": item.stratum} for item in chosen]
     run.write("selected", pa.Table.from_pylist(rows, schema=_SELECTED))
     run.record(
         "select",
-        inputs=made_from(run, "prompts", "responses", "accepted", "rejected"),
+        inputs=made_from(run, "prompts", "responses", "accepted", "rejected", *([settings.by] if settings.by else [])),
         outputs={"selected.parquet": file_hash(run.table_path("selected"))},
         settings=settings.model_dump(mode="json"),
         seed=config.seed,
@@ -93,6 +96,24 @@ def _variants(config: RunConfig, settings: Selection) -> tuple[str, ...]:
         if name not in config.variants:
             raise unknown("variant of the run", name, config.variants)
     return tuple(dict.fromkeys(settings.variants)) or config.variants
+
+
+def _likelihoods(run: RunFolder, settings: Selection) -> dict[str, float]:
+    """The student's mean negative log-likelihood of each response, where the draw is by it."""
+    if settings.by is None:
+        return {}
+    if settings.paired:
+        raise UserError(
+            "--by student_nll takes what the student finds likeliest of each variant, and --paired the same prompts of "
+            "all: choose one (--per-variant)."
+        )
+    if not run.table_path(settings.by).exists():
+        again = f"saferthoughts student nll {run.name} --student CHECKPOINT"
+        raise UserError(f"{run.path} has no student_nll.parquet yet. Run first: {again}")
+    require_fresh(run, settings.by)
+    table = run.read(settings.by)
+    found = zip(table["response_id"].to_pylist(), table["student_nll"].to_pylist(), strict=True)
+    return {name: value for name, value in found if value is not None}
 
 
 def selected_rows(run: RunFolder) -> dict[str, str]:
@@ -113,11 +134,18 @@ def selected_rows(run: RunFolder) -> dict[str, str]:
     return dict(zip(table["response_id"].to_pylist(), table["config"].to_pylist(), strict=True))
 
 
-def draw(pool: Iterable[Candidate], asked: Iterable[Candidate] | None, wanted: int, order: str) -> list[Candidate]:
+def draw(
+    pool: Iterable[Candidate],
+    asked: Iterable[Candidate] | None,
+    wanted: int,
+    order: str,
+    likely: Mapping[str, float] = MappingProxyType({}),
+) -> list[Candidate]:
     """Draw exactly min(wanted, len(pool)) candidates, strata in the proportions of `asked`, or at random where it is
     None; ordered by response id.
 
-    `order` seeds it. A candidate's place depends on its prompt alone, so another survivor moves few others.
+    `order` seeds it. A candidate's place depends on its prompt alone, so another survivor moves few others; those with
+    a value in `likely` come first, the lowest before the others.
     """
     strata: dict[str, list[Candidate]] = defaultdict(list)
     for item in pool:
@@ -126,7 +154,8 @@ def draw(pool: Iterable[Candidate], asked: Iterable[Candidate] | None, wanted: i
     counts = allocate({name: len(items) for name, items in strata.items()}, weights, wanted)
     chosen = []
     for name, items in strata.items():
-        chosen += sorted(items, key=lambda item: content_id(order, item.prompt_id))[: counts[name]]
+        places = {item: (likely.get(item.response_id, inf), content_id(order, item.prompt_id)) for item in items}
+        chosen += sorted(items, key=places.__getitem__)[: counts[name]]
     return sorted(chosen, key=lambda item: item.response_id)
 
 

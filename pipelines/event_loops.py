@@ -23,6 +23,11 @@ def outside_loop(work: Callable[[], T]) -> T:
         asyncio.get_running_loop()
     except RuntimeError:
         return work()
+    return aside(work)
+
+
+def aside(work: Callable[[], T]) -> T:
+    """Call `work` in a thread of its own and wait for it: signals stay with the caller's handlers."""
     future: Future[T] = Future()
     context = contextvars.copy_context()
 
@@ -32,5 +37,5 @@ def outside_loop(work: Callable[[], T]) -> T:
         except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
             future.set_exception(error)
 
-    threading.Thread(target=call, name="outside-loop", daemon=True).start()
+    threading.Thread(target=call, name="aside", daemon=True).start()
     return future.result()

@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,17 @@ console = plain_console(stderr=True)
 _PLAIN_EVERY_S = 5.0
 FILE_VARIABLE = "SAFERTHOUGHTS_PROGRESS"
 _FILE_EVERY_S = 0.5
+_unseen = ContextVar("unseen", default=False)
+
+
+@contextmanager
+def unseen() -> Iterator[None]:
+    """A block whose meters show nothing, as a part of other work that has one of its own; errors show all the same."""
+    token = _unseen.set(True)
+    try:
+        yield
+    finally:
+        _unseen.reset(token)
 
 
 class Meter:
@@ -126,6 +138,14 @@ class Meter:
         )
 
 
+class _UnseenMeter(Meter):
+    def _show(self) -> None:
+        pass
+
+    def write(self) -> None:
+        """Leave the file to the meter of the whole."""
+
+
 class _RichMeter(Meter):
     def __init__(self, label: str, total: int | None, unit: str, progress: Progress) -> None:
         super().__init__(label, total, unit)
@@ -144,6 +164,9 @@ def _redraws() -> bool:
 @contextmanager
 def meter(label: str, total: int | None = None, unit: str = "rows") -> Iterator[Meter]:
     """Show a stage's work while the block runs: a live bar where one can be redrawn, else a line every few seconds."""
+    if _unseen.get():
+        yield _UnseenMeter(label, total, unit)
+        return
     if not _redraws():
         plain = Meter(label, total, unit)
         yield plain

@@ -7,6 +7,7 @@ runs/<name>/
   prompts.parquet  responses.parquet  failed.parquet  judgements.parquet  verdicts.parquet  repairs.parquet
   review_frame.parquet  review_sample.parquet  reviews.parquet  decisions.parquet
   duplicates.parquet  contamination.parquet  accepted.parquet  rejected.parquet  selected.parquet
+  student_nll.parquet
   release/  model/  eval/  report.html
 """
 
@@ -59,6 +60,7 @@ WRITTEN_BY = {
     "duplicates": "duplicates",
     "contamination": "contamination",
     "selected": "select",
+    "student_nll": "student nll",
     "review_frame": "review push",
     "review_sample": "review push",
     "reviews": "review pull",

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from pipelines.judges.stage import JudgingResult
     from pipelines.repairs.accounting import RepairResult
     from saferthoughts.release import Release
+    from training.student_nll import NllResult
 
 # What `Run.run` does, in this order.
 STAGES = ("generate", "judge", "repair", "check", "release")
@@ -212,6 +213,7 @@ class Run(StoredRun):
         variants: Iterable[str] | None = None,
         paired: bool | None = None,
         stratified: bool | None = None,
+        by: str | None = None,
     ) -> "SelectionResult":
         """Draw the rows to release, by the run's numbers or by those given, which then are the run's.
 
@@ -221,13 +223,27 @@ class Run(StoredRun):
             variants: The variants to draw.
             paired: Only prompts that survive in all of them.
             stratified: Mixed as the prompts are; False draws at random, as the study did.
+            by: "student_nll" draws first what the student finds likeliest, after `student_nll`.
         """
         from curation.selection import select
 
-        given = {"harmful": harmful, "benign": benign, "variants": list(texts_of(variants)) or None}
-        given |= {"paired": paired, "stratified": stratified}
+        given: dict[str, Any] = {"harmful": harmful, "benign": benign, "variants": list(texts_of(variants)) or None}
+        given |= {"paired": paired, "stratified": stratified, "by": by}
         self.change(also={f"selection.{key}": value for key, value in given.items()})
         return select(self.folder)
+
+    def student_nll(self, student: "StoredPath | None" = None) -> "NllResult":
+        """Measure how likely a student finds each accepted response: the table `student_nll`.
+
+        Args:
+            student: A checkpoint, or ORG/NAME on the Hub; the one of the last call if not given.
+
+        Raises:
+            UserError: nothing was checked, or the student cannot be loaded.
+        """
+        from training.student_nll import measure
+
+        return measure(self.folder, None if student is None else str(student))
 
     def release(
         self,

@@ -188,6 +188,6 @@ def test_stage_without_its_extra_names_a_package_that_doctor_has_an_extra_for(
 
 
 def test_doctor_knows_every_extra_but_those_that_no_stage_needs() -> None:
-    assert set(NEEDS.values()) == {"", *PROJECT["optional-dependencies"]} - {"demo", "docs", "vllm"}
+    assert set(NEEDS.values()) == {"", *PROJECT["optional-dependencies"]} - {"demo", "docs", "rl", "vllm"}
     assert {"torch", "inspect-ai", "aiolimiter"} <= set(packages("eval"))
     assert PROJECT["name"] not in packages("dev")

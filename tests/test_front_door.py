@@ -75,6 +75,7 @@ def test_help_imports_no_engine(tmp_path: Path) -> None:
         (["train", "smollm2-135m-cpu", "--dataset", "x", "--output", "y", "--student", "."], "not a checkpoint"),
         (["eval", "nowhere"], "nowhere"),
         (["demo", "--student", "nowhere"], "nowhere"),
+        (["demo", "--objective", "kto"], "Unknown objective of the demo 'kto'."),
         (["rehearse", "--fail-429", "2"], "the options: fail_429"),
         (["prompts"], "Missing argument"),
     ],

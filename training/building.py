@@ -165,7 +165,8 @@ def responses_of(rows: Sequence[TrainingRow]) -> Any:
         prompt = [dict(turn) for turn in row.messages[:-1]]
         if row.rejected is None:
             return {"prompt": prompt, "completion": [dict(row.messages[-1])], "label": row.label}
-        return {"prompt": prompt, "chosen": [dict(row.messages[-1])], "rejected": [dict(row.rejected[-1])]}
+        margin = {} if row.margin is None else {"margin": row.margin}
+        return {"prompt": prompt, "chosen": [dict(row.messages[-1])], "rejected": [dict(row.rejected[-1])], **margin}
 
     return Dataset.from_list([values(row) for row in rows])
 

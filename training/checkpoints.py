@@ -60,9 +60,13 @@ def fingerprint_of(recipe: Recipe, content: str, weights: str) -> str:
         weights: A hash of the student's weights.
     """
     values = {key: value for key, value in recipe.values().items() if key not in _APART}
-    for key, only in (("loss_on", "completion"), ("objective", "sft")):  # as it was before there was a choice
+    # As it was before there was a choice.
+    for key, only in (("loss_on", "completion"), ("objective", "sft"), ("benign_kl", 0.0)):
         if values[key] == only:
             del values[key]
+    if recipe.objective == "grpo":  # a higher cap goes on; without judges it is as before there were any
+        apart = {"max_cost", "max_tokens", *(() if recipe.grpo.judged else ("judges", "judge_config"))}
+        values["grpo"] = {key: value for key, value in values["grpo"].items() if key not in apart}
     return content_id({**values, "mixture": _first_names(values["mixture"])}, content, weights)
 
 

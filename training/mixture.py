@@ -29,7 +29,8 @@ from pipelines.thinking import ReasoningKey, join
 class TrainingRow:
     """One conversation to train on: `messages` is [{role, content}, ...], the last one the assistant's (of a prompt to
     be answered by the student, the user's). `category` is the prompt's, "" where the release has none. A pair has the
-    same prompt with the response that was `rejected`; `label` says whether a single response is wanted."""
+    same prompt with the response that was `rejected`, and the `margin` between them where it counts; `label` says
+    whether a single response is wanted."""
 
     id: str
     config: str
@@ -38,6 +39,7 @@ class TrainingRow:
     category: str = ""
     rejected: tuple[Mapping[str, str], ...] | None = None
     label: bool | None = None
+    margin: float | None = None
 
     def side(self, name: str) -> "TrainingRow":
         """One side of a pair, chosen or rejected, as a conversation; the row itself where it has one alone."""
@@ -48,7 +50,7 @@ class TrainingRow:
 
     def texts(self) -> tuple[Any, ...]:
         """The parts that are learned from, for a hash."""
-        return (self.messages, *(part for part in (self.rejected, self.label) if part is not None))
+        return (self.messages, *(part for part in (self.rejected, self.label, self.margin) if part is not None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +136,7 @@ def _load(dataset: Path, config: str, cache: Path, columns: tuple[str, ...]) -> 
         raise _without(dataset, config, missing[0], columns, split.column_names)
     if not len(split):
         raise _empty(dataset, config)
-    kept = [name for name in ("id", "kind", "category", *columns) if name in split.column_names]
+    kept = [name for name in ("id", "kind", "category", "margin", *columns) if name in split.column_names]
     return [dict(row) for row in split.select_columns(kept)]
 
 

@@ -117,6 +117,7 @@ def describe(folder: Path, result: "TrainingResult", drawn: "Drawn") -> None:
         "resumed_from": result.resumed_from,
         "loss": list(result.losses),
         **({"measures": result.measures} if result.measures else {}),
+        **({"asked": result.asked} if result.asked else {}),
     }
     write_json(folder / RECORD, facts)
     write_text(folder / "recipe.yaml", drawn.recipe.to_yaml())

@@ -56,6 +56,17 @@ class Objective(ABC):
         """
         return prove_sides(trainer, rows, serving, recipe.batch_size, self.sides, self.loss_on)
 
+    def begin(self, trainer: Any, beside: Path) -> None:  # noqa: B027 - most ask nobody
+        """Get ready what is asked while it trains, in a folder beside the model that outlasts the training.
+
+        Raises:
+            UserError: who has to be asked does not answer.
+        """
+
+    def spent(self, trainer: Any) -> dict[str, Any]:
+        """What was asked while it trained, for training.json; nothing where nobody is."""
+        return {}
+
     def cost(self, recipe: Recipe) -> Cost:
         """What it takes beside one pass over the rows."""
         return Cost(sequences=len(self.sides))

@@ -5,9 +5,9 @@ name (`dpo: {beta: 0.2}`, `--set dpo.beta=0.2`) has what is its alone. Defaults 
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 _STRICT = ConfigDict(extra="forbid", frozen=True)
 _Positive = Annotated[float, Field(gt=0)]
@@ -54,6 +54,9 @@ class Rm(BaseModel):
     center: Annotated[float, Field(ge=0)] = 0.0
     """Weight that keeps the numbers around 0, 0.01 in the paper that proposes it; 0 leaves it out."""
 
+    margin: bool = False
+    """Have the chosen side's number above the rejected side's by the pair's `margin`, the faults between them."""
+
 
 class Grpo(BaseModel):
     """Responses that the student writes itself, rewarded by `training/reward.py` against others to the same prompt."""
@@ -78,3 +81,26 @@ class Grpo(BaseModel):
 
     max_words: PositiveInt = 400
     """Words of reasoning beyond which the reward falls."""
+
+    judges: tuple[str, ...] = ()
+    """Who judges responses in the rules' place (`--reward-judge`): names of judges.yaml, or of `judge_config`."""
+
+    judge_config: str | None = None
+    """A run.yaml, whose judges, entries of teachers and vote hold; its own judges where none is named."""
+
+    max_cost: Annotated[float, Field(ge=0)] | None = None
+    """US dollars that the judges may cost, all calls of this training together."""
+
+    max_tokens: Annotated[int, Field(ge=0)] | None = None
+    """The same in tokens."""
+
+    @property
+    def judged(self) -> bool:
+        """Whether anybody is asked about responses."""
+        return bool(self.judges or self.judge_config)
+
+    @model_validator(mode="after")
+    def _caps_have_judges(self) -> Self:
+        if not self.judged and (self.max_cost is not None or self.max_tokens is not None):
+            raise ValueError("max_cost and max_tokens cap what judges take, and none is named (--reward-judge NAME)")
+        return self

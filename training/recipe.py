@@ -79,6 +79,10 @@ class Recipe(BaseModel):
     """Which tokens are learned: what the assistant writes, or all of the row, the prompt's too, as the study's script
     does."""
 
+    benign_kl: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the divergence from the student as it was, KL(before || now), on benign rows' labelled tokens, beside
+    the loss: helping stays as it is, as in ThinkSafe. 0 leaves it out; without adapters a second model is held."""
+
     lora: Lora | None = None
     quantize: Literal["4bit"] | None = None
     """Load the frozen weights in four bits, under adapters (QLoRA); needs a GPU and bitsandbytes."""
@@ -115,12 +119,19 @@ class Recipe(BaseModel):
     def _fits_together(self) -> "Recipe":
         if self.quantize and self.lora is None:
             raise ValueError("quantize needs lora: weights in four bits cannot be trained themselves")
+        if self.quantize and self.objective == "rm":
+            raise ValueError("quantize=4bit is not for objective rm: take lora alone (--set quantize=null)")
         if self.objective not in objective_names():
             raise unknown("objective", self.objective, objective_names())
         if self.objective != "sft":
             odd = {"packing=true": self.packing, "liger=true": self.liger, "loss_on=all": self.loss_on == "all"}
+            odd[f"benign_kl={self.benign_kl:g}"] = self.benign_kl > 0
             for setting in (name for name, is_set in odd.items() if is_set):
                 raise ValueError(f"{setting} is for objective sft, and this is {self.objective}")
+        if self.benign_kl and (self.packing or self.liger):
+            raise ValueError("benign_kl needs the logits of single rows: set packing=false and liger=false")
+        if self.objective != "grpo" and self.grpo.judged:
+            raise ValueError(f"grpo.judges (--reward-judge) is for objective grpo, and this is {self.objective}")
         if self.objective == "kto" and self.batch_size < 2:
             raise ValueError("kto needs batch_size of at least 2: it compares a row's response with another row's")
         return self

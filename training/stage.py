@@ -59,6 +59,8 @@ class TrainingResult:
     resumed_from: int = 0
     measures: dict[str, list[float]] = field(default_factory=dict)
     """Beside the loss, by step: of pairs the share that is ranked rightly and the margin, of GRPO the mean reward."""
+    asked: dict[str, Any] = field(default_factory=dict)
+    """Judges that were asked while it trained, with answers, tokens and cost."""
 
     @property
     def tokens_per_s(self) -> float:
@@ -155,6 +157,7 @@ def _train(ready: "_Ready", workplace: Workplace, output: Path, report: Callable
             report(line)
         if workplace.step:
             report(f"going on from step {workplace.step}")
+    ready.drawn.objective.begin(trainer, output.with_name(f".{output.name}.judged"))
     losses, seconds = run_steps(trainer, ready.plan, workplace, recipe)
     trained = ready.proof.labelled * recipe.epochs
     if ready.proof.loss_on == "written":
@@ -169,6 +172,7 @@ def _train(ready: "_Ready", workplace: Workplace, output: Path, report: Callable
         plan=ready.plan,
         resumed_from=workplace.step,
         measures=_measures(trainer.state.log_history),
+        asked=ready.drawn.objective.spent(trainer),
     )
     spread = result.measures.get("reward_std")
     if report is not None and is_main() and spread is not None and not any(spread):
@@ -241,7 +245,7 @@ def _measures(entries: list[dict[str, Any]]) -> dict[str, list[float]]:
     """What trainers log of each step, as far as every step has it."""
     steps = [entry for entry in entries if "loss" in entry]
     names = {"rewards/accuracies": "accuracy", "rewards/margins": "margin", "accuracy": "accuracy", "margin": "margin"}
-    kept = {"reward": "reward", "reward_std": "reward_std", **names}
+    kept = {"reward": "reward", "reward_std": "reward_std", "unscored": "unscored", **names}
     return {kept[key]: [entry[key] for entry in steps] for key in kept if steps and all(key in e for e in steps)}
 
 

@@ -246,7 +246,7 @@ def decode(tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int]) -> str:
 def _documents(trainer: "SFTTrainer", batch_size: int) -> Iterator[Document]:
     """Every row of the trainer's dataset, out of collated batches, padding off and packed sequences taken apart."""
     dataset: Any = trainer.train_dataset
-    columns = [name for name in ("input_ids", "labels", "seq_lengths") if name in dataset.column_names]
+    columns = [name for name in ("input_ids", "labels", "seq_lengths", "benign") if name in dataset.column_names]
     dataset = dataset.select_columns(columns)
     for start in range(0, len(dataset), batch_size):
         batch = trainer.data_collator([dataset[i] for i in range(start, min(start + batch_size, len(dataset)))])

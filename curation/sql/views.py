@@ -4,7 +4,7 @@ Reads whatever of the tables below the run has; a table that it does not have ye
 by the quality checks, `saferthoughts sql` and the report.
 
 prompts, responses, judgements, verdicts, repairs, reviews, decisions, accepted, rejected, duplicates, contamination,
-selected
+selected, student_nll
     as the stages wrote them
     (verdicts: with people's majority in the judges' place, where `review apply` found one; what people call unsafe is
     left to the check `human`)
@@ -60,6 +60,9 @@ CONTAMINATION = pa.schema(
     [*_texts("prompt_id", "response_id", "set_name", "item_id", "method", "span"), pa.field("score", pa.float64())]
 )
 SELECTED = pa.schema(_texts("response_id", "config", "stratum"))
+STUDENT_NLL = pa.schema(
+    [*_texts("response_id"), pa.field("student_nll", pa.float64()), pa.field("tokens", pa.int64()), *_texts("reason")]
+)
 _PEOPLE = [pa.field(name, pa.bool_()) for name in PATTERNS]
 REVIEWS = pa.schema(
     [
@@ -97,6 +100,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     "duplicates": DUPLICATES,
     "contamination": CONTAMINATION,
     "selected": SELECTED,
+    "student_nll": STUDENT_NLL,
 }
 # Columns that tables of earlier versions do not have, with their types: null there.
 LATER = {"judgements": {"spans": "VARCHAR", "confidence": "DOUBLE"}}

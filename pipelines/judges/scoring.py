@@ -6,20 +6,16 @@ run folder. Run it with `saferthoughts judge score RUN`.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from pipelines.errors import UserError, unknown
 from pipelines.judges.examples import load_examples
-from pipelines.judges.tallies import findings
-from pipelines.records import LABELS, Judgement, Kind, Prompt, Response, Verdict, content_id, from_table, to_table
+from pipelines.records import LABELS, Judgement, Verdict, content_id, from_table
 from pipelines.runs import RunFolder, write_json
-from pipelines.settings.config import RunConfig, load_config, save_config
-from pipelines.settings.options import Options, configured
+from pipelines.settings.config import load_config, save_config
 from pipelines.statistics import Confusion, Interval, f1_of, kappa_of, wilson
-from pipelines.thinking import Thought
 
 REFERENCES = ("truth", "examples")
 FILE = "judge_scores.json"
@@ -155,74 +151,12 @@ def _examples() -> dict[str, dict[str, bool]]:
 
 def _judged_examples(run: RunFolder) -> RunFolder:
     """The bundled examples as a small run under the run, judged by its judges."""
-    return _judged(
-        run.path / "judge-examples",
-        load_config(run),
-        [(item.id, item.kind, item.query, item.reasoning, item.answer) for item in load_examples()],
-    )
+    from pipelines.judges.replies import judge_texts
 
-
-def labels_by_judges(
-    folder: Path, judges: Sequence[str], replies: Sequence[tuple[Kind, str, Thought]]
-) -> list[Mapping[str, bool | None] | None]:
-    """The vote of some judges on each reply to a prompt of a kind, as `findings` gives it; None of replies without
-    reasoning or answer.
-
-    Raises:
-        UserError: an unknown judge, or one that cannot be asked.
-    """
-    config = configured(Options(judges=tuple(judges)), asks=False)
-    texts = [
-        (str(number), kind, query, thought.reasoning, thought.answer)
-        for number, (kind, query, thought) in enumerate(replies)
-        if thought.reasoning.strip() and thought.answer.strip()
-    ]
-    judged = _judged(folder, config, texts)
-    verdicts = from_table(Verdict, judged.read("verdicts"))
-    found = {verdict.response_id: findings(verdict) for verdict in verdicts}
-    return [found.get(content_id("example", str(number))) for number in range(len(replies))]
-
-
-def _judged(folder: Path, config: RunConfig, texts: Iterable[tuple[str, Kind, str, str, str]]) -> RunFolder:
-    """Texts as a small run, judged by a configuration's judges: of each a name, the kind of its prompt, the prompt,
-    reasoning and answer."""
-    from pipelines.judges.stage import judge
-
-    examples = RunFolder.create(folder, "examples")
-    save_config(examples, config)
-    prompts = []
-    responses = []
-    for name, kind, query, reasoning, answer in texts:
-        prompt_id = content_id("example prompt", name)
-        prompts.append(Prompt(prompt_id, kind, name, "", "", query, query, "bundled examples", "apache-2.0"))
-        responses.append(_response(name, prompt_id, reasoning, answer))
-    examples.write("prompts", to_table(Prompt, prompts))
-    examples.write("responses", to_table(Response, sorted(responses, key=lambda item: item.response_id)))
-    judge(examples)
+    examples = RunFolder.create(run.path / "judge-examples", "examples")
+    save_config(examples, load_config(run))
+    judge_texts(examples, [(item.id, item.kind, item.query, item.reasoning, item.answer) for item in load_examples()])
     return examples
-
-
-def _response(name: str, prompt_id: str, reasoning: str, answer: str) -> Response:
-    return Response(
-        response_id=content_id("example", name),
-        prompt_id=prompt_id,
-        variant="direct",
-        teacher="",
-        model="",
-        sampling="{}",
-        sample=0,
-        attempt=0,
-        parent_id="",
-        reasoning=reasoning,
-        answer=answer,
-        reasoning_source="inline",
-        finish_reason="stop",
-        input_tokens=0,
-        output_tokens=0,
-        latency_s=0.0,
-        cost=None,
-        request_key="",
-    )
 
 
 def read_scores(run: RunFolder) -> dict[str, Any] | None:

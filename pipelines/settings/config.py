@@ -99,6 +99,9 @@ class Selection(NamingVariants):
     benign: int = Field(default=100, ge=0, description="benign rows")
     paired: bool = Field(default=False, description="only prompts that survive in all chosen variants")
     stratified: bool = Field(default=True, description="mixed as the prompts are; false draws at random, as the study")
+    by: Literal["student_nll"] | None = Field(
+        default=None, description="draw first what a student finds likeliest (`student nll`); null draws at random"
+    )
     variants: tuple[str, ...] = Field(default=(), description="the variants to draw; empty for all of the run")
 
 

@@ -3,6 +3,7 @@
 Stages are imported when they are called, so that help and errors come at once and a stage needs only its own extra.
 """
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -36,6 +37,7 @@ from saferthoughts.cli.options import (
     ModelName,
     RayAddress,
     Reuse,
+    RewardJudges,
     RunName,
     SeedOption,
     Sets,
@@ -105,15 +107,18 @@ def demo(
     seed: Annotated[int, typer.Option(help="Seed of the draw, the rehearsal teacher and the training.")] = 0,
     train: Annotated[bool, typer.Option("--train/--no-train", help="Train and measure a student as well.")] = True,
     student: Annotated[Path | None, typer.Option(help="A local checkpoint in place of the bundled student.")] = None,
+    objective: Annotated[str, typer.Option(help="sft, or dpo: go on from there with preference pairs.")] = "sft",
     yes: Yes = False,
 ) -> None:
     """The whole way at once, on a CPU: rehearsal teacher, release, small student before and after.
 
     Example: saferthoughts demo --no-train
+
+    Example: saferthoughts demo --objective dpo
     """
     from saferthoughts.cli.demo import run_demo
 
-    run_demo(Settings.runs, name, seed=seed, train=train, student=student, consent=consent(yes))
+    run_demo(Settings.runs, name, seed=seed, train=train, student=student, objective=objective, consent=consent(yes))
 
 
 @app.command(name="prompts")
@@ -240,6 +245,9 @@ def train(
     check_only: Annotated[bool, typer.Option("--check", help="Prove and plan; train nothing.")] = False,
     sweep: Annotated[str | None, typer.Option(help="A sweep's name or file: train all of its members.")] = None,
     launch: Annotated[str, typer.Option(help="For a sweep: what runs a member, e.g. accelerate launch ...")] = "",
+    reward_judges: RewardJudges = None,
+    max_cost: MaxCost = None,
+    max_tokens: MaxTokens = None,
     push: Annotated[str | None, typer.Option(help="ORG/NAME on the Hub, where the student is pushed then.")] = None,
     private: Annotated[bool, typer.Option("--private", help="Push for those whom the owner lets in.")] = False,
     sets: Annotated[
@@ -252,7 +260,13 @@ def train(
     """
     from saferthoughts.cli.training import show_plan, train_student
 
-    sets = [*([f"objective={objective}"] if objective else []), *(sets or [])]
+    flags = {
+        "objective": objective,
+        "grpo.judges": json.dumps(reward_judges) if reward_judges else None,
+        "grpo.max_cost": max_cost,
+        "grpo.max_tokens": max_tokens,
+    }
+    sets = [*(f"{key}={value}" for key, value in flags.items() if value is not None), *(sets or [])]
     if sweep is not None:
         from saferthoughts.cli.sweep import train_sweep
 

@@ -220,13 +220,16 @@ def select(
         bool | None, typer.Option("--stratified/--at-random", help="Mixed as the prompts are, or as the study drew.")
     ] = None,
     as_json: AsJson = False,
+    by: Annotated[
+        str | None, typer.Option(help="student_nll: first what the student finds likeliest (see `student nll`).")
+    ] = None,
 ) -> None:
     """Draw the rows to release, stratified by category and template, and show which prompts the checks took.
 
     Example: saferthoughts select mine --harmful 1000 --benign 100 --paired
     """
     chosen = open_run(name).select(
-        harmful=harmful, benign=benign, variants=variants, paired=paired, stratified=stratified
+        harmful=harmful, benign=benign, variants=variants, paired=paired, stratified=stratified, by=by
     )
     if as_json:
         say_json(chosen)

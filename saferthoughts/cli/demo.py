@@ -10,6 +10,8 @@ from pathlib import Path
 
 from rich.text import Text
 
+from pipelines.errors import UserError, unknown
+from pipelines.runs import file_hash
 from pipelines.settings.changes import Consent, refuse
 from saferthoughts.cli.options import out
 from saferthoughts.cli.words import words_of
@@ -19,9 +21,21 @@ from saferthoughts.run import Run
 # otherwise a student learns that bare prompts are harmless and dressed-up ones harmful.
 HARMFUL, BENIGN, BARE_SHARE = 64, 40, 0.625
 JUDGES = ("rehearsal-judge", "rehearsal-shield")
+OBJECTIVES = ("sft", "dpo")
+# What goes on from the demo's student.
+DPO_RECIPE = "smollm2-135m-dpo-cpu"
 
 
-def run_demo(runs: Path, name: str, *, seed: int, train: bool, student: Path | None, consent: Consent = refuse) -> None:
+def run_demo(
+    runs: Path,
+    name: str,
+    *,
+    seed: int,
+    train: bool,
+    student: Path | None,
+    objective: str = "sft",
+    consent: Consent = refuse,
+) -> None:
     """Run every stage and print what each did.
 
     Raises:
@@ -31,6 +45,10 @@ def run_demo(runs: Path, name: str, *, seed: int, train: bool, student: Path | N
     from saferthoughts.cli.training import train_run
 
     began = time.monotonic()
+    if objective not in OBJECTIVES:
+        raise unknown("objective of the demo", objective, OBJECTIVES)
+    if objective != "sft" and not train:
+        raise UserError(f"--objective {objective} trains, and --no-train does not: leave one out.")
     if train:
         from training.student import check_checkpoint, fetch_student
 
@@ -41,6 +59,8 @@ def run_demo(runs: Path, name: str, *, seed: int, train: bool, student: Path | N
     }
     # Benign prompts in the style of the variant that the recipe trains on: a style of their own would give them away.
     settings |= {"prompts.bare_share": BARE_SHARE, "benign_variant": "short"}
+    if objective == "dpo":
+        settings["release.configs"] = ["preference"]
     run = Run.create(
         name,
         runs=runs,
@@ -55,12 +75,16 @@ def run_demo(runs: Path, name: str, *, seed: int, train: bool, student: Path | N
     _show("prompts", run.prompts)
     run.run(progress=_show)
     if train:
-        # An earlier demo's student was trained on an earlier release.
-        shutil.rmtree(run.path / "eval", ignore_errors=True)
+        earlier = _record(run.path / "model")
         out.print(_heading("train"))
         train_run(run, student)
+        if _record(run.path / "model") != earlier:
+            # An earlier demo's student was trained on an earlier release.
+            shutil.rmtree(run.path / "eval", ignore_errors=True)
         out.print(_heading("eval"))
         evaluate_run(run, student)
+        if objective == "dpo":
+            _prefer(run)
     report = run.report()
     lines = [
         f"Done in {time.monotonic() - began:.0f} s. Everything is under {run.path}; open {report}.",
@@ -72,6 +96,31 @@ def run_demo(runs: Path, name: str, *, seed: int, train: bool, student: Path | N
     ]
     out.print(_heading("done"))
     out.print(Text("\n".join(lines)), soft_wrap=True)
+
+
+def _prefer(run: Run) -> None:
+    """Go on from the run's student with the release's preference pairs, and measure it beside that one."""
+    from eval.models.inspect_models import Target
+    from eval.run.planning import Wanted
+    from saferthoughts.cli.evaluation import print_measured
+    from saferthoughts.cli.training import train_student
+    from saferthoughts.model_resolver import Place
+
+    before, after = run.path / "model", run.path / "model-dpo"
+    earlier = _record(after)
+    out.print(_heading("train, by DPO"))
+    train_student(str(run.path / "release"), DPO_RECIPE, str(before), output=after)
+    if _record(after) != earlier:
+        shutil.rmtree(run.path / "eval-dpo", ignore_errors=True)
+    out.print(_heading("eval, before and after DPO"))
+    targets = (Target("before", path=before), Target("after", path=after))
+    print_measured(Place(targets, run.path / "eval-dpo", (after,)), Wanted(tasks=("refusal",)))
+
+
+def _record(model: Path) -> str:
+    """Which training a model's folder is of, "" where there is none."""
+    record = model / "training.json"
+    return file_hash(record) if record.is_file() else ""
 
 
 def _heading(stage: str) -> Text:

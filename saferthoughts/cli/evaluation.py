@@ -13,8 +13,10 @@ from pipelines.errors import Incomplete
 from saferthoughts.cli.options import BaseUrl, KeyVariable, ModelName, Settings, TeacherFile, out, say
 
 if TYPE_CHECKING:
+    from eval.run.planning import Wanted
     from eval.run.results import Results
     from saferthoughts.evaluation import Evaluation
+    from saferthoughts.model_resolver import Place
     from saferthoughts.run import Run
 
 Measured = Annotated[
@@ -111,11 +113,16 @@ def evaluate(
 def evaluate_run(run: "Run", student: Path | None) -> None:
     """Measure the run's student before and after training on the bundled refusal sets, as the demo does."""
     from eval.run.planning import Wanted
-    from saferthoughts.evaluation import measure
     from saferthoughts.model_resolver import Named, place_of_run
 
-    place = place_of_run(run.folder, Named(run.path.parent, student=student))
-    _print(lambda: measure(place, Wanted(tasks=("refusal",))))
+    print_measured(place_of_run(run.folder, Named(run.path.parent, student=student)), Wanted(tasks=("refusal",)))
+
+
+def print_measured(place: "Place", wanted: "Wanted") -> None:
+    """Measure some models and print their table."""
+    from saferthoughts.evaluation import measure
+
+    _print(lambda: measure(place, wanted))
 
 
 def _print(measure: "Callable[[], Evaluation]") -> None:

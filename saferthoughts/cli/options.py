@@ -230,6 +230,10 @@ Instructions = Annotated[
 JudgeNames = Annotated[
     list[str] | None, typer.Option("--judge", help="Who judges, a name of judges.yaml; repeat for several, which vote.")
 ]
+RewardJudges = Annotated[
+    list[str] | None,
+    typer.Option("--reward-judge", help="Who judges what GRPO's student writes, in the rules' place; repeatable."),
+]
 Policies = Annotated[
     list[str] | None,
     typer.Option("--policy", help="What a judge of form policy calls a violation, as JUDGE=FILE; repeatable."),

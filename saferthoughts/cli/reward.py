@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from saferthoughts.cli.options import JudgeNames, group, out
+from saferthoughts.cli.options import JudgeNames, MaxCost, MaxTokens, Settings, group, out
 
 if TYPE_CHECKING:
     from training.reward_check import RewardCase
@@ -24,16 +24,31 @@ def only_group() -> None:
 @reward_app.command()
 def check(
     judges: JudgeNames = None,
+    config: Annotated[Path | None, typer.Option(help="A run.yaml, whose judges, teachers and vote hold.")] = None,
+    max_cost: MaxCost = None,
+    max_tokens: MaxTokens = None,
     file: Annotated[Path | None, typer.Option("--json", help="Write every case to this file as well.")] = None,
 ) -> None:
     """Reward gold answers, flawed ones and known cheats, and show what passes falsely; judges in the rules' place.
 
     Example: saferthoughts reward check --json reward.json
+
+    Example: saferthoughts reward check --judge o3 --max-cost 2
     """
+    from pipelines.errors import UserError
+    from pipelines.judges.replies import ReplyJudges
+    from pipelines.runner.options import Caps
     from pipelines.runs import write_json
     from training.reward_check import check_reward
 
-    cases = check_reward(judges or ())
+    asked = None
+    if judges or config:
+        asked = ReplyJudges(judges or (), config, Caps(max_cost, max_tokens))
+        # Beside the runs and none of them, so that the same is not asked and paid for twice.
+        asked.open(Settings.runs / ".reward-check")
+    elif max_cost is not None or max_tokens is not None:
+        raise UserError("--max-cost and --max-tokens cap what judges take: name one with --judge.")
+    cases = check_reward(asked)
     if file is not None:
         write_json(file, [_facts(case) for case in cases])
     out.print(_table(cases))
@@ -63,7 +78,10 @@ def _table(cases: "list[RewardCase]") -> Table:
     for name, count in Counter((case.group, case.kind) for case in cases).items():
         some = [case for case in cases if (case.group, case.kind) == name]
         passed, wrong = sum(case.reward.passes for case in some), [case for case in some if case.falsely]
-        mean = sum(case.reward.value for case in some) / count
-        cells = [*name, str(count), str(passed), str(len(wrong)), f"{mean:.2f}", ", ".join(c.example for c in wrong)]
+        scored = [case.reward.value for case in some if case.reward.value is not None]
+        mean = f"{sum(scored) / len(scored):.2f}" if scored else "-"
+        unscored = [f"{count - len(scored)} unscored"] if len(scored) < count else []
+        which = ", ".join([*unscored, *(case.example for case in wrong)])
+        cells = [*name, str(count), str(passed), str(len(wrong)), mean, which]
         table.add_row(*(Text(cell, style="red" if wrong and at == 4 else "") for at, cell in enumerate(cells)))
     return table

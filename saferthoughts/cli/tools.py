@@ -25,10 +25,11 @@ from saferthoughts.cli.options import (
     say,
     say_json,
 )
+from saferthoughts.cli.options import show as show_result
 
 teachers_app = group("The endpoints that answer prompts.")
 ledger_app = group("The answered requests of a run.")
-student_app = group("The small student that trains on a CPU.")
+student_app = group("Students: the small one that trains on a CPU, and how likely one finds a run's rows.")
 
 
 @teachers_app.command(name="list")
@@ -140,6 +141,21 @@ def fetch() -> None:
     from training.student import fetch_student
 
     say(str(fetch_student()))
+
+
+@student_app.command()
+def nll(
+    name: RunName,
+    student: Annotated[
+        str | None, typer.Option(help="A checkpoint or ORG/NAME; that of the last call if none.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure how likely a student finds each accepted response: the table student_nll, for `select --by`.
+
+    Example: saferthoughts student nll demo --student runs/demo/model
+    """
+    show_result(open_run(name).student_nll(student), as_json)
 
 
 def rehearse(

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pipelines.repairs.accounting import RepairResult
     from pipelines.runner.failures import Failures
     from saferthoughts.release import Release
+    from training.student_nll import NllResult
 
 
 def words_of(result: object) -> str:
@@ -187,11 +188,20 @@ _SUMMARIES: dict[str, Callable[[Any], str]] = {
     "JudgingResult": _judging_summary,
     "RepairResult": _repair_summary,
 }
+
+
+def _nll(result: "NllResult") -> str:
+    mean = "" if result.mean is None else f", {result.mean:.3f} nats a token on average"
+    long = f"; {result.unmeasured} are longer than it has positions for" if result.unmeasured else ""
+    return f"{result.measured} accepted responses measured under {result.student}{mean}{long}"
+
+
 _WORDS: dict[str, Callable[[Any], str]] = {
     "CheckResult": _check,
     "Duplicates": _duplicates,
     "GenerationResult": _generation,
     "JudgingResult": _judging,
+    "NllResult": _nll,
     "Overlap": _overlap,
     "PromptsResult": _prompts,
     "PublishingResult": _publishing,

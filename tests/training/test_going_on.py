@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from pipelines.errors import UserError
 from tests.commands import Command
 from tests.training.conftest import release_rows, written_release
+from tests.training.test_objectives import rows_of, settings_of
 from training.checkpoints import check_disk, checkpoints_in, workplace_of
 from training.recipe import Recipe
 from training.stage import check, train
@@ -101,6 +102,23 @@ def test_killed_and_run_again_it_ends_where_it_would_have(killed: Killed, tiny_s
     for name, value in theirs.items():
         torch.testing.assert_close(ours[name], value, rtol=1e-2, atol=1e-3)
     assert not work.exists()
+
+
+def test_a_killed_training_of_pairs_goes_on_against_the_student_as_it_was(tiny_student: Path, tmp_path: Path) -> None:
+    release = written_release(tmp_path / "release", {"preference": rows_of("preference")})
+    settings = settings_of("dpo", epochs=4, checkpoint_minutes=1e-6)
+    first = training(settings, release, tmp_path / "model", tiny_student)
+    work = tmp_path / ".model.training"
+    while not any(step_of(path.parent) >= 2 for path in work.glob("checkpoint-*/trainer_state.json")):
+        assert first.poll() is None, first.communicate()
+        time.sleep(0.02)
+    assert first.end(signal.SIGKILL)[0] == -signal.SIGKILL
+    recipe = Recipe.model_validate(typed({**settings, "checkpoint_minutes": 60}, release, tiny_student))
+    done = train(recipe, release, tmp_path / "model", tiny_student)
+    assert done.resumed_from >= 1
+    whole = train(recipe, release, tmp_path / "whole", tiny_student)
+    facts = json.loads((tmp_path / "model" / "training.json").read_text())
+    assert facts["loss"] == pytest.approx(whole.losses, rel=1e-3, abs=1e-4)
 
 
 def test_ctrl_c_ends_the_step_and_keeps_it(release: Path, tiny_student: Path, tmp_path: Path) -> None:

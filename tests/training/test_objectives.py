@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from pipelines.errors import Interrupted, UserError
 from pipelines.thinking import join
 from tests.commands import command
-from tests.training.conftest import written_release
+from tests.training.conftest import release_rows, written_release
 from training.checkpoints import fingerprint_of
 from training.objective import objective_of
 from training.quiet import quiet
@@ -86,13 +86,18 @@ def test_an_objective_trains_and_goes_on_where_it_was_stopped(
     # As a recipe of SFT would be, of which the command makes another.
     recipe.write_text(yaml.safe_dump({**settings, "objective": "sft"}))
     words = ["train", str(recipe), "--objective", objective, "--dataset", str(release), "--student", str(tiny_student)]
-    done = command([*words, "--output", str(tmp_path / "model")])
+    judged = ["--reward-judge", "rehearsal-judge", "--max-tokens", "100000"] if objective == "grpo" else []
+    if judged:
+        settings["grpo"] = {**settings["grpo"], "judges": ["rehearsal-judge"]}
+    done = command([*words, *judged, "--output", str(tmp_path / "model")])
     assert done.returncode == 0, done.stderr
     facts = json.loads((tmp_path / "model" / "training.json").read_text())
     assert facts["objective"]["name"] == objective
     assert sum(facts["rows"][CONFIGS[objective]].values()) == 4
     assert facts["steps"] == (4 if objective == "grpo" else 2)
     assert all(map(math.isfinite, facts["loss"]))
+    asked = {"judges": ["rehearsal-judge"], "answers": 0, "tokens": 0, "cost_usd": 0}
+    assert facts.get("asked") == (asked if judged else None)
     assert f"| objective | {objective}" in (tmp_path / "model" / "README.md").read_text()
     before, after = (load_file(folder / "model.safetensors") for folder in (tiny_student, tmp_path / "model"))
     layer = "model.layers.0.mlp.down_proj.weight"
@@ -171,6 +176,7 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
         "has no column 'chosen'. This objective reads prompt, chosen, rejected, and none of this",
     ),
     ("kto", {**ONE, "label": "yes"}, "'label' is 'yes', not true or false"),
+    ("rm", {**PAIR, "margin": -1}, "'margin' is -1, not a number from 0"),
     ("kto", ONE, "All 1 rows are labelled true, and KTO needs both"),
     ("grpo", {**PROMPT, "kind": ""}, "'kind' is '', and the reward needs to know"),
 ]
@@ -189,8 +195,17 @@ def test_rows_that_cannot_be_learned_from_are_one_clear_line(
 @pytest.mark.parametrize(
     ("objective", "changed", "message"),
     [
+        ("dpo", {"benign_kl": 0.1}, "benign_kl=0.1 is for objective sft, and this is dpo"),
+        ("rm", {"quantize": "4bit", "lora": {"r": 2, "alpha": 4}}, "quantize=4bit is not for objective rm: take lora"),
         ("kto", {"batch_size": 1}, "kto needs batch_size of at least 2"),
         ("dpo", {"packing": True}, "packing=true is for objective sft, and this is dpo"),
+        (
+            "dpo",
+            {"grpo": {"judges": ["rules"]}},
+            r"grpo.judges \(--reward-judge\) is for objective grpo",
+        ),
+        ("grpo", {"grpo": {"num_generations": 2, "max_cost": 1}}, "max_cost and max_tokens cap what judges take"),
+        ("grpo", {"grpo": {"num_generations": 2, "max_completion": 6, "judges": ["none"]}}, "Unknown judge 'none'"),
         ("grpo", {"batch_size": 3}, "3 responses, which are no whole prompts of grpo.num_generations 2"),
         ("grpo", {"batch_size": 16}, "A step takes 8 prompts, and there are 4"),
         (
@@ -260,6 +275,53 @@ def _trainer_of(recipe: Recipe, release: Path, student: Path, folder: Path) -> t
         return objective.prove(trainer, rows, tokenizer_of(student), recipe)
 
     return prove, trainer.data_collator
+
+
+def test_a_margin_parts_the_numbers(release: Path, tiny_student: Path, tmp_path: Path) -> None:
+    # A head that is drawn gives both sides about the same: -log sigmoid(0 - margin), where the margin is 1.
+    first = {}
+    for margin in (False, True):
+        recipe = Recipe.model_validate(settings_of("rm", rm={"margin": margin}))
+        first[margin] = train(recipe, release, tmp_path / "model", tiny_student).losses[0]
+        shutil.rmtree(tmp_path / "model")
+    assert first[False] == pytest.approx(math.log(2), abs=0.2)
+    assert first[True] == pytest.approx(math.log(1 + math.e), abs=0.3)
+
+
+def test_benign_rows_are_held_to_the_student_as_it_was(tiny_student: Path, tmp_path: Path) -> None:
+    from training.building import tokenizer_of
+    from training.loading import load_model
+
+    rows = {"improved": release_rows("harmful", 6), "benign": release_rows("benign", 6)}
+    release = written_release(tmp_path / "release", rows)
+    plain = {**settings_of("dpo"), "objective": "sft", "mixture": {"improved": 6, "benign": 6}, "epochs": 4}
+    plain["gradient_accumulation"] = 2
+    losses = {}
+    for name, changed in {
+        "plain": {},
+        "held": {"benign_kl": 100.0},
+        "adapters": {"benign_kl": 100.0, "lora": {"r": 8, "alpha": 16}},
+    }.items():
+        recipe = Recipe.model_validate({**plain, **changed})
+        losses[name] = train(recipe, release, tmp_path / name, tiny_student).losses
+    # Before the first step nothing diverges.
+    for name in ("held", "adapters"):
+        assert losses[name][0] == pytest.approx(losses["plain"][0], abs=0.02), name
+    tokenizer = tokenizer_of(tiny_student)
+
+    def moved(folder: str) -> float:
+        """How far the student is from what it was on benign rows, in nats a token."""
+        found = []
+        for row in rows["benign"]:
+            ids = torch.tensor([tokenizer(row["messages"][-1]["content"])["input_ids"]])
+            models = [load_model(path) for path in (tiny_student, tmp_path / folder)]
+            before, now = (model(ids).logits.float().log_softmax(-1) for model in models)
+            found.append(torch.nn.functional.kl_div(now, before, reduction="sum", log_target=True).item() / ids.numel())
+        return sum(found) / len(found)
+
+    assert moved("held") < moved("plain") / 2
+    with pytest.raises(UserError, match="benign_kl is for benign rows, and none is drawn"):
+        check(Recipe.model_validate({**plain, "mixture": {"improved": 6}, "benign_kl": 1.0}), release, tiny_student)
 
 
 def test_a_reward_model_is_no_student(release: Path, tiny_student: Path, tmp_path: Path) -> None:

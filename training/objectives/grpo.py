@@ -4,6 +4,7 @@ Reads `prompt` and `kind`: the configuration `prompts` of a release. TRL's GRPOT
 `training/reward.py`. Responses are written by transformers, or by vLLM on a GPU (`grpo.vllm`).
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,6 +70,16 @@ class Grpo(Objective):
             pass
 
         own = recipe.grpo
+        judges = None
+        if own.judged:
+            from pipelines.judges.replies import ReplyJudges
+            from pipelines.runner.options import Caps
+
+            # Several processes have a ledger each, and an equal part of the budget.
+            share = processes()
+            cost, tokens = (None if cap is None else cap / share for cap in (own.max_cost, own.max_tokens))
+            caps = Caps(cost, None if tokens is None else int(tokens))
+            judges = ReplyJudges(own.judges, Path(own.judge_config) if own.judge_config else None, caps)
         check_step(recipe, len(rows), recipe.batch_size * accumulation * processes())
         shared = arguments_of(recipe, work, accumulation)
         if own.vllm and shared["use_cpu"]:
@@ -88,7 +99,7 @@ class Grpo(Objective):
         tokenizer = tokenizer_of(checkpoint)
         served = str(prompt_of(tokenizer, [dict(turn) for turn in rows[0].messages]))
         opener = f"{OPEN}\n" if served.rstrip().endswith(OPEN) else ""
-        reward = RewardFunction(ReplyDecoder(tokenizer), int(tokenizer.eos_token_id), opener, own.max_words)
+        reward = RewardFunction(ReplyDecoder(tokenizer), int(tokenizer.eos_token_id), opener, own.max_words, judges)
         prompts = [{"prompt": [dict(turn) for turn in row.messages], "kind": row.kind} for row in rows]
         dataset, model = Dataset.from_list(prompts), weights_of(recipe, checkpoint)
         return finished(Student, recipe, arguments, dataset, tokenizer, model, reward_funcs=reward)
@@ -116,6 +127,22 @@ class Grpo(Objective):
         lengths = [len(tokens) for tokens in wanted]
         example = (Piece(harmless(text), trained=False),)
         return SupervisionProof(len(rows), sum(lengths), 0, max(lengths), example, loss_on="written")
+
+    def begin(self, trainer: Any, beside: Path) -> None:
+        """Open the judges' folder, and ask each judge its first question."""
+        judges = trainer.reward_funcs[0].judges
+        if judges is not None:
+            judges.open(beside, f"process-{os.environ.get('RANK', '0')}")
+
+    def spent(self, trainer: Any) -> dict[str, Any]:
+        """What the judges of this process were asked and what that cost."""
+        judges = trainer.reward_funcs[0].judges
+        if judges is None:
+            return {}
+        totals = judges.totals
+        tokens = totals.input_tokens + totals.output_tokens
+        names = list(judges.config.judging.judges)
+        return {"judges": names, "answers": totals.answers, "tokens": tokens, "cost_usd": totals.cost}
 
     def cost(self, recipe: Recipe) -> Cost:
         """The responses that are written, and the reference where the loss is held to it."""

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.errors import UserError
 from training.building import arguments_of, finished, training_tokenizer, weights_of
 from training.checkpoints import processes
+from training.estimate import Cost
 from training.mixture import TrainingRow
 from training.objective import Objective
 from training.recipe import Recipe
@@ -35,6 +37,11 @@ class Sft(Objective):
         """Every row's reasoning, answer and end-of-turn are labelled, and nothing else."""
         return prove(trainer, rows, serving, recipe.batch_size, recipe.loss_on)
 
+    def cost(self, recipe: Recipe) -> Cost:
+        """With the divergence on benign rows the reference, and two further passes over these."""
+        held = recipe.benign_kl > 0
+        return Cost(reference=held and recipe.lora is None, passes=2.0 if held else 0.0)
+
 
 def build_trainer(
     recipe: Recipe, rows: Sequence[TrainingRow], checkpoint: Path, work: Path, accumulation: int = 1
@@ -47,11 +54,14 @@ def build_trainer(
         checkpoint: The student's folder.
         work: The trainer's folder: checkpoints and logs.
         accumulation: Batches a step on each process.
+
+    Raises:
+        UserError: the divergence on benign rows is to count, and there are none.
     """
     from datasets import Dataset
     from trl.trainer.sft_config import SFTConfig
 
-    from training.student_trainer import StudentTrainer
+    from training.student_trainer import BENIGN, StudentTrainer
 
     arguments = SFTConfig(
         max_length=recipe.max_length,
@@ -60,10 +70,19 @@ def build_trainer(
         **arguments_of(recipe, work, accumulation),
     )
     # Nothing but `messages`: a column named `prompt` would send TRL down its prompt-completion path.
-    messages = Dataset.from_list([{"messages": [dict(turn) for turn in row.messages]} for row in rows])
+    values: list[dict[str, Any]] = [{"messages": [dict(turn) for turn in row.messages]} for row in rows]
+    reference = None
+    if recipe.benign_kl:
+        if all(row.kind != "benign" for row in rows):
+            raise UserError("benign_kl is for benign rows, and none is drawn: --set mixture.benign=100, or benign_kl=0")
+        values = [{**value, BENIGN: row.kind == "benign"} for value, row in zip(values, rows, strict=True)]
+        # Under adapters the student without them is what it was.
+        reference = weights_of(recipe, checkpoint) if recipe.lora is None else None
+    messages = Dataset.from_list(values)
     tokenizer, model = training_tokenizer(recipe, checkpoint), weights_of(recipe, checkpoint)
     at_once = recipe.batch_size * accumulation * processes()
-    order = {"rows_at_once": at_once, "grouped": not recipe.packing}
+    order: dict[str, Any] = {"rows_at_once": at_once, "grouped": not recipe.packing}
+    order |= {"benign_kl": recipe.benign_kl, "reference": reference}
     trainer: StudentTrainer = finished(StudentTrainer, recipe, arguments, messages, tokenizer, model, **order)
     return trainer
 
