@@ -19,6 +19,9 @@ PROTOCOLS = Path(__file__).with_name("protocols.yaml")
 PAPER, SHORT = "paper", "quick"
 # A setting of tasks: prompts that the student was trained on are left out.
 EXCLUDE = "exclude_trained"
+# Settings that every task has (eval/models/begun.py); one that is not given is no part of what is recorded.
+THINKING, PROBE = "thinking", "probe"
+COMMON: Mapping[str, Any] = {THINKING: "as_is", PROBE: True}
 # The settings that are no whole numbers, with what endpoints accept.
 _REAL = {"temperature": (0.0, 2.0), "top_p": (0.0, 1.0)}
 
@@ -82,7 +85,7 @@ def parsed(texts: Iterable[str], tasks: Iterable[str]) -> dict[str, Settings]:
 
 def _every_key(task: str) -> Settings:
     """The task's settings with every key that some protocol gives it."""
-    found: Settings = {}
+    found: Settings = dict(COMMON)
     for protocol in reversed(names()):
         _lay_over(found, settings(protocol, task))
     return found

@@ -19,6 +19,11 @@ from inspect_ai.scorer import Scorer
 
 from eval.run.results import DataUsed, Measure, ScoreMode
 
+# What tasks are asked under where no protocol names them: one greedy answer. Of attacks and over-refusal, questions
+# that the student was trained on are left out where a protocol says so.
+GREEDY: Mapping[str, Any] = {"temperature": 0, "max_tokens": 4096, "epochs": 1}
+ATTACK: Mapping[str, Any] = {**GREEDY, "exclude_trained": False}
+
 
 @dataclass(frozen=True, slots=True)
 class TaskRequest:
@@ -80,4 +85,4 @@ class TaskSpec:
     needs: Callable[[], str] = lambda: ""
     rescorer: Callable[[TaskRequest], Scorer] | None = None
     decided_by: Literal["guard", "judge", ""] = ""
-    settings: Mapping[str, Any] = field(default_factory=lambda: {"temperature": 0, "max_tokens": 4096, "epochs": 1})
+    settings: Mapping[str, Any] = field(default_factory=lambda: dict(GREEDY))

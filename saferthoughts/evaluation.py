@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from eval.run.planning import Wanted
     from eval.run.results import Results, ScoreMode
 
-_MODES: "tuple[ScoreMode, ...]" = ("full", "answer", "reasoning")
+_MODES: "tuple[ScoreMode, ...]" = ("full", "answer", "reasoning", "apart")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ def rescore(
         stored: A folder with results.json, or one log below it.
         guard: Who decides which responses are unsafe.
         judge: Who reads refusals.
-        score: What the guard sees of a response: "full", "answer" or "reasoning".
+        score: What the guard sees of a response: "full", "answer", "reasoning", or "apart" for both.
         teachers: A teachers.yaml of your own.
 
     Raises:
@@ -153,7 +153,7 @@ def evaluate(
         tasks: Tasks in place of the suite's.
         protocol: "paper", "repository", "ours" or "quick"; docs/protocols.md has them side by side.
         limit: At most so many questions a task, the first ones.
-        score: What the guard sees of a response: "full", "answer" or "reasoning".
+        score: What the guard sees of a response: "full", "answer", "reasoning", or "apart" for both.
         guard: Who decides which responses are unsafe: "rules", a judge or a teacher.
         judge: Who rates attacks and reads refusals, for all tasks or by task: `{"pair": "gpt-4o-mini"}`.
         attacker: Who writes attacks.

@@ -22,7 +22,7 @@ from pipelines.teachers.finish_reasons import cut_short
 _GIVEN_UP = re.compile(r"RetryError\(<Future at \w+ state=finished raised (\w+)>\)")
 # The words of the attempt before, in a traceback.
 _WORDS = re.compile(r"(?:ReplyFailure|ConnectionFailed): (.+)")
-_OURS = re.compile(r"""^(?:EndpointGone|RequestRefused)\(['"](.*)['"]\)$""")
+_OURS = re.compile(r"""^(?:EndpointGone|RequestRefused|CannotContinue)\(['"](.*)['"]\)$""")
 
 
 @dataclass(frozen=True, slots=True)

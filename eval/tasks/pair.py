@@ -13,13 +13,15 @@ Source    Chao et al. 2023 (arXiv 2310.08419); settings of Zhang et al. The solv
 Reads those and writes Inspect's log only. Run through `eval/run/stage.py`.
 """
 
-from inspect_ai import Task
-from inspect_ai.dataset import MemoryDataset
+from inspect_ai import Task, task
 
+from eval.inspect_tasks import Arguments, Unpack, standalone
+from eval.questions import guarded_task
 from eval.scorers import guards
-from eval.scorers.pair import ATTACKER, JUDGE, PROMPTS, pair
+from eval.scorers.pair import ATTACKER, JUDGE, PROMPTS
+from eval.scorers.pair import pair as attack
 from eval.task_prompts import hashes
-from eval.task_spec import BuiltTask, TaskRequest, TaskSpec
+from eval.task_spec import BuiltTask, TaskRequest
 from eval.tasks.none import questions
 
 
@@ -29,21 +31,13 @@ def build(request: TaskRequest) -> BuiltTask:
     Raises:
         UserError: the questions cannot be had, or the guard cannot judge what it is to see.
     """
-    samples, used = questions(request)
-    task = Task(
-        dataset=MemoryDataset(samples, name="pair"),
-        solver=pair(dict(request.settings)),
-        scorer=guards.rescorer(request),
-        config=request.decoding,
-        epochs=request.settings["epochs"],
-        name="pair",
-    )
-    return BuiltTask(task, used, hashes(*PROMPTS) | guards.prompts(request))
+    return guarded_task("pair", request, *questions(request), [attack(dict(request.settings))], hashes(*PROMPTS))
 
 
-def roles(request: TaskRequest) -> tuple[str, ...]:
-    """The models that it asks beside the target."""
-    return (ATTACKER, JUDGE, *guards.roles(request))
+@task
+def pair(**arguments: Unpack[Arguments]) -> Task:
+    """As a task of Inspect's; its arguments are those of `eval.inspect_tasks.Arguments`."""
+    return standalone(TASK, arguments)
 
 
-TASK = TaskSpec("pair", "PAIR", guards.ASR, "guarded", build, roles, rescorer=guards.rescorer, decided_by="guard")
+TASK = guards.attack("pair", "PAIR", build, asks=(ATTACKER, JUDGE))
