@@ -19,9 +19,7 @@ def outside_loop(work: Callable[[], T]) -> T:
     Returns:
         What `work` returns; what it raises is raised.
     """
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
+    if asyncio._get_running_loop() is None:  # not within an `except`: what fails in `work` would have it as its context
         return work()
     future: Future[T] = Future()
     context = contextvars.copy_context()

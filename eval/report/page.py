@@ -108,7 +108,7 @@ def page_of(report: Report, bundled: bool = False, study: Mapping[str, Any] | No
     Args:
         report: What it shows.
         bundled: Whether Inspect's viewer is in inspect/ beside it.
-        study: Of a study, what stands above it: title, tables (`eval.report.table.Cells`), and lines `honesty`.
+        study: Of a study, what stands above it: title, tables (`eval.report.cells.Cells`), and lines `honesty`.
     """
     charts = {name: Markup(svg) for name, svg in page_charts(report).items()}
     return _rendered("report.html.jinja", report, autoescape=True, charts=charts, bundled=bundled, study=study)
