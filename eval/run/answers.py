@@ -60,6 +60,14 @@ def answers_of(label: str, spec: TaskSpec, expected: Sequence[Expected], log: Ev
             yield _answer(label, spec, one, sample)
 
 
+def due_of(log: EvalLog) -> list[Expected]:
+    """Every answer that the log was to have."""
+    categories = {str(sample.id): str(sample.metadata.get("category", "")) for sample in log.samples or []}
+    ids = [str(name) for name in log.eval.dataset.sample_ids or categories]
+    epochs = range(1, (log.eval.config.epochs or 1) + 1)
+    return [Expected(name, epoch, categories.get(name, "")) for name in ids for epoch in epochs]
+
+
 def _answer(label: str, spec: TaskSpec, one: Expected, sample: EvalSample) -> Answer:
     score = (sample.scores or {}).get(spec.scorer)
     value, unscored = _value(score)

@@ -31,11 +31,11 @@ from inspect_ai.scorer import Score, Scorer, Target, mean, scorer
 from inspect_ai.solver import TaskState
 
 from eval.models.inspect_models import ModelRoles, Role, Servers, open_roles
-from eval.run.answers import Expected, answers_of
+from eval.run.answers import Expected, answers_of, due_of
 from eval.run.inspect_session import inspecting
 from eval.run.kept_scores import KeptScores, kept_by, key_of
 from eval.run.logs import read_log
-from eval.run.metrics import comparisons, rates
+from eval.run.metrics import assembled
 from eval.run.results import NAME, Answer, Results, ScoreMode, TaskRun, read_results, write_results
 from eval.suites import entry
 from eval.task_spec import TaskRequest
@@ -99,15 +99,8 @@ def rescore(stored: Path, roles: ModelRoles, part: ScoreMode, by: Collection[str
     named = {label for task in tasks for label in task.logs}
     models = tuple(model for model in before.models if model.label in named)
     order = [model.label for model in models]
-    results = Results(
-        format=before.format,
-        suite=before.suite,
-        models=models,
-        tasks=tuple(tasks),
-        rates=tuple(rates(order, found.expected, found.answers)),
-        comparisons=tuple(comparisons(order, found.expected, found.answers)),
-        answers=tuple(sorted(found.answers, key=lambda one: order.index(one.model))),
-    )
+    answers = sorted(found.answers, key=lambda one: order.index(one.model))
+    results = assembled(before.suite, models, tasks, found.expected, answers)
     write_results(results, output / NAME)
     if found.failures:
         raise Incomplete(
@@ -138,7 +131,7 @@ def _score_task(
         place = servers.folder / task.logs[label]
         place.parent.mkdir(parents=True, exist_ok=True)
         write_eval_log(log, str(place))
-        due = _due(log)
+        due = due_of(log)
         found.expected[task.name] = max(due, found.expected.get(task.name, []), key=len)
         found.answers += answers_of(label, replace(one, scorer=_SCORER), due, log)
     kept = {name: model for name, model in task.roles.items() if name not in ("guard", "judge")}
@@ -247,11 +240,3 @@ def _score(log: EvalLog, again: Scorer, models: dict[str, Model]) -> EvalLog:
                 await model.api.aclose()
 
     return anyio.run(scored)
-
-
-def _due(log: EvalLog) -> list[Expected]:
-    """Every answer that the log was to have."""
-    categories = {str(sample.id): str(sample.metadata.get("category", "")) for sample in log.samples or []}
-    ids = [str(name) for name in log.eval.dataset.sample_ids or categories]
-    epochs = range(1, (log.eval.config.epochs or 1) + 1)
-    return [Expected(name, epoch, categories.get(name, "")) for name in ids for epoch in epochs]
