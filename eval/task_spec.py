@@ -19,10 +19,11 @@ from inspect_ai.scorer import Scorer
 
 from eval.run.results import DataUsed, Measure, ScoreMode
 
-# What tasks are asked under where no protocol names them: one greedy answer. Of attacks and over-refusal, questions
-# that the student was trained on are left out where a protocol says so.
+# What tasks are asked under where no protocol names them: one greedy answer, a sampled one of problems. Of attacks and
+# over-refusal, questions that the student was trained on are left out where a protocol says so.
 GREEDY: Mapping[str, Any] = {"temperature": 0, "max_tokens": 4096, "epochs": 1}
 ATTACK: Mapping[str, Any] = {**GREEDY, "exclude_trained": False}
+REASONED: Mapping[str, Any] = {"temperature": 0.6, "top_p": 0.95, "max_tokens": 32768, "epochs": 1}
 
 
 @dataclass(frozen=True, slots=True)

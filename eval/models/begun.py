@@ -141,7 +141,7 @@ def joined(begun: str, rest: Thought) -> Thought:
     # Tags in the text itself are a second thought; a server's field is what its parser takes a text without tags for.
     again = rest.reasoning if rest.source in ("inline", "missing_opener", "truncated") else ""
     thought = "\n\n".join(part for part in (head.strip(), again) if part)
-    said = answer.lstrip() + (rest.answer if again else whole).lstrip("\n")
+    said = (answer + (rest.answer if again else whole)).lstrip()
     return Thought(thought, said, "inline" if thought else "none")
 
 

@@ -23,12 +23,13 @@ DECODED_LIMIT = 256 << 20
 _TEXT = ("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8")
 _AROUND_TEXT = ("PROTO", "FRAME", "MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT", "STOP")
 
-Kind = Literal["stdin", "functional"]
+Kind = Literal["stdin", "functional", "checks"]
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One test. Functional: `input` holds the arguments, a JSON value a line, `output` the JSON value expected."""
+    """One test. Functional: `input` holds the arguments, a JSON value a line, `output` the JSON value expected. Checks:
+    the program checks itself, and `output` is what it prints last when it has come to its end."""
 
     kind: Kind
     input: str
@@ -57,6 +58,11 @@ def same_output(found: str, expected: str) -> bool:
     """
     mine, theirs = ([line.strip() for line in text.strip().split("\n")] for text in (found, expected))
     return len(mine) == len(theirs) and all(map(_same_line, mine, theirs))
+
+
+def ends_with(found: str, expected: str) -> bool:
+    """Whether an output's last line is the expected one."""
+    return found.rstrip().rpartition("\n")[2] == expected
 
 
 def same_value(found: str, expected: str) -> bool:

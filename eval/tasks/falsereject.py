@@ -13,26 +13,14 @@ string rules may take it for a refusal. Reads those and writes Inspect's log onl
 """
 
 from inspect_ai import Task, task
-from inspect_ai.dataset import Sample
 
 from eval.inspect_tasks import Arguments, Unpack, standalone
 from eval.questions import CATEGORY, questions_of
-from eval.run.results import DataUsed
 from eval.scorers import overrefusal
 from eval.sources import Public
-from eval.task_spec import TaskRequest
 from eval.tasks.xstest import SAMPLE
 
 PUBLIC = Public("AmazonScience/FalseReject", "493ba967714ea54c6f01067e1f61e389cc2c9b3e", "test.jsonl", "cc-by-nc-4.0")
-
-
-def questions(request: TaskRequest) -> tuple[list[Sample], DataUsed]:
-    """The prompts as samples.
-
-    Raises:
-        UserError: they cannot be had.
-    """
-    return questions_of(request, PUBLIC, SAMPLE, may={"category": ("category_text", *CATEGORY)})
 
 
 @task
@@ -41,4 +29,8 @@ def falsereject(**arguments: Unpack[Arguments]) -> Task:
     return standalone(TASK, arguments)
 
 
-TASK = overrefusal.task_of("falsereject", "FalseReject", questions)
+TASK = overrefusal.task_of(
+    "falsereject",
+    "FalseReject",
+    lambda request: questions_of(request, PUBLIC, SAMPLE, may={"category": ("category_text", *CATEGORY)}),
+)

@@ -12,26 +12,14 @@ is not the aim. Reads those and writes Inspect's log only. Run through `eval/run
 """
 
 from inspect_ai import Task, task
-from inspect_ai.dataset import Sample
 
 from eval.inspect_tasks import Arguments, Unpack, standalone
 from eval.questions import questions_of
-from eval.run.results import DataUsed
 from eval.scorers import overrefusal
 from eval.sources import Public
-from eval.task_spec import TaskRequest
 from eval.tasks.xstest import SAMPLE
 
 PUBLIC = Public("bench-llm/or-bench", "e36d8b80e81837c8a8f264bbb2a49f1b32c7e272", "or-bench-hard-1k.csv", "cc-by-4.0")
-
-
-def questions(request: TaskRequest) -> tuple[list[Sample], DataUsed]:
-    """The prompts as samples.
-
-    Raises:
-        UserError: they cannot be had.
-    """
-    return questions_of(request, PUBLIC, SAMPLE)
 
 
 @task
@@ -40,4 +28,4 @@ def orbench(**arguments: Unpack[Arguments]) -> Task:
     return standalone(TASK, arguments)
 
 
-TASK = overrefusal.task_of("orbench", "OR-Bench-Hard", questions)
+TASK = overrefusal.task_of("orbench", "OR-Bench-Hard", lambda request: questions_of(request, PUBLIC, SAMPLE))

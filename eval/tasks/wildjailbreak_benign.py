@@ -12,24 +12,11 @@ Reads those and writes Inspect's log only. Run through `eval/run/stage.py`.
 """
 
 from inspect_ai import Task, task
-from inspect_ai.dataset import Sample
 
 from eval.inspect_tasks import Arguments, Unpack, standalone
-from eval.run.results import DataUsed
 from eval.scorers import overrefusal
-from eval.task_spec import TaskRequest
-from eval.tasks.wildjailbreak import BENIGN
-from eval.tasks.wildjailbreak import questions as prompts_of
+from eval.tasks.wildjailbreak import BENIGN, questions
 from eval.tasks.xstest import SAMPLE
-
-
-def questions(request: TaskRequest) -> tuple[list[Sample], DataUsed]:
-    """The prompts as samples.
-
-    Raises:
-        UserError: they cannot be had.
-    """
-    return prompts_of(request, BENIGN, SAMPLE)
 
 
 @task
@@ -38,4 +25,6 @@ def wildjailbreak_benign(**arguments: Unpack[Arguments]) -> Task:
     return standalone(TASK, arguments)
 
 
-TASK = overrefusal.task_of("wildjailbreak_benign", "WildJailbreak, benign", questions)
+TASK = overrefusal.task_of(
+    "wildjailbreak_benign", "WildJailbreak, benign", lambda request: questions(request, BENIGN, SAMPLE)
+)

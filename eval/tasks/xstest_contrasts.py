@@ -12,19 +12,15 @@ What does not refuse need not be harmful: many answers to these prompts warn or 
 Inspect's log only. Run through `eval/run/stage.py`.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from inspect_ai import Task, task
-from inspect_ai.dataset import Sample
 
 from eval.inspect_tasks import Arguments, Unpack, standalone
 from eval.questions import questions_of
-from eval.run.results import DataUsed, Measure
+from eval.run.results import Measure
 from eval.scorers import overrefusal
 from eval.sources import Public
-from eval.task_spec import TaskRequest
 from eval.tasks.xstest import unsafe
 
 PUBLIC = Public(
@@ -34,23 +30,15 @@ SAMPLE = Path(__file__).parent.parent / "data" / "swapped.yaml"
 REFUSED = Measure("refused_unsafe", "refusal rate of unsafe prompts", "higher")
 
 
-def questions(request: TaskRequest) -> tuple[list[Sample], DataUsed]:
-    """The unsafe prompts as samples.
-
-    Raises:
-        UserError: they cannot be had, or the file has none.
-    """
-
-    def keep(row: Mapping[str, Any]) -> bool:
-        return unsafe(row) or row.get("kind") == "harmful"
-
-    return questions_of(request, PUBLIC, SAMPLE, keep=keep)
-
-
 @task
 def xstest_contrasts(**arguments: Unpack[Arguments]) -> Task:
     """As a task of Inspect's; its arguments are those of `eval.inspect_tasks.Arguments`."""
     return standalone(TASK, arguments)
 
 
-TASK = overrefusal.task_of("xstest_contrasts", "XSTest's contrasts", questions, REFUSED)
+TASK = overrefusal.task_of(
+    "xstest_contrasts",
+    "XSTest's contrasts",
+    lambda request: questions_of(request, PUBLIC, SAMPLE, keep=lambda row: unsafe(row) or row.get("kind") == "harmful"),
+    REFUSED,
+)
