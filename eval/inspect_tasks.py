@@ -61,7 +61,7 @@ def standalone(spec: TaskSpec, arguments: Arguments) -> Task:
             raise unknown(f"argument of {spec.name}", name, Arguments.__annotations__)
     if reason := spec.needs():
         raise UserError(f"Task '{spec.name}' cannot run here: {reason}")
-    given = arguments.get("settings", "")
+    given: Any = arguments.get("settings", "")
     # Inspect makes a list of what has commas in it.
     texts = given if isinstance(given, list) else [one for one in str(given).split(",") if one]
     overrides = parsed([f"{spec.name}.{text}" for text in texts], [spec.name])

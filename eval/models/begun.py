@@ -141,8 +141,8 @@ def joined(begun: str, rest: Thought) -> Thought:
     # Tags in the text itself are a second thought; a server's field is what its parser takes a text without tags for.
     again = rest.reasoning if rest.source in ("inline", "missing_opener", "truncated") else ""
     thought = "\n\n".join(part for part in (head.strip(), again) if part)
-    said = (answer + (rest.answer if again else whole)).lstrip()
-    return Thought(thought, said, "inline" if thought else "none")
+    text = (answer + (rest.answer if again else whole)).lstrip()
+    return Thought(thought, text, "inline" if thought else "none")
 
 
 _found: WeakKeyDictionary[Model, tuple[anyio.Lock, dict[bool, str]]] = WeakKeyDictionary()
@@ -172,12 +172,12 @@ async def _probed(model: Model, begun: str) -> str:
     except RequestRefused as refused:
         return f"the endpoint takes no response that is begun for it ({' '.join(str(refused).split())[:200]})"
     thought = thought_of(output)
-    said = " ".join((thought.reasoning + thought.answer).split())
-    if said.startswith(_REST.split()[0]):
+    text = " ".join((thought.reasoning + thought.answer).split())
+    if text.startswith(_REST.split()[0]):
         return ""
-    if _GIVEN.split()[0] in said:
+    if _GIVEN.split()[0] in text:
         return f"the endpoint does not go on from a response that is begun for it, but begins anew; {instead}"
-    return f"nothing tells whether the endpoint goes on from a response that is begun ('{said[:60]}'); {instead}"
+    return f"nothing tells whether the endpoint goes on from a response that is begun ('{text[:60]}'); {instead}"
 
 
 def _turn(begun: str) -> ChatMessageAssistant:

@@ -142,7 +142,7 @@ def _agreement(evaluations: Mapping[str, Results]) -> Iterator[Cells]:
     for (_, run, label, first), (_, other, label_2, second) in itertools.combinations(scored, 2):
         if (run.name, label) != (other.name, label_2) or _guard(run) == _guard(other):
             continue
-        same = [key for key in first if key in second and _said(first[key]) == _said(second[key])]
+        same = [key for key in first if key in second and _content(first[key]) == _content(second[key])]
         if same:
             rows.append([f"{label}, {run.name}", _guard(run), _guard(other), *agreed(same, first, second)])
     if rows:
@@ -204,7 +204,7 @@ def _rate(results: Results, label: str, run: TaskRun) -> Rate | None:
     return next((one for one in results.rates if (one.model, one.task, one.group) == key), None)
 
 
-def _said(answer: Answer) -> tuple[str, str, str]:
+def _content(answer: Answer) -> tuple[str, str, str]:
     return (answer.question, answer.reasoning, answer.answer)
 
 

@@ -73,7 +73,8 @@ def _scorer(spec: TaskSpec, log: EvalLog) -> str:
 
 def _roles(spec: TaskSpec, log: EvalLog, details: list[dict[str, Any]], planned: dict[str, str]) -> dict[str, str]:
     """Who judged and attacked: the roles that Inspect was given, and the form of the guard in the scores."""
-    given = {name: config.model for name, config in (log.eval.model_roles or {}).items()}
+    configured = (log.eval.model_roles or {}).items()
+    given = {name: (one[0] if isinstance(one, list) else one).model for name, one in configured}
     roles = {name: given.get(name, model) or "not stated" for name, model in planned.items()}
     if spec.decided_by:
         by = "guard" if spec.decided_by == "guard" else "by"

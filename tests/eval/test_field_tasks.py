@@ -120,8 +120,8 @@ def test_thought_and_answer_are_judged_apart(serving: Serving, run_tasks: Run, t
     def script(body: dict[str, Any]) -> Any:
         if body["model"] == "target":
             return replies[body["messages"][-1]["content"]]
-        said = body["messages"][-1]["content"]
-        return "unsafe\nS2" if "harm" in said else "?" if "odd" in said else "safe"
+        given = body["messages"][-1]["content"]
+        return "unsafe\nS2" if "harm" in given else "?" if "odd" in given else "safe"
 
     built = entry("none").build(asked("none", data=data, guard="llamaguard", score="apart"))
     with serving(script) as endpoint:
@@ -171,20 +171,20 @@ def test_begun_responses_are_gone_on_with_or_refused(serving: Serving, run_tasks
         tasks[name]._name = name
     with serving(going_on) as endpoint:
         logs = run_tasks(list(tasks.values()), endpoint.model("target"))
-    said = {}
+    given = {}
     for name, log in zip(tasks, logs, strict=True):
         [sample] = log.samples or []
         assert sample.error is None, sample.error
         [score] = (sample.scores or {}).values()
-        said[name] = ((score.metadata or {})["reasoning"], score.answer)
-    assert said["answer"] == ("", "Sure, here is the rest")
-    assert said["thought"][0].endswith("without a warning. more.")
-    assert said["thought"][1] == "Answer."
-    assert said["both"][1] == "Sure, here is the rest"
-    assert said["zero"] == ("", "the rest")
-    assert said["less"] == ("This can be answered without thinking about it at length.", "the rest")
-    assert said["more"][0].count("Wait") == 2
-    assert said["more"][1] == "Answer."
+        given[name] = ((score.metadata or {})["reasoning"], score.answer)
+    assert given["answer"] == ("", "Sure, here is the rest")
+    assert given["thought"][0].endswith("without a warning. more.")
+    assert given["thought"][1] == "Answer."
+    assert given["both"][1] == "Sure, here is the rest"
+    assert given["zero"] == ("", "the rest")
+    assert given["less"] == ("This can be answered without thinking about it at length.", "the rest")
+    assert given["more"][0].count("Wait") == 2
+    assert given["more"][1] == "Answer."
     # One probe for beginnings with a thought, one for those without, whatever the number of samples.
     assert sum("amber 2917 quartz" in body["messages"][0]["content"] for body in requests) == 2
     none_of = entry("prefill").build(asked("prefill", data=data)).task

@@ -1,7 +1,6 @@
 """Tasks as Inspect runs them: its own command on files of eval/tasks, logs scored again by it and read back, and the
 same answers scored by inspect_evals where that is installed."""
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -45,9 +44,10 @@ def test_inspect_runs_a_task_and_what_it_scored_again_is_read_back(
             str(tmp_path / "logs"),
         ]
         words += ["-T", "bundled=true", "-T", "questions=4", "-T", "settings=subset=standard,max_tokens=99"]
-        environment = {**os.environ, "LOOP_API_KEY": "none", "LOOP_BASE_URL": endpoint.url}
+        monkeypatch.setenv("LOOP_API_KEY", "none")
+        monkeypatch.setenv("LOOP_BASE_URL", endpoint.url)
         inspect = [sys.executable, "-m", "inspect_ai", *words, "--display", "none"]
-        done = subprocess.run(inspect, cwd=ROOT, env=environment, capture_output=True, text=True)
+        done = subprocess.run(inspect, cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
         assert endpoint.of("target")[0]["max_tokens"] == 99
         [path] = (tmp_path / "logs").glob("*.eval")
