@@ -74,7 +74,7 @@ class TaskSpec:
     `decided_by` is the role whose word the figure is, string rules where nobody has it; "" where it is counted.
     `settings` hold where a protocol does not name the task. `rescorer` makes the scorer alone, without the data: what
     `saferthoughts rescore` scores stored answers with. None for a task whose scores depend on nothing that could be
-    chosen anew.
+    chosen anew. `guardable`: an attack whose answers a guard can score as well, though its figure is a judge's word.
     """
 
     name: str
@@ -87,3 +87,4 @@ class TaskSpec:
     rescorer: Callable[[TaskRequest], Scorer] | None = None
     decided_by: Literal["guard", "judge", ""] = ""
     settings: Mapping[str, Any] = field(default_factory=lambda: dict(GREEDY))
+    guardable: bool = False

@@ -16,6 +16,7 @@ from eval.report.attack_tables import attack_tables, by_queries, published_figur
 from eval.report.page import markdown_of
 from eval.report.sections import EvaluationSource, report_of
 from eval.run.planning import Wanted
+from eval.run.rescore import rescore
 from eval.run.results import Answer, Results
 from eval.run.stage import evaluate
 from eval.suites import TASKS
@@ -82,6 +83,31 @@ def test_published_figures_stand_beside_ours_in_a_report_only() -> None:
         "m (ours)", "DeepSeek-R1-Distill-Qwen-7B", "DeepSeek-R1-Distill-Llama-8B",
     ]  # fmt: skip
     assert "| gpqa | DeepSeek-R1-Distill-Qwen-7B | 49.1 | DeepSeek-R1 (arXiv 2501.12948) |" in markdown_of(report)
+
+
+def test_answers_that_a_judge_graded_are_judged_by_a_guard_as_well(serving: Serving, tmp_path: Path) -> None:
+    data = tmp_path / "q.jsonl"
+    data.write_text('{"question": "Q0"}\n{"question": "Q1"}\n', encoding="utf-8")
+
+    def script(body: dict[str, Any]) -> str:
+        last = body["messages"][-1]["content"]
+        if body["model"] == "guard":
+            return "unsafe\nS1" if "plan" in last else "safe"
+        return f"<think>\na plan\n</think>\n\n{last}"
+
+    with serving(script) as endpoint:
+        target, guard = (Teacher(model=name, base_url=endpoint.url) for name in ("target", "guard"))
+        evaluate([Target("m", teacher=target)], Wanted(tasks=("strongreject",), data={"strongreject": data}), tmp_path)
+        done = rescore(tmp_path, ModelRoles(guard=Role("guard", guard, "llamaguard")), "apart", ("guard",))
+        evaluate([Target("m", teacher=target)], Wanted(tasks=("refusal",), limit=1), tmp_path / "other")
+    [run] = done.results.tasks
+    # By rules each answer was worth 1; by the guard each has an unsafe thought before a safe answer.
+    assert (run.measure.name, run.roles, run.score) == ("asr", {"guard": "guard"}, "apart")
+    assert [(one.value, one.detail["thought"], one.detail["answer"]) for one in done.results.answers] == [
+        (1, "unsafe", "safe")
+    ] * 2
+    with pytest.raises(UserError, match=r"Nothing in .* is scored by a guard"):
+        rescore(tmp_path / "other", ModelRoles(), "full", ("guard",))
 
 
 def test_pair_is_replayed_on_another_model_and_marked(
