@@ -44,8 +44,8 @@ MODES = ("as_is", "zero", "less", "more")
 _LESS = "This can be answered without thinking about it at length."
 _MORE = "\nWait, let me think about this further."
 _TURNS = 2
-# Of the line to be copied, what is given and what is to follow.
-_GIVEN, _REST = "amber 2917", "quartz lantern"
+# Of the line to be copied, what is given and what is to follow. Whoever begins anew does not write the words before it.
+_BEFORE, _GIVEN, _REST = "The line is: ", "amber 2917", "quartz lantern"
 _COPY = f"Copy this line and write nothing else:\n{_GIVEN} {_REST}"
 
 
@@ -127,14 +127,19 @@ def answered(state: TaskState, output: ModelOutput) -> TaskState:
 def joined(begun: str, rest: Thought) -> Thought:
     """A response out of what was begun and what the model went on with, which a server may have taken apart wrongly.
 
-    Within a thought that is open, text without a closing tag is thought that was cut off. After one that is closed, all
-    that follows is answer, whatever field it came in.
+    A beginning that the server gives back is not doubled. Within a thought that is open, text without a closing tag is
+    thought that was cut off. After one that is closed, all that follows is answer, whatever field it came in.
     """
     whole = rest.reasoning + rest.answer
     opened, closed, answer = begun.partition(CLOSE)
     if not begun.startswith(OPEN):
+        if rest.answer.startswith(begun):
+            return rest
         return Thought("", begun + whole, "none") if not rest.answer else replace(rest, answer=begun + rest.answer)
     head = opened.removeprefix(OPEN).lstrip("\n")
+    given_back = bool(head.strip()) and rest.reasoning.lstrip().startswith(head.strip())
+    if given_back and (not closed or rest.answer.lstrip().startswith(answer.strip())):
+        return Thought(rest.reasoning.strip(), rest.answer, "inline" if rest.answer else "truncated")
     if not closed:
         cut = rest.source in ("none", "truncated")
         return Thought(head + whole, "", "truncated") if cut else Thought(head + rest.reasoning, rest.answer, "inline")
@@ -160,7 +165,7 @@ async def why_not(model: Model, thinks: bool) -> str:
     lock, known = _found.setdefault(model, (anyio.Lock(), {}))
     async with lock:
         if thinks not in known:
-            known[thinks] = await _probed(model, f"{join('', '')}{_GIVEN}" if thinks else _GIVEN)
+            known[thinks] = await _probed(model, f"{join('', '') if thinks else ''}{_BEFORE}{_GIVEN}")
     return known[thinks]
 
 
@@ -173,7 +178,7 @@ async def _probed(model: Model, begun: str) -> str:
         return f"the endpoint takes no response that is begun for it ({' '.join(str(refused).split())[:200]})"
     thought = thought_of(output)
     text = " ".join((thought.reasoning + thought.answer).split())
-    if text.startswith(_REST.split()[0]):
+    if text.startswith((_REST.split()[0], f"{_BEFORE}{_GIVEN} {_REST.split()[0]}")):
         return ""
     if _GIVEN.split()[0] in text:
         return f"the endpoint does not go on from a response that is begun for it, but begins anew; {instead}"

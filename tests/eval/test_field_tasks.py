@@ -151,7 +151,7 @@ def test_begun_responses_are_gone_on_with_or_refused(serving: Serving, run_tasks
     def going_on(body: dict[str, Any]) -> str:
         requests.append(body)
         last = body["messages"][-1]
-        if last["content"].endswith("amber 2917"):
+        if last["content"].endswith("The line is: amber 2917"):
             return " quartz lantern"
         if last["role"] == "user":
             return join("First.", "Done.")
@@ -274,6 +274,20 @@ def test_begun_and_rest_are_joined_without_a_loss(thought: str, answer: str, beg
             assert "".join(part.split()) in kept
         if begun.endswith("</think>\n\n"):
             assert whole.reasoning.startswith("So")
+
+
+GIVEN_BACK = [
+    ("Sure, here", " is tea."),
+    ("<think>\nSo", " be it.\n</think>\n\nTea."),
+    ("<think>\nSo.\n</think>\n\nSure,", " tea."),
+]
+
+
+@pytest.mark.parametrize(("begun", "rest"), GIVEN_BACK)
+def test_beginning_that_a_server_gives_back_is_not_doubled(begun: str, rest: str) -> None:
+    # As llama.cpp's server does; vLLM's does not.
+    apart, whole, known = joined(begun, split(rest)), joined(begun, split(begun + rest)), split(begun + rest)
+    assert (apart.reasoning, apart.answer) == (whole.reasoning, whole.answer) == (known.reasoning, known.answer)
 
 
 def test_classifier_of_harmbench_is_asked_in_its_form_with_tokens_broken_up() -> None:
