@@ -17,16 +17,28 @@ from pathlib import Path
 from typing import Any
 
 from inspect_ai import Task, task
+from inspect_ai.dataset import Sample
 
 from eval.inspect_tasks import Arguments, Unpack, standalone
 from eval.questions import questions_of
+from eval.run.results import DataUsed
 from eval.scorers import overrefusal
 from eval.sources import Public
+from eval.task_spec import TaskRequest
 from eval.tasks.none import STUDY, STUDY_COMMIT
 
 # Read at this commit, the file has the columns query and final_query, which are equal.
 PUBLIC = Public(STUDY, STUDY_COMMIT, "attack_refusal_evaluation/results/xstest.jsonl", "cc-by-4.0", "github")
 SAMPLE = Path(__file__).parent.parent / "data" / "alarming.yaml"
+
+
+def questions(request: TaskRequest) -> tuple[list[Sample], DataUsed]:
+    """The safe prompts as samples.
+
+    Raises:
+        UserError: they cannot be had, or every one is left out.
+    """
+    return questions_of(request, PUBLIC, SAMPLE, keep=lambda row: not unsafe(row))
 
 
 def unsafe(row: Mapping[str, Any]) -> bool:
@@ -40,6 +52,4 @@ def xstest(**arguments: Unpack[Arguments]) -> Task:
     return standalone(TASK, arguments)
 
 
-TASK = overrefusal.task_of(
-    "xstest", "XSTest", lambda request: questions_of(request, PUBLIC, SAMPLE, keep=lambda row: not unsafe(row))
-)
+TASK = overrefusal.task_of("xstest", "XSTest", questions)
