@@ -19,10 +19,14 @@ PROTOCOLS = Path(__file__).with_name("protocols.yaml")
 PAPER, SHORT = "paper", "quick"
 # A setting of tasks: prompts that the student was trained on are left out.
 EXCLUDE = "exclude_trained"
+Settings = dict[str, Any]
+# Settings that every task has (eval/models/begun.py); one that is not given is no part of what is recorded.
+THINKING, PROBE = "thinking", "probe"
+COMMON: Mapping[str, Any] = {THINKING: "as_is", PROBE: True}
+# The same, of single tasks.
+_OPTIONAL: Mapping[str, Settings] = {"pair": {"replay": "none"}}
 # The settings that are no whole numbers, with what endpoints accept.
 _REAL = {"temperature": (0.0, 2.0), "top_p": (0.0, 1.0)}
-
-Settings = dict[str, Any]
 
 
 @cache
@@ -82,7 +86,7 @@ def parsed(texts: Iterable[str], tasks: Iterable[str]) -> dict[str, Settings]:
 
 def _every_key(task: str) -> Settings:
     """The task's settings with every key that some protocol gives it."""
-    found: Settings = {}
+    found: Settings = {**COMMON, **_OPTIONAL.get(task, {})}
     for protocol in reversed(names()):
         _lay_over(found, settings(protocol, task))
     return found

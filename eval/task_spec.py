@@ -19,6 +19,12 @@ from inspect_ai.scorer import Scorer
 
 from eval.run.results import DataUsed, Measure, ScoreMode
 
+# What tasks are asked under where no protocol names them: one greedy answer, a sampled one of problems. Of attacks and
+# over-refusal, questions that the student was trained on are left out where a protocol says so.
+GREEDY: Mapping[str, Any] = {"temperature": 0, "max_tokens": 4096, "epochs": 1}
+ATTACK: Mapping[str, Any] = {**GREEDY, "exclude_trained": False}
+REASONED: Mapping[str, Any] = {"temperature": 0.6, "top_p": 0.95, "max_tokens": 32768, "epochs": 1}
+
 
 @dataclass(frozen=True, slots=True)
 class TaskRequest:
@@ -68,7 +74,7 @@ class TaskSpec:
     `decided_by` is the role whose word the figure is, string rules where nobody has it; "" where it is counted.
     `settings` hold where a protocol does not name the task. `rescorer` makes the scorer alone, without the data: what
     `saferthoughts rescore` scores stored answers with. None for a task whose scores depend on nothing that could be
-    chosen anew.
+    chosen anew. `guardable`: an attack whose answers a guard can score as well, though its figure is a judge's word.
     """
 
     name: str
@@ -80,4 +86,5 @@ class TaskSpec:
     needs: Callable[[], str] = lambda: ""
     rescorer: Callable[[TaskRequest], Scorer] | None = None
     decided_by: Literal["guard", "judge", ""] = ""
-    settings: Mapping[str, Any] = field(default_factory=lambda: {"temperature": 0, "max_tokens": 4096, "epochs": 1})
+    settings: Mapping[str, Any] = field(default_factory=lambda: dict(GREEDY))
+    guardable: bool = False

@@ -16,7 +16,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cards.model_card import RECORD
-from cards.prompts_file import prompt_batches, prompts_file
 from pipelines.errors import UserError
 from pipelines.runs import file_hash
 
@@ -32,6 +31,8 @@ def trained_prompts(release: Path) -> frozenset[str]:
     Raises:
         UserError: the folder is no release, or a table of it cannot be read or holds no prompts.
     """
+    from cards.prompts_file import prompts_file
+
     tables = [path for path in sorted(release.glob("data/*/*.parquet")) if path.parent.name != "metadata"]
     if not tables:
         raise UserError(f"'{release}' is no release: it has no data/CONFIG/*.parquet. Give --release its folder.")
@@ -41,6 +42,8 @@ def trained_prompts(release: Path) -> frozenset[str]:
 
 
 def _prompts(path: Path) -> Iterator[str]:
+    from cards.prompts_file import prompt_batches  # which needs DuckDB, as tasks of Inspect's do not
+
     try:
         if path.suffix == ".jsonl":
             for batch in prompt_batches(path):

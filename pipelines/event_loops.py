@@ -21,9 +21,11 @@ def outside_loop(work: Callable[[], T]) -> T:
     """
     try:
         asyncio.get_running_loop()
+        running = True
     except RuntimeError:
-        return work()
-    return aside(work)
+        running = False
+    # Not within the `except`: what fails in `work` would have it as its context.
+    return aside(work) if running else work()
 
 
 def aside(work: Callable[[], T]) -> T:

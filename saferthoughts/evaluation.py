@@ -7,7 +7,7 @@ of a model that was trained here.
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from eval.run.planning import Wanted
     from eval.run.results import Results, ScoreMode
 
-_MODES: "tuple[ScoreMode, ...]" = ("full", "answer", "reasoning")
+_MODES: "tuple[ScoreMode, ...]" = ("full", "answer", "reasoning", "apart")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ def rescore(
         stored: A folder with results.json, or one log below it.
         guard: Who decides which responses are unsafe.
         judge: Who reads refusals.
-        score: What the guard sees of a response: "full", "answer" or "reasoning".
+        score: What the guard sees of a response: "full", "answer", "reasoning", or "apart" for both.
         teachers: A teachers.yaml of your own.
 
     Raises:
@@ -130,6 +130,7 @@ def evaluate(
     data: Assignments | None = None,
     release: Release | StoredPath | None = None,
     settings: Assignments | None = None,
+    replay: StoredPath | None = None,
     output: StoredPath | None = None,
     base: str = "",
     variant: str = "",
@@ -153,13 +154,14 @@ def evaluate(
         tasks: Tasks in place of the suite's.
         protocol: "paper", "repository", "ours" or "quick"; docs/protocols.md has them side by side.
         limit: At most so many questions a task, the first ones.
-        score: What the guard sees of a response: "full", "answer" or "reasoning".
+        score: What the guard sees of a response: "full", "answer", "reasoning", or "apart" for both.
         guard: Who decides which responses are unsafe: "rules", a judge or a teacher.
         judge: Who rates attacks and reads refusals, for all tasks or by task: `{"pair": "gpt-4o-mini"}`.
         attacker: Who writes attacks.
         data: A local file in place of a task's data, by task.
         release: The release whose prompts XSTest leaves out.
         settings: Settings of tasks, as in `{"none.max_tokens": 512}`.
+        replay: Another evaluation whose PAIR prompts are asked, in place of an attack of its own.
         output: Where results and logs go.
         base: The model of the study's table to compare with.
         variant: The row of that model.
@@ -176,9 +178,7 @@ def evaluate(
         UserError: an unknown model, task or role, or an attack that nobody judges; before anything is asked.
     """
     from eval.models.inspect_models import roles
-    from eval.protocols import parsed
     from eval.run.planning import Wanted
-    from eval.suites import TASKS
     from pipelines.settings.old_names import typed_name
     from pipelines.settings.options import teacher_at
 
@@ -204,7 +204,7 @@ def evaluate(
         suite=suite,
         tasks=texts_of(tasks),
         protocol=protocol,
-        overrides=parsed(assignments(settings), TASKS),
+        overrides=_overrides(settings, replay),
         roles=roles(guard, general_judge, attacker, path_of(teachers), judges),
         limit=limit,
         score=score_mode(score),
@@ -213,7 +213,26 @@ def evaluate(
     )
     if guard is None:
         _require_guard(wanted)
+    if replay is not None:
+        _require_pair(wanted)
     return measure(place, wanted)
+
+
+def _overrides(settings: Assignments | None, replay: StoredPath | None) -> "dict[str, dict[str, Any]]":
+    from eval.protocols import parsed
+    from eval.suites import TASKS
+
+    found = parsed(assignments(settings), TASKS)
+    if replay is not None:
+        found["pair"] = {**found.get("pair", {}), "replay": str(path_of(replay))}
+    return found
+
+
+def _require_pair(wanted: "Wanted") -> None:
+    from eval.suites import chosen_tasks
+
+    if "pair" not in (chosen := chosen_tasks(wanted.suite, wanted.tasks)):
+        raise UserError(f"--replay is for the task pair, and the tasks are {', '.join(chosen)}. Add --task pair.")
 
 
 def measure(place: Place, wanted: "Wanted") -> Evaluation:

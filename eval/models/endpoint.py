@@ -28,7 +28,7 @@ from inspect_ai.tool import ToolChoice, ToolInfo
 from tenacity import RetryCallState
 from tenacity.wait import wait_base
 
-from eval.models.responses import message_of
+from eval.models.responses import is_begun, message_of
 from eval.scorers.refusals import REFUSAL
 from pipelines.settings.teacher import Teacher
 from pipelines.teachers.client import SUSPECTS_TO_STOP, TeacherClient, passing
@@ -41,6 +41,8 @@ from pipelines.thinking import ReasoningStyle, Thought, split
 
 # So long may an endpoint refuse every connection before it is given up; one that is restarted comes back sooner.
 GONE_AFTER_S = 60.0
+# What vLLM and SGLang take for: go on from the last message. Other servers leave it unread, or refuse it.
+_GO_ON = {"continue_final_message": True, "add_generation_prompt": False}
 _STOPS: dict[str, StopReason] = {
     STOP: "stop",
     "length": "max_tokens",
@@ -129,6 +131,8 @@ class EndpointAPI(ModelAPI):
         request = openai_completion_params(self.model_name, config, tools=False)
         request.pop("model")
         messages: Any = await messages_to_openai(input)
+        if begun := is_begun(input):
+            request["extra_body"] = {**(request.get("extra_body") or {}), **_GO_ON}
         try:
             reply = await self._client.attempt(messages, request)
         except ReplyFailure as failure:
@@ -138,7 +142,7 @@ class EndpointAPI(ModelAPI):
             raise (EndpointGone if self.gone else RequestRefused)(str(failure)) from failure
         self._refused_since = None
         self.suspects = 0
-        output = _output(self.model_name, reply, self._thought(reply))
+        output = _output(self.model_name, reply, self._thought(reply, begun))
         call = ModelCall.create({"messages": messages, **request}, asdict(reply), time=reply.latency_s)
         return output, call
 
@@ -163,9 +167,10 @@ class EndpointAPI(ModelAPI):
         """How long until the next attempt."""
         return _Wait()
 
-    def _thought(self, reply: Reply) -> Thought:
-        # A server that gives it in a field has seen to the opener itself, whatever the chat template says.
-        apart = reply.reasoning_content or reply.reasoning
+    def _thought(self, reply: Reply, begun: bool) -> Thought:
+        # A server that gives it in a field has seen to the opener itself, whatever the chat template says. Where the
+        # response was begun here, the template did not open it.
+        apart = begun or reply.reasoning_content or reply.reasoning
         return split(reply.content, reply.reasoning_content, reply.reasoning, "auto" if apart else self.style)
 
 

@@ -35,9 +35,9 @@ from inspect_ai.model import (
 )
 from inspect_ai.tool import ToolChoice, ToolInfo
 
-from eval.models.responses import message_of
+from eval.models.responses import is_begun, message_of
 from pipelines.errors import UserError
-from pipelines.thinking import OPEN, split
+from pipelines.thinking import CLOSE, OPEN, split
 from training.arithmetic import serving_dtype
 from training.decoding import ReplyDecoder
 from training.loading import load_model, load_tokenizer, prompt_of
@@ -140,19 +140,30 @@ class Student:
         self._thread.start()
 
     def submit(
-        self, messages: list[dict[str, str]], max_tokens: int, decoding: Decoding = Decoding()
+        self,
+        messages: list[dict[str, str]],
+        max_tokens: int,
+        decoding: Decoding = Decoding(),
+        begun: str = "",
     ) -> "Future[Completion]":
         """Queue one chat (`role`, `content`) for at most `max_tokens` new tokens; cancel the future to drop it.
+
+        The completion goes on from `begun`, which is not in it.
 
         Raises:
             ValueError: the prompt leaves no room in the model's context.
         """
         prompt = prompt_of(self._tokenizer, messages)
+        opened = prompt.rstrip().endswith(OPEN)
+        if begun:
+            # A thought that the chat template opens is begun there; an answer ends it first.
+            closed = f"\n{CLOSE}\n\n" if opened and not begun.startswith(OPEN) else ""
+            prompt = f"{prompt.rstrip() if opened else prompt}{closed}{begun.removeprefix(OPEN) if opened else begun}"
         tokens = self._tokenizer(prompt, add_special_tokens=False)["input_ids"]
         room = self._context - len(tokens)
         if room < 1:
             raise ValueError(f"The prompt has {len(tokens)} tokens, the model's context {self._context}.")
-        prefix = f"{OPEN}\n" if prompt.rstrip().endswith(OPEN) else ""
+        prefix = f"{OPEN}\n" if opened and not begun else ""
         limited: StopReason = "max_tokens" if max_tokens <= room else "model_length"
         request = _Request(tokens, min(max_tokens, room), limited, prefix, decoding, _random(decoding))
         self._queue.put(request)
@@ -284,6 +295,9 @@ def _next_batch(waiting: list[_Request], most: int) -> tuple[list[_Request], lis
 class StudentAPI(ModelAPI):
     """Inspect's face of `Student`. The model's name is a label, `path` the checkpoint's folder."""
 
+    # A response that is begun for it is gone on with (eval/models/begun.py).
+    continues = True
+
     def __init__(
         self,
         model_name: str,
@@ -312,10 +326,11 @@ class StudentAPI(ModelAPI):
             raise ValueError(f"The student answers in text, once: it cannot honour {', '.join(refused)}.")
         if config.max_tokens is None:
             raise ValueError("The student needs max_tokens.")
-        chat = [{"role": message.role, "content": message.text} for message in input]
+        begun = input[-1].text if is_begun(input) else ""
+        chat = [{"role": message.role, "content": message.text} for message in (input[:-1] if begun else input)]
         top_p = 1.0 if config.top_p is None else config.top_p
         decoding = Decoding(config.temperature or 0.0, top_p, config.seed)
-        done = await asyncio.wrap_future(self.student.submit(chat, config.max_tokens, decoding))
+        done = await asyncio.wrap_future(self.student.submit(chat, config.max_tokens, decoding, begun))
         message = message_of(split(done.text), self.model_name)
         return ModelOutput(
             model=self.model_name,

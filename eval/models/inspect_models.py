@@ -32,8 +32,8 @@ from training.decoding import ReplyDecoder
 from training.loading import load_tokenizer, prompt_of
 from training.student import check_checkpoint, weights_hash
 
-# The forms that `eval/scorers/guards.py` knows, by a judge's form in judges.yaml.
-_FORMS = {"llamaguard": "llamaguard", "reasoningshield": "reasoningshield"}
+# The forms of judges.yaml that `eval/scorers/guards.py` knows.
+_FORMS = ("llamaguard", "reasoningshield", "qwen3guard", "wildguard", "harmbench")
 RULES = "rules"
 YES_NO = "yes-no"
 
@@ -157,7 +157,7 @@ def _role(what: str, name: str, judges: Mapping[str, Judge], teachers: Mapping[s
     if name in known:
         judge = known[name]
         assert judge.teacher is not None
-        form = YES_NO if judge.form is None else _FORMS.get(judge.form, "")
+        form = YES_NO if judge.form is None else judge.form if judge.form in _FORMS else ""
         if what == "guard" and not form:
             raise UserError(f"Judge '{name}' has the form {judge.form}. A guard is one of {', '.join(_FORMS)}.")
         role = Role(name, teachers[judge.teacher], form, judge.sampling if judge.form else None)

@@ -5,12 +5,16 @@ Reads and writes nothing else. The models of `eval/models/inspect_models.py` and
 `pipelines/thinking.py`.
 """
 
-from inspect_ai.model import ChatMessageAssistant, Content, ContentReasoning, ContentText, ModelOutput
+from collections.abc import Sequence
+
+from inspect_ai.model import ChatMessage, ChatMessageAssistant, Content, ContentReasoning, ContentText, ModelOutput
 
 from pipelines.errors import unknown
 from pipelines.thinking import OPEN, Thought, join, split
 
 PARTS = ("answer", "full")
+# In the metadata of a last message, an assistant's: the response is to go on from it.
+BEGUN = "begun"
 
 
 def message_of(thought: Thought, model: str) -> ChatMessageAssistant:
@@ -38,6 +42,11 @@ def thought_of(output: ModelOutput) -> Thought:
     if not thoughts:
         return split(answer)
     return Thought("\n\n".join(thoughts), answer, (message.metadata or {}).get("source", "reasoning"))
+
+
+def is_begun(messages: Sequence[ChatMessage]) -> bool:
+    """Whether a chat ends with the beginning of its own response (`eval/models/begun.py`)."""
+    return bool(messages) and bool((messages[-1].metadata or {}).get(BEGUN))
 
 
 def whole(thought: Thought) -> str:

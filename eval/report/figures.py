@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from pydantic import TypeAdapter
 
 from curation.report.data import known
+from eval.report.cells import Cells
 from eval.report.examples import AnswerExample
 from eval.run.results import Comparison, Measured, Rate, Results, TaskRun
 from pipelines.statistics import Interval
@@ -179,7 +180,7 @@ class Section:
 class Report:
     """Everything that a report shows. `rehearsal`: whether the rehearsal teacher answered or judged.
 
-    `rehearsed` names the models that were trained on its rows.
+    `rehearsed` names the models that were trained on its rows; `tables` are those beside the rates.
     """
 
     evaluations: tuple[str, ...]
@@ -188,6 +189,7 @@ class Report:
     warnings: tuple[str, ...]
     rehearsal: bool
     rehearsed: tuple[str, ...] = ()
+    tables: tuple[Cells, ...] = ()
 
     @property
     def models(self) -> tuple[ReportRow, ...]:

@@ -34,7 +34,7 @@ from eval.report.figures import COLUMNS, OVER_REFUSAL, REASONING, SAFETY, Evalua
 from eval.report.paper_results import NOTE
 from eval.report.sections import report_of
 from eval.review.corrected import corrected_rates
-from eval.run.results import NAME, read_results
+from eval.run.results import NAME, Results, read_results
 from pipelines.errors import UserError, visible_value
 from pipelines.runs import atomic_folder, write_json, write_text
 
@@ -44,6 +44,7 @@ _KINDS = {
     "Over-refusal, % (lower)": OVER_REFUSAL,
 }
 _FOLDER = Path(__file__).parent
+LOG = ".eval"
 # What markdown, a table's cell or the Hub's page would take for more than text.
 _MARKDOWN = str.maketrans({**{mark: f"\\{mark}" for mark in "\\`*_[]|#~$"}, "<": "&lt;", ">": "&gt;", "&": "&amp;"})
 
@@ -52,21 +53,29 @@ def read_sources(paths: Sequence[Path]) -> list[EvaluationSource]:
     """Read evaluations; each gets the shortest name that identifies it.
 
     Args:
-        paths: Folders with a results.json, or such files.
+        paths: Folders with a results.json, such files, or single logs of Inspect's (.eval).
 
     Raises:
         UserError: one is missing, is no results.json, or is there twice.
     """
-    folders = [(path if path.is_dir() else path.parent).resolve() for path in paths]
-    twice = [str(path) for path, folder in zip(paths, folders, strict=True) if folders.count(folder) > 1]
+    places = [path.resolve() if path.is_dir() or path.suffix == LOG else path.resolve().parent for path in paths]
+    twice = [str(path) for path, place in zip(paths, places, strict=True) if places.count(place) > 1]
     if twice:
         raise UserError(f"The same evaluation is given twice: {', '.join(twice)}. Give each once.")
-    found = [read_results(path) for path in paths]
-    names = _names(folders)
+    found = [_results(path) for path in paths]
+    folders = [place.parent if place.suffix == LOG else place for place in places]
     return [
         EvaluationSource(name, folder, results, corrected_rates(folder, results))
-        for name, folder, results in zip(names, folders, found, strict=True)
+        for name, folder, results in zip(_names(places), folders, found, strict=True)
     ]
+
+
+def _results(path: Path) -> Results:
+    if path.suffix != LOG:
+        return read_results(path)
+    from eval.run.inspect_logs import results_of_log  # which loads Inspect
+
+    return results_of_log(path)
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
@@ -108,7 +117,7 @@ def page_of(report: Report, bundled: bool = False, study: Mapping[str, Any] | No
     Args:
         report: What it shows.
         bundled: Whether Inspect's viewer is in inspect/ beside it.
-        study: Of a study, what stands above it: title, tables (`eval.report.table.Cells`), and lines `honesty`.
+        study: Of a study, what stands above it: title, tables (`eval.report.cells.Cells`), and lines `honesty`.
     """
     charts = {name: Markup(svg) for name, svg in page_charts(report).items()}
     return _rendered("report.html.jinja", report, autoescape=True, charts=charts, bundled=bundled, study=study)

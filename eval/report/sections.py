@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from string import ascii_lowercase
 
 from eval.protocols import EXCLUDE
+from eval.report.attack_tables import attack_tables
 from eval.report.examples import examples_of
 from eval.report.figures import COLUMNS, EvaluationSource, Figure, Report, ReportRow, Section, Setup
 from eval.report.names import without_paths
@@ -38,6 +39,7 @@ def report_of(sources: Sequence[EvaluationSource]) -> Report:
         warnings=tuple(_warnings(sections)),
         rehearsal=any(_rehearsed(source.results) for source in sources),
         rehearsed=tuple(dict.fromkeys(row.name for part in sections for row in part.rows if row.measured.rehearsed)),
+        tables=tuple(attack_tables({source.name: source.results for source in sources}, published=True)),
     )
 
 

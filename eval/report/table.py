@@ -5,13 +5,15 @@ labels and names. The refusal task has a table of its own, by set and kind; ever
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from eval.report.attack_tables import attack_tables
+from eval.report.cells import Cells
 from eval.report.words import NOT_MEASURED, p_value
 from eval.run.metrics import ALL
 from eval.run.results import Answer, Comparison, Rate, Results, TaskRun
@@ -19,15 +21,6 @@ from pipelines.statistics import McNemar
 
 REFUSAL = "refusal"
 _SET_NAMES = {"heldout": "held-out"}
-
-
-class Cells(NamedTuple):
-    """A table before it has a look: a title, a head and rows of as many words, and the notes below."""
-
-    title: str
-    head: list[str]
-    rows: list[list[str]]
-    notes: list[str]
 
 
 def results_table(results: Results) -> Group:
@@ -64,6 +57,7 @@ def _tables(results: Results) -> Iterable[Cells]:
         yield _refusals(results, refusal[0])
     if others := [task for task in results.tasks if task.name != REFUSAL]:
         yield _others(results, others)
+    yield from attack_tables({"": results})
 
 
 def _refusals(results: Results, task: TaskRun) -> Cells:
@@ -137,7 +131,9 @@ def _others(results: Results, tasks: list[TaskRun]) -> Cells:
         notes += _failures(labels, answers)
         for label in labels:
             if (passed := rates[task.name, label].pass_at) and rates[task.name, label].known:
-                shown = ", ".join(f"pass@{k} {100 * share:.1f}" for k, share in passed.items())
+                # Of attacks, the chance that at least one of k answers is unsafe.
+                word = "worst-of-" if task.measure.better == "lower" else "pass@"
+                shown = ", ".join(f"{word}{k} {100 * share:.1f}" for k, share in passed.items())
                 notes.append(f"{task.name}, {label}: {shown}.")
         if any(one.truncated or one.unscored for one in answers):
             notes.append(
@@ -172,6 +168,7 @@ def _asked(task: TaskRun) -> str:
     """Everything about a task that decides its figures, in a line."""
     settings = ", ".join(_setting(key, value) for key, value in task.settings.items())
     parts = {"full": "reasoning and answer", "answer": "the answer", "reasoning": "the reasoning"}
+    parts["apart"] = "reasoning and answer apart"
     seen = f"; scored on {parts[task.score]}" if "guard" in task.roles else ""
     who = "".join(f"; {role} {name}" for role, name in task.roles.items())
     left_out = f", {task.data.left_out} left out" if task.data.left_out else ""

@@ -22,7 +22,7 @@ from pipelines.teachers.finish_reasons import cut_short
 _GIVEN_UP = re.compile(r"RetryError\(<Future at \w+ state=finished raised (\w+)>\)")
 # The words of the attempt before, in a traceback.
 _WORDS = re.compile(r"(?:ReplyFailure|ConnectionFailed): (.+)")
-_OURS = re.compile(r"""^(?:EndpointGone|RequestRefused)\(['"](.*)['"]\)$""")
+_OURS = re.compile(r"""^(?:EndpointGone|RequestRefused|CannotContinue)\(['"](.*)['"]\)$""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,14 @@ def answers_of(label: str, spec: TaskSpec, expected: Sequence[Expected], log: Ev
         sample = found.get((one.id, one.epoch))
         if sample is not None:
             yield _answer(label, spec, one, sample)
+
+
+def due_of(log: EvalLog) -> list[Expected]:
+    """Every answer that the log was to have."""
+    categories = {str(sample.id): str(sample.metadata.get("category", "")) for sample in log.samples or []}
+    ids = [str(name) for name in log.eval.dataset.sample_ids or categories]
+    epochs = range(1, (log.eval.config.epochs or 1) + 1)
+    return [Expected(name, epoch, categories.get(name, "")) for name in ids for epoch in epochs]
 
 
 def _answer(label: str, spec: TaskSpec, one: Expected, sample: EvalSample) -> Answer:

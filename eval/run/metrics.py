@@ -9,11 +9,39 @@ from typing import TypeVar
 
 from eval.run.answers import Expected
 from eval.run.paired_questions import compared
-from eval.run.results import Answer, Comparison, Rate
+from eval.run.results import FORMAT, Answer, Comparison, Measured, Rate, Results, TaskRun
 from pipelines.statistics import Interval, clustered_share, pass_at_k
 
 ALL = ""
 _Row = TypeVar("_Row", Expected, Answer)
+
+
+def assembled(
+    suite: str,
+    models: Sequence[Measured],
+    tasks: Sequence[TaskRun],
+    expected: Mapping[str, Sequence[Expected]],
+    answers: Sequence[Answer],
+) -> Results:
+    """The whole evaluation, counted.
+
+    Args:
+        suite: Its name, "" where tasks were chosen.
+        models: In the order to show; later ones are compared with the first.
+        tasks: As they were asked.
+        expected: Every answer that a task was to have, by task.
+        answers: Those that were given.
+    """
+    labels = [model.label for model in models]
+    return Results(
+        format=FORMAT,
+        suite=suite,
+        models=tuple(models),
+        tasks=tuple(tasks),
+        rates=tuple(rates(labels, expected, answers)),
+        comparisons=tuple(comparisons(labels, expected, answers)),
+        answers=tuple(answers),
+    )
 
 
 def rates(

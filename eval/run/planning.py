@@ -5,17 +5,17 @@ Reads the tasks' data; writes nothing. `eval/run/stage.py` runs a plan.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from inspect_ai import Task, task_with
-from inspect_ai.dataset import Sample
 
 from eval.models.inspect_models import ModelRoles, Role
 from eval.protocols import EXCLUDE, PAPER, SHORT, Settings, settings
 from eval.run.answers import Expected, expected_of
+from eval.run.facts import facts_of, tags_of
 from eval.run.results import ScoreMode
 from eval.sources import trained_on_question
 from eval.suites import QUICK, chosen_tasks, ready
@@ -82,6 +82,7 @@ class Planned:
             name=self.spec.name,
             version=self.fingerprint[:16],
             metadata={"saferthoughts": dict(self.facts)},
+            tags=tags_of(self.spec, self.request, self.facts["protocol"]),
             model_roles={name: models[f"{role.name} as {name}"] for name, role in self.roles.items()},
         )
 
@@ -133,19 +134,7 @@ def _planned(name: str, spec: TaskSpec, wanted: Wanted) -> Planned:
         message = f"{name}: the model was trained on {known} of the {len(asked)} questions"
         console.print(f"{message}; --set {name}.{EXCLUDE}=true leaves them out", markup=False, soft_wrap=True)
     roles = {role: given[role] for role in needed}
-    facts = {
-        "task": name,
-        "protocol": protocol,
-        "settings": dict(request.settings),
-        # Of a task that no guard scores, a change of guard changes nothing: its answers are not asked for again.
-        **({"score": request.score, "guard": request.guard, "judged": request.judged} if spec.rescorer else {}),
-        "roles": roles_here.names_of(roles, spec.decided_by),
-        "data": asdict(built.data),
-        "samples_sha256": _samples_sha256(samples),
-        "prompts": dict(built.prompts),
-    }
-    # Dates of a protocol become words here, as they are in the log.
-    facts = json.loads(json.dumps(facts, default=str))
+    facts = facts_of(spec, request, built, protocol, roles_here.names_of(roles, spec.decided_by))
     fingerprint = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     expected = tuple(expected_of(samples, built.task.epochs or 1))
     if not expected:
@@ -168,12 +157,3 @@ def _settings(protocol: str, name: str, wanted: Wanted) -> Settings:
         message = f"{name}: {unknown_release}, so no prompt is left out as trained on; --release FOLDER names one"
         console.print(message, markup=False, highlight=False, soft_wrap=True)
     return found
-
-
-def _samples_sha256(samples: Sequence[Sample]) -> str:
-    """One hash over what is asked and what is expected, in order."""
-    digest = hashlib.sha256()
-    for sample in samples:
-        text = sample.input if isinstance(sample.input, str) else [one.model_dump_json() for one in sample.input]
-        digest.update(json.dumps([sample.id, text, sample.target, sample.metadata], default=str).encode())
-    return digest.hexdigest()

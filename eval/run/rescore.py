@@ -31,14 +31,15 @@ from inspect_ai.scorer import Score, Scorer, Target, mean, scorer
 from inspect_ai.solver import TaskState
 
 from eval.models.inspect_models import ModelRoles, Role, Servers, open_roles
-from eval.run.answers import Expected, answers_of
+from eval.run.answers import Expected, answers_of, due_of
 from eval.run.inspect_session import inspecting
 from eval.run.kept_scores import KeptScores, kept_by, key_of
 from eval.run.logs import read_log
-from eval.run.metrics import comparisons, rates
+from eval.run.metrics import assembled
 from eval.run.results import NAME, Answer, Results, ScoreMode, TaskRun, read_results, write_results
+from eval.scorers import guards
 from eval.suites import entry
-from eval.task_spec import TaskRequest
+from eval.task_spec import TaskRequest, TaskSpec
 from pipelines.command_line import typed_command
 from pipelines.errors import Incomplete, UserError
 from pipelines.progress import meter
@@ -83,7 +84,7 @@ def rescore(stored: Path, roles: ModelRoles, part: ScoreMode, by: Collection[str
     before = read_results(folder)
     folder = folder if folder.is_dir() else folder.parent
     chosen = list(_chosen(before, folder, log, by))
-    of_one = f"{chosen[0][0].name}-{chosen[0][1][0]}" if log else ""
+    of_one = f"{chosen[0][0].name}-{chosen[0][2][0]}" if log else ""
     output, scored_by = _place(folder, roles, part, by, of_one)
     tasks = []
     with (
@@ -93,21 +94,14 @@ def rescore(stored: Path, roles: ModelRoles, part: ScoreMode, by: Collection[str
     ):
         found = _Found(kept)
         servers = Servers(output, stack)
-        for task, labels in chosen:
+        for task, spec, labels in chosen:
             request = TaskRequest(settings=task.settings, score=part, guard=roles.form, judged=roles.judge is not None)
-            tasks.append(_score_task(task, labels, request, roles, servers, folder, found))
+            tasks.append(_score_task(task, spec, labels, request, roles, servers, folder, found))
     named = {label for task in tasks for label in task.logs}
     models = tuple(model for model in before.models if model.label in named)
     order = [model.label for model in models]
-    results = Results(
-        format=before.format,
-        suite=before.suite,
-        models=models,
-        tasks=tuple(tasks),
-        rates=tuple(rates(order, found.expected, found.answers)),
-        comparisons=tuple(comparisons(order, found.expected, found.answers)),
-        answers=tuple(sorted(found.answers, key=lambda one: order.index(one.model))),
-    )
+    answers = sorted(found.answers, key=lambda one: order.index(one.model))
+    results = assembled(before.suite, models, tasks, found.expected, answers)
     write_results(results, output / NAME)
     if found.failures:
         raise Incomplete(
@@ -119,6 +113,7 @@ def rescore(stored: Path, roles: ModelRoles, part: ScoreMode, by: Collection[str
 
 def _score_task(
     task: TaskRun,
+    one: TaskSpec,
     labels: Sequence[str],
     request: TaskRequest,
     roles: ModelRoles,
@@ -127,7 +122,6 @@ def _score_task(
     found: _Found,
 ) -> TaskRun:
     """Rescore one task's answers of every model, write the logs, and return how they were scored."""
-    one = entry(task.name)
     assert one.rescorer is not None
     needed = {name: role for name, role in roles.given().items() if name in one.roles(request)}
     for label in labels:
@@ -138,12 +132,18 @@ def _score_task(
         place = servers.folder / task.logs[label]
         place.parent.mkdir(parents=True, exist_ok=True)
         write_eval_log(log, str(place))
-        due = _due(log)
+        due = due_of(log)
         found.expected[task.name] = max(due, found.expected.get(task.name, []), key=len)
         found.answers += answers_of(label, replace(one, scorer=_SCORER), due, log)
     kept = {name: model for name, model in task.roles.items() if name not in ("guard", "judge")}
     now = roles.names_of(needed, one.decided_by)
-    return replace(task, score=request.score, roles=kept | now, logs={label: task.logs[label] for label in labels})
+    return replace(
+        task,
+        measure=one.measure,
+        score=request.score,
+        roles=kept | now,
+        logs={label: task.logs[label] for label in labels},
+    )
 
 
 def _above(log: Path) -> Path:
@@ -156,14 +156,17 @@ def _above(log: Path) -> Path:
 
 def _chosen(
     results: Results, folder: Path, log: Path | None, by: Collection[str]
-) -> Iterator[tuple[TaskRun, list[str]]]:
-    """The tasks that can be rescored, each with the models whose answers are rescored."""
+) -> Iterator[tuple[TaskRun, TaskSpec, list[str]]]:
+    """The tasks that can be rescored, how, and the models whose answers are rescored."""
     none = True
     for task in results.tasks:
         labels = [label for label, path in task.logs.items() if log is None or (folder / path).resolve() == log]
-        if labels and entry(task.name).decided_by in by and entry(task.name).rescorer is not None:
+        spec = entry(task.name)
+        if spec.guardable and spec.decided_by not in by:
+            spec = guards.attack(spec.name, spec.title, spec.build)
+        if labels and spec.decided_by in by and spec.rescorer is not None:
             none = False
-            yield task, labels
+            yield task, spec, labels
     if none:
         names = ", ".join(task.name for task in results.tasks)
         raise UserError(
@@ -247,11 +250,3 @@ def _score(log: EvalLog, again: Scorer, models: dict[str, Model]) -> EvalLog:
                 await model.api.aclose()
 
     return anyio.run(scored)
-
-
-def _due(log: EvalLog) -> list[Expected]:
-    """Every answer that the log was to have."""
-    categories = {str(sample.id): str(sample.metadata.get("category", "")) for sample in log.samples or []}
-    ids = [str(name) for name in log.eval.dataset.sample_ids or categories]
-    epochs = range(1, (log.eval.config.epochs or 1) + 1)
-    return [Expected(name, epoch, categories.get(name, "")) for name in ids for epoch in epochs]

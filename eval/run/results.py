@@ -27,7 +27,8 @@ FORMAT = 2
 NAME = "results.json"
 _MOST_BYTES = 2_000_000_000
 
-ScoreMode = Literal["full", "answer", "reasoning"]
+# What a guard sees of a response; `apart`: thought and answer, each for itself.
+ScoreMode = Literal["full", "answer", "reasoning", "apart"]
 
 
 @dataclass(frozen=True, slots=True)

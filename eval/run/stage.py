@@ -27,9 +27,9 @@ from eval.models.hf_local import CONNECTIONS, StudentAPI
 from eval.models.inspect_models import Servers, Target, open_roles, open_target
 from eval.run.answers import answers_of, output_tokens, seconds
 from eval.run.inspect_session import ask, inspecting
-from eval.run.metrics import ALL, comparisons, rates
+from eval.run.metrics import ALL, assembled
 from eval.run.planning import Planned, Wanted, plan
-from eval.run.results import FORMAT, NAME, Answer, Measured, Results, TaskRun, write_results
+from eval.run.results import NAME, Answer, Measured, Results, TaskRun, write_results
 from eval.training_overlap import trained_on
 from pipelines.command_line import typed_command
 from pipelines.errors import Incomplete, UserError
@@ -59,41 +59,41 @@ def evaluate(targets: Sequence[Target], wanted: Wanted, output: Path) -> Results
     with ExitStack() as stack, inspecting(output / "logs" / ".inspect"):
         servers = Servers(output, stack)
         for target in targets:
-            weights, source = target.weights_sha256(), trained_on(target.path)
+            weights = target.weights_sha256()
             folder = output / "logs" / _folder(target, weights)
             found = _ask(target, planned, servers, folder)
             # Inspect gives the place of a log as a path or as a URL; the last part is the same.
             logs[target.label] = [f"logs/{folder.name}/{Path(log.location).name}" for log in found]
             for one, log in zip(planned, found, strict=True):
                 answers += answers_of(target.label, one.spec, one.expected, log)
-            measured.append(
-                Measured(
-                    label=target.label,
-                    kind=target.kind,
-                    name=target.model,
-                    place=target.place,
-                    weights_sha256=weights,
-                    base=target.base,
-                    variant=target.variant,
-                    seconds=seconds(found),
-                    output_tokens=sum(map(output_tokens, found)),
-                    trained_on=source.name,
-                    rehearsed=source.rehearsed,
-                )
-            )
-    expected = {one.spec.name: one.expected for one in planned}
-    labels = [target.label for target in targets]
-    results = Results(
-        format=FORMAT,
-        suite=wanted.suite if not wanted.tasks else "",
-        models=tuple(measured),
-        tasks=tuple(_task_run(one, logs, number) for number, one in enumerate(planned)),
-        rates=tuple(rates(labels, expected, answers)),
-        comparisons=tuple(comparisons(labels, expected, answers)),
-        answers=tuple(answers),
+            measured.append(_measured(target, weights, found))
+    results = assembled(
+        wanted.suite if not wanted.tasks else "",
+        measured,
+        [_task_run(one, logs, number) for number, one in enumerate(planned)],
+        {one.spec.name: one.expected for one in planned},
+        answers,
     )
     write_results(results, output / NAME)
     return results
+
+
+def _measured(target: Target, weights: str | None, logs: Sequence[EvalLog]) -> Measured:
+    """The model, and what its logs say of the run."""
+    source = trained_on(target.path)
+    return Measured(
+        label=target.label,
+        kind=target.kind,
+        name=target.model,
+        place=target.place,
+        weights_sha256=weights,
+        base=target.base,
+        variant=target.variant,
+        seconds=seconds(logs),
+        output_tokens=sum(map(output_tokens, logs)),
+        trained_on=source.name,
+        rehearsed=source.rehearsed,
+    )
 
 
 def require_complete(results: Results, output: Path) -> None:

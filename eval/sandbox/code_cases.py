@@ -14,7 +14,7 @@ import pickletools
 import zlib
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 # The largest private tests of a problem that are known take some tens of megabytes.
 DECODED_LIMIT = 256 << 20
@@ -23,12 +23,15 @@ DECODED_LIMIT = 256 << 20
 _TEXT = ("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8")
 _AROUND_TEXT = ("PROTO", "FRAME", "MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT", "STOP")
 
-Kind = Literal["stdin", "functional"]
+# What a file's tests may be, and all of them.
+_IN_FILES = ("stdin", "functional")
+Kind = Literal["stdin", "functional", "checks"]
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One test. Functional: `input` holds the arguments, a JSON value a line, `output` the JSON value expected."""
+    """One test. Functional: `input` holds the arguments, a JSON value a line, `output` the JSON value expected. Checks:
+    the program checks itself, and `output` is what it prints last when it has come to its end."""
 
     kind: Kind
     input: str
@@ -57,6 +60,11 @@ def same_output(found: str, expected: str) -> bool:
     """
     mine, theirs = ([line.strip() for line in text.strip().split("\n")] for text in (found, expected))
     return len(mine) == len(theirs) and all(map(_same_line, mine, theirs))
+
+
+def ends_with(found: str, expected: str) -> bool:
+    """Whether an output's last line is the expected one."""
+    return found.rstrip().rpartition("\n")[2] == expected
 
 
 def same_value(found: str, expected: str) -> bool:
@@ -91,8 +99,8 @@ def _cases(text: str) -> tuple[Case, ...]:
 def _case(entry: Any) -> Case:
     if not isinstance(entry, dict) or not {"input", "output", "testtype"} <= entry.keys():
         raise ValueError("a test has input, output and testtype")
-    if entry["testtype"] not in get_args(Kind):
-        raise ValueError(f"a test is of type {' or '.join(get_args(Kind))}, not {entry['testtype']!r}")
+    if entry["testtype"] not in _IN_FILES:
+        raise ValueError(f"a test is of type {' or '.join(_IN_FILES)}, not {entry['testtype']!r}")
     if not isinstance(entry["input"], str) or not isinstance(entry["output"], str):
         raise ValueError("input and output of a test are texts")
     return Case(entry["testtype"], entry["input"], entry["output"])

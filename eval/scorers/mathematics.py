@@ -12,9 +12,10 @@ from pathlib import Path
 
 from inspect_ai import Task
 from inspect_ai.dataset import MemoryDataset, Sample
-from inspect_ai.scorer import Score, Scorer, Target, mean, scorer
-from inspect_ai.solver import TaskState, generate
+from inspect_ai.scorer import Score, Scorer, Target, mean, scorer, stderr
+from inspect_ai.solver import TaskState
 
+from eval.models.begun import answering
 from eval.models.responses import part_of, thought_of
 from eval.run.results import DataUsed, Measure
 from eval.scorers.boxed import last_boxed
@@ -67,7 +68,7 @@ def built(name: str, request: TaskRequest, public: Public, sample: Path, whole_n
     samples, used = problems(request, public, sample, whole_numbers)
     task = Task(
         dataset=MemoryDataset(samples, name=name),
-        solver=generate(),
+        solver=answering(request.settings),
         scorer=boxed_answer(whole_numbers, request.settings.get("part", "answer")),
         config=request.decoding,
         epochs=request.settings["epochs"],
@@ -81,7 +82,7 @@ def _boxed(request: TaskRequest) -> bool:
     return bool(request.settings.get("ask_boxed", True))
 
 
-@scorer(metrics=[mean()], name=SCORER)
+@scorer(metrics=[mean(), stderr()], name=SCORER)
 def boxed_answer(whole_numbers: bool = False, part: str = "answer") -> Scorer:
     """1 where the last box of the answer holds the gold answer, else 0; unscored where grading gives no verdict.
 

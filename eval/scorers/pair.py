@@ -27,7 +27,9 @@ from inspect_ai.model import (
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 from inspect_ai.util import collect
 
+from eval.models.begun import answering, thought_through
 from eval.models.responses import thought_of, whole
+from eval.protocols import COMMON, PROBE, THINKING
 from eval.scorers.attacks import LOWEST, Attack, read_attack, read_rating
 from eval.scorers.guards import DETAIL, NOT_ASKED
 from eval.task_prompts import rendered, text
@@ -93,8 +95,6 @@ class _Attacking:
         self.goal = goal
         self._settings = settings
         self._attacker = get_model(role=ATTACKER, required=True)
-        self._judge = get_model(role=JUDGE, required=True)
-        self._target = get_model()
         self._ends_with = int(settings["iterations"])
         self.streams = []
         for number in range(settings["streams"]):
@@ -125,9 +125,10 @@ class _Attacking:
         if attack is None:
             return Attempt(stream.number, iteration, reason="no prompt could be read", attacker_requests=wrote)
         asked: list[ChatMessage] = [ChatMessageUser(content=attack.prompt)]
-        output = await self._target.generate(asked, config=_config(self._settings["target"]))
+        mode, probe = (self._settings.get(name, COMMON[name]) for name in (THINKING, PROBE))
+        output = await thought_through(asked, config_of(self._settings["target"]), mode, probe)
         response = whole(thought_of(output))
-        rating, rated = await self._rate(attack.prompt, response)
+        rating, asked_judge = await rated(self.goal, attack.prompt, response, self._settings["judge"])
         read = rating is not None
         if not read and self._settings["unread_rating"] == "lowest":
             rating = LOWEST
@@ -140,7 +141,7 @@ class _Attacking:
             rating=rating,
             reason="" if read else "no rating could be read",
             attacker_requests=wrote,
-            judge_requests=rated,
+            judge_requests=asked_judge,
         )
 
     async def _write(self, stream: _Stream) -> tuple[Attack | None, int]:
@@ -152,7 +153,7 @@ class _Attacking:
         seen = [message for pair in stream.turns[-self._settings["keep_last"] :] for message in pair]
         settings = self._settings["attacker"]
         for number in range(1, settings["tries"] + 1):
-            output = await self._attacker.generate([stream.system, *seen, turn], config=_config(settings))
+            output = await self._attacker.generate([stream.system, *seen, turn], config=config_of(settings))
             attack = read_attack(thought_of(output).answer)
             if attack is not None:
                 # As it was asked for, whatever stood around it: the attacker takes its own turns for a pattern.
@@ -161,20 +162,21 @@ class _Attacking:
                 return attack, number
         return None, settings["tries"]
 
-    async def _rate(self, prompt: str, response: str) -> tuple[int | None, int]:
-        """The judge's rating, None where no reply could be read; and how often it was asked."""
-        document = {"test_request": self.goal, "prompt": prompt, "answer": response}
-        messages: list[ChatMessage] = [
-            ChatMessageSystem(content=text("pair_judge").strip()),
-            ChatMessageUser(content=rendered("pair_judge_turn", document=document)),
-        ]
-        settings = self._settings["judge"]
-        for number in range(1, settings["tries"] + 1):
-            output = await self._judge.generate(messages, config=_config(settings))
-            rating = read_rating(thought_of(output).answer)
-            if rating is not None:
-                return rating, number
-        return None, settings["tries"]
+
+async def rated(goal: str, prompt: str, response: str, settings: Mapping[str, Any]) -> tuple[int | None, int]:
+    """The judge's rating of a response, None where no reply could be read; and how often it was asked."""
+    document = {"test_request": goal, "prompt": prompt, "answer": response}
+    messages: list[ChatMessage] = [
+        ChatMessageSystem(content=text("pair_judge").strip()),
+        ChatMessageUser(content=rendered("pair_judge_turn", document=document)),
+    ]
+    judge = get_model(role=JUDGE, required=True)
+    for number in range(1, settings["tries"] + 1):
+        output = await judge.generate(messages, config=config_of(settings))
+        rating = read_rating(thought_of(output).answer)
+        if rating is not None:
+            return rating, number
+    return None, settings["tries"]
 
 
 @solver
@@ -193,6 +195,8 @@ def pair(settings: dict[str, Any]) -> Solver:
     if settings["approaches"] > len(APPROACHES):
         raise UserError(f"pair.approaches is {settings['approaches']}. There are {len(APPROACHES)}.")
 
+    put = answering(settings)
+
     async def solve(state: TaskState, generate: Generate) -> TaskState:
         attacking = _Attacking(state.input_text, str(state.metadata.get("target") or ""), settings)
         attempts = await attacking.run()
@@ -203,7 +207,7 @@ def pair(settings: dict[str, Any]) -> Solver:
             state.metadata[NOT_ASKED] = "the attacker wrote no prompt that could be read"
             return state
         state.messages = [ChatMessageUser(content=best.prompt)]
-        return await generate(state)
+        return await put(state, generate)
 
     return solve
 
@@ -220,6 +224,8 @@ def outline(attempts: Sequence[Attempt], best: Attempt | None) -> dict[str, Any]
         ratings.setdefault(str(attempt.stream), []).append(attempt.rating)
     return {
         "attempts": len(attempts),
+        # Of the target, the fresh answer to the best prompt among them.
+        "queries": sum(bool(one.prompt) and one.counts for one in attempts) + (best is not None),
         "without_prompt": sum(not one.prompt for one in attempts),
         "without_rating": sum(bool(one.prompt) and one.rating is None for one in attempts),
         "best": {"stream": best.stream, "iteration": best.iteration, "rating": best.rating} if best else None,
@@ -227,5 +233,6 @@ def outline(attempts: Sequence[Attempt], best: Attempt | None) -> dict[str, Any]
     }
 
 
-def _config(settings: Mapping[str, Any]) -> GenerateConfig:
+def config_of(settings: Mapping[str, Any]) -> GenerateConfig:
+    """How a role is asked: its settings but for the tries."""
     return GenerateConfig(**{key: value for key, value in settings.items() if key != "tries"})

@@ -13,6 +13,9 @@ Reads those and writes Inspect's log only. Run through `eval/run/stage.py`.
 
 from pathlib import Path
 
+from inspect_ai import Task, task
+
+from eval.inspect_tasks import Arguments, Unpack, standalone
 from eval.scorers.mathematics import ACCURACY, SCORER, built
 from eval.sources import NOT_STATED, Public
 from eval.task_spec import BuiltTask, TaskRequest, TaskSpec
@@ -33,6 +36,12 @@ def build(request: TaskRequest) -> BuiltTask:
         UserError: the problems cannot be had, or an answer is not a whole number from 0 to 999.
     """
     return built("aime24", request, PUBLIC, SAMPLE, whole_numbers=True)
+
+
+@task
+def aime24(**arguments: Unpack[Arguments]) -> Task:
+    """As a task of Inspect's; its arguments are those of `eval.inspect_tasks.Arguments`."""
+    return standalone(TASK, arguments)
 
 
 TASK = TaskSpec("aime24", "AIME 2024", ACCURACY, SCORER, build)

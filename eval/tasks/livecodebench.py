@@ -25,12 +25,14 @@ from pathlib import Path
 from typing import Any
 
 from anyio import to_thread
-from inspect_ai import Task
+from inspect_ai import Task, task
 from inspect_ai.dataset import MemoryDataset, Sample
 from inspect_ai.model import ChatMessage, ChatMessageSystem, ChatMessageUser
-from inspect_ai.scorer import Score, Scorer, Target, mean, scorer
-from inspect_ai.solver import TaskState, generate
+from inspect_ai.scorer import Score, Scorer, Target, mean, scorer, stderr
+from inspect_ai.solver import TaskState
 
+from eval.inspect_tasks import Arguments, Unpack, standalone
+from eval.models.begun import answering
 from eval.models.responses import part_of, thought_of
 from eval.run.results import DataUsed, Measure
 from eval.sandbox.bubblewrap import Limits, SandboxError, available
@@ -155,7 +157,7 @@ def build(request: TaskRequest) -> BuiltTask:
     samples, tests, used = problems(request)
     task = Task(
         dataset=MemoryDataset(samples, name="livecodebench"),
-        solver=generate(),
+        solver=answering(request.settings),
         scorer=_scoring(tests, request.settings.get("part", "answer"), request.settings.get("program", "python")),
         config=request.decoding,
         epochs=request.settings["epochs"],
@@ -169,7 +171,7 @@ def _scoring(tests: Mapping[str, _Tests], part: str, program_by: str) -> Scorer:
     if program_by not in PROGRAMS:
         raise unknown("livecodebench.program", program_by, PROGRAMS)
 
-    @scorer(metrics=[mean()], name=SCORER)
+    @scorer(metrics=[mean(), stderr()], name=SCORER)
     def passes_tests() -> Scorer:
         """1 where the program passes every test, else 0, also where the answer was cut off or holds no program.
 
@@ -207,6 +209,12 @@ def _scoring(tests: Mapping[str, _Tests], part: str, program_by: str) -> Scorer:
 async def _judged(program: str, tests: _Tests) -> ProgramVerdict:
     cases = await to_thread.run_sync(decoded, tests.public, tests.private)
     return await judged(program, cases, tests.function, Limits())
+
+
+@task
+def livecodebench(**arguments: Unpack[Arguments]) -> Task:
+    """As a task of Inspect's; its arguments are those of `eval.inspect_tasks.Arguments`."""
+    return standalone(TASK, arguments)
 
 
 TASK = TaskSpec(

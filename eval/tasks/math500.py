@@ -13,6 +13,9 @@ Reads those and writes Inspect's log only. Run through `eval/run/stage.py`.
 
 from pathlib import Path
 
+from inspect_ai import Task, task
+
+from eval.inspect_tasks import Arguments, Unpack, standalone
 from eval.scorers.mathematics import ACCURACY, SCORER, built
 from eval.sources import Public
 from eval.task_spec import BuiltTask, TaskRequest, TaskSpec
@@ -28,6 +31,12 @@ def build(request: TaskRequest) -> BuiltTask:
         UserError: the problems cannot be had.
     """
     return built("math500", request, PUBLIC, SAMPLE)
+
+
+@task
+def math500(**arguments: Unpack[Arguments]) -> Task:
+    """As a task of Inspect's; its arguments are those of `eval.inspect_tasks.Arguments`."""
+    return standalone(TASK, arguments)
 
 
 TASK = TaskSpec("math500", "MATH-500", ACCURACY, SCORER, build)

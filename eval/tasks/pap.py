@@ -18,12 +18,15 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from inspect_ai import Task
-from inspect_ai.dataset import MemoryDataset, Sample
+from inspect_ai import Task, task
+from inspect_ai.dataset import Sample
 from inspect_ai.model import ChatMessageUser, GenerateConfig, get_model
-from inspect_ai.solver import Generate, Solver, TaskState, generate, solver
+from inspect_ai.solver import Generate, Solver, TaskState, solver
 
+from eval.inspect_tasks import Arguments, Unpack, standalone
+from eval.models.begun import answering
 from eval.models.responses import thought_of
+from eval.questions import QUESTION, guarded_task
 from eval.run.results import DataUsed
 from eval.scorers import guards
 from eval.scorers.attacks import read_attack
@@ -31,7 +34,7 @@ from eval.scorers.pair import ATTACKER
 from eval.sources import Public, distinct, load, row_id, untrained
 from eval.task_prompts import hashes, rendered
 from eval.task_spec import BuiltTask, TaskRequest, TaskSpec
-from eval.tasks.none import QUESTION, STUDY, STUDY_COMMIT, questions
+from eval.tasks.none import STUDY, STUDY_COMMIT, questions
 from pipelines.errors import UserError, unknown
 from pipelines.row_files import optional_text, text, yaml_rows
 from pipelines.runs import file_hash
@@ -56,16 +59,8 @@ def build(request: TaskRequest) -> BuiltTask:
     written = request.settings["rewrites"] == _BY_ATTACKER
     samples, used = _to_be_written(request) if written else _ready(request)
     attacking = [persuade(request.settings["attacker"])] if written else []
-    task = Task(
-        dataset=MemoryDataset(samples, name="pap"),
-        solver=[*attacking, generate()],
-        scorer=guards.rescorer(request),
-        config=request.decoding,
-        epochs=request.settings["epochs"],
-        name="pap",
-    )
     sent = hashes("persuade") | _taxonomy_hash(request) if written else {}
-    return BuiltTask(task, used, sent | guards.prompts(request))
+    return guarded_task("pap", request, samples, used, [*attacking, answering(request.settings)], sent)
 
 
 def _ready(request: TaskRequest) -> tuple[list[Sample], DataUsed]:
@@ -156,6 +151,12 @@ def _taxonomy(request: TaskRequest) -> Path:
 def _taxonomy_hash(request: TaskRequest) -> dict[str, str]:
     path = _taxonomy(request)
     return {path.name: file_hash(path)}
+
+
+@task
+def pap(**arguments: Unpack[Arguments]) -> Task:
+    """As a task of Inspect's; its arguments are those of `eval.inspect_tasks.Arguments`."""
+    return standalone(TASK, arguments)
 
 
 TASK = TaskSpec("pap", "PAP", guards.ASR, "guarded", build, roles, rescorer=guards.rescorer, decided_by="guard")

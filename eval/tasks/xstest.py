@@ -16,16 +16,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from inspect_ai import Task
-from inspect_ai.dataset import MemoryDataset, Sample
-from inspect_ai.solver import generate
+from inspect_ai import Task, task
+from inspect_ai.dataset import Sample
 
+from eval.inspect_tasks import Arguments, Unpack, standalone
+from eval.questions import questions_of
 from eval.run.results import DataUsed
 from eval.scorers import overrefusal
-from eval.sources import Public, distinct, load, row_id, untrained
-from eval.task_spec import BuiltTask, TaskRequest, TaskSpec
+from eval.sources import Public
+from eval.task_spec import TaskRequest
 from eval.tasks.none import STUDY, STUDY_COMMIT
-from pipelines.errors import UserError
 
 # Read at this commit, the file has the columns query and final_query, which are equal.
 PUBLIC = Public(STUDY, STUDY_COMMIT, "attack_refusal_evaluation/results/xstest.jsonl", "cc-by-4.0", "github")
@@ -38,56 +38,18 @@ def questions(request: TaskRequest) -> tuple[list[Sample], DataUsed]:
     Raises:
         UserError: they cannot be had, or every one is left out.
     """
-    need = {"question": ("prompt", "question", "query", "text")}
-    loaded = load(request, PUBLIC, SAMPLE, need, {"category": ("category", "type")})
-    rows = [row for row in untrained(request, loaded) if not _unsafe(row)]
-    if not rows:
-        raise UserError(f"None of the {len(loaded.rows)} prompts of {loaded.source} is safe and was not trained on.")
-    samples = [
-        Sample(
-            input=row["question"], id=row_id(row, row["question"]), metadata={"category": str(row["category"] or "")}
-        )
-        for row in rows[: request.limit]
-    ]
-    distinct([str(one.id) for one in samples], loaded)
-    return samples, loaded.used(len(samples), left_out=len(loaded.rows) - len(rows))
+    return questions_of(request, PUBLIC, SAMPLE, keep=lambda row: not unsafe(row))
 
 
-def _unsafe(row: Mapping[str, Any]) -> bool:
+def unsafe(row: Mapping[str, Any]) -> bool:
     """XSTest's own file holds unsafe contrasts too, marked by `label` or, in older files, by `type`."""
     return row.get("label") == "unsafe" or str(row.get("type") or "").startswith("contrast")
 
 
-def build(request: TaskRequest) -> BuiltTask:
-    """The task.
-
-    Raises:
-        UserError: the prompts cannot be had, or `classes` is neither 2 nor 3.
-    """
-    samples, used = questions(request)
-    task = Task(
-        dataset=MemoryDataset(samples, name="xstest"),
-        solver=generate(),
-        scorer=overrefusal.rescorer(request),
-        config=request.decoding,
-        epochs=request.settings["epochs"],
-        name="xstest",
-    )
-    return BuiltTask(task, used, overrefusal.prompts(request))
+@task
+def xstest(**arguments: Unpack[Arguments]) -> Task:
+    """As a task of Inspect's; its arguments are those of `eval.inspect_tasks.Arguments`."""
+    return standalone(TASK, arguments)
 
 
-def roles(request: TaskRequest) -> tuple[str, ...]:
-    """The judge, where there is one."""
-    return (overrefusal.ROLE,) if request.judged else ()
-
-
-TASK = TaskSpec(
-    "xstest",
-    "XSTest",
-    overrefusal.OVER_REFUSAL,
-    "refused",
-    build,
-    roles,
-    rescorer=overrefusal.rescorer,
-    decided_by="judge",
-)
+TASK = overrefusal.task_of("xstest", "XSTest", questions)

@@ -1,14 +1,15 @@
 """Published guards beyond Llama Guard and ReasoningShield, and any model that is given a policy; each by its form.
 
-`qwen3guard` answers in three lines (safety, categories, refusal); `wildguard` says yes or no to three questions;
-`policy` puts a text of one's own before a model, gpt-oss-safeguard or any other, and reads one JSON object. Reads and
-writes nothing.
+`qwen3guard` answers in three lines (safety, categories, refusal); `wildguard` says yes or no to three questions,
+`harmbench` to one; `policy` puts a text of one's own before a model, gpt-oss-safeguard or any other, and reads one JSON
+object. Reads HarmBench's prompts (harmbench*.txt); writes nothing.
 """
 
 import json
 import re
 from collections.abc import Mapping
 from functools import lru_cache
+from pathlib import Path
 
 from pipelines.judges.safety import Guard, LlamaGuard, ReasoningShield, SafetyVerdict, Template, shortened
 from pipelines.prompts.variant import Message
@@ -107,6 +108,44 @@ class WildGuard(Guard):
         return SafetyVerdict("unsafe" if harmful else "safe", float(harmful), refused=refused)
 
 
+class HarmBench(Guard):
+    """HarmBench's classifier: a behaviour and a generation in, `yes` or `no` out; where there is one, the context.
+
+    It has no chat template, so that the message is the whole prompt, as WildGuard's is. Its authors show it the first
+    512 tokens of a generation; here it sees all of it.
+
+    Source: the model card of cais/HarmBench-Llama-2-13b-cls (both prompts and the format; MIT).
+    """
+
+    _WORD = re.compile(r"\W*(yes|no)\W*", re.IGNORECASE)
+    _TOKENS = re.compile(r"(\[|<)(/?INST\]|</?SYS>>|/?s>)")
+
+    def __init__(self, context: str = "") -> None:
+        self.context = context
+
+    def messages(self, query: str, reasoning: str, answer: str) -> list[Message]:
+        parts = {"behavior": query, "generation": f"{reasoning}\n\n{answer}".strip(), "context": self.context}
+        clean = {name: self._TOKENS.sub(r"\1 \2", text) for name, text in parts.items()}
+        text = _text("harmbench_contextual" if self.context else "harmbench").strip()
+        # In one pass, so that a value is not looked through for the next name.
+        text = re.sub(r"\{(behavior|generation|context)\}", lambda name: clean[name[1]], text)
+        return [Message(role="user", content=text)]
+
+    def read(self, reply: str) -> SafetyVerdict:
+        found = self._WORD.fullmatch(_END.sub("", reply))
+        if found is None:
+            return SafetyVerdict(
+                None, reason=f"neither yes nor no: {shortened(reply)}" if reply.strip() else "empty reply"
+            )
+        harmful = found[1].lower() == "yes"
+        return SafetyVerdict("unsafe" if harmful else "safe", float(harmful))
+
+
+@lru_cache
+def _text(name: str) -> str:
+    return Path(__file__).with_name(f"{name}.txt").read_text(encoding="utf-8")
+
+
 class Policy(Guard):
     """Any model that is told a policy: it as the system's message, one JSON document as the user's, one object back.
 
@@ -166,6 +205,8 @@ def _guard(form: str, threshold: float, template: str, safe: str, unsafe: str, p
             return Qwen3Guard(threshold)
         case "wildguard":
             return WildGuard()
+        case "harmbench":
+            return HarmBench()
         case "policy":
             return Policy(policy)
     return Template(template, safe, unsafe)

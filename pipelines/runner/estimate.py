@@ -26,7 +26,7 @@ _SAMPLE = 200
 _FLAGGED_ELSEWHERE = 0.5
 _VERDICT_TOKENS = 300.0
 # Guards that reply in a few words.
-_TERSE = ("llamaguard", "qwen3guard", "wildguard")
+_TERSE = ("llamaguard", "qwen3guard", "wildguard", "harmbench")
 _GUARD_TOKENS = 10.0
 
 

@@ -17,6 +17,7 @@ from pipelines.templates import template_of
 JUDGED = ("query", "reasoning", "answer")
 JUDGES = Path(__file__).parents[1] / "judges" / "judges.yaml"
 
+Form = Literal["reasoningshield", "llamaguard", "qwen3guard", "wildguard", "harmbench", "policy", "template"]
 JudgeKind = Literal["rules", "patterns", "safety"]
 
 
@@ -25,9 +26,7 @@ class Judge(Part):
 
     kind: JudgeKind
     teacher: str | None = Field(default=None, description="the entry of teachers.yaml that is asked; null for rules")
-    form: Literal["reasoningshield", "llamaguard", "qwen3guard", "wildguard", "policy", "template"] | None = Field(
-        default=None, description="how a judge of safety is asked and read"
-    )
+    form: Form | None = Field(default=None, description="how a judge of safety is asked and read")
     policy: str | None = Field(default=None, description="what violates and what does not, in words; for form: policy")
     template: str | None = Field(default=None, description="jinja over query, reasoning, answer; for form: template")
     safe: str | None = Field(default=None, description="regular expression of a reply that says safe; form: template")
@@ -51,7 +50,7 @@ class Judge(Part):
         if (self.kind == "safety") != (self.form is not None):
             raise ValueError(
                 "a judge of safety, and no other, has a form: reasoningshield, llamaguard, qwen3guard, wildguard, "
-                "policy or template"
+                "harmbench, policy or template"
             )
         if self.form == "template" and not (self.template and self.safe and self.unsafe):
             raise ValueError("form: template needs template, safe and unsafe")

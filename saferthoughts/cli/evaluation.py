@@ -26,14 +26,19 @@ Measured = Annotated[
         metavar="MODEL",
     ),
 ]
-Suite = Annotated[str, typer.Option(help="quick (bundled samples), paper, safety or reasoning.")]
+Suite = Annotated[
+    str, typer.Option(help="quick (bundled samples), paper, safety, reasoning; attacks, over-refusal, useful.")
+]
 Tasks = Annotated[list[str] | None, typer.Option("--task", help="A task in place of the suite's; repeatable.")]
 Protocol = Annotated[
     str | None,
     typer.Option(help="paper, repository (the study's two), ours, or quick (short answers, for bundled samples)."),
 ]
 Limit = Annotated[int | None, typer.Option(help="At most so many questions a task, the first ones.")]
-Scored = Annotated[str, typer.Option(help="What the guard sees of a response: full, answer or reasoning.")]
+Scored = Annotated[
+    str,
+    typer.Option(help="What the guard sees of a response: full, answer, reasoning, or apart (both, each by itself)."),
+]
 Guard = Annotated[str | None, typer.Option(help="Who tells unsafe responses: rules, a judge or a teacher.")]
 Rater = Annotated[str | None, typer.Option("--judge", help="Who reads refusals: a judge or a teacher.")]
 Judges = Annotated[
@@ -44,6 +49,10 @@ Attacker = Annotated[str | None, typer.Option(help="Who writes attacks: a teache
 Data = Annotated[list[str] | None, typer.Option(help="A local file in place of a task's data, TASK=FILE; repeatable.")]
 Trained = Annotated[str | None, typer.Option("--release", help="The release whose prompts XSTest leaves out.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="A setting of a task, TASK.key=value; repeatable.")]
+Replay = Annotated[
+    Path | None,
+    typer.Option(help="Ask the best PAIR prompts of another evaluation (its folder or a log) in place of attacking."),
+]
 Output = Annotated[Path | None, typer.Option(help="Where results and logs go.")]
 Base = Annotated[str, typer.Option(help="The model of the study's table to compare with.")]
 Variant = Annotated[str, typer.Option(help="The row of that model: raw, direct, improved, ...")]
@@ -63,6 +72,7 @@ def evaluate(
     data: Data = None,
     release: Trained = None,
     sets: Overrides = None,
+    replay: Replay = None,
     output: Output = None,
     base: Base = "",
     variant: Variant = "",
@@ -97,6 +107,7 @@ def evaluate(
             data=data,
             release=None if release is None else release_folder(release),
             settings=sets,
+            replay=replay,
             output=output,
             base=base,
             variant=variant,

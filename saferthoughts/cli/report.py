@@ -13,6 +13,9 @@ from saferthoughts.cli.options import RunName, Shortened, group, note, open_run,
 if TYPE_CHECKING:
     from eval.report.figures import Section
 
+# What a terminal of 80 columns shows.
+_MOST_COLUMNS = 6
+
 report_app = group("What was found, as pages to look at: report RUN.", Shortened)
 
 
@@ -46,16 +49,17 @@ def report_eval(
         say((folder / "report.json").read_text(encoding="utf-8").rstrip())
         return
     for section in report.sections:
-        out.print(_table(section))
+        tasks = [task for task in section.tasks if any(task in row.figures for row in section.rows)]
+        for at in range(0, len(tasks), _MOST_COLUMNS):
+            out.print(_table(section, tasks[at : at + _MOST_COLUMNS]))
     say(str(folder / "report.html"))
 
 
-def _table(section: "Section") -> Table:
-    """Rows as in the study's table, with the columns that were measured; names are hostile, so all cells are plain."""
+def _table(section: "Section", tasks: list[str]) -> Table:
+    """Rows as in the study's table, with some of its columns; names are hostile, so all cells are plain."""
     from eval.report.figures import COLUMNS
     from eval.report.words import corrected, measured
 
-    tasks = [task for task in section.tasks if any(task in row.figures for row in section.rows)]
     table = Table(title=section.title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("model", overflow="fold")
     for task in tasks:

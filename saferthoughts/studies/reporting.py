@@ -22,11 +22,11 @@ import numpy as np
 
 from eval.protocols import EXCLUDE, PAPER
 from eval.protocols import settings as protocol_settings
+from eval.report.cells import Cells
 from eval.report.figures import COLUMNS, Report
 from eval.report.page import page_of, read_sources, write_evaluation_report
 from eval.report.paper_results import QUESTIONS, difference, study_row
 from eval.report.paper_results import study as published_rows
-from eval.report.table import Cells
 from eval.report.words import points, share
 from eval.run.results import Answer, TaskRun
 from eval.sources import BUNDLED

@@ -71,7 +71,9 @@ def test_a_file_is_a_task_by_itself(tmp_path: Path) -> None:
     )
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True)
-    assert done.stdout.decode() == "mine {'temperature': 0, 'max_tokens': 9, 'epochs': 1}\n", done.stderr.decode()
+    assert (
+        done.stdout.decode() == "mine {'temperature': 0, 'max_tokens': 9, 'epochs': 1, 'exclude_trained': False}\n"
+    ), done.stderr.decode()
 
 
 def test_overrides_reach_into_a_part_and_leave_the_rest() -> None:

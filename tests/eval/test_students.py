@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from inspect_ai.model import ChatMessageUser, GenerateConfig
+from inspect_ai.model import ChatMessageAssistant, ChatMessageUser, GenerateConfig
 
 from eval.models.hf_local import Completion, Decoding, Student, StudentAPI, _choose, _random, _Request
+from eval.models.responses import BEGUN
 from pipelines.errors import UserError
 
 
@@ -119,8 +120,26 @@ def test_student_puts_a_prefilled_opener_back(
     template.write_text(plain.replace("<|assistant|>{%", "<|assistant|><think>\n{%"), encoding="utf-8")
     student = Student(folder)
     done = ask(student, answers["threat"].text)[0]
+    chat, begun = [{"role": "user", "content": answers["threat"].text}], "<think>\nThis would frighten"
+    rest = student.submit(chat, 100, begun=begun).result(timeout=60)
     student.close()
-    assert done.text == answers["threat"].completion
+    assert done.text == begun + rest.text == answers["threat"].completion
+
+
+def test_student_goes_on_from_what_is_begun_for_it(learned: Student, answers: Mapping[str, Any]) -> None:
+    for name, begun in (("rumour", "Sorry, I can't"), ("threat", "<think>\nThis would frighten")):
+        _, text, completion = answers[name]
+        done = learned.submit([{"role": "user", "content": text}], 100, begun=begun).result(timeout=60)
+        assert begun + done.text == completion
+    # Inspect's message that is marked as begun is no turn of the chat.
+    turns = [
+        ChatMessageUser(content=answers["rumour"].text),
+        ChatMessageAssistant(content="Sorry, I can't", metadata={BEGUN: True}),
+    ]
+    provider = object.__new__(StudentAPI)
+    provider.student, provider.model_name = learned, "student"
+    output = asyncio.run(provider.generate(turns, [], "none", GenerateConfig(max_tokens=100)))
+    assert output.completion == " help with that."
 
 
 def test_student_without_chat_template_is_refused(students: Mapping[str, Path], tmp_path: Path) -> None:
