@@ -196,7 +196,8 @@ class Cascade:
     def facts(self) -> Facts:
         """What became of it so far."""
         return Facts(
-            len(self._number), len(self._drawn), len(self._decided), *self._limits, self._checked, self._left, self._reason
+            len(self._number), len(self._drawn), len(self._decided), *self._limits,
+            self._checked, self._left, self._reason,
         )  # fmt: skip
 
 
