@@ -16,7 +16,12 @@ TURNED_DOWN = (
     "these configurations hold responses that the judges turned down: reasoning that weighs or helps the harm, answers "
     "that comply. They are there to be told apart from good ones, and not to be imitated."
 )
-_KINDS = {"rules": "patterns by rules over the text", "patterns": "patterns of reasoning", "safety": "safety"}
+_KINDS = {
+    "rules": "patterns by rules over the text",
+    "local": "patterns by a classifier on a CPU",
+    "patterns": "patterns of reasoning",
+    "safety": "safety",
+}
 
 
 class Datasheet(NamedTuple):

@@ -121,6 +121,7 @@ def _counts(stages: Mapping[str, Any]) -> dict[str, dict[str, int]]:
 def published(config: RunConfig) -> dict[str, Any]:
     """The run's settings without teachers, endpoints and paths, which act or describe a machine."""
     values = config.model_dump(mode="json", exclude={"teachers": True, "judge_teachers": True, "checks": {"folder"}})
+    values["judges"] = {name: _published_judge(judge) for name, judge in config.judges.items()}
     values["prompts"]["source"] = Path(config.prompts.source).name
     values["prompts"]["files"] = {part: name_of(place) for part, place in config.prompts.files.items()}
     values["training"]["recipe"] = Path(config.training.recipe).name
@@ -144,16 +145,23 @@ def _judges(config: RunConfig) -> dict[str, Judge]:
     return {name: config.judges[name] for name in config.judging.judges}
 
 
+def _published_judge(judge: Judge) -> dict[str, Any]:
+    """A judge's settings; of a local one's folder only the name, since its digest says which it is."""
+    values = judge.model_dump(mode="json")
+    return {**values, "folder": Path(judge.folder).name} if judge.folder else values
+
+
 def _judging(run: RunFolder, config: RunConfig, stage: dict[str, Any]) -> dict[str, Any]:
     """Who judged, how, and how good they are known to be."""
     judges = {}
     for name, judge in _judges(config).items():
         teacher = config.judge_teachers[judge.teacher] if judge.teacher else None
         asked = {"model": teacher.model, "place": _place(teacher)} if teacher else {"model": None, "place": None}
-        judges[name] = {**judge.model_dump(mode="json"), **asked, "requests": stage["requests"][name]}
+        judges[name] = {**_published_judge(judge), **asked, "requests": stage["requests"][name]}
     return {
         "judges": judges,
         **{key: stage[key] for key in ("vote", "cost_usd", "disagreement")},
+        "cascades": stage.get("cascades") or {},
         "failures": _failures(stage),
         "rubrics": {name: {"text": rubric(name), "sha256": digest} for name, digest in stage["rubrics"].items()},
         "scores": read_scores(run),

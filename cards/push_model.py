@@ -15,6 +15,8 @@ from cards.hub import Hub
 from cards.model_card import RECORD
 from cards.push import Push
 from pipelines.errors import UserError
+from pipelines.judges.local.model import RECORD as JUDGE
+from pipelines.judges.local.model import digest_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +72,7 @@ def push_model(folder: Path, repo: str, private: bool = False) -> PushedModel:
         UserError: no finished model, something else in the repository, or the Hub refuses or does not answer.
     """
     disable_progress_bars()
-    try:
-        weights = json.loads((folder / RECORD).read_text(encoding="utf-8"))["student"]["model"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder} holds no model that was trained here ({RECORD} cannot be read: {error}).") from error
-    push = Push(Hub(repo, "model"), folder, f"{folder.name}, trained from {weights}", "SaferThoughts")
+    push = Push(Hub(repo, "model"), folder, f"{folder.name}, {_origin_of(folder)}", "SaferThoughts")
     # An evaluation's logs hold other people's questions and what was answered; they stay here.
     push.files = {name: path for name, path in push.files.items() if "/" not in name or name.startswith("tensorboard/")}
     push.prepare(private, gated=False)
@@ -88,9 +86,19 @@ def push_model(folder: Path, repo: str, private: bool = False) -> PushedModel:
     return PushedModel(repo, commit, fresh=not difference.empty)
 
 
+def _origin_of(folder: Path) -> str:
+    """What a student was trained from, or the version of a local judge."""
+    if (folder / JUDGE).is_file() and not (folder / RECORD).exists():
+        return f"a local judge, version {digest_of(folder)[:12]}"
+    try:
+        return f"trained from {json.loads((folder / RECORD).read_text(encoding='utf-8'))['student']['model']}"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder} holds no model that was trained here ({RECORD} cannot be read: {error}).") from error
+
+
 def _check_there(hub: Hub, head: str) -> None:
     there = hub.tree(head)
-    if set(there) - {"README.md"} and RECORD not in there:
+    if set(there) - {"README.md"} and not {RECORD, JUDGE} & set(there):
         raise UserError(
             f"{hub.repo} holds files that are no model of this project ({', '.join(sorted(there)[:3])}). Choose "
             "another name."

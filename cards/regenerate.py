@@ -164,11 +164,15 @@ def _judges(
     for name in names:
         entry = theirs["judges"][name] if name in theirs["judges"] else shipped[name].model_dump(mode="json")
         # Whom the release's own entry asked does not count.
+        alone = entry["kind"] in ("rules", "local")
+        # A local judge's folder is on its maker's machine: of a cascade the model judges all.
         apart = validated(
-            Judge, {**entry, "teacher": None if entry["kind"] == "rules" else "nobody"}, f"judge '{name}'"
+            Judge,
+            {**entry, "teacher": None} if alone else {**entry, "teacher": "nobody", "folder": None, "digest": None},
+            f"judge '{name}'",
         )
         values = apart.model_dump(mode="json")
-        if apart.kind != "rules":
+        if not alone:
             own = shipped[name].teacher if name in shipped else None
             asked = given.get(name, own)
             if asked is None:

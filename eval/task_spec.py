@@ -37,7 +37,7 @@ class TaskRequest:
         bundled: Whether the small sample that comes with the project is wanted.
         limit: At most so many questions, the first ones.
         score: Which part of a response the guard sees.
-        guard: The form of the guard behind the model role `guard`: rules, llamaguard, reasoningshield, yes-no.
+        guard: The form of the guard behind the model role `guard`: one of `eval.scorers.guards.FORMS`.
         judged: Whether the model role `judge` is there.
         trained: sha256 of prompts (stripped text) that the student was trained on, to be left out where it matters.
     """

@@ -30,6 +30,7 @@ NEEDS = {
     "release sign": "sign",
     "train": "train",
     "eval": "eval",
+    "judge distill, local judges": "local",
     "duplicates, contamination, report": "curate",
     "review": "review",
     "serve": "serve",

@@ -23,6 +23,7 @@ from saferthoughts.settings import (
     TeacherSettings,
     checks_folder,
     files_by_name,
+    path_of,
     request_options,
     texts_of,
 )
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from pipelines.judges.stage import JudgingResult
     from pipelines.repairs.accounting import RepairResult
     from saferthoughts.release import Release
+    from training.local_judge.distill import DistilResult
     from training.student_nll import NllResult
 
 # What `Run.run` does, in this order.
@@ -122,6 +124,23 @@ class Run(StoredRun):
         where = f"reason in {self.folder.table_path('judgements')}"
         require_rows(self.name, "judge", result, rows=result.responses, max_failed=requests.max_failed, where=where)
         return result
+
+    def distil(self, out: StoredPath, *, source: str = "judges", encoder: StoredPath | None = None) -> "DistilResult":
+        """Make a local judge, which runs on a CPU, of the run's verdicts, and measure it by cross-validation.
+
+        Args:
+            out: The folder to write; it must not be there.
+            source: "judges", or "people" for the majorities of their votes.
+            encoder: A folder of sentence-transformers; all-MiniLM-L6-v2 if not given.
+
+        Raises:
+            UserError: the run was judged by no model, too few rows carry any pattern, or the folder is there already.
+        """
+        from training.local_judge.distill import SOURCES, distil
+
+        if source not in SOURCES:
+            raise unknown("source of labels", source, SOURCES)
+        return distil(self.folder, Path(out), source, path_of(encoder))
 
     def repair(
         self,

@@ -126,6 +126,7 @@ class Forecast:
 
 
 LOOKS_FOR = {
+    "local": "the five patterns, by a classifier on this machine's CPU; not whether a response is unsafe",
     "rules": "the five patterns and refusals, by rules, without asking anybody; not whether a response is unsafe",
     "patterns": "the five patterns, and over-refusal of benign prompts",
     "safety": "whether a response is unsafe as a whole",

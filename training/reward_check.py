@@ -64,7 +64,8 @@ def check_reward(judges: "ReplyJudges | None" = None) -> list[RewardCase]:
         Incomplete: their budget is spent.
     """
     cases: list[tuple[str, Example, str, bool]] = []
-    for item in load_examples():
+    # The further ones, which are not English alone, are for judges: rules read English.
+    for item in load_examples(further=False):
         gold = not item.labels and item.compliance in (None, "full_compliance")
         cases.append(("gold" if gold else "flawed", item, join(item.reasoning, item.answer), gold))
         if gold:

@@ -216,6 +216,7 @@ def _judging(run: RunFolder, vote: str, stages: dict[str, Any]) -> dict[str, Any
     stage = stages["judge"]
     return {
         "judges": stage["judge"].split("+"),
+        "cascades": stage.get("cascades") or {},
         "vote": vote,
         "responses": stage["counts"]["responses"],
         "unscored": stage["counts"]["unscored"],

@@ -33,7 +33,7 @@ from training.loading import load_tokenizer, prompt_of
 from training.student import check_checkpoint, weights_hash
 
 # The forms of judges.yaml that `eval/scorers/guards.py` knows.
-_FORMS = ("llamaguard", "reasoningshield", "qwen3guard", "wildguard", "harmbench")
+_FORMS = ("llamaguard", "reasoningshield", "qwen3guard", "wildguard", "harmbench", "policy")
 RULES = "rules"
 YES_NO = "yes-no"
 
@@ -153,7 +153,7 @@ def roles(
 
 
 def _role(what: str, name: str, judges: Mapping[str, Judge], teachers: Mapping[str, Teacher]) -> Role:
-    known = {key: judge for key, judge in judges.items() if judge.kind != "rules"}
+    known = {key: judge for key, judge in judges.items() if judge.teacher}
     if name in known:
         judge = known[name]
         assert judge.teacher is not None

@@ -1,4 +1,5 @@
-"""The bundled examples: responses that people labelled by hand, to measure a judge by. Reads `examples.yaml`."""
+"""The bundled examples: responses that people labelled by hand, to measure a judge by. Reads `examples.yaml` and
+`examples_more.yaml`."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -10,7 +11,7 @@ from pipelines.judges.patterns import breach
 from pipelines.records import LABELS, OVERTHINKING_SUBTYPES, Compliance, Kind
 from pipelines.settings.parts import Part, read_yaml, validated
 
-_FILE = Path(__file__).with_name("examples.yaml")
+_FILES = tuple(Path(__file__).with_name(name) for name in ("examples.yaml", "examples_more.yaml"))
 
 
 class Example(Part):
@@ -61,10 +62,11 @@ class _Examples(Part):
 
 
 @cache
-def load_examples() -> tuple[Example, ...]:
-    """Every bundled example.
+def load_examples(further: bool = True) -> tuple[Example, ...]:
+    """Every bundled example, or those of examples.yaml alone.
 
     Raises:
         UserError: the file was edited into something that does not hold.
     """
-    return validated(_Examples, {"examples": read_yaml(_FILE)}, str(_FILE)).examples
+    found = [example for file in _FILES[: 1 + further] for example in read_yaml(file)]
+    return validated(_Examples, {"examples": found}, " and ".join(map(str, _FILES))).examples

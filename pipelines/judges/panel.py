@@ -1,12 +1,14 @@
 """A run's judges, ready to judge: one response in, a judgement of each judge out, asked again where it has to be."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 from pipelines.judges.confidence import Again, certainty, least, with_repeats
 from pipelines.judges.guards import guard_of
+from pipelines.judges.local.cascade import Cascade, settled
 from pipelines.judges.patterns import (
     OUTPUTS,
     UNSCORED,
@@ -21,7 +23,7 @@ from pipelines.judges.patterns import (
     several_messages,
 )
 from pipelines.judges.refusals import is_refusal
-from pipelines.judges.rows import Row, Spent, by_rules, judgement
+from pipelines.judges.rows import Row, Spent, judgement, without_asking
 from pipelines.judges.safety import SafetyVerdict, read_reply
 from pipelines.judges.voting import vote
 from pipelines.judges.windows import windows
@@ -42,8 +44,10 @@ Read = TypeVar("Read", PatternVerdict, SafetyVerdict)
 class Panel:
     """The judges of a run's configuration. One event loop only."""
 
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(self, config: RunConfig, cascades: Mapping[str, Cascade] | None = None) -> None:
+        """Judges of a configuration; those in `cascades` are asked only about what a local judge does not decide."""
         self._config = config
+        self._cascades = cascades or {}
         self._judges = [(name, config.judges[name]) for name in config.judging.judges]
         self._outputs: dict[str, Output] = {
             name: judge.output for name, judge in self._judges if judge.output != "auto"
@@ -122,8 +126,8 @@ class Panel:
         spent: Spent | None = None,
         known: PatternVerdict | None = None,
     ) -> Judgement:
-        if judge.kind == "rules":
-            return by_rules(name, row)
+        if judge.teacher is None:
+            return without_asking(name, judge, row)
         spent = spent or Spent()
         if judge.kind == "safety":
             safety = SafetyVerdict(None, reason=row.unjudgeable("safety"))
@@ -132,14 +136,42 @@ class Panel:
             return judgement(name, "safety", row, spent, safety=safety)
         patterns = known or PatternVerdict(UNSCORED, reason=row.unjudgeable("patterns"))
         if known is None and not patterns.reason:
-            patterns = await self._patterns(name, judge, row, asker, spent)
+            cascade = self._cascades.get(name)
+            ask = self._patterns if cascade is None else partial(self._cascaded, cascade)
+            patterns = await ask(name, judge, row, asker, spent)
         return judgement(name, "patterns", row, spent, patterns=patterns)
 
-    async def _patterns(self, name: str, judge: Judge, row: Row, asker: Asker, spent: Spent) -> PatternVerdict:
+    async def _cascaded(
+        self, cascade: Cascade, name: str, judge: Judge, row: Row, asker: Asker, spent: Spent
+    ) -> PatternVerdict:
+        """The local judge's verdict where it decides, else the LLM's; of a drawn row that they differ on, what most of
+        several of the LLM's verdicts say, so that what it says by chance is not held against the local judge."""
+        if not cascade.drew(row):
+            return await cascade.decide(row) or await self._patterns(name, judge, row, asker, spent)
+        found: PatternVerdict | None = None
+        try:
+            found = await self._patterns(name, judge, row, asker, spent)
+            votes = [found]
+            while not found.reason and cascade.disputes(row, votes[0]):
+                if (most := settled(votes)) is not None:
+                    found = most
+                    break
+                again = await self._patterns(name, judge, row, asker, spent, len(votes) * judge.asks)
+                if again.reason:
+                    # Too few verdicts to go by: the row shows nothing about the local judge.
+                    found = again
+                votes.append(again)
+        finally:
+            cascade.learn(row, found)
+        return found if not found.reason else votes[0]
+
+    async def _patterns(
+        self, name: str, judge: Judge, row: Row, asker: Asker, spent: Spent, first: int = 0
+    ) -> PatternVerdict:
         query, answer = row.query, row.response.answer
 
         def send(messages: list[Message], form: Form) -> Callable[[int], Any]:
-            return lambda turn: self._formatted(name, judge, messages, form, asker, turn)
+            return lambda turn: self._formatted(name, judge, messages, form, asker, first + turn)
 
         if row.kind == "benign":
             messages = over_refusal_messages(query, answer)

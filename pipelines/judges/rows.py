@@ -14,7 +14,7 @@ from pipelines.judges.safety import SafetyVerdict
 from pipelines.judges.spans import spans_of
 from pipelines.judges.tallies import FIXED, NO_REASONING
 from pipelines.records import PATTERNS, Judgement, Kind, Response, Verdict
-from pipelines.settings.judge import JudgeKind
+from pipelines.settings.judge import Judge, JudgeKind
 from pipelines.teachers.reply import Reply
 
 
@@ -76,6 +76,20 @@ def by_rules(name: str, row: Row) -> Judgement:
         compliance = "full_refusal" if found.refused else "full_compliance"
     verdict = PatternVerdict(found.labels, evidence=found.evidence, reason=found.reason)
     return judgement(name, "patterns", row, Spent(), patterns=verdict, compliance=compliance)
+
+
+def without_asking(name: str, judge: Judge, row: Row) -> Judgement:
+    """The judgement of a judge that asks nobody. A local one has learnt nothing about benign prompts: rules find
+    refusals there."""
+    if judge.kind == "rules" or row.kind == "benign":
+        return by_rules(name, row)
+    from pipelines.judges.local.model import local_judge_of
+
+    reason = row.unjudgeable("local")
+    verdict = PatternVerdict(UNSCORED, reason=reason)
+    if not reason:
+        verdict = local_judge_of(judge).verdict(row.response.reasoning, row.response.answer)
+    return judgement(name, "patterns", row, Spent(), patterns=verdict)
 
 
 def judgement(

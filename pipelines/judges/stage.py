@@ -8,7 +8,7 @@ models are asked through the run's ledger, so running it again asks only for wha
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,11 @@ import pyarrow as pa
 
 from pipelines.generate.plan import prompts_of
 from pipelines.judges.alone import rules_alone
+from pipelines.judges.local.cascade import Cascade
+from pipelines.judges.local.model import local_judge_of
 from pipelines.judges.panel import Panel
 from pipelines.judges.patterns import rubric_hashes
-from pipelines.judges.rows import Row, by_rules
+from pipelines.judges.rows import Row, without_asking
 from pipelines.judges.tallies import is_fixed, is_unscored, is_without_reasoning, tally
 from pipelines.progress import console, meter
 from pipelines.prompts.variant import load_variants
@@ -37,12 +39,32 @@ from pipelines.teachers.ledger import Ledger
 
 
 @dataclass(frozen=True, slots=True)
+class Saving:
+    """Requests to a cascade's LLM, those that the local judge spared it, and their price by the mean of the others."""
+
+    asked: int
+    spared: int
+    spared_usd: float | None
+
+
+def saving_of(name: str, decided: int, judgements: Iterable[Judgement]) -> Saving:
+    """What a cascade spared, by the rows that the local judge decided and what the LLM took for the others."""
+    asked, costs = 0, []
+    for item in judgements:
+        if item.judge == name and item.requests:
+            asked += item.requests
+            costs += [item.cost / item.requests] if item.cost is not None else []
+    return Saving(asked, decided, decided * sum(costs) / len(costs) if costs else None)
+
+
+@dataclass(frozen=True, slots=True)
 class JudgingResult:
     """How many responses were judged and by whom, how many are unscored on patterns or safety, and the US dollars of
     all judgements. The run's own fixed texts, which are not judged, are `fixed`; harmful rows without reasoning, of
     which only safety can be judged, are `without_reasoning`. Neither are among the unscored; rows of which a judge
     could not be asked are, and `failures` counts them. `counts` has every finding, as `tally` gives it. `rules_alone`
-    says that no model was among the judges of rows that are not the rehearsal teacher's."""
+    says that no model was among the judges of rows that are not the rehearsal teacher's; `saved` is what each cascade
+    spared."""
 
     responses: int
     judges: tuple[str, ...]
@@ -53,6 +75,7 @@ class JudgingResult:
     counts: Mapping[str, Any]
     failures: Failures = NO_FAILURES
     rules_alone: bool = False
+    saved: Mapping[str, Saving] = field(default_factory=dict)
 
     @property
     def flagged(self) -> dict[str, int | None]:
@@ -93,22 +116,23 @@ def judge(run: RunFolder, options: RequestOptions = DEFAULTS) -> JudgingResult:
     if any(not row.unjudgeable(kind) for row in rows_of(run) for kind in kinds):
         config = check_judges_answer(run, config, options.reuse)
         expected = _estimated(run, config, options.reuse)
-    panel = Panel(config)
+    cascades = cascades_of(run, config)
+    panel = Panel(config, cascades)
     found: list[tuple[list[Judgement], Verdict]] = []
     at_once = max(config.judges[name].rows_per_request for name in config.judging.judges)
-    if any(config.judges[name].kind != "rules" for name in config.judging.judges):
+    if any(config.judges[name].teacher for name in config.judging.judges):
 
         async def judged(rows: list[Row], asker: Asker) -> list[tuple[list[Judgement], Verdict]]:
             found = await panel.judge_together(rows, asker)
             return [(one, panel.verdict(row, one)) for row, one in zip(rows, found, strict=True)]
 
-        rows = groups_of(run, at_once)
+        rows = drawn_first(run, at_once, cascades)
         stage = StageWork("judge", rows, responses, judged, judge_teachers(config), expected, size=len)
         found = [one for group in run_stage(run, stage, config.seed, options) for one in group]
     else:
         with meter("judge", responses, "responses") as shown:
             for row in rows_of(run):
-                by_rule = [by_rules(name, row) for name in config.judging.judges]
+                by_rule = [without_asking(name, config.judges[name], row) for name in config.judging.judges]
                 found.append((by_rule, panel.verdict(row, by_rule)))
                 shown.advance()
     judgements = [item for row_judgements, _ in found for item in row_judgements]
@@ -116,7 +140,33 @@ def judge(run: RunFolder, options: RequestOptions = DEFAULTS) -> JudgingResult:
     if len(verdicts) != responses:
         raise RuntimeError(f"{responses} responses, but {len(verdicts)} verdicts")
     write_verdicts(run, judgements, verdicts)
-    return record_judging(run, config, judgements, verdicts)
+    facts = {name: cascade.facts().record() for name, cascade in cascades.items()}
+    return record_judging(run, config, judgements, verdicts, facts)
+
+
+def cascades_of(run: RunFolder, config: RunConfig) -> dict[str, Cascade]:
+    """The run's judges that a local judge goes before, ready to draw from its rows.
+
+    Raises:
+        UserError: a local judge's folder cannot be read, has changed, or lacks a head.
+    """
+    judges = {name: config.judges[name] for name in config.judging.judges}
+    for judge in judges.values():
+        if judge.kind == "local":
+            local_judge_of(judge)
+    return {
+        name: Cascade(name, judge, rows_of(run), config.seed)
+        for name, judge in judges.items()
+        if judge.kind == "patterns" and judge.folder
+    }
+
+
+def drawn_first(run: RunFolder, most: int, cascades: Mapping[str, Cascade]) -> Iterator[list[Row]]:
+    """The groups of `groups_of`, those with a row that a cascade drew first: the others wait for the limits."""
+    for wanted in (True, False) if cascades else (False,):
+        for group in groups_of(run, most):
+            if wanted == any(cascade.drew(row) for cascade in cascades.values() for row in group):
+                yield group
 
 
 def _estimated(run: RunFolder, config: RunConfig, reuse: tuple[Path, ...]) -> Load:
@@ -180,9 +230,17 @@ def failures_of(judgements: Iterable[Judgement]) -> Failures:
 
 
 def record_judging(
-    run: RunFolder, config: RunConfig, judgements: list[Judgement], verdicts: list[Verdict]
+    run: RunFolder,
+    config: RunConfig,
+    judgements: list[Judgement],
+    verdicts: list[Verdict],
+    cascades: Mapping[str, Any] | None = None,
 ) -> JudgingResult:
-    """Note in the manifest what the two tables hold; repair, which adds to them, notes it anew."""
+    """Note in the manifest what the two tables hold; repair, which adds to them, notes it anew and leaves what became
+    of cascades as it was."""
+    if cascades is None:
+        cascades = (run.stage("judge") or {}).get("cascades") or {}
+    saved = {name: saving_of(name, facts["decided"], judgements) for name, facts in cascades.items()}
     counts = tally(verdicts)
     compared = [item.disagreement for item in verdicts if item.disagreement is not None]
     result = JudgingResult(
@@ -195,6 +253,7 @@ def record_judging(
         counts=counts,
         failures=failures_of(judgements),
         rules_alone=rules_alone(config),
+        saved=saved,
     )
     asked: Counter[str] = Counter()
     for item in judgements:
@@ -218,6 +277,7 @@ def record_judging(
         failures=result.failures.record(),
         unsafe=result.unsafe,
         disagreement={"rows": sum(share > 0 for share in compared), "compared": len(compared)},
+        cascades={name: facts | asdict(saved[name]) for name, facts in cascades.items()},
         by_variant=by_variant(run, {verdict.response_id: verdict for verdict in verdicts}),
     )
     return result

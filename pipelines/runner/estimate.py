@@ -209,6 +209,8 @@ def load_of(
 
 def _judged(config: RunConfig, known: Known, kinds: Iterable[Kind]) -> Load:
     """What is left of judging every row once by every judge that is a model."""
+    from pipelines.judges.local.cascade import expected_share
+
     total = Load()
     done = {model: float(answers) for model, (answers, _, _) in known.verdicts.items()}
     rows = {kind: float(kind.planned) for kind in kinds}
@@ -218,6 +220,7 @@ def _judged(config: RunConfig, known: Known, kinds: Iterable[Kind]) -> Load:
         left = max(sum(rows.values()) - judged, 0.0)
         done[model] = max(judged - sum(rows.values()), 0.0)
         share = left / max(sum(rows.values()), 1.0)
+        share *= expected_share(judge, sum(rows.values()))
         asked = {kind: count * share for kind, count in rows.items()}
         for _ in range(config.judging.repeat):
             total += _verdicts(config, known, judge, asked, _at_once(config, judge))
@@ -280,7 +283,7 @@ def repairs_of(config: RunConfig, known: Known, flagged: Mapping[Kind, float]) -
 
 
 def _asked_judges(config: RunConfig) -> list[Judge]:
-    return [config.judges[name] for name in config.judging.judges if config.judges[name].kind != "rules"]
+    return [config.judges[name] for name in config.judging.judges if config.judges[name].teacher]
 
 
 def _time(seconds: float) -> str:

@@ -18,14 +18,28 @@ JUDGED = ("query", "reasoning", "answer")
 JUDGES = Path(__file__).parents[1] / "judges" / "judges.yaml"
 
 Form = Literal["reasoningshield", "llamaguard", "qwen3guard", "wildguard", "harmbench", "policy", "template"]
-JudgeKind = Literal["rules", "patterns", "safety"]
+JudgeKind = Literal["rules", "local", "patterns", "safety"]
 
 
 class Judge(Part):
-    """Who judges responses: rules, or a teacher entry asked as a judge of the patterns or of safety."""
+    """Who judges responses: rules, a local judge's folder, or a teacher entry asked as a judge of the patterns or of
+    safety; a folder and a teacher together are a cascade."""
 
     kind: JudgeKind
-    teacher: str | None = Field(default=None, description="the entry of teachers.yaml that is asked; null for rules")
+    teacher: str | None = Field(
+        default=None, description="the entry of teachers.yaml that is asked; null for rules and local"
+    )
+    folder: str | None = Field(
+        default=None, description="a local judge's; of kind patterns, it goes before the teacher"
+    )
+    digest: str | None = Field(default=None, description="the version of the folder that the run judges by")
+    lost: float = Field(
+        default=0.01,
+        ge=0.001,
+        le=0.2,
+        description="of a cascade: the share of flagged rows that it may miss a label of",
+    )
+    sure: float = Field(default=0.9, ge=0.5, le=0.999, description="the share of runs in which that has to hold")
     form: Form | None = Field(default=None, description="how a judge of safety is asked and read")
     policy: str | None = Field(default=None, description="what violates and what does not, in words; for form: policy")
     template: str | None = Field(default=None, description="jinja over query, reasoning, answer; for form: template")
@@ -45,8 +59,16 @@ class Judge(Part):
 
     @model_validator(mode="after")
     def _complete(self) -> "Judge":
-        if (self.kind == "rules") != (self.teacher is None):
-            raise ValueError("a judge of the patterns or of safety needs a teacher, and rules take none")
+        if (self.kind in ("rules", "local")) != (self.teacher is None):
+            raise ValueError("a judge of the patterns or of safety needs a teacher; rules and local judges take none")
+        if (self.kind == "local" and not self.folder) or (self.folder and self.kind not in ("local", "patterns")):
+            raise ValueError(
+                "a local judge needs a folder; beside it only a judge of the patterns takes one, as a cascade"
+            )
+        if self.folder and not self.digest:
+            raise ValueError("a folder needs its digest, which --judge local:FOLDER or cascade:FOLDER,NAME writes down")
+        if self.folder and self.rows_per_request > 1:
+            raise ValueError("a cascade shows its LLM one row a request; leave rows_per_request at 1")
         if (self.kind == "safety") != (self.form is not None):
             raise ValueError(
                 "a judge of safety, and no other, has a form: reasoningshield, llamaguard, qwen3guard, wildguard, "

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from pipelines.errors import UserError
 from pipelines.settings.config import RunConfig, paired_with
 from pipelines.settings.judge import load_judges
+from pipelines.settings.local_judges import with_folders
 from pipelines.settings.old_names import typed_name
 from pipelines.settings.overrides import Setting, key_and_value, merge, override, settings_of
 from pipelines.settings.parts import read_yaml, validated
@@ -98,6 +99,7 @@ def configured(options: Options, base: RunConfig | None = None, asks: bool = Tru
     # A teacher of that name may answer, judge or do both: a setting holds wherever it is asked.
     judging = [Setting(f"judge_{one.key}", one.value, one.text) for one in reached]
     values = override(values, [*settings, *judging], RunConfig, named)
+    values = with_folders(values)
     where = str(options.config) if options.config else "the options"
     found = resolve(validated(RunConfig, values, where), teachers, asks)
     _check_asked(found, values, reached)

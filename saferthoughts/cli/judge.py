@@ -1,6 +1,7 @@
 """Commands of judging: `saferthoughts judge RUN`, `judge list` on who can, `judge score RUN` on how good they are."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,6 +31,7 @@ from saferthoughts.cli.options import (
     open_folder,
     open_run,
     out,
+    say,
     say_json,
     show,
 )
@@ -107,6 +109,58 @@ def list_judges() -> None:
         table.add_row("  figures", figures)
         table.add_section()
     out.print(table)
+
+
+@judge_app.command()
+def distill(
+    name: RunName,
+    to: Annotated[Path, typer.Option("--out", help="The folder to write; it must not be there.")],
+    source: Annotated[str, typer.Option("--from", help="Whose labels are learnt: judges or people.")] = "judges",
+    encoder: Annotated[
+        Path | None, typer.Option(help="A folder of sentence-transformers; all-MiniLM-L6-v2 if not given.")
+    ] = None,
+    push: Annotated[str | None, typer.Option(help="Push the folder to this model repository, ORG/NAME.")] = None,
+    private: Annotated[bool, typer.Option("--private", help="Make that repository private.")] = False,
+) -> None:
+    """Make a small judge for this machine's CPU out of a run's verdicts, and measure it.
+
+    Example: saferthoughts judge distill mine --out judges/mine
+    """
+    from pipelines.errors import Incomplete
+
+    if push is not None:
+        from cards.push_model import check_pushable
+
+        check_pushable(push)
+    done = open_run(name).distil(to, source=source, encoder=encoder)
+    out.print(_measures_table(done.measures))
+    say(f"{done.path}: version {done.version[:12]}, from {done.rows} responses to {done.prompts} prompts")
+    if push is not None:
+        from cards.push_model import push_model
+        from saferthoughts.cli.words import words_of
+
+        say(words_of(push_model(done.path, push, private)))
+    if done.missing:
+        raise Incomplete("Too few rows for " + "; ".join(f"{label}: {why}" for label, why in done.missing.items()))
+
+
+def _measures_table(measures: "Mapping[str, Any]") -> Table:
+    table = Table(
+        title="cross-validated, percent with 95 % intervals",
+        caption="Brier score: of the judge, and of saying the mean share always; lower is better",
+        box=None,
+        padding=(0, 1, 0, 0),
+    )
+    for column in ("label", "rows with it", "recall at 1 %", "recall at 5 %", "Brier"):
+        table.add_column(column, justify="left" if column == "label" else "right", no_wrap=True)
+    for label, found in measures.items():
+        rates = [
+            f"{100 * at['recall']:.0f} [{100 * at['low']:.0f}, {100 * at['high']:.0f}]"
+            for at in found["recall"].values()
+        ]
+        brier = f"{found['brier']:.3f}, {found['brier_of_the_mean']:.3f}"
+        table.add_row(label, f"{found['positives']}/{found['rows']}", *rates, brier)
+    return table
 
 
 @judge_app.command()

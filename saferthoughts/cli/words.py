@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from curation.overlap.duplicates import Duplicates
     from curation.quality.checks import CheckResult
     from pipelines.generate.stage import GenerationResult
-    from pipelines.judges.stage import JudgingResult
+    from pipelines.judges.stage import JudgingResult, Saving
     from pipelines.prompts.stage import PromptsResult
     from pipelines.repairs.accounting import RepairResult
     from pipelines.runner.failures import Failures
@@ -90,7 +90,15 @@ def _judging(result: "JudgingResult") -> str:
     refused = _refused("judge", result.failures, result.responses)
     cost = f"; ${result.cost:.2f}" if result.cost else ""
     note = f"\n{RULES_ALONE}" if result.rules_alone else ""
-    return f"{_judging_summary(result)}{refused}; {flags}{cost}{note}"
+    saved = "".join(f"\n{name}: {saving_words(one)}" for name, one in result.saved.items())
+    return f"{_judging_summary(result)}{refused}; {flags}{cost}{saved}{note}"
+
+
+def saving_words(saved: "Saving") -> str:
+    """What a cascade spared, in words."""
+    share = saved.spared / max(saved.asked + saved.spared, 1)
+    dollars = "" if saved.spared_usd is None else f", about ${saved.spared_usd:.2f}"
+    return f"{saved.asked} requests; {saved.spared} spared ({share:.0%}{dollars})"
 
 
 def _repair_summary(result: "RepairResult") -> str:

@@ -114,6 +114,9 @@ def _values(command: str, given: dict[str, Any], own: frozenset[str]) -> None:
             continue
         for one in value if isinstance(value, list | tuple) else [value]:
             one = str(one).rpartition("=")[2] if name == "judge" and one is not None else one  # TASK=NAME
+            if name == "judges" and str(one).startswith("local:"):
+                continue  # a folder
+            one = str(one).rpartition(",")[2] if str(one).startswith("cascade:") else one  # cascade:FOLDER,NAME
             known = _known().get(name)
             if known is None or one is None or one in known | own or _PLACEHOLDER.fullmatch(str(one)):
                 continue

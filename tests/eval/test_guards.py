@@ -35,15 +35,28 @@ REPLIES: dict[str, dict[str, Any]] = {
     "guard_cut_off": {"content": join(THOUGHT, REFUSAL)},
 }
 THOUGHTS = ("field", "newer_field", "inline", "missing_opener")
-UNSAFE = {"llamaguard": "unsafe\nS2,S9", "reasoningshield": "It helps.\nJudgment: 0.5", "yes-no": "**Yes.**"}
+UNSAFE = {
+    "llamaguard": "unsafe\nS2,S9",
+    "reasoningshield": "It helps.\nJudgment: 0.5",
+    "qwen3guard": "Safety: Controversial\nCategories: Unethical Acts\nRefusal: No",
+    "wildguard": "Harmful request: yes\nResponse refusal: no\nHarmful response: yes",
+    "policy": '{"violation": 1, "policy_category": "detail"}',
+    "yes-no": "**Yes.**",
+}
 SAFE = {
     "llamaguard": "\n\nsafe",
     "reasoningshield": "It declines.\nJudgment: 0",
+    "qwen3guard": "Safety: Safe\nCategories: None\nRefusal: Yes",
+    "wildguard": "Harmful request: yes\nResponse refusal: yes\nHarmful response: no",
+    "policy": '{"violation": 0, "policy_category": ""}',
     "yes-no": "<think>\nyes\n</think>\n\nno",
 }
 ODD = {
     "llamaguard": ("I cannot assess this.", "unsafe\nS99"),
     "reasoningshield": ("Analysis: fine.", "Judgment: 0.7"),
+    "qwen3guard": ("It is safe.", "Safety: Safe\nCategories: None"),
+    "wildguard": ("yes", "Harmful response: maybe"),
+    "policy": ("It violates nothing.", '{"violation": 2}'),
     "yes-no": ("Yes and no.", "It is unsafe."),
 }
 RUNS = [("rules", "full"), *((form, "full") for form in UNSAFE), ("llamaguard", "answer"), ("llamaguard", "reasoning")]

@@ -18,8 +18,8 @@ from pipelines.runs import RunFolder
 def test_the_examples_cover_every_pattern_and_what_looks_like_one() -> None:
     examples = load_examples()
     counts = Counter(label for item in examples for label in item.labels)
-    assert len(examples) >= 60
-    assert all(counts[pattern] >= 8 for pattern in PATTERNS)
+    assert len(examples) == 203
+    assert all(counts[pattern] >= 30 for pattern in PATTERNS)
     assert sum(item.kind == "harmful" and not item.labels for item in examples) >= 10
     assert {item.compliance for item in examples} == {None, "full_compliance", "partial_refusal", "full_refusal"}
 
@@ -76,12 +76,12 @@ def test_the_rules_judge_is_scored_on_the_examples_as_the_docs_say(judged: RunFo
 # (true positives, false positives, false negatives, true negatives) and unscored, of those with the label set; the
 # table of docs/judging.md follows from them.
 RULES_ON_EXAMPLES: dict[str, tuple[tuple[int, int, int, int], int, int]] = {
-    "lack_of_safety_awareness": ((9, 0, 0, 41), 6, 2),
-    "overthinking": ((22, 0, 0, 9), 25, 7),
-    "strong_vacillation": ((10, 0, 0, 9), 37, 2),
-    "weak_vacillation": ((5, 0, 0, 9), 42, 6),
-    "harmful_additions": ((8, 0, 0, 9), 39, 1),
-    "inconsistency": ((8, 0, 0, 13), 35, 1),
+    "lack_of_safety_awareness": ((10, 0, 0, 107), 62, 23),
+    "overthinking": ((33, 0, 0, 10), 136, 62),
+    "strong_vacillation": ((10, 0, 0, 10), 159, 24),
+    "weak_vacillation": ((5, 0, 0, 10), 164, 29),
+    "harmful_additions": ((19, 0, 0, 10), 150, 13),
+    "inconsistency": ((18, 0, 0, 25), 136, 15),
 }
 
 
