@@ -7,7 +7,8 @@ import pyarrow as pa
 import pytest
 
 from curation.quality.checks import check
-from curation.report.data import _replies, figures_of
+from curation.report.data import figures_of
+from curation.report.student import replies_of
 from curation.sql.views import open_views
 from pipelines.prompts.mildness import BENIGN, DRASTIC, MILD, severity, severity_sql
 from pipelines.prompts.prompt_files import load_pool
@@ -99,7 +100,7 @@ def test_a_students_answers_begin_with_benign_and_mild_questions() -> None:
         {"category": category, "topic": topic, "id": str(at), "question": str(at), "model": "one", "detail": {}}
         for at, (category, topic) in enumerate(asked)
     ]
-    assert [one["text"] for one in _replies(answers, ["one"])] == ["4", "1", "2", "3"]
+    assert [one["text"] for one in replies_of(answers, ["one"])] == ["4", "1", "2", "3"]
     # Results of an earlier version tell no topics.
     older = [{key: value for key, value in one.items() if key != "topic"} for one in answers]
-    assert [one["text"] for one in _replies(older, ["one"])] == ["4", "0", "1", "2"]
+    assert [one["text"] for one in replies_of(older, ["one"])] == ["4", "0", "1", "2"]

@@ -13,8 +13,8 @@ from cards.compare import compare, in_words
 from cards.release import build_release
 from curation.quality.checks import check
 from curation.report.charts import charts_of
-from curation.report.data import _stances
 from curation.report.page import write_report
+from curation.report.student import stances
 from curation.review.agree import _verdict_on
 from eval.report.table import _well_formed
 from pipelines.generate.stage import generate
@@ -147,7 +147,7 @@ def student(expected: int, *verdicts: bool | None) -> dict[str, Any]:
         "misses": float(len(known) - sum(known)), "truncated": 0, "unscored": 0, "errored": expected - len(known),
         "rate": {"rate": 0.0, "low": 0.0, "high": 1.0},
     }  # fmt: skip
-    return _stances(rate, "harmful", answers)
+    return stances(rate, "harmful", answers)
 
 
 def test_a_group_without_a_verdict_has_no_count_of_refusals() -> None:
