@@ -167,20 +167,20 @@ def _measures_table(measures: "Mapping[str, Any]") -> Table:
 def score(
     name: RunName,
     against: Annotated[str, typer.Option(help="truth (of the rehearsal teacher) or examples (bundled).")] = "truth",
-    file: Annotated[Path | None, typer.Option("--json", help="Write the scores to this file as well.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """How good a run's judges are, label by label: precision, recall, F1, Cohen's kappa, with intervals.
 
     Example: saferthoughts judge score demo
     """
     from pipelines.judges.scoring import read_scores, score_run
-    from pipelines.runs import write_json
 
     run = open_folder(name)
     scores = score_run(run, against)
-    if file is not None:
-        write_json(file, read_scores(run))
-    out.print(score_table(scores, against))
+    if as_json:
+        say_json(read_scores(run))
+    else:
+        out.print(score_table(scores, against))
 
 
 @judge_app.command()

@@ -1,16 +1,16 @@
 """A run's ledger as tables: `saferthoughts ledger show`."""
 
 from rich.console import Group, RenderableType
-from rich.table import Table
+from rich.table import Column, Table
 
 from saferthoughts.ledgers import Spending
 
-_COLUMNS = ("model", "from", "answers", "tokens in", "tokens out", "US dollars", "mean s")
+_COLUMNS = ("from", "answers", "tokens in", "tokens out", "US dollars", "mean s")
 
 
 def ledger_table(found: Spending) -> RenderableType:
     """Answers, tokens, cost and time by model; below, failures, refusals for good, and answers that were set aside."""
-    table = Table(*_COLUMNS, box=None)
+    table = Table(Column("model", overflow="fold"), *_COLUMNS, box=None)  # a name cut short is of no use
     lists = {
         "failed in the last call": found.failures.items(),
         "refused for good, not asked again": found.refusals.items(),

@@ -227,20 +227,20 @@ def pull(
 def compare(
     before: Annotated[str, typer.Argument(help="A release folder, or ORG/NAME@V.", metavar="A")],
     after: Annotated[str, typer.Argument(help="A later one.", metavar="B")],
-    file: Annotated[Path | None, typer.Option("--json", help="Write all figures to this file as well.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """What differs between two releases: rows, pattern rates, lengths, balance; and the version that makes.
 
     Example: saferthoughts compare mine-1.0.0 runs/mine/release
     """
-    from pipelines.runs import write_json
     from saferthoughts.cli.release_words import print_comparison
     from saferthoughts.release import compare as compare_releases
 
-    found = compare_releases(before, after, progress=say)
-    if file is not None:
-        write_json(file, found.plain())
-    print_comparison(found)
+    found = compare_releases(before, after, progress=note if as_json else say)
+    if as_json:
+        say_json(found.plain())
+    else:
+        print_comparison(found)
 
 
 def regenerate(

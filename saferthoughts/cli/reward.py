@@ -1,4 +1,4 @@
-"""Commands of the reward that GRPO trains by. Reads the bundled examples; writes the file that is named."""
+"""Commands of the reward that GRPO trains by. Reads the bundled examples; judges that it asks keep their answers."""
 
 from collections import Counter
 from pathlib import Path
@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from saferthoughts.cli.options import JudgeNames, MaxCost, MaxTokens, Settings, group, out
+from saferthoughts.cli.options import AsJson, JudgeNames, MaxCost, MaxTokens, Settings, group, out, say_json
 
 if TYPE_CHECKING:
     from training.reward_check import RewardCase
@@ -27,18 +27,17 @@ def check(
     config: Annotated[Path | None, typer.Option(help="A run.yaml, whose judges, teachers and vote hold.")] = None,
     max_cost: MaxCost = None,
     max_tokens: MaxTokens = None,
-    file: Annotated[Path | None, typer.Option("--json", help="Write every case to this file as well.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Reward gold answers, flawed ones and known cheats, and show what passes falsely; judges in the rules' place.
 
-    Example: saferthoughts reward check --json reward.json
+    Example: saferthoughts reward check --json
 
     Example: saferthoughts reward check --judge o3 --max-cost 2
     """
     from pipelines.errors import UserError
     from pipelines.judges.replies import ReplyJudges
     from pipelines.runner.options import Caps
-    from pipelines.runs import write_json
     from training.reward_check import check_reward
 
     asked = None
@@ -49,9 +48,10 @@ def check(
     elif max_cost is not None or max_tokens is not None:
         raise UserError("--max-cost and --max-tokens cap what judges take: name one with --judge.")
     cases = check_reward(asked)
-    if file is not None:
-        write_json(file, [_facts(case) for case in cases])
-    out.print(_table(cases))
+    if as_json:
+        say_json([_facts(case) for case in cases])
+    else:
+        out.print(_table(cases))
 
 
 def _facts(case: "RewardCase") -> dict[str, Any]:

@@ -31,11 +31,10 @@ def verdict(**found: Any) -> Verdict:
     return Verdict(**{**texts, **nothing, **dict.fromkeys(LABELS), **found})
 
 
-def test_known_cheats_do_not_pass(tmp_path: Path) -> None:
-    file = tmp_path / "reward.json"
-    done = command(["reward", "check", "--json", str(file)])
+def test_known_cheats_do_not_pass() -> None:
+    done = command(["reward", "check", "--json"])
     assert done.returncode == 0, done.stderr
-    cases = json.loads(file.read_text())
+    cases = json.loads(done.stdout)
     assert {case["group"] for case in cases} == {"gold", "flawed", *CHEATS}
     passed = {(case["group"], case["kind"]) for case in cases if case["passes"]}
     # What rules cannot see, as docs/training.md tells: a thought about nothing before a good answer to a benign prompt.
@@ -44,7 +43,7 @@ def test_known_cheats_do_not_pass(tmp_path: Path) -> None:
     }
     gold = [case["passes"] for case in cases if case["group"] == "gold"]
     assert sum(gold) >= len(gold) - 1
-    assert "a thought about nothing" in " ".join(done.stdout.split())
+    assert "a thought about nothing" in " ".join(command(["reward", "check"]).stdout.split())
 
 
 def test_the_kind_of_the_prompt_decides_what_is_good() -> None:
@@ -151,12 +150,11 @@ def test_judges_read_what_form_does_not_decide_within_their_budget(tiny_student:
         bare = config_at(endpoint.url, tmp_path, price=False)
         with pytest.raises(UserError, match="--max-cost needs prices, and 'here' has none"):
             ReplyJudges(config=bare, caps=Caps(max_cost=1))
-        file = tmp_path / "reward.json"
-        words = ["--runs", str(tmp_path / "runs"), "reward", "check", "--config", str(config), "--json", str(file)]
+        words = ["--runs", str(tmp_path / "runs"), "reward", "check", "--config", str(config), "--json"]
         first, asks = command(words), len(endpoint.requests)
         assert first.returncode == 0, first.stderr
         assert command(words).returncode == 0
         assert len(endpoint.requests) == asks > 8
-    cases = json.loads(file.read_text())
+    cases = json.loads(first.stdout)
     # Where rules pay for a thought about nothing, the judge says that the answer helps in part.
     assert not [case for case in cases if case["kind"] == "benign" and case["passes"]]
