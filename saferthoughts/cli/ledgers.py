@@ -5,12 +5,14 @@ from rich.table import Column, Table
 
 from saferthoughts.ledgers import Spending
 
-_COLUMNS = ("from", "answers", "tokens in", "tokens out", "US dollars", "mean s")
+_COLUMNS = ("answers", "tokens in", "tokens out", "US dollars", "mean s")
 
 
 def ledger_table(found: Spending) -> RenderableType:
     """Answers, tokens, cost and time by model; below, failures, refusals for good, and answers that were set aside."""
-    table = Table(Column("model", overflow="fold"), *_COLUMNS, box=None)  # a name cut short is of no use
+    # A name cut short is of no use.
+    origins = [Column("from", overflow="fold")] if any(item.origin for item in found.models) else []
+    table = Table(Column("model", overflow="fold"), *origins, *_COLUMNS, box=None)
     lists = {
         "failed in the last call": found.failures.items(),
         "refused for good, not asked again": found.refusals.items(),
@@ -19,7 +21,8 @@ def ledger_table(found: Spending) -> RenderableType:
     for item in found.models:
         cost = "no price" if item.cost is None else f"{item.cost:.4f}"
         counts = (f"{item.answers}", f"{item.input_tokens}", f"{item.output_tokens}")
-        table.add_row(item.model, item.origin or "asked here", *counts, cost, f"{item.latency_s:.2f}")
+        where = [item.origin or "asked here"] if origins else []
+        table.add_row(item.model, *where, *counts, cost, f"{item.latency_s:.2f}")
     further = []
     for title, errors in lists.items():
         if errors:

@@ -30,8 +30,8 @@ def test_show_adds_up_answers_by_model_and_lists_failures(judged: RunFolder) -> 
     ledger.close()
     text = shown(judged)
     rows = {line.split()[0]: line.split() for line in text.splitlines() if line.strip()}
-    assert rows["rehearsal-r1"][1:4] == ["asked", "here", str(12 * 3 + 6)]
-    assert rows["rehearsal-4o"][1:4] == ["asked", "here", str(12 * 2)]
+    assert rows["rehearsal-r1"][1] == str(12 * 3 + 6)
+    assert rows["rehearsal-4o"][1] == str(12 * 2)
     assert "HTTP 500: [red]boom[/red]" in text
 
 
