@@ -61,7 +61,7 @@ def test_confidence_is_held_to_votes_and_says_which_rows_judges_may_decide(check
     assert "The size of a dot" in page
     none = command(["--runs", str(checked.path.parent), "review", "agree", checked.name, "--max-error", "0.001"])
     assert "no row alone: too few votes" in none.stdout
-    odd = command(["review", "agree", "x", "--max-error", "2"])
+    odd = command(["--runs", str(checked.path.parent), "review", "agree", checked.name, "--max-error", "2"])
     assert (odd.returncode, "--max-error 2: a share between 0 and 1" in odd.stderr) == (2, True)
 
 
