@@ -158,7 +158,9 @@ def _next(run: RunFolder, config: RunConfig, stages: dict[str, Any]) -> tuple[st
         return "its checks", f"saferthoughts run {name}"
     if "review" in stages and not run.table_path("reviews").exists():
         return "people's votes", f"saferthoughts review pull {name}"
-    if finished.get("release", "") < finished["check"]:
+    if "select" in finished and finished["select"] < finished["check"]:
+        return "its selection", f"saferthoughts select {name}"
+    if finished.get("release", "") < max(finished["check"], finished.get("select", "")):
         return "its release", f"saferthoughts release build {name}"
     return "", None
 
