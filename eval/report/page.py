@@ -27,6 +27,7 @@ import jinja2
 import yaml
 from markupsafe import Markup
 
+from cards.markdown import cell
 from eval.report import words as report_words
 from eval.report.charts import chart_files, page_charts
 from eval.report.examples import EACH, by_outcome
@@ -45,8 +46,6 @@ _KINDS = {
 }
 _FOLDER = Path(__file__).parent
 LOG = ".eval"
-# What markdown, a table's cell or the Hub's page would take for more than text.
-_MARKDOWN = str.maketrans({**{mark: f"\\{mark}" for mark in "\\`*_[]|#~$"}, "<": "&lt;", ">": "&gt;", "&": "&amp;"})
 
 
 def read_sources(paths: Sequence[Path]) -> list[EvaluationSource]:
@@ -159,16 +158,12 @@ def _environment(autoescape: bool) -> jinja2.Environment:
         report_words.percent,
     )
     environment.filters |= {word.__name__: word for word in words}
-    environment.filters |= {"by_outcome": by_outcome, "settings": _settings, "text": _text, "code": _code}
+    environment.filters |= {"by_outcome": by_outcome, "settings": _settings, "text": cell, "code": _code}
     return environment
 
 
 def _settings(settings: Mapping[str, Any]) -> str:
     return str(yaml.safe_dump(dict(settings), default_flow_style=True, sort_keys=False, width=math.inf)).strip()[1:-1]
-
-
-def _text(value: Any) -> str:
-    return " ".join(str(value).split()).translate(_MARKDOWN)
 
 
 def _code(value: Any) -> str:

@@ -1,7 +1,8 @@
 """Results as people read them: rich tables for the terminal, the same as markdown for a model card.
 
-Reads `Results`, writes nothing. Questions and answers never reach these tables, so nothing here needs escaping but
-labels and names. The refusal task has a table of its own, by set and kind; every other task is a row of the second.
+Reads `Results`, writes nothing. Questions and answers never reach these tables. Markdown escapes labels and names, which
+stand in the first column, the head and the notes. The refusal task has a table of its own, by set and kind; every other
+task is a row of the second.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -12,6 +13,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from cards.markdown import cell
 from eval.report.attack_tables import attack_tables
 from eval.report.cells import Cells
 from eval.report.words import NOT_MEASURED, p_value
@@ -33,10 +35,11 @@ def results_markdown(results: Results) -> str:
     tables = list(_tables(results))
     parts = []
     for cells in tables:
-        lines = [cells.head, [":---"] + ["---:"] * (len(cells.head) - 1), *cells.rows]
-        table = "\n".join(f"| {' | '.join(word.replace('|', chr(92) + '|') for word in line)} |" for line in lines)
+        rows = [[cell(name), *(word.replace("|", "\\|") for word in figures)] for name, *figures in cells.rows]
+        lines = [[cell(word) for word in cells.head], [":---"] + ["---:"] * (len(cells.head) - 1), *rows]
+        table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
         title = [f"**{cells.title}**"] if len(tables) > 1 else []
-        parts.append("\n\n".join([*title, table, *cells.notes]))
+        parts.append("\n\n".join([*title, table, *map(cell, cells.notes)]))
     return "\n\n".join(parts) + "\n"
 
 

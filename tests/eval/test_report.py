@@ -8,14 +8,16 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 
 from eval.report.examples import EACH, SHOWN, examples_of
 from eval.report.figures import EvaluationSource
 from eval.report.page import markdown_of, read_sources, write_evaluation_report
 from eval.report.paper_results import METHODS, study, study_row
 from eval.report.sections import report_of
+from eval.report.table import results_markdown
 from eval.run.results import Results, write_results
-from pipelines.errors import UserError
+from pipelines.errors import UserError, visible_value
 from tests.eval.made_results import BASE, Value, answer, compared, measured, results, task_run
 
 RAW = measured("raw", f"deepseek-ai/{BASE}", "raw")
@@ -266,6 +268,16 @@ def test_no_name_breaks_the_markdown_table(label: str, category: str) -> None:
         if line.startswith("| refusal"):
             assert len(line.replace("\\\\", "").replace("\\|", "").split("|")) == 8
         assert "<" not in line.replace("<br>", "")
+
+
+def test_names_with_hidden_signs_become_no_links() -> None:
+    name = "\x1b(https://example.org) [x](y)"
+    found = results([measured(name)], {"refusal": {name: [1.0, 0.0]}}, categories=[f"{name} harmful", "x"])
+    for markdown in (markdown_of(report_of([source("one", found)])), results_markdown(found)):
+        # A student's card is made visible as a whole, so what is hidden has to be so before it is escaped.
+        shown = MarkdownIt("gfm-like", {"linkify": False}).render(str(visible_value(markdown)))
+        assert "U+001B" in shown
+        assert "<a " not in shown
 
 
 def test_examples_are_taken_from_all_models_in_turn_and_cut() -> None:
