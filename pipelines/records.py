@@ -85,6 +85,41 @@ class Response:
     request_key: str
 
 
+def response_from_elsewhere(
+    response_id: str,
+    prompt_id: str,
+    variant: str,
+    reasoning: str,
+    answer: str,
+    *,
+    teacher: str = "",
+    model: str = "",
+    reasoning_source: str = "inline",
+    finish_reason: str = "stop",
+) -> Response:
+    """A response that no request of a run's brought: nothing is known of its sampling, tokens, time and cost."""
+    return Response(
+        response_id=response_id,
+        prompt_id=prompt_id,
+        variant=variant,
+        teacher=teacher,
+        model=model,
+        sampling="{}",
+        sample=0,
+        attempt=0,
+        parent_id="",
+        reasoning=reasoning,
+        answer=answer,
+        reasoning_source=reasoning_source,
+        finish_reason=finish_reason,
+        input_tokens=0,
+        output_tokens=0,
+        latency_s=0.0,
+        cost=None,
+        request_key="",
+    )
+
+
 # What a judge says of the answer to a benign prompt, in XSTest's three classes.
 Compliance = Literal["full_compliance", "partial_refusal", "full_refusal"]
 Safety = Literal["safe", "unsafe"]

@@ -7,17 +7,17 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pipelines.errors import one_line, refusal_of
 from pipelines.runs import RunFolder
 from pipelines.settings.changes import is_imported
 from pipelines.settings.config import RunConfig, load_config
 from pipelines.teachers.ledger import Ledger
+from saferthoughts.refusals import AskingStage
 from saferthoughts.settings import StoredPath, runs_folder
 
 _LONGEST_PROBLEM = 200
-_ASKING = ("generate", "judge", "repair")
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +170,7 @@ def _at_work(folder: Path) -> tuple[str, ...] | None:
     to try a lock is to hold it for a moment, in which a stage that begins would be refused."""
     try:
         held = {line.split()[-3].rpartition(":")[2] for line in Path("/proc/locks").read_text().splitlines()}
-        return tuple(stage for stage in _ASKING if _inode(folder / f".{stage}.lock") in held)
+        return tuple(stage for stage in get_args(AskingStage) if _inode(folder / f".{stage}.lock") in held)
     except (OSError, IndexError):
         return None
 

@@ -12,7 +12,6 @@ from pipelines.prompts.stage import PromptsResult, start, start_or_change
 from pipelines.runs import WRITTEN_BY, RunFolder
 from pipelines.settings.changes import change
 from pipelines.settings.config import RunConfig, load_config
-from saferthoughts.ledgers import Pruning, Spending, export_ledger, forget_refusals, prune_ledger, spending
 from saferthoughts.settings import (
     Agreement,
     Assignments,
@@ -23,11 +22,12 @@ from saferthoughts.settings import (
     run_options,
     runs_folder,
 )
-from saferthoughts.status import RunStatus, status
 from saferthoughts.tables import Table
 
 if TYPE_CHECKING:
+    from saferthoughts.ledgers import Pruning, Spending
     from saferthoughts.review import Review
+    from saferthoughts.status import RunStatus
 
 
 class StoredRun:
@@ -167,16 +167,20 @@ class StoredRun:
 
         return Review(self.folder, workspace)
 
-    def status(self) -> RunStatus:
+    def status(self) -> "RunStatus":
         """What the run has, what it waits for, what it took, and the command that goes on."""
+        from saferthoughts.status import status
+
         return status(self.name, runs=self.path.parent)[0]
 
-    def spending(self) -> Spending:
+    def spending(self) -> "Spending":
         """What was asked: answers, tokens, US dollars and time by model, and what failed.
 
         Raises:
             UserError: there is no ledger yet, or it is broken.
         """
+        from saferthoughts.ledgers import spending
+
         return spending(self.folder)
 
     def export_answers(self, file: StoredPath) -> int:
@@ -185,14 +189,18 @@ class StoredRun:
         Raises:
             UserError: another ending, or no ledger.
         """
+        from saferthoughts.ledgers import export_ledger
+
         return export_ledger(self.folder, Path(file))
 
-    def prune(self, *, dry_run: bool = False) -> Pruning:
+    def prune(self, *, dry_run: bool = False) -> "Pruning":
         """Delete answers that the run's present prompts and configuration do not ask for, or only count them.
 
         Raises:
             UserError: no ledger, no prompts or no configuration.
         """
+        from saferthoughts.ledgers import prune_ledger
+
         return prune_ledger(self.folder, dry_run)
 
     def forget_refusals(self) -> int:
@@ -201,6 +209,8 @@ class StoredRun:
         Raises:
             UserError: no ledger.
         """
+        from saferthoughts.ledgers import forget_refusals
+
         return forget_refusals(self.folder)
 
     def table(self, name: str) -> Table:

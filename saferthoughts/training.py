@@ -3,6 +3,8 @@
 Reads a release and a checkpoint; writes the model's folder.
 """
 
+import shlex
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -159,9 +161,6 @@ def sweep(
     Raises:
         UserError: the sweep, a key, or a checkpoint is not right.
     """
-    import shlex
-    import sys
-
     from pipelines.settings.overrides import settings_of
     from training.student import check_named
     from training.sweep import load_sweep, members_of

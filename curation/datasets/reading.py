@@ -20,7 +20,7 @@ from pipelines.prompts.published import KIND_WORDS
 from pipelines.prompts.turns import Exchange, exchange, sound
 from pipelines.prompts.variant import load_variants
 from pipelines.prompts.variant import variant as load_variant
-from pipelines.records import Prompt, Response, content_id
+from pipelines.records import Prompt, Response, content_id, response_from_elsewhere
 from pipelines.settings.old_names import current_name, first_name
 from pipelines.sources import Source, read_source
 from pipelines.teachers.finish_reasons import STOP
@@ -194,25 +194,16 @@ def _read(
     )
     # The text that this tool writes, and no other: an empty thought alone proves nothing.
     fixed = not reasoning and bool(answer) and answer == load_variants()[name].fixed_answer
-    response = Response(
-        response_id=content_id(prompt.prompt_id, first_name(name), reasoning, answer),
-        prompt_id=prompt.prompt_id,
-        variant=name,
+    response = response_from_elsewhere(
+        content_id(prompt.prompt_id, first_name(name), reasoning, answer),
+        prompt.prompt_id,
+        name,
+        reasoning,
+        answer,
         teacher="" if fixed else TEACHER,
         model=str(row.get("teacher") or row.get("model") or ""),
-        sampling="{}",
-        sample=0,
-        attempt=0,
-        parent_id="",
-        reasoning=reasoning,
-        answer=answer,
         reasoning_source="fixed" if fixed else found,
         finish_reason=STOP if fixed else str(row.get("finish_reason") or "unknown"),
-        input_tokens=0,
-        output_tokens=0,
-        latency_s=0.0,
-        cost=None,
-        request_key="",
     )
     return prompt, response
 

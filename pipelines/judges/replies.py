@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipelines.errors import UserError
 from pipelines.judges.stage import judge, judge_teachers
-from pipelines.records import Kind, Prompt, Response, Verdict, content_id, from_table, to_table
+from pipelines.records import Kind, Prompt, Response, Verdict, content_id, from_table, response_from_elsewhere, to_table
 from pipelines.runner.options import DEFAULTS, NO_CAPS, Caps, RequestOptions
 from pipelines.runner.preflight import check_judges_answer
 from pipelines.runner.session import check_teachers
@@ -100,30 +100,7 @@ def judge_texts(
     for name, kind, query, reasoning, answer in texts:
         prompt_id = content_id("example prompt", name)
         prompts.append(Prompt(prompt_id, kind, name, "", "", query, query, "bundled examples", "apache-2.0"))
-        responses.append(_response(name, prompt_id, reasoning, answer))
+        responses.append(response_from_elsewhere(text_id(name), prompt_id, "direct", reasoning, answer))
     run.write("prompts", to_table(Prompt, prompts))
     run.write("responses", to_table(Response, sorted(responses, key=lambda item: item.response_id)))
     judge(run, options)
-
-
-def _response(name: str, prompt_id: str, reasoning: str, answer: str) -> Response:
-    return Response(
-        response_id=text_id(name),
-        prompt_id=prompt_id,
-        variant="direct",
-        teacher="",
-        model="",
-        sampling="{}",
-        sample=0,
-        attempt=0,
-        parent_id="",
-        reasoning=reasoning,
-        answer=answer,
-        reasoning_source="inline",
-        finish_reason="stop",
-        input_tokens=0,
-        output_tokens=0,
-        latency_s=0.0,
-        cost=None,
-        request_key="",
-    )

@@ -41,9 +41,6 @@ def run_demo(
     Raises:
         UserError: whatever a stage cannot do, in one line.
     """
-    from saferthoughts.cli.evaluation import evaluate_run
-    from saferthoughts.cli.training import train_run
-
     began = time.monotonic()
     if objective not in OBJECTIVES:
         raise unknown("objective of the demo", objective, OBJECTIVES)
@@ -75,14 +72,7 @@ def run_demo(
     _show("prompts", run.prompts)
     run.run(progress=_show)
     if train:
-        earlier = _record(run.path / "model")
-        out.print(_heading("train"))
-        train_run(run, student)
-        if _record(run.path / "model") != earlier:
-            # An earlier demo's student was trained on an earlier release.
-            shutil.rmtree(run.path / "eval", ignore_errors=True)
-        out.print(_heading("eval"))
-        evaluate_run(run, student)
+        _learn(run, student)
         if objective == "dpo":
             _prefer(run)
     report = run.report()
@@ -96,6 +86,20 @@ def run_demo(
     ]
     out.print(_heading("done"))
     out.print(Text("\n".join(lines)), soft_wrap=True)
+
+
+def _learn(run: Run, student: Path | None) -> None:
+    """Train the run's student and measure it beside what it was; an earlier demo's evaluation is of another one."""
+    from saferthoughts.cli.evaluation import evaluate_run
+    from saferthoughts.cli.training import train_run
+
+    earlier = _record(run.path / "model")
+    out.print(_heading("train"))
+    train_run(run, student)
+    if _record(run.path / "model") != earlier:
+        shutil.rmtree(run.path / "eval", ignore_errors=True)
+    out.print(_heading("eval"))
+    evaluate_run(run, student)
 
 
 def _prefer(run: Run) -> None:

@@ -13,7 +13,7 @@ import typer
 
 from pipelines.errors import Incomplete, UserError
 from saferthoughts.cli.dataset import Config, Mapping, Revision, Split, Where
-from saferthoughts.cli.options import out, say
+from saferthoughts.cli.options import AsJson, out, say
 
 if TYPE_CHECKING:
     from training.proof import Proof
@@ -36,7 +36,7 @@ def proof(
     split: Split = "train",
     revision: Revision = None,
     most: Annotated[int | None, typer.Option(min=1, help="The first so many rows; all if not given.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The result as one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Whether training learns the reasoning and answers of any dataset, under any tokenizer's chat template.
 

@@ -8,7 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from saferthoughts.cli.options import RunName, Shortened, group, note, open_run, out, say
+from saferthoughts.cli.options import AsJson, RunName, Shortened, group, note, open_run, out, say
 
 if TYPE_CHECKING:
     from eval.report.figures import Section
@@ -32,7 +32,7 @@ def report_eval(
         Path | None, typer.Option(help="Where it goes: PATH/report for one evaluation, ./eval-report for several.")
     ] = None,
     bundle: Annotated[bool, typer.Option("--bundle", help="Add Inspect's viewer with every transcript.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print every figure as JSON in place of the table.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """The study's table of one or more evaluations, with intervals, the trade-off, comparisons and answers.
 
