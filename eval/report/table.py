@@ -1,8 +1,8 @@
 """Results as people read them: rich tables for the terminal, the same as markdown for a model card.
 
-Reads `Results`, writes nothing. Questions and answers never reach these tables. Markdown escapes labels and names, which
-stand in the first column, the head and the notes. The refusal task has a table of its own, by set and kind; every other
-task is a row of the second.
+Reads `Results`, writes nothing. Questions and answers never reach these tables. Markdown escapes labels and names,
+which stand in the first column, the head and the notes. The refusal task has a table of its own, by set and kind; every
+other task is a row of the second.
 """
 
 from collections.abc import Callable, Iterable, Mapping
