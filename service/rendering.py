@@ -4,6 +4,7 @@ Reads pages/*.html.jinja. No text of a run is ever taken for markup.
 """
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,11 @@ def words(label: str) -> str:
 
 
 _ENVIRONMENT.filters.update(duration=duration, ago=ago, money=money, words=words)
+
+
+def set_places(places: Sequence[object]) -> None:
+    """Name the entries of the navigation, which every page shows."""
+    _ENVIRONMENT.globals["places"] = list(places)
 
 
 def render(template: str, /, **values: Any) -> str:

@@ -1,0 +1,1 @@
+"""The pages of the service, one module each: its paths, its forms, and its place in the navigation."""

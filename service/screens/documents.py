@@ -1,0 +1,32 @@
+"""What is read: a run's report and log, /docs of the API."""
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from service.access import AppStateOf
+from service.description import description_of
+from service.screens.shared import Place, Viewer, page
+
+router = APIRouter(include_in_schema=False)
+PLACE = Place(90, "API", "/docs")
+
+
+@router.get("/ui/runs/{name}/report")
+def report(name: str, caller: Viewer, state: AppStateOf) -> Response:
+    """The run's report, framed."""
+    state.run(name)
+    return page("report", caller, tab="report", name=name)
+
+
+@router.get("/ui/runs/{name}/log")
+def log(name: str, caller: Viewer, state: AppStateOf) -> Response:
+    """What the run's jobs printed."""
+    from service.jobs import log_tail
+
+    return page("log", caller, tab="log", name=name, text=log_tail(state.run(name).path))
+
+
+@router.get("/docs")
+def docs(caller: Viewer, request: Request) -> Response:
+    """The API in words, from its own description."""
+    return page("docs", caller, api=description_of(request.app))

@@ -1,0 +1,112 @@
+"""The list of runs, and one of them: / and /ui/runs/RUN with /live, /spoken, /actions and its buttons."""
+
+import re
+from typing import Any
+from urllib.parse import quote
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from pipelines.runs import RunFolder
+from service import api, starting
+from service.access import AppStateOf, check_role
+from service.app_state import AppState
+from service.forms import again_in, budget_in, publish_in
+from service.problems import Problem
+from service.run_reader import spoken
+from service.screens.shared import Place, Posted, Viewer, page, to
+
+_NUMBER = re.compile(r"[0-9]{1,18}")
+
+router = APIRouter(include_in_schema=False)
+PLACE = Place(10, "Runs", "/")
+
+
+@router.get("/")
+def list_runs(caller: Viewer, state: AppStateOf) -> Response:
+    """All runs."""
+    return page("runs", caller, **_runs(state))
+
+
+@router.get("/ui/list")
+def runs_part(caller: Viewer, state: AppStateOf, seen: str = "") -> Response:
+    """The list again, where it has changed."""
+    found = _runs(state)
+    return Response(status_code=204) if seen == found["mark"] else page("runs_part", caller, **found)
+
+
+def _runs(state: AppState) -> dict[str, Any]:
+    import hashlib
+
+    states = state.run_states()
+    text = "".join(run.model_dump_json() for run in states)
+    return {"runs": states, "mark": hashlib.sha256(text.encode()).hexdigest()[:16]}
+
+
+@router.get("/ui/runs/{name}")
+def show_run(name: str, caller: Viewer, state: AppStateOf) -> Response:
+    """One run: its state and its actions."""
+    return page("run", caller, tab="run", **_run(state, name))
+
+
+@router.get("/ui/runs/{name}/live")
+def run_part(name: str, caller: Viewer, state: AppStateOf) -> Response:
+    """The part of a run's page that moves."""
+    return page("run_part", caller, **_run(state, name))
+
+
+@router.get("/ui/runs/{name}/spoken")
+def run_spoken(name: str, caller: Viewer, state: AppStateOf) -> Response:
+    """A run's state as a screen reader announces it."""
+    return page("spoken", caller, spoken=spoken(state.run_state(name)))
+
+
+@router.get("/ui/runs/{name}/actions")
+def run_actions(name: str, caller: Viewer, state: AppStateOf) -> Response:
+    """What can be done with a run now."""
+    return page("actions", caller, **_run(state, name))
+
+
+def _run(state: AppState, name: str) -> dict[str, Any]:
+    run = state.run_state(name)
+    return {
+        "run": run,
+        "spoken": spoken(run),
+        "has_rows": RunFolder(state.runs / name).table_path("responses").exists(),
+        "teachers": list(state.known_teachers()),
+        "argilla": _argilla(state),
+    }
+
+
+def _argilla(state: AppState) -> str | None:
+    try:
+        return api.check_review(state)
+    except Problem:
+        return None
+
+
+@router.post("/ui/runs/{name}/{action}")
+def act(name: str, action: str, caller: Viewer, state: AppStateOf, form: Posted) -> Response:
+    """A button of a run's page: checks the role, then does what the API does."""
+    # What is repeated asks for the role of its kind as well.
+    check_role(caller, "publish" if action == "publish" else "run")
+    if action == "cancel":
+        api.cancel(name, caller, state)
+    elif action == "resume":
+        api.resume(name, caller, state, budget_in(form))
+    elif action == "release":
+        api.release(name, caller, state)
+    elif action == "review":
+        api.review(name, caller, state)
+    elif action == "publish":
+        api.publish(name, publish_in(form), caller, state)
+    elif action == "repeat":
+        number = form.text("job")
+        api.repeat(name, int(number) if _NUMBER.fullmatch(number) else 0, caller, state)
+    elif action == "regenerate":
+        wanted = again_in(form, name)
+        starting.again(state, wanted, caller)
+        name = wanted.name
+    else:
+        raise Problem(404, f"There is no button '{action}'.")
+    return to(f"/ui/runs/{quote(name)}")
