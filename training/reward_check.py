@@ -64,8 +64,7 @@ def check_reward(judges: "ReplyJudges | None" = None) -> list[RewardCase]:
         Incomplete: their budget is spent.
     """
     cases: list[tuple[str, Example, str, bool]] = []
-    # The further ones, which are not English alone, are for judges: rules read English.
-    for item in load_examples(further=False):
+    for item in load_examples():
         gold = not item.labels and item.compliance in (None, "full_compliance")
         cases.append(("gold" if gold else "flawed", item, join(item.reasoning, item.answer), gold))
         if gold:

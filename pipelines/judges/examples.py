@@ -62,11 +62,11 @@ class _Examples(Part):
 
 
 @cache
-def load_examples(further: bool = True) -> tuple[Example, ...]:
-    """Every bundled example, or those of examples.yaml alone.
+def load_examples() -> tuple[Example, ...]:
+    """Every bundled example.
 
     Raises:
-        UserError: the file was edited into something that does not hold.
+        UserError: a file was edited into something that does not hold.
     """
-    found = [example for file in _FILES[: 1 + further] for example in read_yaml(file)]
+    found = [example for file in _FILES for example in read_yaml(file)]
     return validated(_Examples, {"examples": found}, " and ".join(map(str, _FILES))).examples
