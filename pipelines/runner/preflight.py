@@ -138,6 +138,9 @@ def _judges(config: RunConfig) -> list[_Entry]:
         entry = config.judge_teachers[judge.teacher].model_copy(update={"sampling": judge.sampling})
         if entry.embedded or not entry.urls:
             continue
+        if config.judging.logprobs:
+            # A server that refuses them would refuse every row.
+            entry = entry.model_copy(update={"extra_body": {**entry.extra_body, "logprobs": True}})
         # What is judged is not known before it is there: as long as it may be shown at once.
         shown = len(rubric("patterns") if judge.kind == "patterns" else judge.policy or "")
         prompt = _tokens_of(shown + judge.window_chars)
@@ -259,7 +262,14 @@ def _usable(
 
 
 async def _ask(entry: _Entry, url: str) -> FirstAnswer:
-    found = await ask_first(entry.name, entry.teacher, url, entry.prompt_tokens)
+    try:
+        found = await ask_first(entry.name, entry.teacher, url, entry.prompt_tokens)
+    except NoAnswer as error:
+        if "logprobs" in str(error):
+            raise UserError(
+                f"{error} Judge without probabilities: --no-logprobs, or --repeat 3 in their place."
+            ) from error
+        raise
     if entry.wants_reasoning and found.shows_no_reasoning:
         raise UserError(_no_reasoning(entry, found))
     return found

@@ -28,6 +28,7 @@ class Endpoint:
         self.url = url
         self.requests: list[dict[str, Any]] = []
         self.answers_first = True
+        self.refusal = "scripted {status}"
         self.keys: set[str | None] = set()
 
 
@@ -52,7 +53,7 @@ def _serving(script: Script) -> Iterator[Endpoint]:
                 "choices": [{"index": 0, "finish_reason": "stop", "message": message, "logprobs": logprobs}],
             }  # fmt: skip
             if status != 200:
-                reply = {"error": {"message": f"scripted {status}"}}
+                reply = {"error": {"message": endpoint.refusal.format(status=status)}}
             data = json.dumps(reply).encode()
             self.send_response(status)
             self.send_header("content-type", "application/json")

@@ -19,6 +19,7 @@ from pipelines.judges.stage import judge
 from pipelines.records import Judgement, from_table
 from pipelines.runs import RunFolder
 from pipelines.teachers.completions import reply_of
+from pipelines.teachers.first_question import MESSAGES
 from pipelines.teachers.reply import reply_of_json
 from tests.commands import command
 from tests.pipelines.test_judge import document_of, honest, response, run_of
@@ -122,3 +123,15 @@ def test_probabilities_of_tokens_give_a_confidence(new_run: New, scripted: Any) 
         judge(run)
         assert [body["logprobs"] for body in own.requests] == [True]
     assert from_table(Judgement, run.read("judgements"))[0].confidence == pytest.approx(0.607, abs=0.001)
+
+
+def test_a_server_that_refuses_probabilities_is_found_before_any_row(new_run: New, scripted: Any) -> None:
+    with scripted(lambda body: 400 if body.get("logprobs") else honest(body)) as own:
+        own.answers_first, own.refusal = False, "logprobs is not supported with this model"
+        run = run_of(new_run, own.url, [response()], "judging.logprobs=true")
+        done = command(["--runs", str(run.path.parent), "judge", run.name])
+        assert done.returncode == 2
+        assert "logprobs is not supported with this model" in done.stderr
+        assert "--no-logprobs" in done.stderr
+        # Before any row.
+        assert all(body["messages"] == list(MESSAGES) for body in own.requests)
