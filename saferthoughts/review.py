@@ -13,7 +13,7 @@ from pipelines.runs import RunFolder
 from saferthoughts.settings import StoredPath, runs_folder
 
 if TYPE_CHECKING:
-    from curation.review.apply import Applied
+    from curation.review.apply import Applied, AppliedPreview
     from curation.review.evidence import Outlook
     from curation.review.pull import PulledVotes
     from curation.review.push import PushedRows
@@ -130,6 +130,12 @@ class Review(_Votes):
         if max_error is not None and not 0 < max_error < 1:
             raise UserError(f"--max-error {max_error:g}: a share between 0 and 1, such as 0.02.")
         return agree(self._run, max_error)
+
+    def preview(self) -> "AppliedPreview":
+        """Which rows `apply` and `run.check()` would take from the accepted ones and bring back; changes nothing."""
+        from curation.review.apply import preview
+
+        return preview(self._run)
 
     def apply(self) -> "Applied":
         """Let people's majority overrule the judges; `run.check()` then decides anew who is accepted."""

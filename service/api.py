@@ -127,7 +127,7 @@ def review(name: str, caller: Runner, state: AppStateOf, wanted: shapes.ReviewWa
     check_review(state)
     wanted = wanted or shapes.ReviewWanted()
     run = state.run(name)
-    state.put(run, "review", cli_arguments("review push", name, rows=wanted.rows, assist=wanted.assist), caller.name)
+    state.put(run, "review", cli_arguments("review push", name, **wanted.model_dump()), caller.name)
     return state.run_state(name)
 
 

@@ -11,7 +11,9 @@ from pipelines.errors import UserError, one_line, unknown
 from pipelines.row_files import READERS
 from pipelines.runs import RUN_NAME, RunFolder
 from pipelines.settings.teacher import Teacher, load_teachers
+from service.argilla import ArgillaServer
 from service.jobs import Supervisor
+from service.keys import SessionKeys
 from service.problems import Problem
 from service.queue import Job, Queue
 from service.rows import RowIndexes
@@ -73,6 +75,8 @@ class AppState:
     reader: RunReader
     broadcaster: Broadcaster
     rows: RowIndexes
+    keys: SessionKeys
+    argilla: ArgillaServer
     # One at a time: that a name is free, and then that it is taken; and the report of a run.
     starting: threading.Lock = field(default_factory=threading.Lock)
     reporting: threading.Lock = field(default_factory=threading.Lock)
@@ -173,13 +177,16 @@ def opened(settings: ServeSettings, environment: dict[str, str]) -> AppState:
     store = Store(settings.runs)
     queue = Queue(store)
     reader = RunReader(settings.runs, queue)
+    keys = SessionKeys()
     return AppState(
         settings=settings,
         store=store,
         tokens=Tokens(store),
         queue=queue,
-        supervisor=Supervisor(settings.runs, queue, settings.most_jobs, environment),
+        supervisor=Supervisor(settings.runs, queue, settings.most_jobs, environment, keys.values),
         reader=reader,
         broadcaster=Broadcaster(reader.look),
         rows=RowIndexes(),
+        keys=keys,
+        argilla=ArgillaServer(settings.runs),
     )

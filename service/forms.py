@@ -3,8 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pipelines.settings.parts import validated
-from service.shapes import Again, Budget, NewRun, PublishWanted
+from pydantic import Field
+
+from pipelines.settings.parts import Part, validated
+from service.argilla import MOST_PEOPLE
+from service.shapes import Again, Budget, NewRun, PublishWanted, ReviewWanted
 
 # A name that the API takes and no run will have: an estimate needs none.
 _NO_NAME = "estimate"
@@ -72,6 +75,29 @@ def again_in(form: Form, release: str) -> Again:
     """
     values = _filled(form, "name", "teacher", "general_teacher") | {"release": release}
     return validated(Again, values, "the form")
+
+
+def review_in(form: Form) -> ReviewWanted:
+    """Which rows are to go to how many people.
+
+    Raises:
+        UserError: a field does not fit.
+    """
+    values = _filled(form, "votes", "rows", "min_votes") | {"assist": bool(form.text("assist"))}
+    return validated(ReviewWanted, values, "the form")
+
+
+def people_in(form: Form) -> int:
+    """How many people's accounts there are to be.
+
+    Raises:
+        UserError: no number, or one out of bounds.
+    """
+    return validated(_People, _filled(form, "people"), "the form").people
+
+
+class _People(Part):
+    people: int = Field(default=2, ge=1, le=MOST_PEOPLE)
 
 
 def publish_in(form: Form) -> PublishWanted:

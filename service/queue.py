@@ -95,6 +95,15 @@ class Queue:
         query = "SELECT * FROM jobs WHERE id IN (SELECT max(id) FROM jobs WHERE run = ? GROUP BY action)"
         return [_job(row) for row in self._store.all(f"{query} ORDER BY id DESC", run)]
 
+    def budgets(self) -> dict[str, float]:
+        """US dollars that each run may spend, by its last job of its own, where that was said."""
+        query = (
+            "SELECT run, arguments FROM jobs WHERE id IN (SELECT max(id) FROM jobs WHERE action IN (?, ?) GROUP BY run)"
+        )
+        found = {row["run"]: json.loads(row["arguments"]) for row in self._store.all(query, *OWN)}
+        said = {run: words[words.index("--max-cost") + 1] for run, words in found.items() if "--max-cost" in words}
+        return {run: float(most) for run, most in said.items()}
+
     def job(self, run: str, number: int) -> Job | None:
         """A job of a run by its number."""
         row = self._store.one("SELECT * FROM jobs WHERE run = ? AND id = ?", run, number)

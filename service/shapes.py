@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field, model_validator
 
 from pipelines.errors import visible
 from pipelines.settings.config import Prompts, Release, Repairing, Roles
@@ -68,10 +68,18 @@ class ReleaseWanted(Part):
 
 
 class ReviewWanted(Part):
-    """What is sent to Argilla."""
+    """What is sent to Argilla: the rows of a budget of votes, or a sample of so many rows."""
 
+    votes: int | None = Field(default=None, ge=1, le=100_000, description="a budget of votes; not beside `rows`")
     rows: int | None = Field(default=None, ge=1, le=100_000, description="the command line's default if not given")
+    min_votes: int | None = Field(default=None, ge=1, le=20, description="people that each row needs")
     assist: bool = Field(default=False, description="show the judges' labels; such votes never score the judges")
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "ReviewWanted":
+        if self.votes is not None and (self.rows is not None or self.assist):
+            raise ValueError("votes chooses the rows itself, and blind: leave rows and assist out, or votes")
+        return self
 
 
 class PublishWanted(Part):

@@ -142,13 +142,23 @@ def _say_progress(one: "ReviewProgress") -> None:
 
 @review_app.command()
 def pull(
-    name: MaybeRun = None, evaluation: Evaluation = None, workspace: Workspace = None, as_json: AsJson = False
+    name: MaybeRun = None,
+    evaluation: Evaluation = None,
+    workspace: Workspace = None,
+    then_agree: Annotated[
+        bool, typer.Option("--agree", help="Of a run: evaluate the votes at once, as `review agree` does.")
+    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Fetch people's votes into reviews.parquet; names stay on the server.
 
     Example: saferthoughts review pull demo
     """
+    if then_agree and name is None:
+        raise UserError("--agree is of a run's votes; those of an evaluation are evaluated by: report eval FOLDER")
     done = _review_of(name, evaluation, workspace).pull()
+    if then_agree and name is not None and done.votes:
+        open_run(name).review().agree()
     if as_json:
         say_json(done)
         return
@@ -236,16 +246,34 @@ def _selective_words(one: dict[str, Any]) -> str:
 
 
 @review_app.command(name="apply")
-def apply_votes(name: RunName) -> None:
+def apply_votes(
+    name: RunName,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show which rows would leave and come back.")] = False,
+    as_json: AsJson = False,
+) -> None:
     """Let people's majority overrule the judges, and check the run anew."""
     from saferthoughts.cli.words import words_of
 
     run = open_run(name)
-    done = run.review().apply()
+    preview = run.review().preview() if dry_run else None
+    if preview and as_json:
+        say_json(preview)
+        return
+    done = preview.applied if preview else run.review().apply()
+    checked = None if preview else run.check()
+    if as_json:
+        say_json(checked)
+        return
     say(f"{done.rows} rows reviewed: {done.safe} safe, {done.unsafe} unsafe by majority, {done.ties} ties")
     if done.ties:
         say(f"Ties decide nothing; one more person is asked by: saferthoughts review push {name}")
-    say(words_of(run.check()))
+    if preview:
+        say(f"{preview.before} rows are accepted; {preview.after} would be. Nothing was changed.")
+        for what, rows in (("leaves", preview.leaves), ("comes back", preview.returns)):
+            for row in rows:
+                say(f"  {what}: {row}")
+    if checked:
+        say(words_of(checked))
 
 
 def _outlook_words(one: "Outlook") -> str:
