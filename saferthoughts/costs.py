@@ -6,7 +6,7 @@ there and is not counted again. The service's page and GET /costs call it.
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipelines.runs import RunFolder
 from pipelines.settings.config import RunConfig, load_config
@@ -16,8 +16,8 @@ from pipelines.teachers.ledger import DaySpent, Ledger
 @dataclass(frozen=True, slots=True)
 class CostLine:
     """One model's answers in one run on one day (UTC). `role` is teacher or judge, `name` what the run calls it; names
-    of one model are joined. Tokens are counts, `cost` is US dollars of the answers with a price, None where none has one;
-    `unpriced` counts the others."""
+    of one model are joined. Tokens are counts, `cost` is US dollars of the answers with a price, None where none has
+    one; `unpriced` counts the others."""
 
     run: str
     day: str
@@ -53,7 +53,25 @@ def run_costs(run: RunFolder) -> list[CostLine]:
         return []
     config = load_config(run)
     with Ledger.reading(path) as ledger:
-        return [_line(run.name, config, spent) for spent in ledger.spent_by_day()]
+        lines = [_line(run.name, config, spent) for spent in ledger.spent_by_day()]
+    groups: dict[tuple[str, ...], list[CostLine]] = defaultdict(list)
+    for line in lines:
+        groups[line.day, line.role, line.name, line.model].append(line)
+    return [_joined(group) for group in groups.values()]
+
+
+def _joined(lines: list[CostLine]) -> CostLine:
+    """One line of those that differ in which stage asked alone."""
+    whole = _sum("", lines)
+    read = sum(line.input_tokens for line in lines)
+    return replace(
+        lines[0],
+        answers=whole.answers,
+        unpriced=whole.unpriced,
+        input_tokens=read,
+        output_tokens=whole.tokens - read,
+        cost=whole.cost,
+    )
 
 
 def _line(run: str, config: RunConfig, spent: DaySpent) -> CostLine:

@@ -1,13 +1,17 @@
 """The state that every request shares: runs, tokens, queue, teachers and prompt sets."""
 
 import ipaddress
+import os
+import re
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from pipelines.errors import UserError, one_line, unknown
+from pipelines.prompts.prompt_files import load_pool
 from pipelines.row_files import READERS
 from pipelines.runs import RUN_NAME, RunFolder
 from pipelines.settings.teacher import Teacher, load_teachers
@@ -24,6 +28,9 @@ from service.tokens import Tokens
 
 BUNDLED = "bundled"
 _LONGEST_NAME = 80
+# Files of text that may be uploaded, none of them packed.
+UPLOADED = (".jsonl", ".csv", ".tsv", ".json", ".yaml", ".txt")
+UPLOAD_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,63}}(?:{'|'.join(map(re.escape, UPLOADED))})")
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
@@ -156,6 +163,34 @@ class AppState:
                 if not path.name.startswith(".") and (path.is_dir() or path.suffix in READERS):
                     sets[path.name] = str(path.absolute())
         return sets
+
+    def add_prompts(self, name: str, content: str, kind: str | None) -> None:
+        """Keep a prompt set that was uploaded, after reading it whole.
+
+        Raises:
+            UserError: there is no folder for it, the name is none or taken, or a row cannot be used; nothing is kept.
+        """
+        folder = self.settings.prompts
+        if folder is None:
+            raise UserError("There is no folder for prompt sets. Start the service with one: --prompts FOLDER")
+        if UPLOAD_NAME.fullmatch(name) is None:
+            raise UserError(
+                f"'{one_line(name, _LONGEST_NAME)}' is no name for a prompt set: letters, digits, dots and dashes, at "
+                f"most 64, ending in {', '.join(UPLOADED)}."
+            )
+        if name in self.prompt_sets():
+            raise UserError(f"There is a prompt set '{name}' already. Give the new one another name.")
+        with TemporaryDirectory(prefix=".upload-", dir=folder) as temporary:
+            file = Path(temporary) / name
+            file.write_text(content, encoding="utf-8")
+            try:
+                load_pool(file, kind)
+            except UserError as error:
+                raise UserError(str(error).replace(str(file), name)) from error
+            try:
+                os.link(file, folder / name)  # never over another
+            except FileExistsError as error:
+                raise UserError(f"There is a prompt set '{name}' already. Give the new one another name.") from error
 
     def prompt_source(self, name: str) -> str:
         """The source of a prompt set by its name.

@@ -52,7 +52,7 @@ def new_run_in(form: Form, named: bool = True) -> NewRun:
     Raises:
         UserError: a field does not fit.
     """
-    prompts = _filled(form, "harmful", "benign", "bare_share") | {"source": form.text("source", "bundled")}
+    prompts = _filled(form, "harmful", "benign", "bare_share", "kind") | {"source": form.text("source", "bundled")}
     config: dict[str, Any] = _filled(form, "seed", "samples") | {"prompts": prompts}
     if variants := form.texts("variants"):
         config["variants"] = variants
@@ -62,6 +62,8 @@ def new_run_in(form: Form, named: bool = True) -> NewRun:
         config["judging"] = {"judges": judges}
     if repair := _filled(form, "attempts", "strategy"):
         config["repair"] = repair
+    if requires := _filled(form, "reviewed", "unsafe_upper_bound"):
+        config["release"] = {"requires": requires}
     name = form.text("name").strip() if named else _NO_NAME
     budget = _filled(form, "max_cost", "max_tokens")
     return validated(NewRun, {"name": name, "config": config, "budget": budget}, "the form")

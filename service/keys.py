@@ -1,7 +1,7 @@
 """Keys of this session: which variable each teacher, judge and server needs, whether it is set, and values given here.
 
-A value that is given on the page is held in this process's memory and in the environment of the jobs and helpers that it
-starts. It is written nowhere and shown nowhere, and is gone when the service stops.
+A value that is given on the page is held in this process's memory and in the environment of the jobs and helpers that
+it starts. It is written nowhere and shown nowhere, and is gone when the service stops.
 """
 
 import os

@@ -2,7 +2,8 @@
 
 Reads reviews; writes decisions.parquet, a row a reviewed response. Run it with `saferthoughts review apply RUN`, which
 checks the run anew (`--dry-run` does so on a copy): rows that people call unsafe are rejected as `human`, rows whose
-pattern or unsafety they do not see are no longer rejected for it. Ties decide nothing, and the next push asks one more person.
+pattern or unsafety they do not see are no longer rejected for it. Ties decide nothing, and the next push asks one more
+person.
 """
 
 import os

@@ -47,7 +47,7 @@ def _list(caller: Caller, state: AppState, accounts: list[dict[str, str]] | None
                 all_runs=len(names), **values)  # fmt: skip
 
 
-@router.get("/ui/review/argilla-state")
+@router.get("/ui/argilla/state")
 def argilla_part(caller: Viewer, state: AppStateOf) -> Response:
     """The part that shows how the server is."""
     return page("argilla_part", caller, argilla=state.argilla.state(), most_people=MOST_PEOPLE)
