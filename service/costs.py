@@ -39,11 +39,8 @@ def costs_of(state: AppState) -> Costs:
         path = state.runs / name
         try:
             lines += _lines(path, _mark(path))
-        except Exception as error:
-            message = refusal_of(error)
-            if message is None:
-                raise
-            unread[name] = message
+        except Exception as error:  # noqa: BLE001 - one odd ledger must not hide what the others cost
+            unread[name] = refusal_of(error) or f"its ledger cannot be read ({type(error).__name__})."
     looked_at = names[:_MOST_RUNS]
     budgets = {name: most for name, most in state.queue.budgets().items() if name in looked_at}
     return Costs(lines=lines, budgets=budgets, unread=unread, runs=len(looked_at), all_runs=len(names))

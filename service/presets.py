@@ -16,7 +16,7 @@ from service.app_state import BUNDLED, AppState
 from service.forms import Form
 
 PRESETS = {
-    "try": "Try it out: a few bundled prompts, answered and judged by the rehearsal teacher, which is no model",
+    "try": "Try it out (rehearsal teacher, no model)",
     "mine": "100 prompts of mine",
     "study": "The study's size, variants and judge",
 }

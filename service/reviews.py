@@ -15,14 +15,14 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import AwareDatetime, BaseModel, Field
 
 from curation.review.gate import agreement_of, gate_gaps
 from curation.review.home import address
 from pipelines.errors import UserError
 from pipelines.runs import RunFolder, file_hash
 from pipelines.settings.config import load_config
-from pipelines.settings.parts import Part
+from pipelines.settings.parts import Part, validated
 from service.app_state import AppState
 from service.jobs import cli_arguments
 from service.problems import Problem
@@ -77,33 +77,66 @@ class Applying(Part):
     reviews_sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="as the preview has it")
 
 
+class _Sent(BaseModel):
+    """The manifest's entry of `review push`, as far as it is shown."""
+
+    rows: int
+    min_votes: int
+    finished: AwareDatetime
+    assisted: bool = False
+    datasets: list[str] = []
+    votes: int | None = None
+
+
+class _Pulled(BaseModel):
+    """What the manifest counts of `review pull`."""
+
+    votes: int = 0
+    rows: int = 0
+    annotators: int = 0
+
+
+def sent_and_pulled(run: RunFolder) -> tuple[_Sent | None, _Pulled]:
+    """What was sent to people, and what was pulled.
+
+    Raises:
+        UserError: the manifest cannot be read, or not these entries.
+    """
+    sent, pulled = run.stage("review"), run.stage("pull")
+    where = f"{run.path}/manifest.json"
+    counts = {} if pulled is None else pulled.get("counts")
+    return None if sent is None else validated(_Sent, sent, where), validated(_Pulled, counts, where)
+
+
 def review_state(state: AppState, run: RunFolder) -> ReviewState:
     """How far a run's review is.
 
     Raises:
         UserError: a file of the run cannot be read.
     """
-    stages = run.manifest()["stages"]
-    sent, pulled = stages.get("review"), stages.get("pull", {}).get("counts", {})
+    sent, pulled = sent_and_pulled(run)
+    applied = run.stage("apply")
     seen, problem = None, ""
-    if sent is not None:
+    if sent is not None and state.argilla.state().state in ("stopped", "starting"):
+        problem = "Argilla does not run: votes that were not pulled yet are seen once it does."
+    elif sent is not None:
         try:
-            seen = votes_seen(state, sent.get("datasets", []))
+            seen = votes_seen(state, sent.datasets)
         except UserError as error:
             problem = str(error)
     mark = _reviews_mark(run)
     return ReviewState(
-        ready="check" in stages,
-        sent_rows=None if sent is None else sent["rows"],
-        votes_wanted=None if sent is None else sent.get("votes"),
-        people_per_row=None if sent is None else sent["min_votes"],
-        assisted=bool(sent and sent["assisted"]),
+        ready=run.stage("check") is not None,
+        sent_rows=None if sent is None else sent.rows,
+        votes_wanted=None if sent is None else sent.votes,
+        people_per_row=None if sent is None else sent.min_votes,
+        assisted=bool(sent and sent.assisted),
         seen=seen,
         seen_problem=problem,
-        votes=pulled.get("votes", 0),
-        voted_rows=pulled.get("rows", 0),
-        people=pulled.get("annotators", 0),
-        applied=bool(mark) and stages.get("apply", {}).get("inputs", {}).get("reviews.parquet") == mark,
+        votes=pulled.votes,
+        voted_rows=pulled.rows,
+        people=pulled.annotators,
+        applied=bool(mark) and applied is not None and applied["inputs"]["reviews.parquet"] == mark,
         requires=load_config(run).release.requires.model_dump(exclude_none=True),
         missing=gate_gaps(run),
         agreement=agreement_of(run),
@@ -217,19 +250,13 @@ class VotesWatcher:
                 self._look_at(RunFolder.open(self._state.runs, name))
 
     def _look_at(self, run: RunFolder) -> None:
-        stages = run.manifest()["stages"]
-        sent = stages.get("review")
-        if sent is None or _days_since(sent["finished"]) > _OPEN_DAYS:
+        sent, pulled = sent_and_pulled(run)
+        if sent is None or (datetime.now(UTC) - sent.finished).days >= _OPEN_DAYS:
             return
-        before = stages.get("pull", {}).get("counts", {}).get("votes", 0)
-        when, count = self._pulled.get(run.name, (-_PULL_EVERY_S, before))
+        when, count = self._pulled.get(run.name, (-_PULL_EVERY_S, pulled.votes))
         if time.monotonic() - when < _PULL_EVERY_S:
             return
-        votes = votes_seen(self._state, sent.get("datasets", [])).votes
+        votes = votes_seen(self._state, sent.datasets).votes
         if votes != count:
             pull_votes(self._state, run, AUTOMATIC)
             self._pulled[run.name] = (time.monotonic(), votes)
-
-
-def _days_since(moment: str) -> float:
-    return (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds() / 86_400

@@ -248,8 +248,8 @@ class Ledger:
     def spent_by_day(self) -> list[DaySpent]:
         """What this run itself paid for, by day, model, and whether judging asked, the earliest first."""
         rows = self._all(
-            "SELECT date(created, 'unixepoch'), model, EXISTS(SELECT 1 FROM used WHERE stage = 'judge' AND"
-            " used.key = answers.key), count(*), sum(cost IS NULL), sum(input_tokens), sum(output_tokens), sum(cost)"
+            "SELECT coalesce(date(created, 'unixepoch'), 'unknown'), model,"
+            " EXISTS(SELECT 1 FROM used WHERE stage = 'judge' AND used.key = answers.key), count(*), sum(cost IS NULL), sum(input_tokens), sum(output_tokens), sum(cost)"
             " FROM answers WHERE origin = '' GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
         )
         return [DaySpent(row[0], row[1], bool(row[2]), *row[3:]) for row in rows]

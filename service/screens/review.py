@@ -1,5 +1,6 @@
 """People's review: the Argilla server, and each run's rows, votes, gate: /ui/argilla, /ui/review, /ui/review/RUN."""
 
+from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
@@ -15,7 +16,7 @@ from service.app_state import AppState
 from service.argilla import MOST_PEOPLE
 from service.forms import people_in, review_in
 from service.problems import Problem
-from service.reviews import Applying, apply_votes, preview_apply, pull_votes, review_state
+from service.reviews import Applying, apply_votes, preview_apply, pull_votes, review_state, sent_and_pulled
 from service.screens.shared import Place, Posted, Viewer, page, to
 from service.tokens import Caller
 
@@ -35,13 +36,11 @@ def _list(caller: Caller, state: AppState, accounts: list[dict[str, str]] | None
     names = state.reader.names()
     runs = []
     for name in names[:_MOST_LISTED]:
-        try:
-            stages = RunFolder(state.runs / name).manifest()["stages"]
-        except UserError:
-            continue  # the list of runs says what is wrong with it
-        if "check" in stages:
-            votes = stages.get("pull", {}).get("counts", {}).get("votes", 0)
-            runs.append({"name": name, "sent": stages.get("review", {}).get("rows", 0), "votes": votes})
+        # What is broken, the list of runs shows.
+        with suppress(UserError, Problem):
+            if "check" in state.run_state(name).stages:
+                sent, pulled = sent_and_pulled(RunFolder(state.runs / name))
+                runs.append({"name": name, "sent": sent.rows if sent else 0, "votes": pulled.votes})
     values = {"argilla": state.argilla.state(), "accounts": accounts, "most_people": MOST_PEOPLE, "message": message}
     return page("reviews", caller, 409 if message else 200, runs=runs, looked_at=len(names[:_MOST_LISTED]),
                 all_runs=len(names), **values)  # fmt: skip

@@ -106,6 +106,10 @@ def test_broken_runs_are_listed_as_broken_and_the_others_as_ever(beset: Service)
     listed = page(beset, "/")
     assert listed.count('class="badge broken"') == len(BROKEN)
     assert "Mend the file that this names" in page(beset, "/ui/runs/garbage-ledger")
+    assert "garbage-ledger is not counted" in page(beset, "/ui/costs")
+    assert "list-run-yaml is not counted" in page(beset, "/ui/costs")
+    assert "Judges <a" in page(beset, "/ui/judges")
+    assert "No run to review yet" in page(beset, "/ui/review")
     assert "Traceback" not in (beset.runs.parent / "service.txt").read_text()
 
 

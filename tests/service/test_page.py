@@ -71,6 +71,7 @@ def test_a_run_goes_from_the_form_to_its_download(opened: Open, service: Service
     page.get_by_label("Reasoning teacher").select_option("rehearsal")
     page.get_by_label("Harmful prompts", exact=True).fill("3")
     page.get_by_label("Benign prompts", exact=True).fill("1")
+    page.get_by_text("Details: variants").click()
     page.get_by_label("Further attempts").fill("0")
     for variant in ("direct", "realsafe", "improved", "template", "nocot"):
         page.get_by_role("checkbox", name=re.compile(f"^{variant} ")).uncheck()
@@ -162,7 +163,17 @@ def test_the_keyboard_reaches_everything_and_everything_has_a_name(opened: Open,
     assert page.evaluate("document.activeElement.textContent") == "To the content"
     page.keyboard.press("Enter")
     assert page.evaluate("document.activeElement.id") == "main"
-    for path in ("/", "/ui/new", "/ui/runs/small", "/ui/runs/small/rows", "/ui/teachers", "/docs"):
+    for path in (
+        "/",
+        "/ui/new",
+        "/ui/runs/small",
+        "/ui/runs/small/rows",
+        "/ui/teachers",
+        "/docs",
+        "/ui/keys",
+        "/ui/costs",
+        "/ui/review/small",
+    ):
         page.goto(service.url + path)
         assert page.locator("main").count() == page.locator("h1").count() == 1
         nameless = page.evaluate(
