@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import traceback
+import urllib.error
 import urllib.request
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -170,6 +171,10 @@ def votes_seen(state: AppState, datasets: list[str]) -> VotesSeen:
                 if given:
                     people[str(person["username"])] = people.get(str(person["username"]), 0) + given
         return VotesSeen(rows=rows, completed=completed, people=dict(sorted(people.items())))
+    except urllib.error.HTTPError as error:
+        raise UserError(
+            f"The Argilla server does not say how many votes there are (HTTP {error.code}): pull them by the button."
+        ) from error
     except OSError as error:
         raise UserError(f"The Argilla server does not answer ({getattr(error, 'reason', error)}).") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -229,7 +234,7 @@ class VotesWatcher:
 
     def __init__(self, state: AppState) -> None:
         self._state = state
-        self._pulled: dict[str, tuple[float, int]] = {}
+        self._pulled: dict[str, tuple[float | None, int]] = {}
 
     async def work(self) -> None:
         """Count and pull until cancelled."""
@@ -253,10 +258,11 @@ class VotesWatcher:
         sent, pulled = sent_and_pulled(run)
         if sent is None or (datetime.now(UTC) - sent.finished).days >= _OPEN_DAYS:
             return
-        when, count = self._pulled.get(run.name, (-_PULL_EVERY_S, pulled.votes))
-        if time.monotonic() - when < _PULL_EVERY_S:
+        when, count = self._pulled.get(run.name, (None, pulled.votes))
+        if when is not None and time.monotonic() - when < _PULL_EVERY_S:
             return
         votes = votes_seen(self._state, sent.datasets).votes
-        if votes != count:
+        # A pull may find more than were counted before it, and keeps votes that are gone from the server.
+        if votes not in (count, pulled.votes):
             pull_votes(self._state, run, AUTOMATIC)
             self._pulled[run.name] = (time.monotonic(), votes)
