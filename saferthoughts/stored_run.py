@@ -25,6 +25,7 @@ from saferthoughts.settings import (
 from saferthoughts.tables import Table
 
 if TYPE_CHECKING:
+    from saferthoughts.costs import CostLine
     from saferthoughts.ledgers import Pruning, Spending
     from saferthoughts.review import Review
     from saferthoughts.status import RunStatus
@@ -182,6 +183,16 @@ class StoredRun:
         from saferthoughts.ledgers import spending
 
         return spending(self.folder)
+
+    def costs(self) -> "list[CostLine]":
+        """What this run itself paid for, by day, teacher or judge, and model.
+
+        Raises:
+            UserError: its ledger or configuration cannot be read.
+        """
+        from saferthoughts.costs import run_costs
+
+        return run_costs(self.folder)
 
     def export_answers(self, file: StoredPath) -> int:
         """Write every answer to a .jsonl or .parquet file; how many there are.

@@ -156,8 +156,8 @@ def votes_seen(state: AppState, datasets: list[str]) -> VotesSeen:
     Raises:
         UserError: it is not there, refuses the key, or answers otherwise than Argilla does.
     """
-    url, key = address(state.runs)
     try:
+        url, key = address(state.runs)
         there = {one["name"]: one["id"] for one in _ask(url, key, "me/datasets")["items"]}
         rows = completed = 0
         people: dict[str, int] = {}
@@ -177,7 +177,7 @@ def votes_seen(state: AppState, datasets: list[str]) -> VotesSeen:
         ) from error
     except OSError as error:
         raise UserError(f"The Argilla server does not answer ({getattr(error, 'reason', error)}).") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
         raise UserError("What answers in Argilla's place is no Argilla server of a known version.") from error
 
 
