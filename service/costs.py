@@ -47,7 +47,7 @@ def costs_of(state: AppState) -> Costs:
 
 
 def _mark(run: Path) -> tuple[object, ...]:
-    marks = []
+    marks: list[object] = []
     for name in ("ledger.sqlite", "ledger.sqlite-wal", "run.yaml"):
         try:
             found = (run / name).stat()
