@@ -249,7 +249,8 @@ class Ledger:
         """What this run itself paid for, by day, model, and whether judging asked, the earliest first."""
         rows = self._all(
             "SELECT coalesce(date(created, 'unixepoch'), 'unknown'), model,"
-            " EXISTS(SELECT 1 FROM used WHERE stage = 'judge' AND used.key = answers.key), count(*), sum(cost IS NULL), sum(input_tokens), sum(output_tokens), sum(cost)"
+            " EXISTS(SELECT 1 FROM used WHERE stage = 'judge' AND used.key = answers.key),"
+            " count(*), sum(cost IS NULL), sum(input_tokens), sum(output_tokens), sum(cost)"
             " FROM answers WHERE origin = '' GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
         )
         return [DaySpent(row[0], row[1], bool(row[2]), *row[3:]) for row in rows]
