@@ -101,8 +101,8 @@ class Queue:
             "SELECT run, arguments FROM jobs WHERE id IN (SELECT max(id) FROM jobs WHERE action IN (?, ?) GROUP BY run)"
         )
         found = {row["run"]: json.loads(row["arguments"]) for row in self._store.all(query, *OWN)}
-        said = {run: words[words.index("--max-cost") + 1] for run, words in found.items() if "--max-cost" in words}
-        return {run: float(most) for run, most in said.items()}
+        given = {run: words[words.index("--max-cost") + 1] for run, words in found.items() if "--max-cost" in words}
+        return {run: float(most) for run, most in given.items()}
 
     def job(self, run: str, number: int) -> Job | None:
         """A job of a run by its number."""

@@ -37,7 +37,7 @@ def gate_gaps(run: RunFolder) -> list[str]:
     found = agreement_of(run)
     if found is None:
         return [
-            "people's review (release.requires), which the run has none of that is evaluated. Run: "
+            "people's review (release.requires), and has none that is evaluated. Run: "
             f"saferthoughts review pull {run.name}, review agree {run.name}, review apply {run.name}"
         ]
     missing = []
