@@ -59,11 +59,15 @@ def costs(caller: api.Reader, state: AppStateOf) -> Costs:
     return costs_of(state)
 
 
-@router.get("/costs.csv", tags=["service"], response_class=PlainTextResponse)
+class _Csv(PlainTextResponse):
+    media_type = "text/csv"
+
+
+@router.get("/costs.csv", tags=["service"], response_class=_Csv)
 def costs_csv(caller: api.Reader, state: AppStateOf) -> Response:
     """The same as a table for spreadsheets; what has no known price is empty, never 0."""
     headers = {"content-disposition": 'attachment; filename="costs.csv"'}
-    return PlainTextResponse(as_csv(costs_of(state)), media_type="text/csv", headers=headers)
+    return _Csv(as_csv(costs_of(state)), headers=headers)
 
 
 @router.get("/judges", tags=["service"])
