@@ -95,7 +95,7 @@ def serves(python: Path, home: Path) -> None:
             printed = server.stdout.readline()
             address = re.search(r"http://[\d.]+:\d+", printed)
             assert address, printed + server.stdout.read()
-            deadline = time.monotonic() + 120
+            deadline = time.monotonic() + 300
             while True:
                 try:
                     with urlopen(f"{address[0]}/health", timeout=120) as answer:
