@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -96,7 +97,10 @@ def pytest_runtest_logstart() -> None:
     global _spared
     if len(sys.modules) > _spared + 100:
         _spared = len(sys.modules)
-        gc.collect()
+        with warnings.catch_warnings():
+            # What the test before left to the collector is not this one's fault.
+            warnings.simplefilter("ignore")
+            gc.collect()
         gc.freeze()
         gc.enable()
 
