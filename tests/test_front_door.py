@@ -26,7 +26,7 @@ def typed_afresh(words: Sequence[str], cwd: Path, **environment: str) -> subproc
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
 

@@ -24,7 +24,7 @@ def learned(students: Mapping[str, Path]) -> Iterator[Student]:
 
 def ask(student: Student, *texts: str, max_tokens: int = 100) -> list[Completion]:
     futures = [student.submit([{"role": "user", "content": text}], max_tokens) for text in texts]
-    return [future.result(timeout=60) for future in futures]
+    return [future.result(timeout=300) for future in futures]
 
 
 def test_student_answers_a_batch_of_unequal_prompts(learned: Student, answers: Mapping[str, Any]) -> None:
@@ -78,7 +78,7 @@ def test_student_waits_for_those_expected(learned: Student, answers: Mapping[str
     # Longer than the silence that would otherwise start the batch.
     time.sleep(0.5)
     ask(learned, answers["process"].text)
-    first.result(timeout=60)
+    first.result(timeout=300)
     learned.watch = None
     assert max(widths) == 2
 
@@ -121,7 +121,7 @@ def test_student_puts_a_prefilled_opener_back(
     student = Student(folder)
     done = ask(student, answers["threat"].text)[0]
     chat, begun = [{"role": "user", "content": answers["threat"].text}], "<think>\nThis would frighten"
-    rest = student.submit(chat, 100, begun=begun).result(timeout=60)
+    rest = student.submit(chat, 100, begun=begun).result(timeout=300)
     student.close()
     assert done.text == begun + rest.text == answers["threat"].completion
 
@@ -129,7 +129,7 @@ def test_student_puts_a_prefilled_opener_back(
 def test_student_goes_on_from_what_is_begun_for_it(learned: Student, answers: Mapping[str, Any]) -> None:
     for name, begun in (("rumour", "Sorry, I can't"), ("threat", "<think>\nThis would frighten")):
         _, text, completion = answers[name]
-        done = learned.submit([{"role": "user", "content": text}], 100, begun=begun).result(timeout=60)
+        done = learned.submit([{"role": "user", "content": text}], 100, begun=begun).result(timeout=300)
         assert begun + done.text == completion
     # Inspect's message that is marked as begun is no turn of the chat.
     turns = [
@@ -185,16 +185,16 @@ def test_student_samples_by_its_seed_and_greedy_neighbours_are_left_alone(
     def sampled(seed: int, temperature: float = 5.0) -> list[str]:
         drawn = learned.submit(chat, 30, Decoding(temperature, 1.0, seed))
         greedy = learned.submit(chat, 100)
-        return [drawn.result(timeout=60).text, greedy.result(timeout=60).text]
+        return [drawn.result(timeout=300).text, greedy.result(timeout=60).text]
 
     first, other = sampled(1), sampled(2)
     assert first == sampled(1)
     assert first[0] != other[0]
     assert first[1] == other[1] == completion
     # So little of the distribution is left that only the likeliest token is in it.
-    narrow = learned.submit(chat, 100, Decoding(5.0, 1e-6, 3)).result(timeout=60)
+    narrow = learned.submit(chat, 100, Decoding(5.0, 1e-6, 3)).result(timeout=300)
     assert narrow.text == completion
-    cold = learned.submit(chat, 100, Decoding(0.01, 1.0, 4)).result(timeout=60)
+    cold = learned.submit(chat, 100, Decoding(0.01, 1.0, 4)).result(timeout=300)
     assert cold.text == completion
 
 

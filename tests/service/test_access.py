@@ -31,7 +31,7 @@ RUNS = [
 
 def status(service: Service, method: str, path: str, secret: str | None, **more: object) -> int:
     headers = {} if secret is None else {"authorization": f"Bearer {secret}"}
-    with httpx.stream(method, service.url + path, headers=headers, timeout=60, **more) as answer:  # type: ignore[arg-type]
+    with httpx.stream(method, service.url + path, headers=headers, timeout=300, **more) as answer:  # type: ignore[arg-type]
         return answer.status_code
 
 

@@ -24,6 +24,8 @@ HOSTILE = (
     "<style>*{display:none}</style> <a hx-get=/logout hx-trigger=load>x</a>"
 )
 Open = Callable[..., Any]
+# Playwright waits half a minute by itself, which a busy machine takes for one page.
+PATIENCE_MS = 300_000
 
 
 @pytest.fixture(scope="module")
@@ -37,16 +39,17 @@ def browser() -> Iterator[Any]:
         running.close()
 
 
-@pytest.fixture
-def opened(browser: Any, service: Service) -> Iterator[Open]:
-    """Log in by token and note dialogs, errors, refused loads and requests to elsewhere; there must be none."""
-    noted: list[str] = []
-    contexts = []
+@pytest.fixture(scope="module")
+def pages(browser: Any, service: Service) -> Iterator[Callable[..., tuple[Any, list[str]]]]:
+    """A page for each role, logged in by token, and what it noted: a context costs as much as four pages."""
+    made: dict[str, tuple[Any, list[str]]] = {}
 
-    def log_in(role: str = "run", **options: Any) -> Any:
-        context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
-        contexts.append(context)
-        page = context.new_page()
+    def log_in(role: str, **options: Any) -> tuple[Any, list[str]]:
+        if (key := f"{role} {options}") in made:
+            return made[key]
+        page = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options}).new_page()
+        noted: list[str] = []
+        page.set_default_timeout(PATIENCE_MS)
         page.on("dialog", lambda dialog: (noted.append(f"dialog {dialog.message}"), dialog.dismiss()))
         page.on("pageerror", lambda error: noted.append(f"error {error}"))
         page.on("console", lambda message: noted.append(message.text) if "Content Security" in message.text else None)
@@ -55,13 +58,28 @@ def opened(browser: Any, service: Service) -> Iterator[Open]:
         page.get_by_label("Token").fill(service.secrets[role])
         page.get_by_role("button", name="Log in").click()
         page.get_by_role("link", name="Go to the runs").click()
+        made[key] = page, noted
+        return made[key]
+
+    yield log_in
+    for page, _ in made.values():
+        page.context.close()
+
+
+@pytest.fixture
+def opened(pages: Callable[..., tuple[Any, list[str]]], service: Service) -> Iterator[Open]:
+    """Open the list of runs, logged in; there must be no dialogs, errors, refused loads or requests to elsewhere."""
+    used: list[list[str]] = []
+
+    def open_runs(role: str = "run", **options: Any) -> Any:
+        page, noted = pages(role, **options)
+        used.append(noted)
+        page.goto(service.url)
         page.get_by_role("heading", name="Runs").wait_for()
         return page
 
-    yield log_in
-    for context in contexts:
-        context.close()
-    assert noted == []
+    yield open_runs
+    assert [line for noted in used for line in noted] == []
 
 
 def test_a_run_goes_from_the_form_to_its_download(opened: Open, service: Service, tmp_path: Path) -> None:
@@ -82,7 +100,7 @@ def test_a_run_goes_from_the_form_to_its_download(opened: Open, service: Service
     page.get_by_role("button", name="Cancel").wait_for()
     # Without a reload the page tells how the run goes on, and what can be done at its end.
     page.locator("#live .badge", has_text="running").wait_for()
-    page.locator("#live .badge", has_text="released").wait_for(timeout=300_000)
+    page.locator("#live .badge", has_text="released").wait_for()
     assert "released" in page.locator("#spoken").inner_text()
     with page.expect_download() as download:
         page.get_by_role("link", name="Download release 1.0.0").click()
@@ -184,16 +202,17 @@ def test_the_keyboard_reaches_everything_and_everything_has_a_name(opened: Open,
         assert nameless == [], path
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_phone_scrolls_down_and_never_sideways(opened: Open, service: Service, scheme: str) -> None:
-    page = opened("run", viewport={"width": 360, "height": 740}, color_scheme=scheme)
+def test_a_phone_scrolls_down_and_never_sideways(opened: Open, service: Service) -> None:
+    page = opened("run", viewport={"width": 360, "height": 740})
     prompt = service.get("/runs/small/rows")["rows"][0]["prompt_id"]
     for path in ("", "/rows", f"/rows/{prompt}", "/report", "/log"):
         page.goto(f"{service.url}/ui/runs/small{path}")
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
-    ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    light = sum(int(part) for part in re.findall(r"\d+", ground)[:3]) > 3 * 128
-    assert light == (scheme == "light")
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (path, scheme)
+            ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+            light = sum(int(part) for part in re.findall(r"\d+", ground)[:3]) > 3 * 128
+            assert light == (scheme == "light")
 
 
 def test_without_a_script_the_form_tells_what_does_not_fit(opened: Open, service: Service) -> None:
@@ -221,6 +240,7 @@ def test_a_reader_is_offered_nothing_that_changes_a_run(opened: Open, service: S
 
 def test_the_printed_link_logs_in_once(browser: Any, service: Service) -> None:
     context = browser.new_context()
+    context.set_default_timeout(PATIENCE_MS)
     page = context.new_page()
     page.goto(service.link)
     page.get_by_role("link", name="Go to the runs").click()
