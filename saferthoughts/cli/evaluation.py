@@ -3,6 +3,7 @@
 Writes what `eval/run/stage.py` does, and the table into the card of a model that was trained here.
 """
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
@@ -10,11 +11,10 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from pipelines.errors import Incomplete
-from saferthoughts.cli.options import BaseUrl, KeyVariable, ModelName, Settings, TeacherFile, out, say
+from saferthoughts.cli.options import BaseUrl, KeyVariable, ModelName, Settings, TeacherFile, note, out, say
 
 if TYPE_CHECKING:
     from eval.run.planning import Wanted
-    from eval.run.results import Results
     from saferthoughts.evaluation import Evaluation
     from saferthoughts.model_resolver import Place
     from saferthoughts.run import Run
@@ -143,19 +143,21 @@ def _print(measure: "Callable[[], Evaluation]") -> None:
         Incomplete: they are.
     """
     try:
-        _print_table(measure().results)
+        _print_done(measure())
     except Incomplete as error:
         if error.result is not None:
-            _print_table(cast("Evaluation", error.result).results)
+            _print_done(cast("Evaluation", error.result))
         raise
 
 
-def _print_table(results: "Results") -> None:
+def _print_done(done: "Evaluation") -> None:
     from eval.report.table import results_table
 
+    results = done.results
     if rehearsed := [model.label for model in results.models if model.rehearsed]:
         say(f"{', '.join(rehearsed)}: trained on rows of the rehearsal teacher, a program that stands in for a model")
     out.print(results_table(results))
+    note(f"Written: {done.path}/results.json and logs. Next: saferthoughts report eval {shlex.quote(str(done.path))}")
 
 
 def rescore(

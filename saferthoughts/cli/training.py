@@ -3,6 +3,7 @@
 Reads a release and a checkpoint; writes the model's folder. The command is `saferthoughts train`.
 """
 
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from rich.text import Text
 from pipelines.errors import UserError
 from pipelines.interrupts import unhurried
 from pipelines.runs import file_hash
-from saferthoughts.cli.options import Settings, notes, out, say
+from saferthoughts.cli.options import Settings, note, notes, out, say
 from saferthoughts.cli.words import words_of
 from saferthoughts.run import Run
 from saferthoughts.training import check_training, settled_recipe, train
@@ -56,6 +57,7 @@ def train_student(
         say(f"{output} is trained already, by this recipe on these rows. Remove it, or choose another --output.")
     else:
         out.print(_result(trained.result))
+    note(f"Next: saferthoughts chat {shlex.quote(str(output))}, or saferthoughts eval {shlex.quote(str(output))}")
     if push is not None:
         say(words_of(trained.push(push, private=private)))
 
