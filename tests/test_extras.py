@@ -20,6 +20,7 @@ import yaml
 
 from pipelines.doctor import NEEDS, packages
 from tests.cards.keys import write_key
+from tests.docs.pages import with_sources
 from tests.installing import PROJECT, ROOT, closure, command, environment, installed
 from tests.training.conftest import tiny_student as tiny_student
 
@@ -119,8 +120,10 @@ def does_its_job(extra: str, python: Path, home: Path) -> int:
     if extra == "serve":
         serves(python, home)
     elif extra == "docs":
-        words = [str(python), "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(home / "site")]
-        done = subprocess.run(words, cwd=ROOT, env=environment(python), capture_output=True, text=True, check=False)
+        words = [str(python), "-m", "zensical", "build", "--strict"]
+        (home / "sources").mkdir()
+        folder = with_sources(home / "sources")
+        done = subprocess.run(words, cwd=folder, env=environment(python), capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
     elif extra == "review":
         # Its server is another environment; as far as its client gets without one.

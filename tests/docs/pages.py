@@ -7,6 +7,7 @@ language a line is a command if it begins with `$ ` or with a program that is us
 """
 
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
@@ -38,7 +39,7 @@ REFERENCE = {
     "docs/training.md": "GPUs; docs/guides/fine-tune.md runs a small one",
 }
 PROGRAMS = (
-    *("saferthoughts", "make", "python", "pip", "git", "source", "export", "curl", "mkdocs", "echo", "cat"),
+    *("saferthoughts", "make", "python", "pip", "git", "source", "export", "curl", "echo", "cat"),
     *("vllm", "ray", "accelerate", "hf", "inspect"),
 )
 _NOT_RUN = re.compile(r"<!-- not run: (.+?) -->", re.DOTALL)
@@ -79,6 +80,16 @@ class Snippet:
 
 
 Part = Command | File | Snippet
+
+
+def with_sources(folder: Path) -> Path:
+    """A folder in which the site can be built: docs/ and mkdocs.yml are copies, all else that pages name is linked."""
+    shutil.copytree(ROOT / "docs", folder / "docs")
+    shutil.copy(ROOT / "mkdocs.yml", folder)
+    for entry in ROOT.iterdir():
+        if entry.name[0] != "." and entry.name != "site" and not (folder / entry.name).exists():
+            (folder / entry.name).symlink_to(entry)
+    return folder
 
 
 def names() -> list[str]:
