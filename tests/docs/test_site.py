@@ -55,6 +55,8 @@ def test_a_word_of_a_page_is_found_by_the_search(site: Path) -> None:
     items = json.loads((site / "search.json").read_text(encoding="utf-8"))["items"]
     found = {item["location"].partition("#")[0] for item in items if "cascade" in item["text"]}
     assert "judging.html" in found
+    errors = [item for item in items if item["location"].startswith("errors.html")]
+    assert any("Unknown teacher" in item["text"] and "Its messages" in item["text"] for item in errors)
 
 
 def test_a_copied_block_has_no_prompts(site: Path) -> None:
