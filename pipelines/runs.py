@@ -44,7 +44,7 @@ __all__ = [
 
 # Raised when a table or the manifest changes its meaning: an older folder is then refused, not misread.
 FORMAT = 2
-VERSION = "0.1.0"
+VERSION = "0.2.0"
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 # Which stage writes a file, for the message when it is missing.
