@@ -4,10 +4,12 @@ One table for all commands; `saferthoughts/cli/options.py` looks into it. Nothin
 """
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 _STAGE = "{waits}"
+_TRAIN = "{do} train RECIPE --dataset {run}/release --output {run}/model"
 # By command; {name} and the like are its arguments, {run} the run's folder, {do} the program with its --runs, {waits}
 # what the run waits for. An empty text: the command prints both itself, or ends when it is stopped.
 NEXT = {
@@ -75,31 +77,31 @@ NEXT = {
 _NOTHING_WRITTEN = ("as_json", "only", "explain", "dry_run")
 
 
-def next_step(command: str, arguments: Mapping[str, Any]) -> str:
-    """What follows a command with these arguments, "" if nothing."""
-    from saferthoughts.cli.options import Settings
+def next_step(command: str, arguments: Mapping[str, Any], runs: Path, typed: Sequence[str] = ()) -> str:
+    """What follows a command, "" if nothing.
 
-    words, evaluation = NEXT[command], arguments.get("evaluation")
+    Args:
+        command: Its name, behind those of its groups.
+        arguments: What it was called with, by the names of its parameters.
+        runs: The folder of runs.
+        typed: The words that were typed after the program's name.
+    """
+    words, evaluation, name = NEXT[command], arguments.get("evaluation"), str(arguments.get("name"))
     if any(arguments.get(option) for option in _NOTHING_WRITTEN):
         return ""
-    do = "saferthoughts"
-    if "--runs" in Settings.words:
-        do += f" --runs {shlex.quote(str(Settings.runs))}"
-    values = {name: shlex.quote(str(value)) for name, value in arguments.items()}
-    name = arguments.get("name")
     if evaluation is not None:
         words = "Once people have voted: {do} review pull --eval {evaluation}, then {do} report eval {evaluation}"
     elif "{waits}" in words:
-        words = words.replace("{waits}", _waits(str(name)))
-    return words.format(**values, do=do, run=Settings.runs / str(name))
+        words = words.replace("{waits}", _waits(name, runs))
+    do = f"saferthoughts --runs {shlex.quote(str(runs))}" if "--runs" in typed else "saferthoughts"
+    return words.format(**{key: shlex.quote(str(value)) for key, value in arguments.items()}, do=do, run=runs / name)
 
 
-def _waits(name: str) -> str:
+def _waits(name: str, runs: Path) -> str:
     """What a run waits for, as `status` has it; where nothing is missing, what a release is for."""
-    from saferthoughts.cli.options import Settings
     from saferthoughts.status import status
 
-    found = status(name, runs=Settings.runs)[0]
+    found = status(name, runs=runs)[0]
     if found.command:
         return f"{name} waits for {found.waits_for}: " + found.command.replace("saferthoughts", "{do}", 1)
     return (

@@ -80,7 +80,7 @@ def _with_next_step(callback: "Callable[..., Any]", command: str) -> "Callable[.
         from saferthoughts.cli.next_steps import next_step
 
         callback(**arguments)
-        if words := next_step(command, arguments):
+        if words := next_step(command, arguments, Settings.runs, Settings.words):
             note(words)
 
     return run

@@ -94,7 +94,7 @@ def test_every_command_says_what_comes_next() -> None:
     for name, one in commands.items():
         arguments = {option.name: "x" for option in one.params if option.name in ("name", "what", "repo", "to")}
         if "{waits}" not in NEXT[name]:
-            next_step(name, {option.name: None for option in one.params} | arguments)
+            next_step(name, {option.name: None for option in one.params} | arguments, Path("runs"))
 
 
 def test_a_stage_names_its_file_and_the_next_command(released_once: Path, tmp_path: Path) -> None:
