@@ -30,6 +30,7 @@ REFERENCE = {
     "docs/prompts.md": "files that others publish; tests/pipelines/test_published.py runs the same on small ones",
     "docs/proof.md": "tokenizers of the Hub; tests/training/test_proof.py runs the same on small ones",
     "docs/protocols.md": "guards and judges; tests/eval/test_presets.py runs every preset against stand-ins",
+    "docs/recipes.md": "teachers and students of the reader's; tests/docs/test_recipes.py makes its figures",
     "docs/releases.md": "docs/guides/use-a-release.md runs the same",
     "docs/review.md": "docs/guides/curate.md runs the same",
     "docs/safety-tasks.md": "guards on GPU servers; tests/eval has stand-ins for them",
