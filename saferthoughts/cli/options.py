@@ -109,7 +109,7 @@ class Stages(TyperGroup):
         """The command of that name."""
         if cmd_name not in self.commands:
             raise unknown("stage" if ctx.parent is None else f"{ctx.info_name} command", cmd_name, self.commands)
-        command = super().get_command(ctx, cmd_name)
+        command: Any = super().get_command(ctx, cmd_name)
         if not hasattr(command, "commands") and cmd_name not in self._with_next_step:
             self._with_next_step.add(cmd_name)
             command.callback = _with_next_step(command.callback, " ".join([*_names(ctx), cmd_name]))
