@@ -55,7 +55,7 @@ NEXT = {
     "compare": "Next: {do} release build RUN --since {before}",
     "dataset look": "Next: {do} check RUN --dataset {where}, with the same options",
     "proof": "Next: {do} train RECIPE --dataset RELEASE --check",
-    "sql": "Further tables: docs/curation.md",
+    "sql": "",
     "duplicates": "Written: {run}/duplicates.parquet. Next: {do} report {name}",
     "contamination": "Written: {run}/contamination.parquet. Next: {do} report {name}",
     "teachers list": "Next: {do} teachers test NAME",

@@ -197,13 +197,7 @@ def _print_report(study: "Study", output: Path | None) -> None:
             table.add_column(Text(head), justify="right" if number else "left", overflow="fold")
         for row in cells.rows:
             table.add_row(*(Text(cell.replace(" | ", "\n")) for cell in row))
-        if cells.notes:
-            out.print(table)
-        else:
-            # A query's table may be wider than the terminal: folded, nobody could read it.
-            widths = [max(map(len, column)) for column in zip(cells.head, *cells.rows, strict=True)]
-            lines = ["  ".join(map(str.ljust, row, widths)) for row in (cells.head, *cells.rows)]
-            say("\n".join([cells.title, *(line.rstrip() for line in lines), ""]))
+        out.print(table)
         for line in cells.notes:
             say(line)
     say("What differs from the paper, and what this does not show:")
