@@ -22,6 +22,7 @@ from inspect_ai.model import (
     StopReason,
     modelapi,
 )
+
 # The public messages_to_openai reads the metadata of the package openai anew for every request.
 from inspect_ai.model._openai import messages_to_openai, openai_completion_params
 from inspect_ai.tool import ToolChoice, ToolInfo

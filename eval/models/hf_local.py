@@ -1,14 +1,14 @@
 """A local checkpoint as an Inspect model on the CPU: `student/<label>`, batched, honest about truncation.
 
 Reads a checkpoint folder (config, weights, tokenizer with a chat template) and writes nothing. One model instance in
-bf16 serves every concurrent request: one thread gathers what is waiting, pads it on the left, decodes it as one batch
-and lets a row go the moment it ends. Each request is decoded greedily or sampled, as it asks. Used by
-`eval/models/inspect_models.py`:
+bf16 serves every concurrent request: one thread gathers what is waiting and decodes up to 40 rows at once; a row that
+ends makes room for the next request (eval/models/batch.py). Each request is decoded greedily or sampled, as it asks.
+Used by `eval/models/inspect_models.py`:
 
     model = get_model("student/after", path="runs/demo/model", memoize=False)
 
 bf16 rounds differently in batches of other shapes, so a greedy answer depends a little on its neighbours. Requests that
-arrive together are therefore batched in an order of their own content: the same set gives the same answers, on one
+arrive together are therefore admitted in an order of their own content: the same set gives the same answers, on one
 machine, if `expected` says how many to wait for. A sampled answer repeats itself, given its seed, as far as that goes.
 """
 
