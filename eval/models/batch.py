@@ -10,8 +10,8 @@ Reads and writes nothing. Used by `eval/models/hf_local.py`, a token of every ro
 `Slots` takes new rows at any time, so that a row that ends makes room for the next request: continuous batching, as
 vLLM has it. It keeps keys and values where they are instead of copying them at every token, and computes the beginning
 that prompts share (a chat template's system message) once. transformers' own continuous batching gives the same tokens, but
-compares every token of a step with the cache of every row on a CPU: 16 rows took 20 times as long. `Padded` works with
-every architecture, and takes new rows only when it is empty.
+on a CPU it compares every token of a step with the cache of every row: 16 rows took 20 times as long. `Padded` works
+with every architecture, and takes new rows only when it is empty.
 """
 
 from collections.abc import Sequence
