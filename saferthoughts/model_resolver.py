@@ -45,7 +45,7 @@ class Named:
 
 
 def place_of(named: Named) -> Place:
-    """The models to measure: a run's two, a checkpoint or GGUF file, a model of the Hub, a teacher, or the options' endpoint.
+    """The models to measure: a run's two, a checkpoint, a GGUF file, a model of the Hub, a teacher, an endpoint.
 
     Raises:
         UserError: nothing is named, or two things; a name that is none of these; an option for a run alone.

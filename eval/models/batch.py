@@ -9,9 +9,9 @@ Reads and writes nothing. Used by `eval/models/hf_local.py`, a token of every ro
 
 `Slots` takes new rows at any time, so that a row that ends makes room for the next request: continuous batching, as
 vLLM has it. It keeps keys and values where they are instead of copying them at every token, and computes the beginning
-that prompts share (a chat template's system message) once. transformers' own continuous batching gives the same tokens, but
-on a CPU it compares every token of a step with the cache of every row: 16 rows took 20 times as long. `Padded` works
-with every architecture, and takes new rows only when it is empty.
+that prompts share (a chat template's system message) once. `Padded` works with every architecture, and takes new rows
+only when it is empty. transformers' own continuous batching gives the same tokens, but compares every token of a step
+with the cache of every row: on a CPU 16 rows took 20 times as long.
 """
 
 from collections.abc import Sequence
@@ -153,13 +153,16 @@ class Slots(Padded):
         return len(shared)
 
 
-class _SlotLayer(DynamicLayer):
+class _SlotLayer(DynamicLayer):  # type: ignore[misc]
     """One layer's keys and values, slots x heads x room x dimensions; a slot's first `lengths[slot]` are a row's."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.rows = self.width = 0
+        self.is_initialized = False
+        self.keys: Any = None
+        self.values: Any = None
         self.lengths: Any = None
+        self.rows = self.width = 0
 
     def grow(self, slots: int, width: int, like: Any) -> None:
         """Make room for so many slots of so many tokens."""
