@@ -24,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,13 +63,13 @@ class Sizes(NamedTuple):
     goals: int
     samples: int
     rounds: int
-    # How often each task of the quick suite asks its questions: all four make 500 answers of 80, 20, 30 and 12.
-    epochs: dict[str, int]
+    # How often each task of the quick suite asks its 80, 20, 30 and 12 questions.
+    epochs: tuple[int, int, int, int]
     decoded: int
 
 
-FULL = Sizes(50, 500, 3, {"refusal": 4, "none": 3, "xstest": 2, "math500": 5}, 64)
-QUICK = Sizes(6, 120, 1, {"refusal": 1, "none": 1, "xstest": 1, "math500": 1}, 16)
+FULL = Sizes(50, 500, 3, (4, 3, 2, 5), 64)
+QUICK = Sizes(6, 120, 1, (1, 1, 1, 1), 16)
 
 
 def main() -> None:
@@ -105,13 +105,14 @@ def main() -> None:
     print(json.dumps({"quick": options.quick, **figures, "load": [round(load, 2) for load in os.getloadavg()]}))
 
 
-def endpoint(epochs: dict[str, int]) -> dict[str, Any]:
+def endpoint(epochs: Sequence[int], limit: int | None = None) -> dict[str, Any]:
     """The real command on the quick suite, from the first request's arrival to the last answer as the server saw them.
 
     Nothing in it waits for another answer: the path is as many turns of all places as the answers take.
     """
     words = ["eval", "bench", "--suite", "quick", "--teachers", "teachers.yaml", "--output", "eval"]
-    for task, times in epochs.items():
+    words += ["--limit", str(limit)] if limit else []
+    for task, times in zip(("refusal", "none", "xstest", "math500"), epochs, strict=True):
         words += ["--set", f"{task}.epochs={times}"]
     with serving("benchmarks.attack_server") as server, tempfile.TemporaryDirectory() as folder:
         server.reset(_DELAY_S)

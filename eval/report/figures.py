@@ -26,7 +26,8 @@ OVER_REFUSAL = {"xstest": "XSTest"}
 # A model or rules decide these, yes or no, and people's votes can correct them. StrongREJECT's rate is a mean of
 # scores; of XSTest's contrasts people vote on harm where the rate is of refusals.
 REFUSED = (*OVER_REFUSAL, "orbench", "falsereject", "wildjailbreak_benign")
-CORRECTABLE = (*SAFETY, "crescendo", "harmbench", "jailbreakbench", "wildjailbreak", "prefill", *REFUSED)
+_ATTACKS = ("crescendo", "harmbench", "jailbreakbench", "wildjailbreak", "prefill", "past_tense", "translation")
+CORRECTABLE = (*SAFETY, *_ATTACKS, *REFUSED)
 COLUMNS = {**REASONING, **SAFETY, **OVER_REFUSAL}
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from inspect_ai.model import ChatMessageAssistant, ChatMessageUser, GenerateConfig
 
+from benchmarks.decoding import compare, questions
 from eval.models.hf_local import Completion, Decoding, Student, StudentAPI, _choose, _random, _Request
 from eval.models.responses import BEGUN
 from pipelines.errors import UserError
@@ -119,6 +120,17 @@ def test_student_gives_row_for_row_what_transformers_generate_gives(
     # A row that ends makes room for the next: there are few more steps than three places need.
     if window is None:
         assert len([width for width in widths if width == 3]) > 0.7 * sum(widths) / 3
+
+
+def test_the_benchmark_s_contenders_decode_the_same_answers_to_their_planned_lengths(
+    students: Mapping[str, Path],
+) -> None:
+    asked = questions(6, 8)
+    found = compare(students["before"], asked, rows=2, rounds=1)
+    assert found["decoding_same_answers"] == "6 of 6"
+    assert found["decoding_tokens"] <= sum(one.limit for one in asked)
+    assert len({one.limit for one in asked}) > 2
+    assert 0 < found["decoding_generate_used"] <= 1
 
 
 def test_student_forgets_a_cancelled_request(learned: Student, answers: Mapping[str, Any]) -> None:
