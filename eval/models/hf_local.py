@@ -194,7 +194,10 @@ class Student:
             try:
                 self._decode(batch_of(self._model, next(iter(self._ends), 0)), rows, waiting)
             except Exception as error:  # noqa: BLE001 - it belongs to whoever waits, the thread must live on
-                for request in rows:
+                # With nothing under way it would happen again, for ever.
+                failed = rows or waiting
+                waiting = waiting if rows else []
+                for request in failed:
                     if not request.future.done():
                         request.future.set_exception(error)
         for left in waiting:
