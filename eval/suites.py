@@ -14,10 +14,11 @@ from pipelines.errors import UserError, unknown
 # The order in which tasks are run and shown; files beyond these follow in alphabetical order.
 _STUDY = ("none", "pap", "pair", "xstest")
 _ATTACKS = (*_STUDY[:3], "crescendo", "strongreject", "harmbench", "jailbreakbench", "wildjailbreak", "prefill")
+_STATIC = ("past_tense", "translation")
 _REFUSING = ("xstest", "xstest_contrasts", "orbench", "falsereject", "wildjailbreak_benign")
 _REASONING = ("math500", "aime24", "livecodebench")
 _USEFUL = ("gsm8k", "gpqa", "humaneval", "ifeval")
-_ORDER = ("refusal", *_STUDY, *_REASONING, *_ATTACKS[3:], *_REFUSING[1:], *_USEFUL)
+_ORDER = ("refusal", *_STUDY, *_REASONING, *_ATTACKS[3:], *_STATIC, *_REFUSING[1:], *_USEFUL)
 _FILES = {path.stem for path in Path(__file__).with_name("tasks").glob("[!_]*.py")}
 TASKS = (*(name for name in _ORDER if name in _FILES), *sorted(_FILES - set(_ORDER)))
 SUITES: dict[str, tuple[str, ...]] = {
@@ -25,7 +26,7 @@ SUITES: dict[str, tuple[str, ...]] = {
     "safety": _STUDY,
     "reasoning": _REASONING,
     # Beyond the study: what the field asks.
-    "attacks": _ATTACKS,
+    "attacks": (*_ATTACKS, *_STATIC),
     "over-refusal": _REFUSING,
     "useful": (*_USEFUL, *_REASONING),
     # On the bundled samples, with string rules: runs with nothing.

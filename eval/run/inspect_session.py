@@ -18,6 +18,7 @@ from pathlib import Path
 
 import rich
 from inspect_ai import Task, eval_set
+from inspect_ai.agent._acp.transport import _acp_live_active
 from inspect_ai.hooks import Hooks, RunEnd, SampleEnd, hooks
 from inspect_ai.log import EvalLog, read_eval_log
 from inspect_ai.model import Model
@@ -112,27 +113,45 @@ def ask(
 
 
 def _evaluated(tasks: Sequence[Task], model: Model, folder: Path, most: int) -> list[EvalLog]:
-    _, done = eval_set(
-        list(tasks),
-        model=model,
-        log_dir=str(folder.resolve()),
-        # One attempt: what failed is for the user to look at, and the same command asks it again.
-        retry_attempts=1,
-        retry_immediate=False,
-        log_dir_allow_dirty=True,
-        display="none",
-        log_level="error",
-        score_display=False,
-        # No sockets.
-        ctl_server=False,
-        acp_server=False,
-        # One failed sample should not cost the others' answers.
-        fail_on_error=True,
-        continue_on_fail=True,
-        max_tasks=len(tasks),
-        max_samples=most,
-    )
+    with _unburdened():
+        _, done = eval_set(
+            list(tasks),
+            model=model,
+            log_dir=str(folder.resolve()),
+            # One attempt: what failed is for the user to look at, and the same command asks it again.
+            retry_attempts=1,
+            retry_immediate=False,
+            log_dir_allow_dirty=True,
+            display="none",
+            log_level="error",
+            score_display=False,
+            # No sockets.
+            ctl_server=False,
+            acp_server=False,
+            # One failed sample should not cost the others' answers.
+            fail_on_error=True,
+            continue_on_fail=True,
+            max_tasks=len(tasks),
+            max_samples=most,
+        )
     return done
+
+
+@contextmanager
+def _unburdened() -> Iterator[None]:
+    """Spare the event loop what takes a second of it in 500 samples, while replies wait.
+
+    Inspect opens a session for editors around every sample unless one is open already; the first reply in it waits for
+    a table of every model's context size. And the collector walks all loaded modules each time.
+    """
+    session = _acp_live_active.set(True)
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        _acp_live_active.reset(session)
 
 
 def _raise_refused(what: str, folder: Path) -> None:

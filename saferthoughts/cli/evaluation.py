@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 Measured = Annotated[
     str | None,
     typer.Argument(
-        help="A run (its student before and after), a checkpoint's folder, ORG/NAME, or a teacher of `teachers list`.",
+        help="A run (its student before and after), a checkpoint's folder, gguf:FILE, ORG/NAME, or a teacher of "
+        "`teachers list`.",
         metavar="MODEL",
     ),
 ]
