@@ -8,7 +8,7 @@ import subprocess
 import sys
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Depends, Path, Query
 from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
 
 from pipelines.errors import UserError, one_line
@@ -17,12 +17,17 @@ from service import shapes, starting, teachers
 from service.access import AppStateOf, check_role, needs
 from service.app_state import AppState
 from service.downloads import plain, zipped
+from service.exports import FORMATS, exported
 from service.jobs import cli_arguments, log_tail
 from service.problems import MEDIA_TYPE, Problem, ProblemDocument, title_of
-from service.rows import filter_of
+from service.rows import Query as RowQuery
+from service.rows import query_from
 from service.tokens import Caller
+from service.words import LONGEST
 
 MOST_FILTERS = 20
+# Rows that a request picks by their ids.
+MOST_PICKED = 500
 VERSION_NUMBER = re.compile(shapes.VERSION_PATTERN)
 _REPORT_TIMEOUT_S = 300
 Reader: Any = Annotated[Caller, needs("read")]
@@ -123,11 +128,13 @@ def release(
 
 @router.post("/runs/{name}/review", status_code=202, tags=["runs"])
 def review(name: str, caller: Runner, state: AppStateOf, wanted: shapes.ReviewWanted | None = None) -> shapes.RunState:
-    """Send a sample of rows to Argilla for people's votes; an Argilla server must be running."""
+    """Send a sample of rows, or those of some ids, to Argilla for people's votes; a server of it must be running."""
     check_review(state)
     wanted = wanted or shapes.ReviewWanted()
     run = state.run(name)
-    state.put(run, "review", cli_arguments("review push", name, **wanted.model_dump()), caller.name)
+    given = wanted.model_dump()
+    given["ids"] = None if wanted.ids is None else state.store.keep_list(run.name, wanted.ids)
+    state.put(run, "review", cli_arguments("review push", name, **given), caller.name)
     return state.run_state(name)
 
 
@@ -177,23 +184,56 @@ def repeat(
     return state.run_state(name)
 
 
+def rows_query(
+    where: Annotated[
+        list[Annotated[str, Query(max_length=500)]],
+        Query(max_length=MOST_FILTERS, description="column:op:value, such as variant:eq:improved; all must fit"),
+    ] = [],  # noqa: B006 - FastAPI copies it
+    q: Annotated[str, Query(max_length=LONGEST, description='words, "several words", begin*; all must be found')] = "",
+    within: Annotated[str, Query(max_length=20, description="where: prompt, reasoning or answer")] = "",
+    sort: Annotated[
+        str, Query(max_length=80, description="a figure; - before it for the largest first, such as -worst")
+    ] = "",
+) -> RowQuery:
+    """Which rows, in which order; mild ones first, then by their ids, where no figure is named."""
+    return query_from(where, q, within, sort)
+
+
+AskedRows = Annotated[RowQuery, Depends(rows_query)]
+
+
 @router.get("/runs/{name}/rows", tags=["rows"])
 def rows(
     name: str,
     caller: Reader,
     state: AppStateOf,
-    where: Annotated[
-        list[Annotated[str, Query(max_length=500)]],
-        Query(max_length=MOST_FILTERS, description="column:op:value, such as variant:eq:improved; all must fit"),
-    ] = [],  # noqa: B006 - FastAPI copies it
+    query: AskedRows,
     offset: Annotated[int, Query(ge=0, le=10**9)] = 0,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     texts: Annotated[bool, Query(description="whole prompt, reasoning and answer, not only how they begin")] = False,
 ) -> shapes.RowsPage:
-    """Rows of a run by page, mild ones first, then by their ids, filtered by column."""
-    run = has_rows(state, name)
-    page = state.rows.of(run).page([filter_of(text) for text in where], offset, limit, texts)
+    """Rows of a run by page, searched, filtered by column, sorted by a figure."""
+    page = state.rows.of(has_rows(state, name)).page(query, offset, limit, texts)
     return shapes.RowsPage(total=page.total, offset=offset, rows=page.rows)
+
+
+@router.get("/runs/{name}/rows/export", tags=["rows"], response_class=StreamingResponse)
+def export_rows(
+    name: str,
+    caller: Reader,
+    state: AppStateOf,
+    query: AskedRows,
+    format: Annotated[str, Query(pattern="^(jsonl|parquet)$")] = "jsonl",
+    id: Annotated[list[Annotated[str, Query(max_length=64)]], Query(max_length=MOST_PICKED)] = [],  # noqa: B006
+) -> Response:
+    """The same rows, all of them, as a file with their whole texts; only those of the given ids where there are any."""
+    index = state.rows.of(has_rows(state, name))
+    numbers = index.numbers_of(id) if id else index.listing(query)
+    return StreamingResponse(
+        exported(index, numbers, format),
+        media_type=FORMATS[format],
+        headers={"content-disposition": f'attachment; filename="{name}-rows.{format}"'},
+    )
 
 
 def has_rows(state: AppState, name: str) -> RunFolder:

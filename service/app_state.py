@@ -20,7 +20,7 @@ from service.jobs import Supervisor
 from service.keys import SessionKeys
 from service.problems import Problem
 from service.queue import Job, Queue
-from service.rows import RowIndexes
+from service.row_indexes import RowIndexes
 from service.run_reader import Broadcaster, RunReader, is_run
 from service.shapes import RunState
 from service.store import Store

@@ -18,8 +18,10 @@ _PIECE = 256 * 1024
 _MOMENT = (1980, 1, 1, 0, 0, 0)
 
 
-class _Sink:
+class Sink:
     """A file that can only be written to, and is emptied now and then."""
+
+    closed = False
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
@@ -74,7 +76,7 @@ def _no_link(path: Path) -> int:
 
 
 def _pieces(files: list[tuple[str, IO[bytes]]], name: str, stack: ExitStack) -> Iterator[bytes]:
-    sink: Any = _Sink()
+    sink: Any = Sink()
     with stack, zipfile.ZipFile(sink, "w") as archive:
         for path, file in files:
             entry = zipfile.ZipInfo(f"{name}/{path}", _MOMENT)
