@@ -77,9 +77,18 @@ def estimate(wanted: shapes.Wanted, caller: Reader, state: AppStateOf) -> shapes
 
 
 @router.get("/runs", tags=["runs"])
-def list_runs(caller: Reader, state: AppStateOf) -> list[shapes.RunState]:
-    """Every run, the newest first."""
-    return state.run_states()
+def list_runs(
+    caller: Reader,
+    state: AppStateOf,
+    response: Response,
+    q: Annotated[str, Query(max_length=64, description="a part of the name")] = "",
+    offset: Annotated[int, Query(ge=0, le=10**6)] = 0,
+    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+) -> list[shapes.RunState]:
+    """Runs by page, the newest first; the header `x-total-count` has how many there are."""
+    total, found = state.run_states(q, offset, limit)
+    response.headers["x-total-count"] = str(total)
+    return found
 
 
 @router.get("/runs/{name}", tags=["runs"])

@@ -129,13 +129,15 @@ class AppState:
         except (UserError, OSError):
             return False
 
-    def run_states(self) -> list[RunState]:
-        """Every run, newest first; those that cannot be read are shown as broken."""
+    def run_states(self, part: str, offset: int, limit: int) -> tuple[int, list[RunState]]:
+        """How many runs hold a text in their names, and some of them, the newest first; those that cannot be read are
+        shown as broken."""
+        names = self.reader.names(part)
         found = []
-        for name in self.reader.names():
+        for name in names[offset : offset + limit]:
             with suppress(UserError, Problem):  # being made at this moment, or gone
                 found.append(self.run_state(name))
-        return found
+        return len(names), found
 
     def put(self, run: RunFolder, action: str, arguments: Sequence[str], asked_by: str) -> Job:
         """Queue a job.

@@ -77,7 +77,7 @@ class ReviewWanted(Part):
     votes: int | None = Field(default=None, ge=1, le=100_000, description="a budget of votes; not beside `rows`")
     rows: int | None = Field(default=None, ge=1, le=100_000, description="the command line's default if not given")
     min_votes: int | None = Field(default=None, ge=1, le=20, description="people that each row needs")
-    ids: tuple[Annotated[str, Field(pattern=r"^[0-9a-zA-Z_-]{1,64}$")], ...] | None = Field(
+    ids: tuple[Annotated[str, Field(pattern=r"^\S{1,64}$")], ...] | None = Field(
         default=None, min_length=1, max_length=MOST_REVIEWED, description="these responses in place of a sample"
     )
     assist: bool = Field(default=False, description="show the judges' labels; such votes never score the judges")
@@ -153,6 +153,7 @@ class RunState(BaseModel):
     state: Literal["new", "queued", "running", "cancelling", "stopped", "failed", "incomplete", "released", "broken"]
     problem: Words = Field(description="what is wrong with the run itself, in a line; empty where nothing is")
     created: Words
+    started_by: Words = Field(description="whose token its first job here was asked for with; empty where none was")
     stage: Words = Field(description="the stage under way, or the last one that ended")
     progress: Progress | None
     funnel: list[Step]
