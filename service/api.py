@@ -6,14 +6,16 @@ Functions without `async` run in threads, since what they do reads files.
 import re
 import subprocess
 import sys
+import tempfile
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path, Query
+from fastapi import APIRouter, Depends, Path, Query, Request
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
 
 from pipelines.errors import UserError, one_line
-from pipelines.runs import VERSION, RunFolder
-from service import shapes, starting, teachers
+from pipelines.runs import RUN_NAME, VERSION, RunFolder
+from service import run_keeping, shapes, starting, teachers
 from service.access import AppStateOf, check_role, needs
 from service.app_state import AppState
 from service.downloads import plain, zipped
@@ -257,6 +259,60 @@ def has_rows(state: AppState, name: str) -> RunFolder:
     except UserError as error:
         raise Problem(409, str(error)) from error
     return run
+
+
+@router.get("/runs/{name}/contents", tags=["runs"])
+def contents(name: str, caller: Reader, state: AppStateOf) -> list[shapes.Content]:
+    """What a run's folder holds, the largest first: what a deletion takes."""
+    return [shapes.Content(name=one.name, size=one.size) for one in run_keeping.contents(state, name)]
+
+
+@router.post("/runs/{name}/rename", tags=["runs"])
+def rename(name: str, wanted: shapes.Renaming, caller: Runner, state: AppStateOf) -> shapes.RunState:
+    """Give a run another name; its release keeps the one that it was built under."""
+    run_keeping.rename(state, name, wanted.name)
+    return state.run_state(wanted.name)
+
+
+@router.post("/runs/{name}/delete", tags=["runs"], status_code=204)
+def delete(name: str, wanted: shapes.Deletion, caller: Publisher, state: AppStateOf) -> None:
+    """Delete a run with all that it holds; `confirm` is its name once more. Needs the role publish."""
+    run_keeping.remove(state, name, wanted.confirm)
+
+
+@router.get("/runs/{name}/run.zip", tags=["runs"], response_class=StreamingResponse)
+def export(name: str, caller: Reader, state: AppStateOf) -> Response:
+    """The run as one file, for another machine: settings, answers, tables and release, no models."""
+    return StreamingResponse(
+        run_keeping.export(state, name),
+        media_type="application/zip",
+        headers={"content-disposition": f'attachment; filename="{name}.run.zip"'},
+    )
+
+
+@router.post(
+    "/runs/import",
+    tags=["runs"],
+    status_code=201,
+    openapi_extra={"requestBody": {"required": True, "content": {"application/zip": {}}}},
+)
+async def import_run(
+    request: Request,
+    caller: Runner,
+    state: AppStateOf,
+    name: Annotated[str, Query(pattern=f"^({RUN_NAME.pattern})?$", description="the archive's if not given")] = "",
+) -> shapes.RunState:
+    """Make a run of an archive of `GET /runs/{name}/run.zip`; one that is no run's is refused whole."""
+    return await taken_in(request, state, name)
+
+
+async def taken_in(request: Request, state: AppState, name: str) -> shapes.RunState:
+    """The run that a request's body is an archive of."""
+    with tempfile.TemporaryFile() as archive:
+        async for piece in request.stream():
+            archive.write(piece)
+        made = await run_in_threadpool(run_keeping.take_in, state, archive, name)
+    return await run_in_threadpool(state.run_state, made)
 
 
 @router.get("/runs/{name}/report", tags=["runs"], response_class=FileResponse)

@@ -7,8 +7,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.run_archives import Sink
 from service.columns import Numbers
-from service.downloads import Sink
 from service.layout import SCHEMA
 from service.rows import RowIndex
 

@@ -51,6 +51,13 @@ class RowIndexes:
             return future.result(wait_s)
         return None
 
+    def forget(self, runs: Path, name: str) -> None:
+        """Delete what was laid out of a run that is no more, or has another name."""
+        with self._guard:
+            self._asked.pop(name, None)
+        for ending in ("sqlite", "arrow", "words.sqlite"):
+            path_of(runs, name, ending).unlink(missing_ok=True)
+
     def close(self) -> None:
         """Stop what is being laid out: it is begun anew when it is asked for."""
         for pool in (self._layouts, self._words):

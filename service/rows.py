@@ -120,7 +120,7 @@ class RowIndex:
         """Rows `offset` to `offset + limit` of a query, with their whole texts on request.
 
         Raises:
-            Problem: 503, the words are not indexed yet.
+            Problem: 409, the words are not indexed yet.
         """
         found = self.listing(query)
         return Page(len(found), self.rows(found[offset : offset + limit], texts))
@@ -129,7 +129,7 @@ class RowIndex:
         """The numbers of all rows of a query in their order, kept for the pages that follow.
 
         Raises:
-            Problem: 503, the words are not indexed yet.
+            Problem: 409, the words are not indexed yet.
         """
         with self._guard:
             if query in self._kept:
@@ -146,7 +146,7 @@ class RowIndex:
         mask = self.columns.fitting(query.filters)
         if words := query_of(query.words, query.within):
             if not self.searchable(1.0):
-                raise Problem(503, "The words of this run are being indexed. Ask again soon.", {"retry-after": "2"})
+                raise Problem(409, "The words of this run are being indexed. Ask again soon.", {"retry-after": "2"})
             if self._no_words:
                 raise UserError(self._no_words)
             found = np.zeros(len(mask) + 1, dtype=bool)

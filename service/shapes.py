@@ -91,6 +91,25 @@ class ReviewWanted(Part):
         return self
 
 
+class Renaming(Part):
+    """Another name for a run."""
+
+    name: RunName
+
+
+class Deletion(Part):
+    """That a run is to be deleted."""
+
+    confirm: str = Field(max_length=64, description="the run's name, typed")
+
+
+class Content(BaseModel):
+    """A file or folder of a run, and its bytes."""
+
+    name: Words
+    size: int
+
+
 class PublishWanted(Part):
     """The Hub repository that a release goes to."""
 

@@ -53,6 +53,28 @@ document.addEventListener("click", async (event) => {
   document.getElementById("copied").textContent = words;
 });
 
+document.addEventListener("submit", async (event) => {
+  const form = event.target.closest("[data-import]");
+  if (!form) return;
+  event.preventDefault();
+  const wrong = form.querySelector("[role=alert]");
+  const button = form.querySelector("button");
+  button.disabled = true;
+  wrong.hidden = true;
+  try {
+    const body = form.querySelector("input").files[0];
+    const headers = { "x-form-key": form.dataset.formKey, "hx-request": "true" };
+    const answer = await fetch(form.dataset.import, { method: "POST", body, headers });
+    const text = await answer.text();
+    if (text.startsWith("/ui/runs/")) location.href = text;
+    else wrong.textContent = new DOMParser().parseFromString(text, "text/html").body.textContent.trim();
+  } catch {
+    wrong.textContent = "The service could not be reached.";
+  }
+  wrong.hidden = !wrong.textContent;
+  button.disabled = false;
+});
+
 function show() {
   for (const one of document.querySelectorAll("[data-copy], [data-help]")) one.hidden = false;
 }
