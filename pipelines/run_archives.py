@@ -120,7 +120,7 @@ def check_name(runs: Path, name: str) -> None:
             "beginning with a letter or digit."
         )
     if os.path.lexists(runs / name):
-        raise UserError(f"There is a run '{name}' under {runs}/ already. Choose another name.")
+        raise UserError(f"There is a run '{name}' under {runs.name}/ already. Choose another name.")
 
 
 class Sink:

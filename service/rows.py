@@ -30,6 +30,8 @@ _BEGINNINGS = (
     f"SELECT substr({_PROMPT}, 1, 240) AS prompt_begins, substr(answer, 1, 240) AS answer_begins "  # noqa: S608
     "FROM texts WHERE rowid = ?"
 )
+# Until a search is told that its words are not indexed yet.
+_WAIT_S = 3.0
 _CACHE_KB = 2_000
 # Row numbers that are kept of answers, four bytes each, and counts.
 _MOST_KEPT, _MOST_COUNTS = 5_000_000, 200
@@ -145,7 +147,7 @@ class RowIndex:
     def _mask(self, query: Query) -> Mask:
         mask = self.columns.fitting(query.filters)
         if words := query_of(query.words, query.within):
-            if not self.searchable(1.0):
+            if not self.searchable(_WAIT_S):
                 raise Problem(409, "The words of this run are being indexed. Ask again soon.", {"retry-after": "2"})
             if self._no_words:
                 raise UserError(self._no_words)

@@ -18,6 +18,8 @@ VERSION_PATTERN = r"^[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}$"
 Version = Annotated[str, Field(pattern=VERSION_PATTERN, examples=["1.0.0"])]
 
 
+Words = Annotated[str, AfterValidator(visible)]
+"""A text of a run or a model as it is shown: what cannot be seen is written out."""
 # Rows that people are sent by their ids.
 MOST_REVIEWED = 2000
 
@@ -117,10 +119,6 @@ class PublishWanted(Part):
     private: bool = False
     gated: bool = False
     dry_run: bool = False
-
-
-Words = Annotated[str, AfterValidator(visible)]
-"""A text of a run or a model as it is shown: what cannot be seen is written out."""
 
 
 class JobState(BaseModel):

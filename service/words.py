@@ -21,13 +21,13 @@ _PIECES = re.compile(r'"([^"]*)"?|(\S+)')
 
 
 def query_of(text: str, within: str = "") -> str:
-    """A search as FTS5 takes it; "" where it holds no word.
+    """A search as FTS5 takes it; "" for an empty one.
 
     >>> query_of('refus* "step by step" AND "', "answer")
     '{answer} : ("refus" * "step by step" "AND")'
 
     Raises:
-        UserError: too many words, or no such part of a row.
+        UserError: no word, too many, or no such part of a row.
     """
     if within and within not in PARTS:
         raise unknown("part of a row to search", within[:200], PARTS)
@@ -37,6 +37,8 @@ def query_of(text: str, within: str = "") -> str:
         # Signs alone are no word to SQLite, and would fit nothing.
         if any(sign.isalnum() for sign in found):
             pieces.append(f'"{found}"' + (" *" if word.endswith("*") else ""))
+    if text.strip() and not pieces:
+        raise UserError(f"A search takes words, and '{text[:80]}' has none.")
     if sum(len(piece.split()) for piece in pieces) > _MOST_WORDS:
         raise UserError(f"A search takes {_MOST_WORDS} words at most.")
     joined = " ".join(pieces).encode("utf-8", "replace").decode()

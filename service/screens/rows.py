@@ -26,7 +26,7 @@ from service.words import LONGEST, PARTS
 
 PER_PAGE = 25
 # Until the page says that the rows are still being laid out.
-_WAIT_S = 3.0
+_WAIT_S = 5.0
 # In place of a figure to sort by: the order of the file.
 _MILD = "mild"
 _SORTS = {"-worst": "worst first", _MILD: "mild first"} | {
@@ -68,7 +68,7 @@ def view_of(fields: Mapping[str, list[str]]) -> View:
     known = {"any": "patterns:ge:1", "unsafe": "safety:eq:unsafe", "": ""}
     texts += [known.get(flag, f"{flag}:eq:true") for flag in fields.get("flag", [])]
     where = tuple(dict.fromkeys(text for text in texts if text and not text.endswith(":eq:")))
-    q, within, sort = (fields.get(key, [""])[0] for key in ("q", "within", "sort"))
+    q, within, sort = ((fields.get(key) or [""])[0] for key in ("q", "within", "sort"))
     return View(where, q[:LONGEST].strip(), within, sort)
 
 
