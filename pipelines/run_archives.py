@@ -1,8 +1,8 @@
 """A run removed, renamed, and as one zip file: written while it is sent, and read back from anywhere.
 
 An archive holds what a run is made of: run.yaml, manifest.json, the ledger, its tables and its release, under the run's
-name. Models, evaluations and logs stay. Reading one takes nothing else, and takes it whole or not at all. The command line
-(`saferthoughts runs`) and the service use this.
+name. Models, evaluations and logs stay. Reading one takes nothing else, and takes it whole or not at all. The command
+line (`saferthoughts runs`) and the service use this.
 """
 
 import os
@@ -74,9 +74,9 @@ def _idle(run: RunFolder) -> Iterator[None]:
             try:
                 stack.enter_context(FileLock(path, timeout=0))
             except Timeout as error:
+                what = path.name.strip(".").removesuffix(".lock")
                 raise UserError(
-                    f"Another process is at work on {run.path} ({path.name.strip('.').removesuffix('.lock')}). Wait for "
-                    "it, or stop it first."
+                    f"Another process is at work on {run.path} ({what}). Wait for it, or stop it first."
                 ) from error
         yield
 
@@ -175,7 +175,9 @@ def exported(run: RunFolder) -> Iterator[bytes]:
     stack = ExitStack()
     with stack, _idle(run):
         files: list[tuple[str, IO[bytes]]] = []
-        for path in sorted(path for path in (*run.path.iterdir(), *(run.path / "release").rglob("*")) if path.is_file()):
+        for path in sorted(
+            path for path in (*run.path.iterdir(), *(run.path / "release").rglob("*")) if path.is_file()
+        ):
             name = path.relative_to(run.path).as_posix()
             if name in _FILES or _RELEASED.fullmatch(name):
                 if path.is_symlink() or path.parent.is_symlink():
@@ -207,7 +209,7 @@ def imported(
         agree: Is given what the run would ask, run or read that is not known here; raises where that is not wanted.
 
     Raises:
-        UserError: this is no archive of a run, it holds what none does, its tables cannot be read, or its name is taken.
+        UserError: this is no archive of a run, it holds what none does, a table is broken, or its name is taken.
     """
     try:
         with zipfile.ZipFile(archive) as opened_archive:
@@ -233,8 +235,8 @@ def _entries(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     entries = [entry for entry in archive.infolist() if not entry.is_dir()]
     if len(entries) > _MOST_ENTRIES or sum(entry.file_size for entry in entries) > MOST_BYTES:
         raise UserError(
-            f"This archive has {len(entries):,} files of {sum(entry.file_size for entry in entries):,} bytes; a run has "
-            f"{_MOST_ENTRIES:,} and {MOST_BYTES:,} at most."
+            f"This archive has {len(entries):,} files, which may be large: a run has {_MOST_ENTRIES:,} files of "
+            f"{MOST_BYTES:,} bytes in all at most."
         )
     folders = {PurePosixPath(entry.filename).parts[0] for entry in entries if entry.filename.strip("/")}
     for entry in entries:

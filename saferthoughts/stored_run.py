@@ -142,11 +142,9 @@ class StoredRun:
         from pipelines.settings.teacher import load_teachers
 
         known = load_teachers(None if teachers is None else Path(teachers))
-        try:
-            archive = Path(file).open("rb")
-        except OSError as error:
-            raise UserError(f"{file} cannot be read: {error.strerror or error}. Give an archive of `runs export`.") from error
-        with archive:
+        if not Path(file).is_file():
+            raise UserError(f"There is no file {file}. Give an archive of `saferthoughts runs export`.")
+        with Path(file).open("rb") as archive:
             return cls(imported(runs_folder(runs), archive, name, known, _consent_to(agree)))
 
     @property

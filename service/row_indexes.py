@@ -1,4 +1,4 @@
-"""The row indexes of all runs: laid out when they are first asked for, their words indexed in the background after that.
+"""The row indexes of all runs: laid out when they are first asked for, their words indexed in the background.
 
 Both are done by `layout.py` in processes of their own, which end with the service.
 """

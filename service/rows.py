@@ -171,7 +171,11 @@ class RowIndex:
             others = tuple(one for one in key.filters if (one.column, one.operator) != (name, "eq"))
             mask = whole if others == key.filters else self._mask(Query(others, query.words, query.within))
             found[name] = [(Filter(name, "eq", value), n) for value, n in self.columns.counts(name, mask, most)]
-        flags = [Filter("patterns", "ge", 1), *(Filter(name, "eq", True) for name in _FLAGS), Filter("attempt", "ge", 1)]
+        flags = [
+            Filter("patterns", "ge", 1),
+            *(Filter(name, "eq", True) for name in _FLAGS),
+            Filter("attempt", "ge", 1),
+        ]
         found["flags"] = [(one, int((whole & self.columns.fitting([one])).sum())) for one in flags]
         with self._guard:
             self._counts[key] = found

@@ -1,4 +1,4 @@
-"""A run of the service removed, renamed, exported, imported: what `pipelines/run_archives.py` does, and the queue with it."""
+"""A run of the service removed, renamed, exported, imported, by `pipelines/run_archives.py`; its jobs go with it."""
 
 from collections.abc import Callable, Iterator
 from typing import IO

@@ -74,7 +74,9 @@ class RunReader:
         """
         try:
             # Read anew only where it has changed, which `open` does each time.
-            return self.at(RunFolder(self._runs / name) if is_run(self._runs, name) else RunFolder.open(self._runs, name))
+            return self.at(
+                RunFolder(self._runs / name) if is_run(self._runs, name) else RunFolder.open(self._runs, name)
+            )
         except Exception as error:
             if not is_run(self._runs, name):
                 raise
@@ -191,9 +193,9 @@ def is_run(runs: Path, name: str) -> bool:
 def _broken(name: str, reason: str, job: Job | None, shape: Callable[[Job], JobState]) -> RunState:
     """What is shown of a run whose files cannot be read."""
     return RunState(
-        name=name, state="broken", problem=reason, created="", started_by="", stage="", progress=None, funnel=[], stages={},
-        variants=[], teachers=[], rehearsal=False, answers=0, failures=0, input_tokens=0, output_tokens=0, cost=None,
-        version=None, job=None if job is None else shape(job), side_jobs=[],
+        name=name, state="broken", problem=reason, created="", started_by="", stage="", progress=None, funnel=[],
+        stages={}, variants=[], teachers=[], rehearsal=False, answers=0, failures=0, input_tokens=0, output_tokens=0,
+        cost=None, version=None, job=None if job is None else shape(job), side_jobs=[],
     )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """Two texts with the words that differ, by difflib.
 
-First sentence by sentence, then word by word within what was replaced, so that long texts of few words cost no square of
-their length. Reads and writes nothing.
+First sentence by sentence, then word by word within what was replaced, so that long texts of few words cost no square
+of their length. Reads and writes nothing.
 """
 
 import re

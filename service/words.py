@@ -46,6 +46,6 @@ def query_of(text: str, within: str = "") -> str:
 
 
 def hits(db: sqlite3.Connection, query: str) -> Numbers:
-    """The numbers of the rows that a query of `query_of` finds, in one string: a million rows one by one take longer."""
+    """The numbers of the rows that a query of `query_of` finds, in one string: a million one by one take longer."""
     found: tuple[Any] = db.execute("SELECT group_concat(rowid) FROM words WHERE words MATCH ?", [query]).fetchone()
     return np.fromstring(found[0] or "", dtype=np.uint32, sep=",")

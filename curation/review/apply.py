@@ -16,8 +16,8 @@ from typing import Any
 import pyarrow as pa
 
 from curation.review.majority import majority_of
-from curation.review.questions import OVER_REFUSAL, SAFE
 from curation.review.picked import picked_ids
+from curation.review.questions import OVER_REFUSAL, SAFE
 from curation.review.sample import sample_of
 from curation.sql.views import DECISIONS
 from pipelines.files import scratch_folder

@@ -1,7 +1,7 @@
-"""Rows that somebody picked, to Argilla, beside the sample: with the judges' labels in sight, and outside all estimates.
+"""Rows that somebody picked, to Argilla, beside the sample: with the judges' labels in sight, outside all estimates.
 
-Reads what `sample.py` reads; writes review_picked.parquet and the dataset RUN-ID-picked. Votes on them decide these rows
-(`apply.py`), and say nothing of any rate: a row is picked because it looks bad. Run it with
+Reads what `sample.py` reads; writes review_picked.parquet and the dataset RUN-ID-picked. Votes on them decide these
+rows (`apply.py`), and say nothing of any rate: a row is picked because it looks bad. Run it with
 `saferthoughts review push RUN --ids FILE`.
 """
 
@@ -35,7 +35,9 @@ def push_picked(
     wanted = list(dict.fromkeys(ids))
     known = set(run.read("responses").column("response_id").to_pylist())
     if foreign := [one for one in wanted if one not in known]:
-        raise UserError(f"{run.name} has no response '{foreign[0][:64]}' ({len(foreign)} of {len(wanted)} ids are none).")
+        raise UserError(
+            f"{run.name} has no response '{foreign[0][:64]}' ({len(foreign)} of {len(wanted)} ids are none)."
+        )
     fit = [one for one in wanted if one in texts]
     if not fit:
         raise UserError("None of these rows can be reviewed: each is a superseded attempt, or written by no teacher.")

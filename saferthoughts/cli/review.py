@@ -110,7 +110,9 @@ def _ids_in(file: Path) -> list[str]:
     try:
         found = file.read_text(encoding="utf-8").split()
     except (OSError, UnicodeError) as error:
-        raise UserError(f"--ids {file} cannot be read ({error}). Give a text file with one response_id a line.") from error
+        raise UserError(
+            f"--ids {file} cannot be read ({error}). Give a text file with one response_id a line."
+        ) from error
     if not found:
         raise UserError(f"--ids {file} holds no id. Give a text file with one response_id a line.")
     return found

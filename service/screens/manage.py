@@ -1,4 +1,4 @@
-"""A run renamed, exported, deleted: /ui/runs/RUN/manage; and one imported: /ui/import, which the list of runs posts to."""
+"""A run renamed, exported, deleted: /ui/runs/RUN/manage; and one imported: /ui/import, from the list of runs."""
 
 from secrets import compare_digest
 from urllib.parse import quote

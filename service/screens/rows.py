@@ -1,4 +1,4 @@
-"""A run's rows: /ui/runs/RUN/rows, /rows/PROMPT, /diff, /history/RESPONSE; every state of the list is in its address."""
+"""A run's rows: /ui/runs/RUN/rows, /rows/PROMPT, /diff, /history/RESPONSE; all of a list is in its address."""
 
 import re
 from collections.abc import Mapping
@@ -14,8 +14,7 @@ from pipelines.judges.spans import marked
 from pipelines.records import PATTERNS
 from service import api, shapes
 from service.access import AppStateOf, check_role
-from service.app_state import AppState
-from service.columns import OPERATORS, WORST, Filter, filter_of
+from service.columns import OPERATORS, WORST, Filter
 from service.layout import COLUMNS
 from service.problems import Problem
 from service.rows import Query as RowQuery
