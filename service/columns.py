@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,8 @@ from pipelines.errors import UserError, unknown
 from pipelines.settings.old_names import current_name
 from service.layout import BATCH_ROWS, COLUMNS
 
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 Mask = npt.NDArray[np.bool_]
 Numbers = npt.NDArray[np.uint32]
 WORST = (
@@ -38,8 +40,8 @@ OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
 }
 SORTABLE = tuple(name for name, kind in COLUMNS.items() if kind is not str)
 _TRUTH = {"true": True, "false": False}
-# Sorted orders and columns of values that are kept, four bytes a row each.
-_MOST_KEPT = 10
+# Rows of sorted orders (four bytes each), of coded columns (two) and of flags (one) that are kept.
+_MOST_KEPT = 8_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,28 @@ def check_sort(sort: str) -> str:
     return sort
 
 
+class Kept(Generic[Key, Value]):
+    """The last values that were made by their keys, up to a weight of all together; any thread may ask."""
+
+    def __init__(self, most: int, weight: Callable[[Value], int]) -> None:
+        self._most, self._weight = most, weight
+        self._there: OrderedDict[Key, Value] = OrderedDict()
+        self._guard = threading.Lock()
+
+    def get(self, key: Key, make: Callable[[], Value]) -> Value:
+        """The value of a key, made where it is not kept."""
+        with self._guard:
+            if key in self._there:
+                self._there.move_to_end(key)
+                return self._there[key]
+        made = make()
+        with self._guard:
+            self._there[key] = made
+            while len(self._there) > 1 and sum(map(self._weight, self._there.values())) > self._most:
+                self._there.popitem(last=False)
+        return made
+
+
 class Columns:
     """The figures of a run's rows."""
 
@@ -110,9 +134,10 @@ class Columns:
         self.mark = (reader.schema.metadata or {}).get(b"mark", b"").decode()
         self._batches = [reader.get_batch(at) for at in range(reader.num_record_batches)]
         self._table = pa.Table.from_batches(self._batches, reader.schema)
-        self.judged = self._table["worst"].null_count < len(self)
-        self._kept: OrderedDict[str, Any] = OrderedDict()
-        self._guard = threading.Lock()
+        self.judged: bool = self._table["worst"].null_count < len(self)
+        self._orders: Kept[str, Numbers] = Kept(_MOST_KEPT, len)
+        self._codes: Kept[str, tuple[Any, Any]] = Kept(_MOST_KEPT, lambda coded: len(coded[0]))
+        self._flags: Kept[Filter, Mask] = Kept(2 * _MOST_KEPT, len)
 
     def __len__(self) -> int:
         return int(self._table.num_rows)
@@ -129,7 +154,7 @@ class Columns:
         """The numbers of the rows of a mask; equal ones, and those without a figure at the end, in the file's order."""
         if not sort:
             return (np.flatnonzero(mask) + 1).astype(np.uint32)
-        order = self._once(f"order {sort}", lambda: self._order(sort))
+        order = self._orders.get(sort, lambda: self._order(sort))
         return np.asarray(order[mask[order]] + 1, dtype=np.uint32)
 
     def _order(self, sort: str) -> Numbers:
@@ -137,30 +162,22 @@ class Columns:
         values = column.to_numpy()
         return np.argsort(-values if sort.startswith("-") else values, kind="stable").astype(np.uint32)
 
+    def count(self, one: Filter, mask: Mask) -> int:
+        """How many rows of a mask fit a filter that is asked about again and again."""
+        return int(np.count_nonzero(mask & self._flags.get(one, lambda: self.fitting([one]))))
+
     def counts(self, name: str, mask: Mask, most: int) -> list[tuple[str, int]]:
         """The most frequent values of a column of texts among the rows of a mask."""
-        codes, values = self._once(f"codes {name}", lambda: self._coded(name))
+        codes, values = self._codes.get(name, lambda: self._coded(name))
         counted = np.bincount(codes[mask], minlength=len(values) + 1)[1:]
         top = np.argsort(-counted, kind="stable")[:most]
         return [(str(values[int(at)]), int(counted[at])) for at in top if counted[at]]
 
-    def _coded(self, name: str) -> tuple[npt.NDArray[np.int32], Any]:
+    def _coded(self, name: str) -> tuple[npt.NDArray[np.integer[Any]], Any]:
         """Each row's value as a number from 1 of the values that there are, 0 where it has none."""
         coded = self._table[name].combine_chunks().dictionary_encode()
         codes = pc.fill_null(pc.add(coded.indices, 1), 0).to_numpy()
-        return codes.astype(np.int32), coded.dictionary
-
-    def _once(self, key: str, make: Callable[[], Any]) -> Any:
-        with self._guard:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                return self._kept[key]
-        made = make()
-        with self._guard:
-            self._kept[key] = made
-            while len(self._kept) > _MOST_KEPT:
-                self._kept.popitem(last=False)
-        return made
+        return codes.astype(np.int16 if len(coded.dictionary) < 2**15 else np.int32), coded.dictionary
 
     def rows(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
         """The figures of rows by their numbers."""

@@ -7,10 +7,9 @@ question is about is decided by `columns.py` and `words.py`; a `Listing` is the 
 import json
 import sqlite3
 import threading
-from collections import OrderedDict
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import numpy as np
 
 from pipelines.errors import UserError
 from pipelines.records import PATTERNS
-from service.columns import Columns, Filter, Mask, Numbers, check_sort, filter_of
+from service.columns import Columns, Filter, Kept, Mask, Numbers, check_sort, filter_of
 from service.problems import Problem
 from service.words import hits, query_of
 
@@ -32,8 +31,8 @@ _BEGINNINGS = (
 )
 # Until a search is told that its words are not indexed yet.
 _WAIT_S = 3.0
-_CACHE_KB = 2_000
-# Row numbers that are kept of answers, four bytes each, and counts.
+_CACHE_KB = 400
+# Row numbers that are kept of answers, four bytes each, rows of masks, a byte each, and counts.
 _MOST_KEPT, _MOST_COUNTS = 5_000_000, 200
 # Columns whose values are offered as filters, and how many of each.
 _CHIPS = {"config": 12, "outcome": 3, "kind": 2, "safety": 3, "category": 8}
@@ -75,9 +74,9 @@ class RowIndex:
         self.mark, self.columns = columns.mark, columns
         self._path = path
         self._local = threading.local()
-        self._guard = threading.Lock()
-        self._kept: OrderedDict[Query, Numbers] = OrderedDict()
-        self._counts: OrderedDict[Query, dict[str, Any]] = OrderedDict()
+        self._listings: Kept[Query, Numbers] = Kept(_MOST_KEPT, len)
+        self._counts: Kept[Query, dict[str, list[tuple[Filter, int]]]] = Kept(_MOST_COUNTS, lambda _: 1)
+        self._masks: Kept[Query, Mask] = Kept(_MOST_KEPT, len)
         self._words_there = threading.Event()
         self._no_words = ""
 
@@ -133,18 +132,12 @@ class RowIndex:
         Raises:
             Problem: 409, the words are not indexed yet.
         """
-        with self._guard:
-            if query in self._kept:
-                self._kept.move_to_end(query)
-                return self._kept[query]
-        found = self.columns.ordered(self._mask(query), query.sort)
-        with self._guard:
-            self._kept[query] = found
-            while sum(map(len, self._kept.values())) > _MOST_KEPT and len(self._kept) > 1:
-                self._kept.popitem(last=False)
-        return found
+        return self._listings.get(query, lambda: self.columns.ordered(self._mask(query), query.sort))
 
     def _mask(self, query: Query) -> Mask:
+        return self._masks.get(replace(query, sort=""), lambda: self._found(query))
+
+    def _found(self, query: Query) -> Mask:
         mask = self.columns.fitting(query.filters)
         if words := query_of(query.words, query.within):
             if not self.searchable(_WAIT_S):
@@ -161,26 +154,21 @@ class RowIndex:
 
         A filter on a column's value is left out of that column's own counts: another value would replace it.
         """
-        key = Query(query.filters, query.words, query.within)
-        with self._guard:
-            if key in self._counts:
-                return self._counts[key]
+        return self._counts.get(replace(query, sort=""), lambda: self._counted(query))
+
+    def _counted(self, key: Query) -> dict[str, list[tuple[Filter, int]]]:
         found: dict[str, list[tuple[Filter, int]]] = {}
         whole = self._mask(key)
         for name, most in _CHIPS.items():
             others = tuple(one for one in key.filters if (one.column, one.operator) != (name, "eq"))
-            mask = whole if others == key.filters else self._mask(Query(others, query.words, query.within))
+            mask = whole if others == key.filters else self._mask(replace(key, filters=others))
             found[name] = [(Filter(name, "eq", value), n) for value, n in self.columns.counts(name, mask, most)]
         flags = [
             Filter("patterns", "ge", 1),
             *(Filter(name, "eq", True) for name in _FLAGS),
             Filter("attempt", "ge", 1),
         ]
-        found["flags"] = [(one, int((whole & self.columns.fitting([one])).sum())) for one in flags]
-        with self._guard:
-            self._counts[key] = found
-            while len(self._counts) > _MOST_COUNTS:
-                self._counts.popitem(last=False)
+        found["flags"] = [(one, self.columns.count(one, whole)) for one in flags]
         return found
 
     def around(self, query: Query, response_id: str) -> tuple[int, int, str, str] | None:

@@ -11,7 +11,6 @@ import time
 import traceback
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +47,7 @@ class RunReader:
     def __init__(self, runs: Path, queue: Queue) -> None:
         self._runs, self._queue = runs, queue
         self._kept: dict[tuple[str, str], tuple[object, Any]] = {}
+        self._begun: dict[str, tuple[object, float]] = {}
         self._reported: set[tuple[str, str]] = set()
 
     def names(self, part: str = "") -> list[str]:
@@ -55,16 +55,19 @@ class RunReader:
         is kept."""
         if not self._runs.is_dir():
             return []
-        begun = {}
-        for entry in os.scandir(self._runs):
-            manifest = self._runs / entry.name / "manifest.json"
-            mark = _mark(manifest) if RUN_NAME.fullmatch(entry.name) else None
-            if mark is not None or (not entry.name.startswith(".") and is_run(self._runs, entry.name)):
-                begun[entry.name] = self._kept_for(str(manifest.parent), "begun", mark, partial(_begun, manifest))
-        there = {str(self._runs / name) for name in begun}
-        for key in [key for key in list(self._kept) if key[0] not in there]:
+        begun: dict[str, tuple[object, float]] = {}
+        for name in os.listdir(self._runs):
+            manifest = f"{self._runs}/{name}/manifest.json"
+            if RUN_NAME.fullmatch(name) and os.path.lexists(manifest):
+                mark = _mark(manifest)
+                before = self._begun.get(name)
+                begun[name] = before if before and before[0] == mark else (mark, _begun(Path(manifest)))
+        gone = {str(self._runs / name) for name in self._begun.keys() - begun.keys()}
+        for key in [key for key in list(self._kept) if gone and key[0] in gone]:
             self._kept.pop(key, None)
-        return sorted((name for name in begun if part.lower() in name.lower()), key=lambda name: (-begun[name], name))
+        self._begun = begun
+        fit = (name for name in begun if part.lower() in name.lower())
+        return sorted(fit, key=lambda name: (-begun[name][1], name))
 
     def look(self, name: str) -> RunState:
         """The state of a run by its name; a run with broken files is shown as broken, with the reason.
@@ -211,10 +214,10 @@ def _begun(path: Path) -> float:
     return 0.0
 
 
-def _mark(path: Path) -> tuple[int, int] | None:
+def _mark(path: Path | str) -> tuple[int, int] | None:
     """What changes when a file does; None where there is none."""
     with suppress(OSError):
-        found = path.stat()
+        found = os.stat(path)
         return found.st_mtime_ns, found.st_size
     return None
 
