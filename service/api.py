@@ -32,6 +32,7 @@ MOST_FILTERS = 20
 MOST_PICKED = 500
 VERSION_NUMBER = re.compile(shapes.VERSION_PATTERN)
 _REPORT_TIMEOUT_S = 300
+_ARCHIVE = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 Reader: Any = Annotated[Caller, needs("read")]
 Runner: Any = Annotated[Caller, needs("run")]
 Publisher: Any = Annotated[Caller, needs("publish")]
@@ -294,7 +295,7 @@ def export(name: str, caller: Reader, state: AppStateOf) -> Response:
     "/runs/import",
     tags=["runs"],
     status_code=201,
-    openapi_extra={"requestBody": {"required": True, "content": {"application/zip": {}}}},
+    openapi_extra={"requestBody": {"required": True, "content": _ARCHIVE}},
 )
 async def import_run(
     request: Request,
