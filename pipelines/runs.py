@@ -5,7 +5,7 @@ runs/<name>/
   manifest.json       lineage: what each stage read, wrote and counted
   ledger.sqlite       every answered request
   prompts.parquet  responses.parquet  failed.parquet  judgements.parquet  verdicts.parquet  repairs.parquet
-  review_frame.parquet  review_sample.parquet  reviews.parquet  decisions.parquet
+  review_frame.parquet  review_sample.parquet  review_picked.parquet  reviews.parquet  decisions.parquet
   duplicates.parquet  contamination.parquet  accepted.parquet  rejected.parquet  selected.parquet
   student_nll.parquet
   release/  model/  eval/  report.html
@@ -63,6 +63,7 @@ WRITTEN_BY = {
     "student_nll": "student nll",
     "review_frame": "review push",
     "review_sample": "review push",
+    "review_picked": "review push",
     "reviews": "review pull",
     "decisions": "review apply",
 }

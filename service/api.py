@@ -6,25 +6,33 @@ Functions without `async` run in threads, since what they do reads files.
 import re
 import subprocess
 import sys
+import tempfile
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Depends, Path, Query, Request
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
 
 from pipelines.errors import UserError, one_line
-from pipelines.runs import VERSION, RunFolder
-from service import shapes, starting, teachers
+from pipelines.runs import RUN_NAME, VERSION, RunFolder
+from service import run_keeping, shapes, starting, teachers
 from service.access import AppStateOf, check_role, needs
 from service.app_state import AppState
 from service.downloads import plain, zipped
+from service.exports import FORMATS, exported
 from service.jobs import cli_arguments, log_tail
 from service.problems import MEDIA_TYPE, Problem, ProblemDocument, title_of
-from service.rows import filter_of
+from service.rows import Query as RowQuery
+from service.rows import query_from
 from service.tokens import Caller
+from service.words import LONGEST
 
 MOST_FILTERS = 20
+# Rows that a request picks by their ids.
+MOST_PICKED = 500
 VERSION_NUMBER = re.compile(shapes.VERSION_PATTERN)
 _REPORT_TIMEOUT_S = 300
+_ARCHIVE = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 Reader: Any = Annotated[Caller, needs("read")]
 Runner: Any = Annotated[Caller, needs("run")]
 Publisher: Any = Annotated[Caller, needs("publish")]
@@ -72,9 +80,18 @@ def estimate(wanted: shapes.Wanted, caller: Reader, state: AppStateOf) -> shapes
 
 
 @router.get("/runs", tags=["runs"])
-def list_runs(caller: Reader, state: AppStateOf) -> list[shapes.RunState]:
-    """Every run, the newest first."""
-    return state.run_states()
+def list_runs(
+    caller: Reader,
+    state: AppStateOf,
+    response: Response,
+    q: Annotated[str, Query(max_length=64, description="a part of the name")] = "",
+    offset: Annotated[int, Query(ge=0, le=10**6)] = 0,
+    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+) -> list[shapes.RunState]:
+    """Runs by page, the newest first; the header `x-total-count` has how many there are."""
+    total, found = state.run_states(q, offset, limit)
+    response.headers["x-total-count"] = str(total)
+    return found
 
 
 @router.get("/runs/{name}", tags=["runs"])
@@ -123,11 +140,13 @@ def release(
 
 @router.post("/runs/{name}/review", status_code=202, tags=["runs"])
 def review(name: str, caller: Runner, state: AppStateOf, wanted: shapes.ReviewWanted | None = None) -> shapes.RunState:
-    """Send a sample of rows to Argilla for people's votes; an Argilla server must be running."""
+    """Send a sample of rows, or those of some ids, to Argilla for people's votes; a server of it must be running."""
     check_review(state)
     wanted = wanted or shapes.ReviewWanted()
     run = state.run(name)
-    state.put(run, "review", cli_arguments("review push", name, **wanted.model_dump()), caller.name)
+    given = wanted.model_dump()
+    given["ids"] = None if wanted.ids is None else state.store.keep_list(run.name, wanted.ids)
+    state.put(run, "review", cli_arguments("review push", name, **given), caller.name)
     return state.run_state(name)
 
 
@@ -177,23 +196,56 @@ def repeat(
     return state.run_state(name)
 
 
+def rows_query(
+    where: Annotated[
+        list[Annotated[str, Query(max_length=500)]],
+        Query(max_length=MOST_FILTERS, description="column:op:value, such as variant:eq:improved; all must fit"),
+    ] = [],  # noqa: B006 - FastAPI copies it
+    q: Annotated[str, Query(max_length=LONGEST, description='words, "several words", begin*; all must be found')] = "",
+    within: Annotated[str, Query(max_length=20, description="where: prompt, reasoning or answer")] = "",
+    sort: Annotated[
+        str, Query(max_length=80, description="a figure; - before it for the largest first, such as -worst")
+    ] = "",
+) -> RowQuery:
+    """Which rows, in which order; mild ones first, then by their ids, where no figure is named."""
+    return query_from(where, q, within, sort)
+
+
+AskedRows = Annotated[RowQuery, Depends(rows_query)]
+
+
 @router.get("/runs/{name}/rows", tags=["rows"])
 def rows(
     name: str,
     caller: Reader,
     state: AppStateOf,
-    where: Annotated[
-        list[Annotated[str, Query(max_length=500)]],
-        Query(max_length=MOST_FILTERS, description="column:op:value, such as variant:eq:improved; all must fit"),
-    ] = [],  # noqa: B006 - FastAPI copies it
+    query: AskedRows,
     offset: Annotated[int, Query(ge=0, le=10**9)] = 0,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     texts: Annotated[bool, Query(description="whole prompt, reasoning and answer, not only how they begin")] = False,
 ) -> shapes.RowsPage:
-    """Rows of a run by page, mild ones first, then by their ids, filtered by column."""
-    run = has_rows(state, name)
-    page = state.rows.of(run).page([filter_of(text) for text in where], offset, limit, texts)
+    """Rows of a run by page, searched, filtered by column, sorted by a figure."""
+    page = state.rows.of(has_rows(state, name)).page(query, offset, limit, texts)
     return shapes.RowsPage(total=page.total, offset=offset, rows=page.rows)
+
+
+@router.get("/runs/{name}/rows/export", tags=["rows"], response_class=StreamingResponse)
+def export_rows(
+    name: str,
+    caller: Reader,
+    state: AppStateOf,
+    query: AskedRows,
+    format: Annotated[str, Query(pattern="^(jsonl|parquet)$")] = "jsonl",
+    id: Annotated[list[Annotated[str, Query(max_length=64)]], Query(max_length=MOST_PICKED)] = [],  # noqa: B006
+) -> Response:
+    """The same rows, all of them, as a file with their whole texts; only those of the given ids where there are any."""
+    index = state.rows.of(has_rows(state, name))
+    numbers = index.numbers_of(id) if id else index.listing(query)
+    return StreamingResponse(
+        exported(index, numbers, format),
+        media_type=FORMATS[format],
+        headers={"content-disposition": f'attachment; filename="{name}-rows.{format}"'},
+    )
 
 
 def has_rows(state: AppState, name: str) -> RunFolder:
@@ -208,6 +260,60 @@ def has_rows(state: AppState, name: str) -> RunFolder:
     except UserError as error:
         raise Problem(409, str(error)) from error
     return run
+
+
+@router.get("/runs/{name}/contents", tags=["runs"])
+def contents(name: str, caller: Reader, state: AppStateOf) -> list[shapes.Content]:
+    """What a run's folder holds, the largest first: what a deletion takes."""
+    return [shapes.Content(name=one.name, size=one.size) for one in run_keeping.contents(state, name)]
+
+
+@router.post("/runs/{name}/rename", tags=["runs"])
+def rename(name: str, wanted: shapes.Renaming, caller: Runner, state: AppStateOf) -> shapes.RunState:
+    """Give a run another name; its release keeps the one that it was built under."""
+    run_keeping.rename(state, name, wanted.name)
+    return state.run_state(wanted.name)
+
+
+@router.post("/runs/{name}/delete", tags=["runs"], status_code=204)
+def delete(name: str, wanted: shapes.Deletion, caller: Publisher, state: AppStateOf) -> None:
+    """Delete a run with all that it holds; `confirm` is its name once more. Needs the role publish."""
+    run_keeping.remove(state, name, wanted.confirm)
+
+
+@router.get("/runs/{name}/run.zip", tags=["runs"], response_class=StreamingResponse)
+def export(name: str, caller: Reader, state: AppStateOf) -> Response:
+    """The run as one file, for another machine: settings, answers, tables and release, no models."""
+    return StreamingResponse(
+        run_keeping.export(state, name),
+        media_type="application/zip",
+        headers={"content-disposition": f'attachment; filename="{name}.run.zip"'},
+    )
+
+
+@router.post(
+    "/runs/import",
+    tags=["runs"],
+    status_code=201,
+    openapi_extra={"requestBody": {"required": True, "content": _ARCHIVE}},
+)
+async def import_run(
+    request: Request,
+    caller: Runner,
+    state: AppStateOf,
+    name: Annotated[str, Query(pattern=f"^({RUN_NAME.pattern})?$", description="the archive's if not given")] = "",
+) -> shapes.RunState:
+    """Make a run of an archive of `GET /runs/{name}/run.zip`; one that is no run's is refused whole."""
+    return await taken_in(request, state, name)
+
+
+async def taken_in(request: Request, state: AppState, name: str) -> shapes.RunState:
+    """The run that a request's body is an archive of."""
+    with tempfile.TemporaryFile() as archive:
+        async for piece in request.stream():
+            archive.write(piece)
+        made = await run_in_threadpool(run_keeping.take_in, state, archive, name)
+    return await run_in_threadpool(state.run_state, made)
 
 
 @router.get("/runs/{name}/report", tags=["runs"], response_class=FileResponse)

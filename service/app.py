@@ -39,6 +39,7 @@ def application(state: AppState) -> FastAPI:
             task.cancel()
         await asyncio.to_thread(state.argilla.close)
         state.supervisor.stop()
+        state.rows.close()
         state.store.close()
 
     app = FastAPI(

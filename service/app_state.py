@@ -20,7 +20,7 @@ from service.jobs import Supervisor
 from service.keys import SessionKeys
 from service.problems import Problem
 from service.queue import Job, Queue
-from service.rows import RowIndexes
+from service.row_indexes import RowIndexes
 from service.run_reader import Broadcaster, RunReader, is_run
 from service.shapes import RunState
 from service.store import Store
@@ -129,13 +129,15 @@ class AppState:
         except (UserError, OSError):
             return False
 
-    def run_states(self) -> list[RunState]:
-        """Every run, newest first; those that cannot be read are shown as broken."""
+    def run_states(self, part: str, offset: int, limit: int) -> tuple[int, list[RunState]]:
+        """How many runs hold a text in their names, and some of them, the newest first; those that cannot be read are
+        shown as broken."""
+        names = self.reader.names(part)
         found = []
-        for name in self.reader.names():
+        for name in names[offset : offset + limit]:
             with suppress(UserError, Problem):  # being made at this moment, or gone
                 found.append(self.run_state(name))
-        return found
+        return len(names), found
 
     def put(self, run: RunFolder, action: str, arguments: Sequence[str], asked_by: str) -> Job:
         """Queue a job.

@@ -90,6 +90,19 @@ class Queue:
         row = self._store.one("SELECT * FROM jobs WHERE run = ? ORDER BY id DESC LIMIT 1", run)
         return None if row is None else _job(row)
 
+    def first_asker(self, run: str) -> str:
+        """Who asked for a run's first job; "" where nobody asked for one here."""
+        row = self._store.one("SELECT asked_by FROM jobs WHERE run = ? ORDER BY id LIMIT 1", run)
+        return "" if row is None else str(row["asked_by"])
+
+    def rename(self, run: str, to: str) -> None:
+        """A run has another name: its jobs are those of that."""
+        self._store.change("UPDATE jobs SET run = ? WHERE run = ?", to, run)
+
+    def forget(self, run: str) -> None:
+        """A run is no more: another one of its name has no jobs yet."""
+        self._store.change("DELETE FROM jobs WHERE run = ?", run)
+
     def latest_of_each(self, run: str) -> list[Job]:
         """The newest job of every action of a run, the newest first."""
         query = "SELECT * FROM jobs WHERE id IN (SELECT max(id) FROM jobs WHERE run = ? GROUP BY action)"

@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from curation.review.majority import majority_of
+from curation.review.picked import picked_ids
 from curation.review.questions import OVER_REFUSAL, SAFE
 from curation.review.sample import sample_of
 from curation.sql.views import DECISIONS
@@ -89,7 +90,7 @@ def apply(run: RunFolder) -> Applied:
         UserError: nothing was pulled yet.
     """
     by_row: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    sampled = {row["response_id"] for row in sample_of(run)}
+    sampled = {row["response_id"] for row in sample_of(run)} | picked_ids(run)
     for row in run.read("reviews").to_pylist():
         if row["response_id"] in sampled:
             by_row[row["response_id"]].append(row)

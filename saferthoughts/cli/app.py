@@ -63,6 +63,7 @@ from saferthoughts.cli.release import compare, publish, pull, regenerate, releas
 from saferthoughts.cli.report import report_app
 from saferthoughts.cli.review import review_app
 from saferthoughts.cli.reward import reward_app
+from saferthoughts.cli.runs import runs_app
 from saferthoughts.cli.serve import serve_app
 from saferthoughts.cli.status import status
 from saferthoughts.cli.study import study_app
@@ -368,6 +369,7 @@ def run_stages(
 app.add_typer(study_app, name="study")
 app.add_typer(serve_app, name="serve")
 app.command()(status)
+app.add_typer(runs_app, name="runs")
 app.add_typer(teachers_app, name="teachers")
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(student_app, name="student")

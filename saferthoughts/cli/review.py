@@ -72,6 +72,10 @@ def push(
     assist: Annotated[
         bool, typer.Option("--assist/--blind", help="Show the judges' labels; such votes never score the judges.")
     ] = False,
+    ids: Annotated[
+        Path | None,
+        typer.Option("--ids", help="A file of response_ids, one a line: these rows, outside the sample and its rates."),
+    ] = None,
     workspace: Workspace = None,
     as_json: AsJson = False,
 ) -> None:
@@ -82,7 +86,8 @@ def push(
     given: dict[str, Any] = {"votes": votes, "min_votes": min_votes}
     if evaluation is None:
         given |= {"rows": rows, "random_share": random_share, "overlap": overlap, "assist": assist}
-    elif rows is not None or random_share is not None or overlap is not None or assist:
+        given["ids"] = None if ids is None else _ids_in(ids)
+    elif rows is not None or random_share is not None or overlap is not None or assist or ids:
         raise UserError("--eval takes --votes, --min-votes and --workspace: its answers are drawn blind.")
     review = _review_of(name, evaluation, workspace)
     done = review.push(**given)
@@ -94,6 +99,23 @@ def push(
     say(f"{done.rows} rows in the sample, {done.sent} sent now, to {', '.join(done.datasets)} at {review.url}")
     if done.deleted:
         note(f"{done.deleted} rows were sent before and are not on the server any more; they are not sent again.")
+
+
+def _ids_in(file: Path) -> list[str]:
+    """The lines of a file of ids.
+
+    Raises:
+        UserError: it cannot be read, or holds none.
+    """
+    try:
+        found = file.read_text(encoding="utf-8").split()
+    except (OSError, UnicodeError) as error:
+        raise UserError(
+            f"--ids {file} cannot be read ({error}). Give a text file with one response_id a line."
+        ) from error
+    if not found:
+        raise UserError(f"--ids {file} holds no id. Give a text file with one response_id a line.")
+    return found
 
 
 def _review_of(name: str | None, evaluation: Path | None, workspace: str | None) -> "Review | AnswerReview":

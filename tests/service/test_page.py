@@ -1,5 +1,6 @@
 """The page in a real browser: a run from the form to its download, hostile rows, keyboard, phone, no script."""
 
+import json
 import re
 import shutil
 import zipfile
@@ -110,13 +111,81 @@ def test_a_run_goes_from_the_form_to_its_download(opened: Open, service: Service
     assert verify(tmp_path / "formed-1.0.0").faults == ()
     page.get_by_role("link", name="Browse rows").click()
     page.get_by_text("4 rows, 1 to 4").wait_for()
-    page.get_by_label("Variant").select_option("short")
+    page.get_by_role("link", name="short 3").click()
     page.get_by_text("3 rows, 1 to 3").wait_for()
     page.locator(".rows a").first.click()
     row = service.get("/runs/formed/rows", where="variant:eq:short", texts=True)["rows"][0]
     assert row["answer"].split("\n")[0] in page.locator("article.at").inner_text()
     page.get_by_role("link", name="History of this row").first.click()
     page.get_by_text("checks", exact=True).wait_for()
+
+
+def test_the_worst_rows_are_found_and_walked_through_by_keys(opened: Open, service: Service, tmp_path: Path) -> None:
+    worst = service.get("/runs/small/rows", sort="-worst", where="kind:eq:harmful", texts=True)["rows"]
+    page = opened("run")
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.goto(f"{service.url}/ui/runs/small/rows?where=kind:eq:harmful")
+    page.get_by_text(f"{len(worst)} rows, 1 to {len(worst)}. Worst first").wait_for()
+    shown = page.locator(".rows li").evaluate_all("all => all.map(one => one.id.slice(2))")
+    assert shown == [row["response_id"] for row in worst]
+    # Keys move, tick, open, go on and come back to the same row of the same list.
+    for key in ("j", "j", "k", "x"):
+        page.keyboard.press(key)
+    assert page.locator(".rows li").first.get_by_role("checkbox").is_checked()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Export JSON lines").click()
+    download.value.save_as(tmp_path / "rows.jsonl")
+    assert [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()] == worst[:1]
+    page.locator(".rows li > a").first.press("Enter")
+    page.locator(f"article.at[id='{worst[0]['response_id']}']").wait_for()
+    page.get_by_text(f"1 of {len(worst)}", exact=True).wait_for()
+    page.keyboard.press("j")
+    page.get_by_text(f"2 of {len(worst)}", exact=True).wait_for()
+    assert worst[1]["response_id"] in page.url
+    page.locator("article.at").get_by_role("button", name="Copy the text").click()
+    page.locator("[data-copy]", has_text="Copied").wait_for()
+    assert worst[1]["answer"] in page.evaluate("navigator.clipboard.readText()")
+    page.keyboard.press("?")
+    page.get_by_role("dialog").get_by_text("next row, the one before").wait_for()
+    page.keyboard.press("Escape")
+    page.locator("article.at").get_by_role("button", name="Show changes").click()
+    page.get_by_role("heading", name="What differs").wait_for()
+    assert page.locator("article ins").count() + page.locator("article del").count() > 0
+    page.go_back()
+    page.keyboard.press("Escape")
+    page.get_by_text(f"{len(worst)} rows, 1 to {len(worst)}").wait_for()
+    assert page.url.endswith(f"#r-{worst[1]['response_id']}")
+    # A search keeps the filters; each is one click from gone, and the address says it all.
+    page.get_by_label("Search").fill("zzzznothing")
+    page.keyboard.press("Enter")
+    page.get_by_text("No row fits").wait_for()
+    assert "q=zzzznothing" in page.url
+    page.get_by_role("link", name="kind:eq:harmful").click()
+    page.get_by_role("heading", name="No row fits").wait_for()
+    assert "kind" not in page.url
+
+
+def test_a_run_is_deleted_after_its_name_was_typed(opened: Open, service: Service) -> None:
+    with service.client("read") as client:
+        content = client.get("/runs/small/run.zip").content
+    page = opened("publish")
+    page.get_by_text("Import a run").click()
+    page.locator("#archive").set_input_files({"name": "x.zip", "mimeType": "application/zip", "buffer": content})
+    page.get_by_role("button", name="Import").click()
+    page.get_by_text("There is a run 'small'").wait_for()
+    service.post("/runs/small/rename", {"name": "small-1"})
+    page.get_by_role("button", name="Import").click()
+    page.wait_for_url(f"{service.url}/ui/runs/small")
+    page.goto(f"{service.url}/ui/runs/small/manage")
+    page.get_by_text("responses.parquet").wait_for()
+    page.get_by_label("Type small").fill("smal")
+    page.get_by_role("button", name="Delete the run").click()
+    assert "Nothing was deleted" in page.get_by_role("alert").inner_text()
+    page.go_back()
+    page.get_by_label("Type small").fill("small")
+    page.get_by_role("button", name="Delete the run").click()
+    page.get_by_role("heading", name="Runs").wait_for()
+    assert service.post("/runs/small-1/rename", {"name": "small"}).status_code == 200
 
 
 def test_evidence_is_marked_where_it_stands(opened: Open, service: Service) -> None:
@@ -147,6 +216,7 @@ def test_hostile_rows_stay_text(opened: Open, service: Service) -> None:
     judge(run)
     check(run)
     (run.path / "service.log").write_text(HOSTILE)
+    service.get("/runs/hostile/rows")  # laid out before the page looks
     page = opened("publish")
     first = rows[0]
     for path in (
