@@ -3,6 +3,7 @@
 Reads a release and a checkpoint; writes the model's folder. The command is `saferthoughts train`.
 """
 
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,10 +15,10 @@ from rich.text import Text
 from pipelines.errors import UserError
 from pipelines.interrupts import unhurried
 from pipelines.runs import file_hash
-from saferthoughts.cli.options import Settings, notes, out, say
+from saferthoughts.cli.options import Settings, note, notes, out, say, say_json
 from saferthoughts.cli.words import words_of
 from saferthoughts.run import Run
-from saferthoughts.training import check_training, settled_recipe, train
+from saferthoughts.training import check_training, settled_recipe, train, whole_reply
 
 if TYPE_CHECKING:
     from training.recipe import Recipe
@@ -75,17 +76,33 @@ def show_plan(
     recipe: "Recipe | str | None",
     student: str | None = None,
     settings: Iterable[str] | None = None,
+    as_json: bool = False,
 ) -> None:
     """Prove and plan a training, begin nothing, and print both."""
     from training.checkpoints import is_main
 
-    found = check_training(dataset, recipe, student=student, settings=settings, progress=say)
-    if is_main():
+    progress = note if as_json else say
+    found = check_training(dataset, recipe, student=student, settings=settings, progress=progress)
+    if not is_main():
+        return
+    if as_json:
+        say_json(found)
+    else:
         out.print(Group(Text(found.plan.lines()), Text(found.decoding), _proven(found.proof)))
 
 
-def talk(model: str, base_url: str | None, api_key_env: str | None, max_tokens: int, temperature: float) -> None:
-    """Chat with a run's student, a checkpoint, or a model behind an endpoint."""
+def talk(
+    model: str,
+    base_url: str | None,
+    api_key_env: str | None,
+    max_tokens: int,
+    temperature: float,
+    as_json: bool = False,
+) -> None:
+    """Chat with a run's student, a checkpoint, or a model behind an endpoint.
+
+    With `as_json` the whole of standard input is one question, and its reply is printed as a StudentReply.
+    """
     from pipelines.settings.options import teacher_at
     from training.chat import Talker, converse
     from training.chat_models import Checkpoint, Endpoint
@@ -96,6 +113,12 @@ def talk(model: str, base_url: str | None, api_key_env: str | None, max_tokens: 
     else:
         trained = Settings.runs / model / "model"
         talker = Checkpoint(str(trained if trained.is_dir() else model), max_tokens, temperature)
+    if as_json:
+        question = sys.stdin.read().strip()
+        if not question:
+            raise UserError("--json takes the question from standard input, and there is none.")
+        say_json(whole_reply(talker, question))
+        return
     with unhurried():
         converse(talker, out, notes)
 
