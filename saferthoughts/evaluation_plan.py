@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 # Tokens of a request, in and out, where nothing was measured; an answer has at most what its protocol lets it have.
 _ANSWER, _ROLE = (150, 1000), {"guard": (1200, 10), "judge": (700, 100), "attacker": (900, 350)}
 ASSUMED = (
-    f"assumed, not measured: {_ANSWER[0]} tokens of a question and {_ANSWER[1]} of an answer (or the protocol's limit); "
-    "of an attack every try that it may take"
+    f"assumed, not measured: {_ANSWER[0]} tokens of a question and {_ANSWER[1]} of an answer, or the protocol's "
+    "limit; of an attack every try that it may take"
 )
 
 

@@ -18,6 +18,11 @@ FIGURES = ("loss", "learning_rate", "trained_tokens_per_s", "grad_norm", "reward
 _MOST_BYTES = 64_000_000
 
 
+def working_folder(output: Path) -> Path:
+    """The working folder of the training that makes a model's folder."""
+    return output.with_name(f".{output.name}.training")
+
+
 class StepMetrics:
     """A training's metrics.jsonl. A file that cannot be written stops no training."""
 

@@ -290,8 +290,9 @@ def chat(
     api_key_env: KeyVariable = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="The most tokens of a reply.")] = 1024,
     temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest token each time.")] = 0.0,
+    beside: Annotated[str | None, typer.Option(help="With --json: a checkpoint that is asked the same first.")] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Take standard input as one question, and print the reply as JSON.")
+        bool, typer.Option("--json", help="Take standard input as one question, and print the replies as JSON.")
     ] = False,
 ) -> None:
     """Talk to a student, its reasoning shown apart; piped, a line in and an answer out.
@@ -300,7 +301,9 @@ def chat(
     """
     from saferthoughts.cli.training import talk
 
-    talk(model, base_url, api_key_env, max_tokens, temperature, as_json)
+    if beside is not None and (not as_json or base_url is not None):
+        raise UserError("--beside goes with --json and a checkpoint. Give both, or leave it out.")
+    talk(model, base_url, api_key_env, max_tokens, temperature, as_json, beside)
 
 
 app.add_typer(reward_app, name="reward")

@@ -98,15 +98,22 @@ def talk(
     max_tokens: int,
     temperature: float,
     as_json: bool = False,
+    beside: str | None = None,
 ) -> None:
     """Chat with a run's student, a checkpoint, or a model behind an endpoint.
 
-    With `as_json` the whole of standard input is one question, and its reply is printed as a StudentReply.
+    With `as_json` the whole of standard input is one question, and a list of replies is printed: that of the model
+    `beside` it, if there is one, and its own.
     """
     from pipelines.settings.options import teacher_at
     from training.chat import Talker, converse
     from training.chat_models import Checkpoint, Endpoint
 
+    if as_json:
+        question = sys.stdin.read().strip()
+        if not question:
+            raise UserError("--json takes the question from standard input, and there is none.")
+        replies = [whole_reply(Checkpoint(beside, max_tokens, temperature), question)] if beside else []
     talker: Talker
     if base_url is not None:
         talker = Endpoint(teacher_at(base_url, model, api_key_env), max_tokens, temperature)
@@ -114,10 +121,7 @@ def talk(
         trained = Settings.runs / model / "model"
         talker = Checkpoint(str(trained if trained.is_dir() else model), max_tokens, temperature)
     if as_json:
-        question = sys.stdin.read().strip()
-        if not question:
-            raise UserError("--json takes the question from standard input, and there is none.")
-        say_json(whole_reply(talker, question))
+        say_json([*replies, whole_reply(talker, question)])
         return
     with unhurried():
         converse(talker, out, notes)
