@@ -46,7 +46,7 @@ class EvaluationPlan:
         tasks: In their order.
         requests: By who answers: a measured model's label, or "guard llama-guard-3".
         tokens: In and out, of all requests.
-        cost: US dollars, of requests whose price is known; None where none is.
+        cost: US dollars, of requests whose price is known; None where none is, 0 where all answers are made here.
         unpriced: Who is asked over an endpoint without a known price.
         assumed: What the tokens rest on.
     """
@@ -77,7 +77,9 @@ def plan_of(targets: "Sequence[Target]", planned: "Sequence[Planned]") -> Evalua
         for one, task in zip(planned, tasks, strict=True):
             counts[target.label] = counts.get(target.label, 0) + task.requests
             written = min(_ANSWER[1], int(one.request.settings.get("max_tokens", _ANSWER[1])))
-            if target.teacher is not None:
+            if target.teacher is None:
+                load += Load(tokens=float(task.requests * (_ANSWER[0] + written)))
+            else:
                 load += _load(target.label, target.teacher, task.requests, (_ANSWER[0], written))
             for role, who in one.roles.items():
                 seen = 2 if role == "guard" and one.request.score == "apart" else 1
@@ -85,7 +87,8 @@ def plan_of(targets: "Sequence[Target]", planned: "Sequence[Planned]") -> Evalua
                 name = f"{role} {who.name}"
                 counts[name] = counts.get(name, 0) + asked
                 load += _load(name, who.teacher, asked, _ROLE.get(role, _ROLE["judge"]))
-    cost = load.cost if load.priced else None
+    # What runs on this machine costs nothing.
+    cost = load.cost if load.priced or not load.unpriced else None
     labels = tuple(target.label for target in targets)
     return EvaluationPlan(labels, tasks, counts, round(load.tokens), cost, tuple(sorted(load.unpriced)))
 

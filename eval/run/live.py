@@ -1,7 +1,7 @@
 """How far an evaluation is while it runs: rates by model and task out of the answers that have come so far.
 
 Reads logs/*/live.jsonl of an evaluation's folder, which `eval/run/live_answers.py` writes; no text of a question or an
-answer is in them. A line is {model, task, fingerprint, title, better, due} when a task begins, and {model, task,
+answer is in them. A line is {model, task, fingerprint, title, better, due, at} when a task begins, and {model, task,
 fingerprint, id, epoch, value, unscored, error} for each answer; of several for one answer the last counts.
 """
 
@@ -45,11 +45,12 @@ def live_rates(output: Path) -> list[LiveRate]:
                 model, task, mark = str(line["model"]), str(line["task"]), str(line["fingerprint"])
                 if "due" in line:
                     begun.pop((model, task), None)
-                    begun[model, task] = {**line, "due": int(line["due"])}
+                    begun[model, task] = {**line, "due": int(line["due"]), "at": float(line["at"])}
                 else:
                     key = str(line["id"]), int(line["epoch"])
                     answers.setdefault((model, task, mark), {})[key] = line
-    return [_rate(line, answers.get((*key, str(line["fingerprint"])), {})) for key, line in begun.items()]
+    order = sorted(begun.items(), key=lambda one: one[1]["at"])
+    return [_rate(line, answers.get((*key, str(line["fingerprint"])), {})) for key, line in order]
 
 
 def _rate(begun: dict[str, Any], answers: dict[tuple[str, int], dict[str, Any]]) -> LiveRate:

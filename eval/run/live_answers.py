@@ -1,6 +1,7 @@
 """Writes logs/<label>-<hash>/live.jsonl, a line for each answer as Inspect ends it; `eval/run/live.py` reads it."""
 
 import json
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -22,7 +23,7 @@ class LiveAnswers:
             path.parent.mkdir(parents=True, exist_ok=True)
         for name, one in self._planned.items():
             measure = one.spec.measure
-            self._write(name, title=measure.title, better=measure.better, due=len(one.expected))
+            self._write(name, title=measure.title, better=measure.better, due=len(one.expected), at=time.time())
 
     def add(self, task: str, sample: EvalSample) -> None:
         """One more answer."""
