@@ -133,9 +133,9 @@ def test_the_pages_of_students_are_for_everybody(desk: Service, browser: Any) ->
     # The plan comes beside the form, which stays as it is filled in.
     page.goto(f"{desk.url}/ui/runs/small/training")
     assert page.locator(".chart polyline").count() == 3
-    assert page.get_by_label("Epochs").input_value() != ""
-    page.get_by_label("Learning rate").fill("7")
+    assert page.get_by_role("spinbutton", name="Epochs").input_value() != ""
+    page.get_by_role("spinbutton", name="Learning rate").fill("7")
     page.get_by_role("button", name="Show the plan").click()
     page.locator("#plan [role=alert]", has_text="learning_rate").wait_for()
-    assert page.get_by_label("Learning rate").input_value() == "7"
+    assert page.get_by_role("spinbutton", name="Learning rate").input_value() == "7"
     context.close()
