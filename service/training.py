@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import UserError, unknown
-from pipelines.runs import RunFolder
+from pipelines.runs import RUN_NAME, RunFolder
 from pipelines.settings.overrides import settings_of
 from saferthoughts.release import Release
 from saferthoughts.settings import assignments
@@ -136,7 +136,9 @@ def again(state: AppState, run: RunFolder, caller: Caller) -> Job:
 
 
 def last_job(state: AppState, name: str, action: str) -> Job | None:
-    """The last job of an action of a run."""
+    """The last job of an action of a run; None where the name can be nobody's."""
+    if RUN_NAME.fullmatch(name) is None:
+        return None
     return next((job for job in state.queue.latest_of_each(name) if job.action == action), None)
 
 
