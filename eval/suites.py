@@ -7,9 +7,12 @@ needs and that is not there does not take the others away.
 from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from eval.task_spec import TaskSpec
 from pipelines.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from eval.task_spec import TaskSpec
 
 # The order in which tasks are run and shown; files beyond these follow in alphabetical order.
 _STUDY = ("none", "pap", "pair", "xstest")
@@ -50,7 +53,7 @@ def chosen_tasks(suite: str, tasks: Iterable[str] = ()) -> tuple[str, ...]:
     return tuple(name for name in TASKS if name in (named or SUITES[suite]))
 
 
-def entry(name: str) -> TaskSpec:
+def entry(name: str) -> "TaskSpec":
     """A task by name.
 
     Raises:
@@ -59,13 +62,15 @@ def entry(name: str) -> TaskSpec:
     """
     if name not in TASKS:
         raise unknown("task", name, TASKS)
+    from eval.task_spec import TaskSpec  # which imports Inspect
+
     found = import_module(f"eval.tasks.{name}").TASK
     if not isinstance(found, TaskSpec) or found.name != name:
         raise TypeError(f"eval/tasks/{name}.py does not end with the TASK of '{name}'.")
     return found
 
 
-def ready(names: Iterable[str]) -> dict[str, TaskSpec]:
+def ready(names: Iterable[str]) -> "dict[str, TaskSpec]":
     """The tasks by name, all of which can run here.
 
     Raises:

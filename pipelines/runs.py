@@ -8,7 +8,7 @@ runs/<name>/
   review_frame.parquet  review_sample.parquet  review_picked.parquet  reviews.parquet  decisions.parquet
   duplicates.parquet  contamination.parquet  accepted.parquet  rejected.parquet  selected.parquet
   student_nll.parquet
-  release/  model/  eval/  report.html
+  release/  model/  students/NAME/  eval/  evaluations/NAME/  report.html
 """
 
 import hashlib

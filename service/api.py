@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from pathlib import Path as FilePath
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Request
@@ -189,8 +190,8 @@ def repeat(
     run = state.run(name)
     job = state.queue.job(run.name, number)
     if job is None or not job.side:
-        raise Problem(404, f"{name} has no release, review or publication of the number {number}.")
-    if job.action == "publish":
+        raise Problem(404, f"{name} has no job beside its own work of the number {number}.")
+    if job.action in ("publish", "push"):
         check_role(caller, "publish")
     state.put(run, job.action, job.arguments, caller.name)
     return state.run_state(name)
@@ -321,23 +322,27 @@ def report(
     name: str, caller: Reader, state: AppStateOf, format: str = Query("html", pattern="^(html|json)$")
 ) -> Response:
     """The run's report as a page of its own, or every figure as JSON; made where it is missing or out of date."""
-    from curation.report.page import POLICY
-
     run = state.run(name)
     page = plain(run.path / "report.html")
     with state.reporting:
         if not page.exists() or page.stat().st_mtime < (run.path / "manifest.json").stat().st_mtime:
-            _make_report(run)
+            make_report(run.path.parent, run.name)
     if format == "json":
         return FileResponse(plain(run.path / "report.json"), media_type="application/json")
-    # Sandboxed, so an opaque origin: scripts in the report reach neither the session nor the service.
+    return sandboxed(page)
+
+
+def sandboxed(page: FilePath) -> Response:
+    """A report as it is framed, of an opaque origin: its scripts reach neither the session nor the service."""
+    from curation.report.page import POLICY
+
     policy = f"sandbox allow-scripts; {POLICY}; frame-ancestors 'self'"
     return FileResponse(page, media_type="text/html", headers={"content-security-policy": policy})
 
 
-def _make_report(run: RunFolder) -> None:
+def make_report(runs: FilePath, *words: str) -> None:
     """In a process of its own: drawing takes memory that this one would not give back."""
-    command = [sys.executable, "-m", "saferthoughts", "--runs", str(run.path.parent), "report", run.name]
+    command = [sys.executable, "-m", "saferthoughts", "--runs", str(runs), "report", *words]
     done = subprocess.run(command, capture_output=True, text=True, timeout=_REPORT_TIMEOUT_S, check=False)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]

@@ -39,7 +39,8 @@ class ServeSettings:
     """How the service was started.
 
     `host_names` are those by which it may be called besides its own address; `secure` says that browsers reach it over
-    TLS, its own or a proxy's. `teachers` is a file and `prompts` a folder of the user's; requests name what is in them.
+    TLS, its own or a proxy's. `teachers` is a file, `prompts`, `recipes` and `students` are folders of the user's;
+    requests name what is in them.
     `most_jobs` run at once; a caller has `rate_per_s` requests for long, four times as many in a burst.
     """
 
@@ -51,6 +52,8 @@ class ServeSettings:
     behind_proxy: bool = False
     teachers: Path | None = None
     prompts: Path | None = None
+    recipes: Path | None = None
+    students: Path | None = None
     most_jobs: int = 2
     rate_per_s: float = 100.0
 
@@ -87,6 +90,9 @@ class AppState:
     # One at a time: that a name is free, and then that it is taken; and the report of a run.
     starting: threading.Lock = field(default_factory=threading.Lock)
     reporting: threading.Lock = field(default_factory=threading.Lock)
+    # Held by the one child of a request: a plan or a question to a student; how a study is.
+    asking: threading.Lock = field(default_factory=threading.Lock)
+    looking: threading.Lock = field(default_factory=threading.Lock)
     _teachers: tuple[object, dict[str, Teacher]] | None = None
 
     @property

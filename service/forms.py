@@ -32,6 +32,10 @@ class Form:
         """All values of a field, such as boxes that are ticked."""
         return [value for value in self._fields.get(name, []) if value]
 
+    def names(self, begins: str) -> list[str]:
+        """The names of fields that begin so."""
+        return [name for name in self._fields if name.startswith(begins)]
+
     def ticked(self, name: str, value: str, default: bool) -> bool:
         """Whether a box is to be shown ticked."""
         return default if self.empty else value in self.texts(name)

@@ -38,6 +38,7 @@ _LAST_STAGE = {
     "review": "review",
     "votes": "pull",
     "apply": "check",
+    "eval": "eval",
 }
 
 

@@ -160,6 +160,10 @@ class RunReader:
             return str(self._kept_for(str(run.path), "version", _mark(path), read))
         return None
 
+    def job_state(self, job: Job) -> JobState:
+        """A job as it is shown."""
+        return self._shape(job)
+
     def _shape(self, job: Job) -> JobState:
         return JobState(
             **{name: getattr(job, name) for name in JobState.model_fields if name != "waiting_before"},

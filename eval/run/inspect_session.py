@@ -12,15 +12,15 @@ import zipfile
 from asyncio import CancelledError
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
 import rich
 from inspect_ai import Task, eval_set
 from inspect_ai.agent._acp.transport import _acp_live_active
-from inspect_ai.hooks import Hooks, RunEnd, SampleEnd, hooks
-from inspect_ai.log import EvalLog, read_eval_log
+from inspect_ai.hooks import Hooks, RunEnd, SampleEnd, TaskStart, hooks
+from inspect_ai.log import EvalLog, EvalSample, read_eval_log
 from inspect_ai.model import Model
 
 from eval.run.trouble import close_traces, refused_by_machine, watching
@@ -29,15 +29,18 @@ from pipelines.errors import UserError
 from pipelines.progress import console as progress
 
 _HOME = "XDG_DATA_HOME"
+# Called with a task's name and a sample of it that has just ended.
+Finished = Callable[[str, EvalSample], None]
 
 
 @dataclass(frozen=True, slots=True)
 class _Run:
     """The running evaluation: callbacks for finished and failed samples, and the models to close at the end."""
 
-    finished: Callable[[], None]
+    finished: Finished
     failed: Callable[[str], None]
     models: Sequence[Model]
+    tasks: dict[str, str] = field(default_factory=dict)
 
 
 _run: _Run | None = None
@@ -50,9 +53,13 @@ class _Session(Hooks):
     def enabled(self) -> bool:
         return _run is not None
 
+    async def on_task_start(self, data: TaskStart) -> None:
+        if _run is not None:
+            _run.tasks[data.eval_id] = data.spec.task
+
     async def on_sample_end(self, data: SampleEnd) -> None:
         if _run is not None:
-            _run.finished()
+            _run.finished(_run.tasks.get(data.eval_id, ""), data.sample)
             if data.sample.error is not None:
                 _run.failed(data.sample.error.message)
 
@@ -68,7 +75,7 @@ def ask(
     roles: Sequence[Model],
     folder: Path,
     most: int,
-    finished: Callable[[], None],
+    finished: Finished,
 ) -> list[EvalLog]:
     """Run the tasks at once, go on where their logs in `folder` stop, and read the logs in the order of the tasks.
 

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from pipelines.errors import Incomplete
-from saferthoughts.cli.options import BaseUrl, KeyVariable, ModelName, Settings, TeacherFile, note, out, say
+from pipelines.errors import Incomplete, UserError
+from saferthoughts.cli.options import BaseUrl, KeyVariable, ModelName, Settings, TeacherFile, note, out, say, say_json
 
 if TYPE_CHECKING:
     from eval.run.planning import Wanted
     from saferthoughts.evaluation import Evaluation
+    from saferthoughts.evaluation_plan import EvaluationPlan
     from saferthoughts.model_resolver import Place
     from saferthoughts.run import Run
 
@@ -82,6 +83,8 @@ def evaluate(
     name: ModelName = None,
     api_key_env: KeyVariable = None,
     teachers: TeacherFile = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Show what would be asked, and ask nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --plan: print it as JSON.")] = False,
 ) -> None:
     """Measure a model by the tasks of a suite, with intervals; goes on where it was stopped.
 
@@ -94,6 +97,13 @@ def evaluate(
     from saferthoughts.cli.release_words import release_folder
     from saferthoughts.evaluation import evaluate as measure
 
+    def show_plan(found: "EvaluationPlan") -> None:
+        if plan:
+            say_json(found) if as_json else say(found.words())
+            raise typer.Exit
+
+    if as_json and not plan:
+        raise UserError("--json is for --plan. Give both; an evaluation's figures are in its results.json.")
     _print(
         lambda: measure(
             model,
@@ -118,6 +128,7 @@ def evaluate(
             api_key_env=api_key_env,
             teachers=teachers,
             runs=Settings.runs,
+            before=show_plan if plan else None,
         )
     )
 
