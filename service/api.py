@@ -4,8 +4,6 @@ Functions without `async` run in threads, since what they do reads files.
 """
 
 import re
-import subprocess
-import sys
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query
@@ -13,7 +11,7 @@ from starlette.responses import FileResponse, PlainTextResponse, Response, Strea
 
 from pipelines.errors import UserError, one_line
 from pipelines.runs import VERSION, RunFolder
-from service import shapes, starting, teachers
+from service import children, shapes, starting, teachers
 from service.access import AppStateOf, check_role, needs
 from service.app_state import AppState
 from service.downloads import plain, zipped
@@ -24,7 +22,6 @@ from service.tokens import Caller
 
 MOST_FILTERS = 20
 VERSION_NUMBER = re.compile(shapes.VERSION_PATTERN)
-_REPORT_TIMEOUT_S = 300
 Reader: Any = Annotated[Caller, needs("read")]
 Runner: Any = Annotated[Caller, needs("run")]
 Publisher: Any = Annotated[Caller, needs("publish")]
@@ -231,11 +228,10 @@ def report(
 
 def _make_report(run: RunFolder) -> None:
     """In a process of its own: drawing takes memory that this one would not give back."""
-    command = [sys.executable, "-m", "saferthoughts", "--runs", str(run.path.parent), "report", run.name]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=_REPORT_TIMEOUT_S, check=False)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
-        raise UserError(f"The report cannot be made: {last.removeprefix('saferthoughts: ')}")
+    try:
+        children.run(run.path.parent, "report", run.name)
+    except UserError as error:
+        raise UserError(f"The report cannot be made: {error}") from error
 
 
 @router.get("/runs/{name}/log", tags=["runs"], response_class=PlainTextResponse)

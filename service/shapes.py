@@ -11,9 +11,8 @@ from pipelines.settings.parts import Part
 from service.queue import State
 
 RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="a folder's name")]
-RepoName = Annotated[
-    str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}$", examples=["me/safe"])
-]
+REPO_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}$"
+RepoName = Annotated[str, Field(pattern=REPO_PATTERN, examples=["me/safe"])]
 VERSION_PATTERN = r"^[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}$"
 Version = Annotated[str, Field(pattern=VERSION_PATTERN, examples=["1.0.0"])]
 
