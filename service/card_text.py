@@ -5,6 +5,7 @@ else's text: markup in it stays text, pictures are named and not loaded, links l
 nowhere where they were followed from.
 """
 
+import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,8 @@ from markupsafe import Markup
 
 from pipelines.errors import one_line, visible
 
+PICTURE = re.compile(r"plots/[a-z_-]{1,40}\.png")
+"""The pictures of a card that the page shows: those that releases of this project draw."""
 # What is shown of a longer card; ours have about 20 KB.
 _LONGEST = 200_000
 # The page has h1 and h2 of its own.
@@ -24,15 +27,22 @@ _DEEPER = 2
 _LAST_HEADING = 6
 
 
-def card_of(folder: Path) -> Markup:
-    """The card of a release folder without its front matter; empty where it has none."""
+def card_of(folder: Path, pictures: str = "") -> Markup:
+    """The card of a release folder without its front matter; empty where it has none.
+
+    Args:
+        folder: The release.
+        pictures: Where the pictures in its plots/ are shown from; they are only named if not given.
+    """
     path = folder / "README.md"
     if path.is_symlink() or not path.is_file():
         return Markup("")
     with path.open(encoding="utf-8", errors="replace") as file:
         text = file.read(_LONGEST + 1)
     cut = len(text) > _LONGEST
-    return rendered(without_front_matter(text[:_LONGEST])) + (Markup("<p>[... cut here]</p>") if cut else Markup(""))
+    return rendered(without_front_matter(text[:_LONGEST]), pictures) + (
+        Markup("<p>[... cut here]</p>") if cut else Markup("")
+    )
 
 
 def without_front_matter(card: str) -> str:
@@ -43,10 +53,10 @@ def without_front_matter(card: str) -> str:
     return rest if found else card
 
 
-def rendered(text: str) -> Markup:
-    """Markdown as HTML in which nothing runs or loads."""
+def rendered(text: str, pictures: str = "") -> Markup:
+    """Markdown as HTML in which nothing runs, and nothing loads but `pictures`."""
     # Markup in it is escaped by the renderer: raw HTML is off.
-    return Markup(_markdown().render(visible(text)))
+    return Markup(_markdown().render(visible(text), {"pictures": pictures}))
 
 
 @cache
@@ -90,7 +100,10 @@ def _link_open(self: Any, tokens: Sequence[Token], at: int, options: Any, env: A
 
 
 def _image(self: Any, tokens: Sequence[Token], at: int, options: Any, env: Any) -> str:
-    return str(Markup("<em>[picture: {}]</em>").format(tokens[at].content))
+    words, source = tokens[at].content, PICTURE.fullmatch(str(tokens[at].attrGet("src") or ""))
+    if source is None or not env["pictures"]:
+        return str(Markup("<em>[picture: {}]</em>").format(words))
+    return str(Markup('<img src="{}{}" alt="{}" loading="lazy">').format(env["pictures"], source[0], words))
 
 
 def front_of(folder: Path) -> dict[str, str]:

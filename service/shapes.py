@@ -128,6 +128,13 @@ class Step(BaseModel):
     of: int | None
 
 
+class ErrorLine(BaseModel):
+    """What requests of the last call failed with, and how many did."""
+
+    text: Words
+    count: int
+
+
 class RunState(BaseModel):
     """A run: what it has so far, what is under way, what it took."""
 
@@ -144,9 +151,11 @@ class RunState(BaseModel):
     rehearsal: bool = Field(description="whether the rehearsal teacher, which is no model, answers or judges")
     answers: int
     failures: int = Field(description="requests of the last call that finally failed")
+    errors: list[ErrorLine] = Field(description="what they failed with, the most frequent first, five at most")
     input_tokens: int
     output_tokens: int
     cost: float | None = Field(description="US dollars, of answers whose price is known; null where none is")
+    budget: Budget = Field(description="what all its calls together may take, as its last job was given it")
     version: Words | None = Field(description="of the release, where there is one")
     job: JobState | None = Field(description="the newest one")
     side_jobs: list[JobState] = Field(description="the last one of each kind that is over; they change no state")

@@ -6,14 +6,15 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Request
-from starlette.responses import Response
+from starlette.responses import FileResponse, Response
 
 from pipelines.errors import UserError
 from pipelines.settings.parts import validated
 from service import children, releases, starting
 from service.access import AppStateOf, check_role
 from service.app_state import AppState
-from service.card_text import card_of, front_of
+from service.card_text import PICTURE, card_of, front_of
+from service.downloads import plain
 from service.forms import Form, again_in
 from service.jobs import cli_arguments, printed_by
 from service.problems import Problem
@@ -91,6 +92,7 @@ def show_pulled(name: str, caller: Viewer, state: AppStateOf, seen: str = "") ->
     if seen and seen == values["mark"]:
         return Response(status_code=204)
     shown = page("pulled", caller, **values, form=Form({}), preview="", agreed="", message="")
+    # The part that waits takes in nothing of it: the page is loaded anew.
     if seen:
         shown.headers["hx-refresh"] = "true"
     return shown
@@ -148,7 +150,8 @@ def act_on_pulled(name: str, action: str, caller: Viewer, state: AppStateOf, for
         folder = releases.pulled_folder(state.runs, name)
         starting.again(state, wanted, caller, folder, judges, _agreed_to(form.text("agreed")))
     except _Shown as shown:
-        values |= {"form": form, "preview": shown.text, "agreed": shown.digest, "message": ""}
+        preview = shown.text.replace(str(releases.pulled_folder(state.runs, name)), values["address"])
+        values |= {"form": form, "preview": preview, "agreed": shown.digest, "message": ""}
         return page("pulled", caller, **values)
     except (UserError, Problem) as error:
         return page("pulled", caller, 422, **values, form=form, preview="", agreed="", message=str(error))
@@ -207,12 +210,21 @@ def _release(state: AppState, name: str, card: bool = True) -> dict[str, Any]:
         "gate": releases.gate_of(run),
         "jobs": [{"job": job, "printed": printed_by(run.path, job)} for job in jobs],
         "published": repos,
-        "mark": f"{built}-" + "-".join(f"{job.id}.{job.state}" for job in jobs),
+        "mark": f"{built}.{len(repos)}-" + "-".join(f"{job.id}.{job.state}" for job in jobs),
         "choices": releases.choices(state, f"run:{name}", repos),
         "teachers": list(state.known_teachers()),
-        "card": card_of(folder) if here and card else "",
+        "card": card_of(folder, f"/ui/runs/{quote(name)}/release/") if here and card else "",
         "front": front_of(folder) if here and card else {},
     }
+
+
+@router.get("/ui/runs/{name}/release/{picture:path}")
+def show_picture(name: str, picture: str, caller: Viewer, state: AppStateOf) -> Response:
+    """A picture of a run's card."""
+    path = state.run(name).path / "release" / picture
+    if PICTURE.fullmatch(picture) is None or not plain(path).is_file():
+        raise Problem(404, f"The release of {name} has no such picture.")
+    return FileResponse(path, media_type="image/png")
 
 
 @router.get("/ui/compare")
@@ -223,7 +235,7 @@ def compare(caller: Viewer, state: AppStateOf, request: Request, before: str = "
     paths = [releases.folder_or_address(state.runs, key) for key in (before, after)]
     if before.startswith("hub:"):
         check_role(caller, "run")
-    marks = [children.mark_of(state.runs / path) if path.startswith("/") else path for path in paths]
+    marks = tuple(children.mark_of(state.runs / path) if path.startswith("/") else path for path in paths)
     found = children.answer(state.runs, marks, "compare", *paths)
     run = after.removeprefix("run:") if after.startswith("run:") else ""
     return page(
