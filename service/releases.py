@@ -264,7 +264,11 @@ def _people(found: Mapping[str, Any]) -> Iterator[str]:
     judges = (
         f"{name} ({entry['model']})" if entry["model"] else name for name, entry in found["judging"]["judges"].items()
     )
-    yield f"Judged by {_list(judges) or 'nobody'}."
+    yield f"Judged by {_list(_judge(*one) for one in judges) or 'nobody'}."
+
+
+def _judge(name: str, entry: Mapping[str, Any]) -> str:
+    return f"{name} ({entry['model']})" if entry["model"] else name
 
 
 def _list(words: Any) -> str:
