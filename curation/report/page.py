@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from curation.report.charts import charts_of
 from curation.report.data import RATES, figures_of
+from curation.report.excerpts import rows_link
 from curation.report.headline import headline_of, with_contents
 from pipelines.errors import visible_value
 from pipelines.judges.spans import marked
@@ -63,6 +64,8 @@ def write_report(run: RunFolder) -> Path:
         rates=RATES,
         most=_most(figures),
         pieces=marked,
+        rows_link=rows_link,
+        anchors={anchor for row in figures["excerpts"] for anchor in row["anchors"]},
         script=Markup(_SCRIPT),
         policy=Markup(POLICY),
     )
