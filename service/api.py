@@ -7,7 +7,7 @@ import re
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query
-from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, Response, StreamingResponse
 
 from pipelines.errors import UserError, one_line
 from pipelines.runs import VERSION, RunFolder
@@ -21,6 +21,7 @@ from service.rows import filter_of
 from service.tokens import Caller
 
 MOST_FILTERS = 20
+_FRAMED = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'self'"
 VERSION_NUMBER = re.compile(shapes.VERSION_PATTERN)
 Reader: Any = Annotated[Caller, needs("read")]
 Runner: Any = Annotated[Caller, needs("run")]
@@ -209,18 +210,35 @@ def has_rows(state: AppState, name: str) -> RunFolder:
 
 @router.get("/runs/{name}/report", tags=["runs"], response_class=FileResponse)
 def report(
-    name: str, caller: Reader, state: AppStateOf, format: str = Query("html", pattern="^(html|json)$")
+    name: str,
+    caller: Reader,
+    state: AppStateOf,
+    format: str = Query("html", pattern="^(html|json)$"),
+    framed: Annotated[bool, Query(description="with links to the page's rows, and without its script")] = False,
+    of: Annotated[str, Query(pattern="^(run|evaluation)$", description="`report eval` makes the second")] = "run",
 ) -> Response:
     """The run's report as a page of its own, or every figure as JSON; made where it is missing or out of date."""
-    from curation.report.page import POLICY
+    from curation.report.page import POLICY, ROWS_LINK
 
     run = state.run(name)
+    if of == "evaluation":
+        made = plain(run.path / "eval" / "report" / f"report.{format}")
+        if not made.is_file():
+            raise Problem(
+                409, f"{name} has no report of an evaluation. Make it: saferthoughts report eval RUNS/{name}/eval"
+            )
+        return FileResponse(made, headers={"content-security-policy": f"sandbox; {_FRAMED}"})
     page = plain(run.path / "report.html")
     with state.reporting:
         if not page.exists() or page.stat().st_mtime < (run.path / "manifest.json").stat().st_mtime:
             _make_report(run)
     if format == "json":
         return FileResponse(plain(run.path / "report.json"), media_type="application/json")
+    if framed:
+        # Of this origin, so that what its links ask for comes with the session; and therefore without any script.
+        text = page.read_text(encoding="utf-8").replace(ROWS_LINK, f'target="_top" href="/ui/runs/{name}/rows?')
+        policy = f"sandbox allow-same-origin allow-top-navigation-by-user-activation; {_FRAMED}"
+        return HTMLResponse(text, headers={"content-security-policy": policy})
     # Sandboxed, so an opaque origin: scripts in the report reach neither the session nor the service.
     policy = f"sandbox allow-scripts; {POLICY}; frame-ancestors 'self'"
     return FileResponse(page, media_type="text/html", headers={"content-security-policy": policy})

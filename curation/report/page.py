@@ -48,6 +48,9 @@ _HASH = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
 # What the page may load and run: this one script, its own styles, and nothing else from anywhere.
 POLICY = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{_HASH}'"
 
+ROWS_LINK = 'href="#rows?'
+"""How a link to the rows behind a figure begins; texts of others are escaped, and cannot hold it."""
+
 
 def write_report(run: RunFolder) -> Path:
     """Write the report of what the run has so far and return the page's path.
