@@ -31,8 +31,10 @@ SELECT
     safety,
     disagreement,
     -- How many of the patterns a judge saw; null where none could tell.
-    lack_of_safety_awareness::INT + strong_vacillation::INT + weak_vacillation::INT + harmful_additions::INT
-        + inconsistency::INT AS patterns,
+    list_sum([
+        lack_of_safety_awareness::INT, strong_vacillation::INT, weak_vacillation::INT, harmful_additions::INT,
+        inconsistency::INT
+    ])::INT AS patterns,
     CASE
         WHEN response_id IN (SELECT response_id FROM accepted) THEN 'accepted'
         WHEN objected.reasons IS NOT NULL THEN 'rejected'
