@@ -1,8 +1,9 @@
-"""A person's whole way in a real browser, by the keyboard alone; then every page of it on a phone, dark, on a slow line.
+"""A person's whole way in a real browser, by the keyboard alone; then its pages on a phone, dark, on a slow line.
 
 Each step goes on where the one before it ended. What a release needs of the Hub is asked of a Hub of our own.
 """
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -46,11 +47,11 @@ class Person:
     def __init__(self, page: Any, service: Service) -> None:
         self.page, self.service = page, service
 
-    def go_to(self, begins: str, backwards: bool = False) -> None:
-        """Press Tab until what has the focus is called so."""
+    def go_to(self, begins: str) -> None:
+        """Press Tab until the name of what has the focus begins with these words."""
         for _ in range(_MOST_TABS):
-            self.page.keyboard.press("Shift+Tab" if backwards else "Tab")
-            if self.page.evaluate(_FOCUSED).startswith(begins):
+            self.page.keyboard.press("Tab")
+            if re.fullmatch(rf"{re.escape(begins)}(\W.*)?", self.page.evaluate(_FOCUSED)):
                 return
         raise AssertionError(f"the keyboard does not reach '{begins}' on {self.page.url}")
 
