@@ -1,6 +1,7 @@
 """Every picture of the service and the report in the docs and the README, from one rehearsal run.
 
-Starts a service on runs of its own, starts a run there and looks at it with Chromium; writes docs/*.png. docs/review.png
+Starts a service on runs of its own, starts a run there and looks at it with Chromium, and
+writes docs/*.png. docs/review.png
 is made by hand, since it needs Argilla. Run it with `python docs/pictures.py`, then look at each: it takes minutes.
 """
 
