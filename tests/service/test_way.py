@@ -5,12 +5,15 @@ Each step goes on where the one before it ended. What a release needs of the Hub
 
 import re
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 
+from cards.verify import verify
 from tests.cards.conftest import TestHub, start_hub  # noqa: F401 - a fixture
 from tests.service.conftest import Service
 from tests.service.test_page import browser  # noqa: F401 - a fixture
@@ -83,6 +86,7 @@ def start_a_run(person: Person) -> None:
     person.fill("Harmful prompts", "3")
     person.fill("Benign prompts", "1")
     person.fill("Reasoning teacher", "rehearsal")
+    person.page.get_by_text("16 of 19 responses are to be asked for").wait_for()
     person.press("Start the run")
     person.page.wait_for_url(f"{person.service.url}/ui/runs/way")
 
@@ -111,6 +115,8 @@ def find_a_flagged_row(person: Person) -> None:
     person.page.keyboard.press("Enter")
     person.page.wait_for_url("**/ui/runs/way/rows/*")
     assert person.page.locator("article").count() >= 1
+    person.press("History of this row")
+    person.page.get_by_text("checks", exact=True).wait_for()
 
 
 def build_and_publish_the_release(person: Person) -> None:
@@ -126,6 +132,11 @@ def build_and_publish_the_release(person: Person) -> None:
         person.page.locator("#last-publish", has_text=ends).wait_for(timeout=300_000)
     link = person.page.get_by_role("link", name="acme/safe@v1.0.0")
     assert link.get_attribute("href").endswith("/datasets/acme/safe/tree/v1.0.0")
+    with person.page.expect_download() as download:
+        person.press("Download release 1.0.0")
+    with TemporaryDirectory() as folder, zipfile.ZipFile(download.value.path()) as archive:
+        archive.extractall(folder)
+        assert verify(Path(folder) / "way-1.0.0").faults == ()
 
 
 def pull_it_as_somebody_else_s(person: Person) -> None:
