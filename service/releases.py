@@ -118,7 +118,7 @@ def commit_of(job: Job | None) -> str:
     return found[1] if found else ""
 
 
-def listed(runs: Path, folder: Path) -> Listed:
+def listed(folder: Path) -> Listed:
     """A release in a list, by its lineage."""
     from cards.release_folder import lineage_now
 

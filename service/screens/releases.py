@@ -28,9 +28,7 @@ PLACE = Place(30, "Releases", "/ui/releases")
 
 
 @router.get("/ui/releases")
-def list_releases(
-    caller: Viewer, state: AppStateOf, offset: Annotated[int, Query(ge=0, le=10**9)] = 0, message: str = ""
-) -> Response:
+def list_releases(caller: Viewer, state: AppStateOf, offset: Annotated[int, Query(ge=0, le=10**9)] = 0) -> Response:
     """Releases of the runs by page, and those of others that were pulled."""
     return _list(state, caller, offset)
 
@@ -41,7 +39,7 @@ def _list(state: AppState, caller: Viewer, offset: int = 0, form: Form | None = 
         "releases",
         caller,
         422 if message else 200,
-        own=[releases.listed(state.runs, folder) for folder in own[offset : offset + PER_PAGE]],
+        own=[releases.listed(folder) for folder in own[offset : offset + PER_PAGE]],
         total=len(own),
         offset=offset,
         per_page=PER_PAGE,
@@ -53,11 +51,7 @@ def _list(state: AppState, caller: Viewer, offset: int = 0, form: Form | None = 
 
 def _of_others(state: AppState, name: str) -> dict[str, Any]:
     folder = releases.pulled_folder(state.runs, name)
-    return {"name": name, "listed": releases.listed(state.runs, folder), "job": state.queue.latest(_queued(name))}
-
-
-def _queued(name: str) -> str:
-    return releases.run_of(name)
+    return {"name": name, "listed": releases.listed(folder), "job": state.queue.latest(releases.run_of(name))}
 
 
 @router.post("/ui/releases/pull")
@@ -69,14 +63,16 @@ def pull(caller: Viewer, state: AppStateOf, form: Posted) -> Response:
     except UserError as error:
         return _list(state, caller, form=form, message=str(error))
     folder = releases.pulled_folder(state.runs, name)
-    job = state.queue.latest(_queued(name))
+    job = state.queue.latest(releases.run_of(name))
     if job is not None and job.open:
         return to(_path(name))
     folder.parent.mkdir(parents=True, exist_ok=True)
     # The newest version may be another one by now; of the others it is checked whether the tag was moved.
     if name.endswith("@newest"):
         shutil.rmtree(folder, ignore_errors=True)
-    state.queue.put(_queued(name), "pull", ["pull", releases.address_of(name), "--to", str(folder)], caller.name)
+    state.queue.put(
+        releases.run_of(name), "pull", ["pull", releases.address_of(name), "--to", str(folder)], caller.name
+    )
     state.supervisor.wake()
     return to(_path(name))
 
@@ -99,10 +95,10 @@ def show_pulled(name: str, caller: Viewer, state: AppStateOf, seen: str = "") ->
 
 
 def _pulled(state: AppState, name: str) -> dict[str, Any]:
-    folder, job = releases.pulled_folder(state.runs, name), state.queue.latest(_queued(name))
+    folder, job = releases.pulled_folder(state.runs, name), state.queue.latest(releases.run_of(name))
     if job is None and not folder.parent.is_dir():
         raise Problem(404, f"{releases.address_of(name)} was not pulled here.")
-    found = releases.listed(state.runs, folder)
+    found = releases.listed(folder)
     here = not found.problem
     return {
         "name": name,
@@ -125,7 +121,7 @@ def pulled_answers(name: str, caller: Viewer, state: AppStateOf, request: Reques
     if not (folder / "lineage.json").exists():
         raise Problem(404, f"{releases.address_of(name)} is not here yet.")
     verified = children.answer(state.runs, children.mark_of(folder), "release", "verify", str(folder))
-    commit = releases.commit_of(state.queue.latest(_queued(name)))
+    commit = releases.commit_of(state.queue.latest(releases.run_of(name)))
     found = releases.answers(folder, verified, commit)
     address = releases.address_of(name)
     return page("answers", caller, name=name, address=address, answers=found, part=_part(request))
@@ -205,7 +201,7 @@ def _release(state: AppState, name: str, card: bool = True) -> dict[str, Any]:
     repos = releases.published(state, name)
     return {
         "run": found,
-        "listed": releases.listed(state.runs, folder) if here else None,
+        "listed": releases.listed(folder) if here else None,
         "checked": "check" in found.stages,
         "gate": releases.gate_of(run),
         "jobs": [{"job": job, "printed": printed_by(run.path, job)} for job in jobs],

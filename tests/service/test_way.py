@@ -7,6 +7,7 @@ import re
 import shutil
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,6 +19,7 @@ from tests.cards.conftest import TestHub, start_hub  # noqa: F401 - a fixture
 from tests.service.conftest import Service
 from tests.service.test_page import browser  # noqa: F401 - a fixture
 
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
 _MOST_TABS = 120
 _FOCUSED = """() => {
@@ -53,9 +55,12 @@ class Person:
     def go_to(self, begins: str) -> None:
         """Press Tab until the name of what has the focus begins with these words."""
         for _ in range(_MOST_TABS):
+            self.page.wait_for_load_state()
             self.page.keyboard.press("Tab")
-            if re.fullmatch(rf"{re.escape(begins)}(\W.*)?", self.page.evaluate(_FOCUSED)):
-                return
+            # The page may just be giving way to the next one.
+            with suppress(playwright.Error):
+                if re.fullmatch(rf"{re.escape(begins)}(\W.*)?", self.page.evaluate(_FOCUSED)):
+                    return
         raise AssertionError(f"the keyboard does not reach '{begins}' on {self.page.url}")
 
     def press(self, begins: str) -> None:
@@ -75,6 +80,7 @@ def log_in(person: Person) -> None:
     person.page.goto(f"{person.service.url}/login")
     person.fill("Token", person.service.secrets["publish"])
     person.page.keyboard.press("Enter")
+    person.page.get_by_role("heading", name="Logged in").wait_for()
     person.press("Go to the runs")
     person.page.get_by_role("heading", name="Runs", exact=True).wait_for()
 
@@ -96,7 +102,6 @@ def watch_it(person: Person) -> None:
     person.page.locator("#live .badge", has_text="released").wait_for(timeout=300_000)
     person.page.get_by_role("link", name="Look at release 1.0.0").wait_for()
     assert "released" in person.page.locator("#spoken").inner_text()
-    playwright = pytest.importorskip("playwright.sync_api")
     playwright.expect(person.page.locator("main")).to_match_aria_snapshot(_RUN)
 
 
