@@ -261,9 +261,7 @@ def _people(found: Mapping[str, Any]) -> Iterator[str]:
     if found.get("rehearsal"):
         yield "The rehearsal teacher, a program that stands in for a model: do not train anything for use on it."
     yield f"Answered by {_list(one['model'] for one in found['teachers'].values()) or 'nobody that was asked'}."
-    judges = (
-        f"{name} ({entry['model']})" if entry["model"] else name for name, entry in found["judging"]["judges"].items()
-    )
+    judges = found["judging"]["judges"].items()
     yield f"Judged by {_list(_judge(*one) for one in judges) or 'nobody'}."
 
 
