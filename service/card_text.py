@@ -80,7 +80,7 @@ def _heading_close(self: Any, tokens: Sequence[Token], at: int, options: Any, en
 
 
 def _table_open(self: Any, tokens: Sequence[Token], at: int, options: Any, env: Any) -> str:
-    return '<div class="scroll" tabindex="0" role="region" aria-label="Table"><table>\n'
+    return '<div class="scroll" tabindex="0" role="group" aria-label="Table"><table>\n'
 
 
 def _table_close(self: Any, tokens: Sequence[Token], at: int, options: Any, env: Any) -> str:
