@@ -107,7 +107,7 @@ def test_the_funnel_and_report_json_show_what_the_tables_hold(judged: RunFolder)
         (row["config"], row["accepted"]) for row in figures["funnel"]
     ]
     assert figures["examples"]
-    assert page.count("<figure>") == 4
+    assert page.count("<figure ") == 4
     drift = {row["config"]: row for row in figures["drift"]["variants"]}
     assert all(0 <= row["placed"] <= row["flagged"] for row in drift.values())
     assert 0 <= drift["direct"]["p25"] <= drift["direct"]["median"] <= drift["direct"]["p75"] < 1
