@@ -6,7 +6,7 @@ WORKERS ?= 3
 # pip compiles with one core, and what nobody imports too.
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
-.PHONY: demo demo-fast test types suite test-extras clean
+.PHONY: demo demo-fast test types suite test-extras docs clean
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if (3, 11) <= v < (3, 14) else f"SaferThoughts needs Python 3.11 to 3.13, and $(PYTHON) is {v.major}.{v.minor}. Run: make PYTHON=python3.11 $(MAKECMDGOALS)")'
@@ -52,5 +52,10 @@ suite: $(VENV)/.dev
 test-extras: $(VENV)/.dev
 	$(VENV)/bin/pytest -m slow tests/test_extras.py -n $(WORKERS) --dist worksteal
 
+# The guides and the reference as a site: open site/index.html.
+docs: $(VENV)/bin/python
+	$(PIP) -e ".[docs]"
+	$(VENV)/bin/python -m zensical build --strict --clean
+
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf site .cache $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

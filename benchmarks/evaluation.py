@@ -1,5 +1,7 @@
-"""What evaluation costs beside the models: an attack against its critical path, samples a second, grading.
+"""What evaluation costs beside the models: suites and attacks against their critical paths, decoding, grading.
 
+    endpoint  the quick suite by the command line, 500 answers, against a server that answers after 0.3 s
+    decoding  a student on the CPU beside transformers' generate (benchmarks/decoding.py)
     attack    PAIR, 5 streams of 5 iterations, on 50 goals, against a server that answers after 0.3 s
     samples   500 questions answered at once, through our engine and on a bare task of Inspect's, in turn
     grading   the golds of MATH-500 against themselves: how many verify, seconds, and how long the event loop stood
@@ -16,12 +18,13 @@ import argparse
 import asyncio
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,7 +42,15 @@ _DELAY_S = 0.3
 _PAIR_IN_FLIGHT = 16
 _IN_FLIGHT = 32
 _GRADINGS = 500
-_SECTIONS = ("attack", "samples", "grading")
+_SECTIONS = ("endpoint", "decoding", "attack", "samples", "grading")
+_FIGURES = (
+    "endpoint_vs_critical_path",
+    "decoding_vs_generate",
+    "pair_wall_vs_critical_path",
+    "samples_per_s_vs_inspect",
+    "math_golds_verified",
+    "grading_loop_stall_ms",
+)
 _STREAMS = _ITERATIONS = 5
 # Of one iteration: the attacker writes, the target answers, the judge rates. Then the target is asked afresh.
 _STEPS = 3
@@ -52,10 +63,13 @@ class Sizes(NamedTuple):
     goals: int
     samples: int
     rounds: int
+    # How often each task of the quick suite asks its 80, 20, 30 and 12 questions.
+    epochs: tuple[int, int, int, int]
+    decoded: int
 
 
-FULL = Sizes(goals=50, samples=500, rounds=3)
-QUICK = Sizes(goals=6, samples=120, rounds=1)
+FULL = Sizes(50, 500, 3, (4, 3, 2, 5), 64)
+QUICK = Sizes(6, 120, 1, (1, 1, 1, 1), 16)
 
 
 def main() -> None:
@@ -71,9 +85,11 @@ def main() -> None:
         return
     sizes = QUICK if options.quick else FULL
     chosen = options.section or _SECTIONS
-    figures: dict[str, Any] = dict.fromkeys(
-        ("pair_wall_vs_critical_path", "samples_per_s_vs_inspect", "math_golds_verified", "grading_loop_stall_ms")
-    )
+    figures: dict[str, Any] = dict.fromkeys(_FIGURES)
+    if "endpoint" in chosen:
+        figures |= endpoint(sizes.epochs)
+    if "decoding" in chosen:
+        figures |= decoding(sizes.decoded, sizes.rounds)
     if "attack" in chosen:
         figures |= attack(sizes.goals, options.in_flight)
     if "samples" in chosen:
@@ -87,6 +103,48 @@ def main() -> None:
         table.add_row(name.replace("_", " "), json.dumps(value))
     Console().print(table)
     print(json.dumps({"quick": options.quick, **figures, "load": [round(load, 2) for load in os.getloadavg()]}))
+
+
+def endpoint(epochs: Sequence[int], limit: int | None = None) -> dict[str, Any]:
+    """The real command on the quick suite, from the first request's arrival to the last answer as the server saw them.
+
+    Nothing in it waits for another answer: the path is as many turns of all places as the answers take.
+    """
+    words = ["eval", "bench", "--suite", "quick", "--teachers", "teachers.yaml", "--output", "eval"]
+    words += ["--limit", str(limit)] if limit else []
+    for task, times in zip(("refusal", "none", "xstest", "math500"), epochs, strict=True):
+        words += ["--set", f"{task}.epochs={times}"]
+    with serving("benchmarks.attack_server") as server, tempfile.TemporaryDirectory() as folder:
+        server.reset(_DELAY_S)
+        entry = {"bench": {"base_url": server.url, "model": TARGET, "in_flight": _IN_FLIGHT}}
+        (Path(folder) / "teachers.yaml").write_text(json.dumps(entry), encoding="utf-8")
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        started = time.perf_counter()
+        _run("saferthoughts", words, "", Path(folder))
+        wall = time.perf_counter() - started
+        seen = server.stats()
+        results = json.loads((Path(folder) / "eval" / "results.json").read_text(encoding="utf-8"))
+    expected = len(results["answers"])
+    if seen.requests != expected:
+        raise RuntimeError(f"{seen.requests} requests came for {expected} answers")
+    now = resource.getrusage(resource.RUSAGE_CHILDREN)
+    best = best_makespan([_DELAY_S] * expected, _IN_FLIGHT)
+    return {
+        "endpoint_vs_critical_path": round(seen.span_s / best, 3),
+        "endpoint_answers": expected,
+        "endpoint_in_flight": _IN_FLIGHT,
+        "endpoint_critical_path_s": round(best, 2),
+        "endpoint_span_s": round(seen.span_s, 2),
+        "endpoint_command_s": round(wall, 2),
+        "endpoint_command_cpu_s": round(now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime, 2),
+    }
+
+
+def decoding(questions: int, rounds: int) -> dict[str, Any]:
+    """The bundled student's tokens a second beside transformers'."""
+    words = ["--questions", str(questions), "--rows", "8", "--mean", "32", "--rounds", str(rounds)]
+    found: dict[str, Any] = json.loads(_run("benchmarks.decoding", words, "", _ROOT).splitlines()[-1])
+    return found
 
 
 def attack(goals: int, in_flight: int) -> dict[str, Any]:
@@ -161,14 +219,21 @@ def _golds() -> list[str]:
 
 def apart(name: str, given: dict[str, Any]) -> dict[str, Any]:
     """One contender in a process of its own."""
+    printed = _run("benchmarks.evaluation", ["--one", name], json.dumps(given), _ROOT)
+    found: dict[str, Any] = json.loads(printed.splitlines()[-1])
+    return found
+
+
+def _run(module: str, words: list[str], text: str, folder: Path) -> str:
+    """What a module of ours prints; raises with its last words where it ends badly."""
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.evaluation", "--one", name],
-        input=json.dumps(given), capture_output=True, text=True, check=False, cwd=_ROOT,
+        [sys.executable, "-m", module, *words],
+        input=text, capture_output=True, text=True, check=False, cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(_ROOT)},
     )  # fmt: skip
     if done.returncode:
         raise RuntimeError(done.stderr)
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    return done.stdout
 
 
 def _attack(given: dict[str, Any]) -> dict[str, Any]:

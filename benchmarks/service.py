@@ -1,10 +1,11 @@
-"""What the service costs: a run's state and the row browser at 100,000 rows, alone and with 200 listeners; its memory.
+"""What the service costs: a run's state, the row browser and search, a list of many runs; its memory.
 
-    python -m benchmarks.service [--rows 100000] [--quick]
+    python -m benchmarks.service [--rows 100000] [--words 260] [--runs 2000] [--quick]
 
-Makes a run of synthetic rows of 1.7 KB, judged and checked, with a ledger of as many answers; serves it by the real
-command; asks with a bounded client, four requests under way at most, beside a bare request for /health in the same
-minutes. Prints a table, and last one line of JSON. The first look at rows lays them out for paging and is told apart.
+Makes a run of synthetic judged rows with a ledger of as many answers, and many small runs; serves them by the real
+command; asks with a bounded client, four requests under way at most, beside a bare request for /health in the
+same minutes. Prints a table with the time of the requests and, asked one at a time, the service's computing time, and
+last one line of JSON. The first look at rows lays them out, and their words are indexed after that: told apart.
 """
 
 import argparse
@@ -12,13 +13,14 @@ import asyncio
 import json
 import os
 import random
+import shutil
 import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +28,12 @@ import httpx
 import numpy as np
 import psutil
 import pyarrow as pa
+import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
 from pipelines.records import LABELS, Judgement, Prompt, Response, Verdict, arrow_schema
-from pipelines.runs import RunFolder
+from pipelines.runs import RunFolder, write_json
 from pipelines.settings.config import Roles, RunConfig, save_config
 from pipelines.settings.resolving import resolve
 from pipelines.settings.teacher import load_teachers
@@ -39,59 +42,73 @@ from service.store import Store
 from service.tokens import Tokens
 
 VARIANTS = ("direct", "realsafe", "improved", "short", "template", "nocot")
-_WORDS = 260
+_VOCABULARY = 30_000
+_POOL = 2000
+_PIECE = 50_000
 _IN_FLIGHT = 4
 _LISTENERS = 200
-_TARGET_P95_MS, _TARGET_RSS_MB = 100.0, 500.0
+_TARGET_P95_MS, _TARGET_RSS_MB = 200.0, 600.0
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="Latency and memory of the service.")
     parser.add_argument("--rows", type=int, default=100_000)
-    parser.add_argument("--quick", action="store_true", help="20,000 rows and fewer requests, under 50 s")
+    parser.add_argument("--words", type=int, default=260, help="of each row's reasoning")
+    parser.add_argument("--runs", type=int, default=2000)
+    parser.add_argument("--requests", type=int, default=400, help="of each kind")
+    parser.add_argument("--quick", action="store_true", help="10,000 rows, 200 runs and fewer requests, under 50 s")
     options = parser.parse_args()
-    rows, requests = (20_000, 100) if options.quick else (options.rows, 400)
+    rows, runs_made, requests = (10_000, 200, 30) if options.quick else (options.rows, options.runs, options.requests)
     with tempfile.TemporaryDirectory() as folder:
         runs = Path(folder) / "runs"
-        prompts = make(runs, rows)
+        prompts = make(runs, rows, 100 if options.quick else options.words)
+        copies(runs, runs_made)
         secret = Tokens(Store(runs)).add("bench", "read")
         with serving(runs) as server:
-            figures = asyncio.run(measured(server, secret, prompts, rows, requests))
-    table = Table(title=f"the service at {rows:,} rows, {_IN_FLIGHT} requests under way", box=None)
-    for column in ("request", "p50 ms", "p95 ms", "a second"):
+            figures = asyncio.run(measured(server, secret, prompts, rows, requests, runs_made))
+    table = Table(title=f"{rows:,} rows, {runs_made:,} runs, {_IN_FLIGHT} requests under way", box=None)
+    for column in ("request", "p50 ms", "p95 ms", "a second", "CPU p50 ms", "CPU p95 ms"):
         table.add_column(column, justify="left" if column == "request" else "right")
     for name, found in figures["requests"].items():
-        table.add_row(name, f"{found['p50_ms']:.1f}", f"{found['p95_ms']:.1f}", f"{found['per_s']:.0f}")
+        cpu = (f"{found[key]:.1f}" if key in found else "" for key in ("cpu_p50_ms", "cpu_p95_ms"))
+        table.add_row(name, f"{found['p50_ms']:.1f}", f"{found['p95_ms']:.1f}", f"{found['per_s']:.0f}", *cpu)
     Console().print(table)
-    print(f"first look at the rows: {figures['lay_out_s']:.1f} s; memory at most {figures['rss_mb']:.0f} MB")
+    print(f"first look {figures['lay_out_s']:.1f} s; words {figures['words_s']:.1f} s more; {figures['rss_mb']:.0f} MB")
     worst = max(found["p95_ms"] for found in figures["requests"].values())
     met = worst < _TARGET_P95_MS and figures["rss_mb"] < _TARGET_RSS_MB
-    print(json.dumps({"rows": rows, "worst_p95_ms": round(worst, 1), "met": met, **figures}))
+    print(json.dumps({"rows": rows, "runs": runs_made, "worst_p95_ms": round(worst, 1), "met": met, **figures}))
 
 
-def make(runs: Path, rows: int) -> list[str]:
+def make(runs: Path, rows: int, length: int) -> list[str]:
     """The run `big`; ids of its prompts."""
     run = RunFolder.create(runs, "big")
     save_config(run, resolve(RunConfig(roles=Roles(reasoning="rehearsal")), load_teachers()))
     rng = np.random.default_rng(0)
-    words = np.array([f"{chr(97 + n % 26)}{'aeiou'[n % 5]}{chr(97 + n // 26 % 26)}" for n in range(600)])
-    pool = [" ".join(words[rng.integers(0, 600, _WORDS)]) for _ in range(2000)]
+    # Words are as frequent as in a language: the n-th most frequent one 1/n of the first.
+    chances = 1 / np.arange(1, _VOCABULARY + 1)
+    drawn = rng.choice(_VOCABULARY, (_POOL, length), p=chances / chances.sum())
+    pool = pa.array([" ".join(map(word, line)) for line in drawn])
     prompts = [f"{number:016x}" for number in range(-(-rows // len(VARIANTS)))]
-    run.write("prompts", _table(Prompt, [_prompt(name, pool[at % 2000]) for at, name in enumerate(prompts)]))
+    fixed = {"kind": "harmful", "category": "made", "source": "made", "source_license": "none", "behaviour": "made"}
+    texts = pool.take(pa.array(np.arange(len(prompts)) % _POOL))
+    run.write("prompts", _table(Prompt, len(prompts), fixed, prompt_id=prompts, behaviour_id=prompts, text=texts))
     ids = [f"{int(number):016x}" for number in rng.permutation(rows)]
-    places = [divmod(at, len(VARIANTS)) for at in range(rows)]
-    texts = [pool[int(one)] + pool[int(two)][:200] for one, two in rng.integers(0, 2000, (rows, 2))]
-    rows_of_responses = [_response(ids[at], prompts[p], VARIANTS[v], texts[at]) for at, (p, v) in enumerate(places)]
-    run.write("responses", _table(Response, rows_of_responses).sort_by("response_id"))
     flagged = rng.random(rows) < 0.2
-    run.write("verdicts", _table(Verdict, [_verdict(ids[at], bool(flagged[at]), texts[at]) for at in range(rows)]))
-    rows_of_judgements = [_judgement(ids[at], bool(flagged[at]), texts[at]) for at in range(rows)]
-    run.write("judgements", _table(Judgement, rows_of_judgements))
-    run.write("accepted", pa.table({"response_id": [ids[at] for at in range(rows) if not flagged[at]]}))
-    lost = [ids[at] for at in range(rows) if flagged[at]]
-    fixed = {"check_name": "pattern_flagged", "reason": "pattern flagged", "value": "weak_vacillation"}
-    columns = {name: [value] * len(lost) for name, value in fixed.items()}
+    with ExitStack() as stack:
+        kinds = {"responses": Response, "verdicts": Verdict, "judgements": Judgement}
+        writers = {
+            name: stack.enter_context(pq.ParquetWriter(run.table_path(name), arrow_schema(kind), compression="zstd"))
+            for name, kind in kinds.items()
+        }
+        for begin in range(0, rows, _PIECE):
+            own = slice(begin, min(begin + _PIECE, rows))
+            for name, table in _piece(own, ids[own], prompts, pool, flagged[own], rng).items():
+                writers[name].write_table(table)
+    run.write("accepted", pa.table({"response_id": [ids[at] for at in np.flatnonzero(~flagged)]}))
+    lost = [ids[at] for at in np.flatnonzero(flagged)]
+    objection = {"check_name": "pattern_flagged", "reason": "pattern flagged", "value": "weak_vacillation"}
+    columns = {name: [value] * len(lost) for name, value in objection.items()}
     run.write("rejected", pa.table({"response_id": lost, **columns}))
     run.record("prompts", counts={"harmful": len(prompts), "benign": 0})
     run.record("generate", counts={"planned": rows, "kept": rows, "failed": 0, "asked": rows})
@@ -99,77 +116,62 @@ def make(runs: Path, rows: int) -> list[str]:
     return prompts
 
 
-def _table(row: type, rows: list[dict[str, Any]]) -> pa.Table:
-    return pa.Table.from_pylist(rows, schema=arrow_schema(row))
+def word(number: int) -> str:
+    """The word of a place in the vocabulary."""
+    return f"{chr(97 + number % 26)}{'aeiou'[number % 5]}{number:x}"
 
 
-def _prompt(name: str, text: str) -> dict[str, Any]:
-    constant = {"kind": "harmful", "template_id": "", "category": "made", "source": "made", "source_license": "none"}
-    return {"prompt_id": name, "behaviour_id": name, "behaviour": text[:80], "text": text[:300], **constant}
-
-
-def _response(name: str, prompt: str, variant: str, text: str) -> dict[str, Any]:
+def _piece(
+    own: slice, ids: list[str], prompts: list[str], pool: pa.Array, flagged: Any, rng: np.random.Generator
+) -> dict[str, pa.Table]:
+    """Some of the rows as tables."""
+    count, of = len(ids), len(VARIANTS)
+    texts = pool.take(pa.array(rng.integers(0, _POOL, count)))
+    places = np.arange(own.start, own.stop)
+    label = {name: pa.array(flagged & (name in ("overthinking", "weak_vacillation"))) for name in LABELS}
+    evidence = pa.array(np.where(flagged, json.dumps({"weak_vacillation": word(0)}), "{}"))
+    judged = {"judge": "made", "refused": True, "reason": "", "kind": "patterns", "requests": 1}
+    answered = {"teacher": "made", "model": "made", "sampling": "{}", "reasoning_source": "inline"}
     return {
-        "response_id": name,
-        "prompt_id": prompt,
-        "variant": variant,
-        "teacher": "made",
-        "model": "made",
-        "sampling": "{}",
-        "sample": 0,
-        "attempt": 0,
-        "parent_id": "",
-        "reasoning": text,
-        "answer": text[:400],
-        "reasoning_source": "inline",
-        "finish_reason": "stop",
-        "input_tokens": 80,
-        "output_tokens": len(text) // 4,
-        "latency_s": 1.0,
-        "cost": None,
-        "request_key": name,
-    }
+        "responses": _table(
+            Response, count, {**answered, "finish_reason": "stop", "input_tokens": 80}, response_id=ids,
+            request_key=ids, prompt_id=[prompts[at // of] for at in places], reasoning=texts,
+            answer=pool.take(pa.array(rng.integers(0, _POOL, count))), variant=[VARIANTS[at % of] for at in places],
+            output_tokens=rng.integers(50, 4000, count), latency_s=rng.random(count) * 60,
+        ),
+        "verdicts": _table(Verdict, count, judged, response_id=ids, evidence=evidence, **label),
+        "judgements": _table(Judgement, count, judged, response_id=ids, evidence=evidence, **label),
+    }  # fmt: skip
 
 
-def _flags(flagged: bool) -> dict[str, bool]:
-    return {label: flagged and label in ("overthinking", "weak_vacillation") for label in LABELS}
+def _table(row: type, count: int, fixed: dict[str, Any], **columns: Any) -> pa.Table:
+    """A table of a kind of row: columns, the same value in all rows, and elsewhere 0, "" or null."""
+    schema = arrow_schema(row)
+    empty = {pa.string(): "", pa.int64(): 0, pa.float64(): None, pa.bool_(): None}
+    nothing = {"compliance", "safety", "cost", "score", "disagreement"}
+    return pa.table(
+        {
+            field.name: pa.array(columns[field.name], field.type)
+            if field.name in columns
+            else pa.array(
+                [fixed.get(field.name, None if field.name in nothing else empty[field.type])] * count, field.type
+            )
+            for field in schema
+        },
+        schema=schema,
+    )
 
 
-def _verdict(name: str, flagged: bool, text: str) -> dict[str, Any]:
-    evidence = json.dumps({"weak_vacillation": text[100:160]} if flagged else {})
-    return {
-        "response_id": name,
-        "judge": "made",
-        **_flags(flagged),
-        "refused": True,
-        "compliance": None,
-        "safety": None,
-        "disagreement": None,
-        "evidence": evidence,
-        "reason": "",
-        "safety_reason": "",
-    }
-
-
-def _judgement(name: str, flagged: bool, text: str) -> dict[str, Any]:
-    evidence = json.dumps({"weak_vacillation": text[100:160]} if flagged else {})
-    return {
-        "response_id": name,
-        "judge": "made",
-        "kind": "patterns",
-        **_flags(flagged),
-        "refused": True,
-        "compliance": None,
-        "safety": None,
-        "score": None,
-        "evidence": evidence,
-        "analysis": "",
-        "reason": "",
-        "requests": 1,
-        "input_tokens": 0,
-        "output_tokens": 0,
-        "cost": None,
-    }
+def copies(runs: Path, count: int) -> None:
+    """So many small runs beside the large one, each with a configuration and a ledger of its own."""
+    first = RunFolder.create(runs, "run-0")
+    shutil.copy(runs / "big" / "run.yaml", first.path)
+    for stage in ("prompts", "generate", "judge", "repair", "check"):
+        first.record(stage, counts={"planned": 9, "kept": 9, "harmful": 9, "benign": 0, "responses": 9, "unscored": 0})
+    Ledger(first.path / "ledger.sqlite").close()
+    for number in range(1, count):
+        copy = RunFolder(shutil.copytree(first.path, runs / f"run-{number}"))
+        write_json(copy.path / "manifest.json", {**first.manifest(), "name": copy.name})
 
 
 def _fill_ledger(run: RunFolder, rows: int) -> None:
@@ -190,6 +192,11 @@ class Server:
     def look(self) -> None:
         """Note how much memory it takes now."""
         self.most_mb = max(self.most_mb, self._process.memory_info().rss / 1e6)
+
+    def cpu_ms(self) -> float:
+        """The computing time of all its threads so far."""
+        tasks = Path(f"/proc/{self._process.pid}/task").glob("*/schedstat")
+        return sum(int(path.read_text().split()[0]) for path in tasks) / 1e6
 
 
 @contextmanager
@@ -216,20 +223,32 @@ def serving(runs: Path) -> Iterator[Server]:
         process.wait()
 
 
-async def measured(server: Server, secret: str, prompts: list[str], rows: int, requests: int) -> dict[str, Any]:
+async def measured(
+    server: Server, secret: str, prompts: list[str], rows: int, requests: int, runs: int
+) -> dict[str, Any]:
     """Latencies by kind of request, and memory."""
     limits = httpx.Limits(max_connections=None)
     headers = {"authorization": f"Bearer {secret}"}
     async with (
-        httpx.AsyncClient(base_url=server.url, headers=headers, limits=limits, timeout=120) as client,
+        httpx.AsyncClient(base_url=server.url, headers=headers, limits=limits, timeout=1800) as client,
         httpx.AsyncClient(base_url=server.url, limits=limits, timeout=120) as browser,
     ):
         await browser.post("/login", data={"token": secret}, headers={"origin": server.url})
         began = time.perf_counter()
         (await client.get("/runs/big/rows?limit=1")).raise_for_status()
         lay_out_s = time.perf_counter() - began
+        began = time.perf_counter()
+        while (await client.get(f"/runs/big/rows?limit=1&q={word(0)}")).status_code != 200:
+            await asyncio.sleep(0.2)
+        words_s = time.perf_counter() - began
         server.look()
         rng = random.Random(1)
+        sorts = [sign + name for name in ("worst", "output_tokens", "latency_s", "patterns") for sign in ("", "-")]
+
+        def search() -> str:
+            # From words that a tenth of the rows have to those that a few have; each search is asked once or twice.
+            return word(min(int(100 * 10 ** (2.3 * rng.random())), _VOCABULARY - 1))
+
         filters = ("variant:eq:improved", "patterns:ge:1", "outcome:eq:accepted&where=output_tokens:gt:300")
         kinds: dict[str, tuple[httpx.AsyncClient, Callable[[], str]]] = {
             "GET /health (bare)": (client, lambda: "/health"),
@@ -240,17 +259,31 @@ async def measured(server: Server, secret: str, prompts: list[str], rows: int, r
                 lambda: f"/runs/big/rows?where={rng.choice(filters)}&offset={rng.randrange(rows // 10)}",
             ),
             "GET rows, whole texts": (client, lambda: f"/runs/big/rows?texts=true&offset={rng.randrange(rows)}"),
+            "GET rows, sorted": (
+                client,
+                lambda: f"/runs/big/rows?sort={rng.choice(sorts)}&where=output_tokens:gt:{rng.randrange(4000)}",
+            ),
+            "GET rows, searched": (client, lambda: f"/runs/big/rows?q={search()}"),
+            "page: rows, searched and sorted": (
+                browser,
+                lambda: f"/ui/runs/big/rows?q={search()}&sort={rng.choice(sorts)}",
+            ),
             "page: rows": (browser, lambda: f"/ui/runs/big/rows?flag=any&offset={rng.randrange(rows // 10)}"),
             "page: a prompt": (browser, lambda: f"/ui/runs/big/rows/{rng.choice(prompts)}"),
+            "page: list of runs": (browser, lambda: f"/?offset={12 * rng.randrange(max(runs // 12, 1))}"),
+            "page: list of runs, searched": (browser, lambda: f"/?q=run-{rng.randrange(100)}"),
             "page: the run": (browser, lambda: "/ui/runs/big"),
         }
         found = {name: await _timed(server, *kind, requests) for name, kind in kinds.items()}
+        for name, kind in kinds.items():
+            found[name] |= await _computed(server, *kind, requests // 4)
         async with AsyncExitStack() as stack:
             for _ in range(_LISTENERS):
                 await stack.enter_async_context(client.stream("GET", "/runs/big/events"))
             for name in ("GET /runs/{name}", "page: rows"):
                 found[f"{name}, {_LISTENERS} listeners"] = await _timed(server, *kinds[name], requests)
-    return {"requests": found, "lay_out_s": round(lay_out_s, 2), "rss_mb": round(server.most_mb, 1)}
+    times = {"lay_out_s": round(lay_out_s, 2), "words_s": round(words_s, 2)}
+    return {"requests": found, **times, "rss_mb": round(server.most_mb, 1)}
 
 
 async def _timed(server: Server, client: httpx.AsyncClient, path: Callable[[], str], requests: int) -> dict[str, float]:
@@ -274,6 +307,22 @@ async def _timed(server: Server, client: httpx.AsyncClient, path: Callable[[], s
         "p50_ms": round(times[len(times) // 2], 2),
         "p95_ms": round(times[int(0.95 * (len(times) - 1))], 2),
         "per_s": round(requests / seconds, 1),
+    }
+
+
+async def _computed(
+    server: Server, client: httpx.AsyncClient, path: Callable[[], str], requests: int
+) -> dict[str, float]:
+    """The service's computing time for a request, one at a time."""
+    times = []
+    for _ in range(requests):
+        before = server.cpu_ms()
+        await client.get(path())
+        times.append(server.cpu_ms() - before)
+    times.sort()
+    return {
+        "cpu_p50_ms": round(times[len(times) // 2], 2),
+        "cpu_p95_ms": round(times[int(0.95 * (len(times) - 1))], 2),
     }
 
 

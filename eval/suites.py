@@ -7,17 +7,21 @@ needs and that is not there does not take the others away.
 from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from eval.task_spec import TaskSpec
 from pipelines.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from eval.task_spec import TaskSpec
 
 # The order in which tasks are run and shown; files beyond these follow in alphabetical order.
 _STUDY = ("none", "pap", "pair", "xstest")
 _ATTACKS = (*_STUDY[:3], "crescendo", "strongreject", "harmbench", "jailbreakbench", "wildjailbreak", "prefill")
+_STATIC = ("past_tense", "translation")
 _REFUSING = ("xstest", "xstest_contrasts", "orbench", "falsereject", "wildjailbreak_benign")
 _REASONING = ("math500", "aime24", "livecodebench")
 _USEFUL = ("gsm8k", "gpqa", "humaneval", "ifeval")
-_ORDER = ("refusal", *_STUDY, *_REASONING, *_ATTACKS[3:], *_REFUSING[1:], *_USEFUL)
+_ORDER = ("refusal", *_STUDY, *_REASONING, *_ATTACKS[3:], *_STATIC, *_REFUSING[1:], *_USEFUL)
 _FILES = {path.stem for path in Path(__file__).with_name("tasks").glob("[!_]*.py")}
 TASKS = (*(name for name in _ORDER if name in _FILES), *sorted(_FILES - set(_ORDER)))
 SUITES: dict[str, tuple[str, ...]] = {
@@ -25,7 +29,7 @@ SUITES: dict[str, tuple[str, ...]] = {
     "safety": _STUDY,
     "reasoning": _REASONING,
     # Beyond the study: what the field asks.
-    "attacks": _ATTACKS,
+    "attacks": (*_ATTACKS, *_STATIC),
     "over-refusal": _REFUSING,
     "useful": (*_USEFUL, *_REASONING),
     # On the bundled samples, with string rules: runs with nothing.
@@ -49,7 +53,7 @@ def chosen_tasks(suite: str, tasks: Iterable[str] = ()) -> tuple[str, ...]:
     return tuple(name for name in TASKS if name in (named or SUITES[suite]))
 
 
-def entry(name: str) -> TaskSpec:
+def entry(name: str) -> "TaskSpec":
     """A task by name.
 
     Raises:
@@ -58,13 +62,15 @@ def entry(name: str) -> TaskSpec:
     """
     if name not in TASKS:
         raise unknown("task", name, TASKS)
+    from eval.task_spec import TaskSpec  # which imports Inspect
+
     found = import_module(f"eval.tasks.{name}").TASK
     if not isinstance(found, TaskSpec) or found.name != name:
         raise TypeError(f"eval/tasks/{name}.py does not end with the TASK of '{name}'.")
     return found
 
 
-def ready(names: Iterable[str]) -> dict[str, TaskSpec]:
+def ready(names: Iterable[str]) -> "dict[str, TaskSpec]":
     """The tasks by name, all of which can run here.
 
     Raises:

@@ -177,9 +177,7 @@ def listed_teachers(extra: Path | None = None) -> list[ListedTeacher]:
 
 def teacher_table(teachers: Sequence[ListedTeacher]) -> Table:
     """Every teacher by name: model, endpoint, key."""
-    table = Table(box=None, header_style="bold")
-    for head in ("name", "model", "endpoint", "key"):
-        table.add_column(head, overflow="fold")  # an address cut short is of no use
+    table = Table("name", "model", "endpoint", "key", box=None, header_style="bold")
     for one in teachers:
         key = "none needed" if one.key is None else f"{one.key} ({'set' if one.key_set else 'not set'})"
         table.add_row(*(Text(cell) for cell in (one.name, one.model, one.endpoint, key)))

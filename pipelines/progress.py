@@ -14,8 +14,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.segment import Segment
+from rich.table import Table
+
+from pipelines.fitted_tables import UNLIMITED, fitted, is_of_text
 
 # Progress goes to stderr so that a stage's result on stdout can be piped.
 
@@ -25,7 +29,22 @@ def plain_console(**options: Any) -> Console:
 
     Every console is made here. `options` are further ones of rich's Console.
     """
-    return Console(markup=False, highlight=False, emoji=False, **options)
+    return _PlainConsole(markup=False, highlight=False, emoji=False, **options)
+
+
+class _PlainConsole(Console):
+    """A console as wide as it needs where no terminal and no COLUMNS limits it, with tables that fit."""
+
+    @property  # type: ignore[misc]  # nobody sets it
+    def size(self) -> ConsoleDimensions:
+        found = super().size
+        limited = self.is_terminal or self.is_jupyter or self._width is not None or "COLUMNS" in os.environ
+        return found if limited else ConsoleDimensions(UNLIMITED, found.height)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        if isinstance(renderable, Table) and is_of_text(renderable):
+            renderable = fitted(renderable, self, options or self.options)
+        yield from super().render(renderable, options)
 
 
 console = plain_console(stderr=True)

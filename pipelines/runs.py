@@ -5,10 +5,10 @@ runs/<name>/
   manifest.json       lineage: what each stage read, wrote and counted
   ledger.sqlite       every answered request
   prompts.parquet  responses.parquet  failed.parquet  judgements.parquet  verdicts.parquet  repairs.parquet
-  review_frame.parquet  review_sample.parquet  reviews.parquet  decisions.parquet
+  review_frame.parquet  review_sample.parquet  review_picked.parquet  reviews.parquet  decisions.parquet
   duplicates.parquet  contamination.parquet  accepted.parquet  rejected.parquet  selected.parquet
   student_nll.parquet
-  release/  model/  eval/  report.html
+  release/  model/  students/NAME/  eval/  evaluations/NAME/  report.html
 """
 
 import hashlib
@@ -44,7 +44,7 @@ __all__ = [
 
 # Raised when a table or the manifest changes its meaning: an older folder is then refused, not misread.
 FORMAT = 2
-VERSION = "0.1.0"
+VERSION = "0.2.0"
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 # Which stage writes a file, for the message when it is missing.
@@ -63,6 +63,7 @@ WRITTEN_BY = {
     "student_nll": "student nll",
     "review_frame": "review push",
     "review_sample": "review push",
+    "review_picked": "review push",
     "reviews": "review pull",
     "decisions": "review apply",
 }

@@ -4,7 +4,7 @@ Reads checkpoints and the tasks' data, asks endpoints. Writes what `eval/run/sta
 of a model that was trained here.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,7 @@ from saferthoughts.training import Student
 if TYPE_CHECKING:
     from eval.run.planning import Wanted
     from eval.run.results import Results, ScoreMode
+    from saferthoughts.evaluation_plan import EvaluationPlan
 
 _MODES: "tuple[ScoreMode, ...]" = ("full", "answer", "reasoning", "apart")
 
@@ -140,6 +141,7 @@ def evaluate(
     api_key_env: str | None = None,
     teachers: StoredPath | None = None,
     runs: StoredPath | None = None,
+    before: "Callable[[EvaluationPlan], None] | None" = None,
 ) -> Evaluation:
     """Measure a model by the tasks of a suite, with intervals; an evaluation that was stopped goes on.
 
@@ -171,6 +173,7 @@ def evaluate(
         api_key_env: The environment variable with its key.
         teachers: A teachers.yaml of your own.
         runs: The folder of run folders.
+        before: Is given what will be asked, before anything is; what it raises ends the evaluation there.
 
     Raises:
         Incomplete: answers are lacking; `result` has what there is.
@@ -215,6 +218,11 @@ def evaluate(
         _require_guard(wanted)
     if replay is not None:
         _require_pair(wanted)
+    if before is not None:
+        from eval.run.planning import plan
+        from saferthoughts.evaluation_plan import plan_of
+
+        before(plan_of(place.targets, plan(wanted)))
     return measure(place, wanted)
 
 

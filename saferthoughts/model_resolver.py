@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eval.models.inspect_models import Target
+from eval.models.llama_cpp import GGUF
 from pipelines.errors import UserError
 from pipelines.runs import RunFolder
 from pipelines.settings.config import load_config
@@ -15,6 +16,7 @@ from pipelines.settings.teacher import Teacher, load_teachers
 from training.student import HUB_MODEL, checkpoint_of, fetch_student
 from training.student import NAME as BUNDLED
 
+_GGUF = "gguf:"
 _PLAIN = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -43,7 +45,7 @@ class Named:
 
 
 def place_of(named: Named) -> Place:
-    """The models to measure: a run's two, a checkpoint, a model of the Hub, a teacher, or the endpoint of the options.
+    """The models to measure: a run's two, a checkpoint, a GGUF file, a model of the Hub, a teacher, an endpoint.
 
     Raises:
         UserError: nothing is named, or two things; a name that is none of these; an option for a run alone.
@@ -62,6 +64,11 @@ def place_of(named: Named) -> Place:
     if named.student is not None:
         raise UserError(f"--student goes with a run, and there is no run '{named.name}' under {named.runs}/.")
     folder = Path(named.name)
+    if named.name.startswith(_GGUF) or (folder.suffix == GGUF and folder.is_file()):
+        path = Path(named.name.removeprefix(_GGUF))
+        if path.suffix != GGUF:
+            raise UserError(f"'{named.name}' names no {GGUF} file. Give gguf:PATH with the whole name of the file.")
+        return _elsewhere(named, Target(_label(path.stem), path=path, base=named.base, variant=named.variant))
     if named.name == BUNDLED or (HUB_MODEL.fullmatch(named.name) and not folder.exists()):
         # Nothing is written into a cache: its results go where an endpoint's do.
         label = _label(named.name.partition("@")[0])

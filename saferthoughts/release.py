@@ -28,8 +28,8 @@ class Release:
     >>> release = st.load_release("runs/demo/release")
     >>> release.version, list(release.rows)
     ('1.0.0', ['direct', 'improved', 'benign'])
-    >>> release.table("benign").columns[:5]
-    ['id', 'messages', 'query', 'reasoning', 'answer']
+    >>> ", ".join(release.table("benign").columns[:5])
+    'id, messages, query, reasoning, answer'
     >>> st.verify(release).faults
     ()
 

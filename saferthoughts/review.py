@@ -4,6 +4,7 @@ Reads and writes what `curation/review/` and `eval/review/` do; asks the server 
 `saferthoughts review serve` started for the same folder of runs.
 """
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from pipelines.runs import RunFolder
 from saferthoughts.settings import StoredPath, runs_folder
 
 if TYPE_CHECKING:
-    from curation.review.apply import Applied
+    from curation.review.apply import Applied, AppliedPreview
     from curation.review.evidence import Outlook
     from curation.review.pull import PulledVotes
     from curation.review.push import PushedRows
@@ -67,6 +68,7 @@ class Review(_Votes):
         min_votes: int | None = None,
         overlap: float | None = None,
         assist: bool = False,
+        ids: Sequence[str] | None = None,
     ) -> "PushedRows":
         """Send rows to people; once more sends the next round of a budget, and what is not there yet.
 
@@ -77,6 +79,7 @@ class Review(_Votes):
             min_votes: How many people each row needs: 1.
             overlap: The share of rows that one more person votes on: 0.2, of a budget 0.1.
             assist: Show the judges' labels; such votes never score the judges.
+            ids: In place of a sample, these responses, with the judges' labels; such votes decide these rows alone.
 
         Raises:
             UserError: the run is not checked, nothing can be drawn, or the server is not there.
@@ -84,6 +87,12 @@ class Review(_Votes):
         from curation.review.push import push
         from curation.review.sample import Wanted
 
+        if ids is not None:
+            from curation.review.picked import push_picked
+
+            if any(one is not None for one in (votes, rows, random_share, overlap)):
+                raise UserError("--ids names the rows: leave --votes, --rows, --random-share and --overlap out.")
+            return push_picked(self._run, self._client, ids, min_votes or 1, self._workspace)
         if votes is not None and (rows is not None or random_share is not None):
             raise UserError("--votes chooses the rows itself: leave --rows and --random-share out, or --votes.")
         before = self._run.stage("review") or {}
@@ -130,6 +139,12 @@ class Review(_Votes):
         if max_error is not None and not 0 < max_error < 1:
             raise UserError(f"--max-error {max_error:g}: a share between 0 and 1, such as 0.02.")
         return agree(self._run, max_error)
+
+    def preview(self) -> "AppliedPreview":
+        """Which rows `apply` and `run.check()` would take from the accepted ones and bring back; changes nothing."""
+        from curation.review.apply import preview
+
+        return preview(self._run)
 
     def apply(self) -> "Applied":
         """Let people's majority overrule the judges; `run.check()` then decides anew who is accepted."""

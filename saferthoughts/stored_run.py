@@ -3,11 +3,11 @@
 Reads and writes the run's folder as `pipelines/runs.py` has it. `saferthoughts/run.py` has the stages.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
-from pipelines.errors import unknown
+from pipelines.errors import UserError, unknown
 from pipelines.prompts.stage import PromptsResult, start, start_or_change
 from pipelines.runs import WRITTEN_BY, RunFolder
 from pipelines.settings.changes import change
@@ -25,6 +25,7 @@ from saferthoughts.settings import (
 from saferthoughts.tables import Table
 
 if TYPE_CHECKING:
+    from saferthoughts.costs import CostLine
     from saferthoughts.ledgers import Pruning, Spending
     from saferthoughts.review import Review
     from saferthoughts.status import RunStatus
@@ -115,6 +116,37 @@ class StoredRun:
         """
         return cls(RunFolder.open(runs_folder(runs), name))
 
+    @classmethod
+    def from_archive(
+        cls,
+        file: StoredPath,
+        name: str | None = None,
+        *,
+        teachers: StoredPath | None = None,
+        runs: StoredPath | None = None,
+        agree: Agreement = False,
+    ) -> Self:
+        """Make a run of an archive of `export`.
+
+        Args:
+            file: The archive; one that is no run's is refused whole.
+            name: The run's name, the archive's if not given.
+            teachers: A teachers.yaml of your own, whose entries the run may ask.
+            runs: The folder of run folders.
+            agree: Take it although it would ask others than these, or has instructions or checks of its own.
+
+        Raises:
+            UserError: this is no archive of a sound run, its name is taken, or there is no consent.
+        """
+        from pipelines.run_archives import imported
+        from pipelines.settings.teacher import load_teachers
+
+        known = load_teachers(None if teachers is None else Path(teachers))
+        if not Path(file).is_file():
+            raise UserError(f"There is no file {file}. Give an archive of `saferthoughts runs export`.")
+        with Path(file).open("rb") as archive:
+            return cls(imported(runs_folder(runs), archive, name, known, _consent_to(agree)))
+
     @property
     def name(self) -> str:
         """The run's name."""
@@ -167,6 +199,40 @@ class StoredRun:
 
         return Review(self.folder, workspace)
 
+    def rename(self, name: str) -> None:
+        """Give the run another name; what names it elsewhere, such as a study, goes on looking for the old one.
+
+        Raises:
+            UserError: the name is none, or taken, or a process is at work on the run.
+        """
+        from pipelines.run_archives import rename
+
+        self.folder = rename(self.folder, name)
+
+    def remove(self) -> None:
+        """Delete the run with all that it holds.
+
+        Raises:
+            UserError: a process is at work on it.
+        """
+        from pipelines.run_archives import remove
+
+        remove(self.folder)
+
+    def export(self, file: StoredPath) -> Path:
+        """Write the run as one zip file: settings, answers, tables and release; where it is.
+
+        Raises:
+            UserError: a process is at work on the run, or a file of it is a link.
+        """
+        from pipelines.files import atomic
+        from pipelines.run_archives import exported
+
+        with atomic(Path(file)) as temporary, temporary.open("wb") as target:
+            for piece in exported(self.folder):
+                target.write(piece)
+        return Path(file)
+
     def status(self) -> "RunStatus":
         """What the run has, what it waits for, what it took, and the command that goes on."""
         from saferthoughts.status import status
@@ -182,6 +248,16 @@ class StoredRun:
         from saferthoughts.ledgers import spending
 
         return spending(self.folder)
+
+    def costs(self) -> "list[CostLine]":
+        """What this run itself paid for, by day, teacher or judge, and model.
+
+        Raises:
+            UserError: its ledger or configuration cannot be read.
+        """
+        from saferthoughts.costs import run_costs
+
+        return run_costs(self.folder)
 
     def export_answers(self, file: StoredPath) -> int:
         """Write every answer to a .jsonl or .parquet file; how many there are.
@@ -232,3 +308,14 @@ class StoredRun:
         from curation.sql.query import query as ask
 
         return Table(ask(self.folder, query))
+
+
+def _consent_to(agree: Agreement) -> Callable[[str], None]:
+    """Who agrees to what an archive's run would ask of whom."""
+
+    def refuse(asks: str) -> None:
+        raise UserError(f"{asks} Nothing was taken from it. Agree to that with agree=True, or --yes.")
+
+    if callable(agree):
+        return agree
+    return (lambda asks: None) if agree else refuse

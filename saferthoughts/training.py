@@ -60,12 +60,7 @@ class Student:
         Raises:
             UserError: it cannot be loaded, or has no chat template.
         """
-        pieces = list(_talker(self.path, max_tokens, temperature).reply([{"role": "user", "content": text}]))
-        reasoning, answer, remarks = (
-            "".join(piece.text for piece in pieces if piece.section == section)
-            for section in ("reasoning", "answer", "remark")
-        )
-        return StudentReply(reasoning, answer, remarks or None)
+        return whole_reply(_talker(self.path, max_tokens, temperature), text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +76,16 @@ class StudentReply:
     reasoning: str
     answer: str
     cut: str | None
+
+
+def whole_reply(talker: "Talker", text: str) -> StudentReply:
+    """A model's reply to one question, once it is complete."""
+    pieces = list(talker.reply([{"role": "user", "content": text}]))
+    reasoning, answer, remarks = (
+        "".join(piece.text for piece in pieces if piece.section == section)
+        for section in ("reasoning", "answer", "remark")
+    )
+    return StudentReply(reasoning, answer, remarks or None)
 
 
 @lru_cache(maxsize=1)

@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect
 
 from service.app_state import AppState
 from service.problems import Problem
+from service.request_filters import LARGEST_BODY
 from service.tokens import SESSION_DAYS, Caller, Unknown
 
 _MOST_FIELDS = 200
@@ -114,12 +115,27 @@ async def form_of(request: Request) -> dict[str, list[str]]:
     """
     check_origin(request)
     try:
+        if request.headers.get("content-type", "").startswith("multipart/form-data"):
+            return await _parts(request)
         text = (await request.body()).decode("utf-8")
         return parse_qs(text, keep_blank_values=True, max_num_fields=_MOST_FIELDS)
     except ValueError as error:
         raise Problem(400, f"This is no form: {error}") from error
     except ClientDisconnect as error:
         raise Problem(400, "The form did not arrive as a whole.") from error
+
+
+async def _parts(request: Request) -> dict[str, list[str]]:
+    """The fields of a form with a file of text: its content, and beside it `NAME.name`, what the browser calls it."""
+    fields: dict[str, list[str]] = {}
+    async with request.form(max_files=1, max_fields=_MOST_FIELDS, max_part_size=LARGEST_BODY) as form:
+        for name, value in form.multi_items():
+            if isinstance(value, str):
+                fields.setdefault(name, []).append(value)
+            else:
+                fields[name] = [(await value.read()).decode("utf-8")]
+                fields[f"{name}.name"] = [value.filename or ""]
+    return fields
 
 
 def check_origin(request: Request) -> None:

@@ -4,25 +4,37 @@ Functions without `async` run in threads, since what they do reads files.
 """
 
 import re
+import tempfile
+from pathlib import Path as FilePath
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Depends, Path, Query, Request
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, Response, StreamingResponse
 
 from pipelines.errors import UserError, one_line
-from pipelines.runs import VERSION, RunFolder
-from service import children, shapes, starting, teachers
+from pipelines.runs import RUN_NAME, VERSION, RunFolder
+from service import commands, run_keeping, shapes, starting, teachers
 from service.access import AppStateOf, check_role, needs
 from service.app_state import AppState
 from service.downloads import plain, zipped
+from service.exports import FORMATS, exported
 from service.jobs import cli_arguments, log_tail
 from service.problems import MEDIA_TYPE, Problem, ProblemDocument, title_of
-from service.rows import filter_of
+from service.rows import Query as RowQuery
+from service.rows import query_from
 from service.tokens import Caller
+from service.words import LONGEST
 
 MOST_FILTERS = 20
-_FRAMED = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'self'"
+# Rows that a request picks by their ids.
+MOST_PICKED = 500
+_FRAMED = (
+    "sandbox allow-same-origin allow-top-navigation-by-user-activation; default-src 'none'; "
+    "style-src 'unsafe-inline'; frame-ancestors 'self'"
+)
 VERSION_NUMBER = re.compile(shapes.VERSION_PATTERN)
+_ARCHIVE = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 Reader: Any = Annotated[Caller, needs("read")]
 Runner: Any = Annotated[Caller, needs("run")]
 Publisher: Any = Annotated[Caller, needs("publish")]
@@ -70,9 +82,18 @@ def estimate(wanted: shapes.Wanted, caller: Reader, state: AppStateOf) -> shapes
 
 
 @router.get("/runs", tags=["runs"])
-def list_runs(caller: Reader, state: AppStateOf) -> list[shapes.RunState]:
-    """Every run, the newest first."""
-    return state.run_states()
+def list_runs(
+    caller: Reader,
+    state: AppStateOf,
+    response: Response,
+    q: Annotated[str, Query(max_length=64, description="a part of the name")] = "",
+    offset: Annotated[int, Query(ge=0, le=10**6)] = 0,
+    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+) -> list[shapes.RunState]:
+    """Runs by page, the newest first; the header `x-total-count` has how many there are."""
+    total, found = state.run_states(q, offset, limit)
+    response.headers["x-total-count"] = str(total)
+    return found
 
 
 @router.get("/runs/{name}", tags=["runs"])
@@ -121,11 +142,13 @@ def release(
 
 @router.post("/runs/{name}/review", status_code=202, tags=["runs"])
 def review(name: str, caller: Runner, state: AppStateOf, wanted: shapes.ReviewWanted | None = None) -> shapes.RunState:
-    """Send a sample of rows to Argilla for people's votes; an Argilla server must be running."""
+    """Send a sample of rows, or those of some ids, to Argilla for people's votes; a server of it must be running."""
     check_review(state)
     wanted = wanted or shapes.ReviewWanted()
     run = state.run(name)
-    state.put(run, "review", cli_arguments("review push", name, rows=wanted.rows, assist=wanted.assist), caller.name)
+    given = wanted.model_dump()
+    given["ids"] = None if wanted.ids is None else state.store.keep_list(run.name, wanted.ids)
+    state.put(run, "review", cli_arguments("review push", name, **given), caller.name)
     return state.run_state(name)
 
 
@@ -168,11 +191,29 @@ def repeat(
     run = state.run(name)
     job = state.queue.job(run.name, number)
     if job is None or not job.side:
-        raise Problem(404, f"{name} has no release, review or publication of the number {number}.")
-    if job.action == "publish":
+        raise Problem(404, f"{name} has no job beside its own work of the number {number}.")
+    if job.action in ("publish", "push"):
         check_role(caller, "publish")
     state.put(run, job.action, job.arguments, caller.name)
     return state.run_state(name)
+
+
+def rows_query(
+    where: Annotated[
+        list[Annotated[str, Query(max_length=500)]],
+        Query(max_length=MOST_FILTERS, description="column:op:value, such as variant:eq:improved; all must fit"),
+    ] = [],  # noqa: B006 - FastAPI copies it
+    q: Annotated[str, Query(max_length=LONGEST, description='words, "several words", begin*; all must be found')] = "",
+    within: Annotated[str, Query(max_length=20, description="where: prompt, reasoning or answer")] = "",
+    sort: Annotated[
+        str, Query(max_length=80, description="a figure; - before it for the largest first, such as -worst")
+    ] = "",
+) -> RowQuery:
+    """Which rows, in which order; mild ones first, then by their ids, where no figure is named."""
+    return query_from(where, q, within, sort)
+
+
+AskedRows = Annotated[RowQuery, Depends(rows_query)]
 
 
 @router.get("/runs/{name}/rows", tags=["rows"])
@@ -180,18 +221,33 @@ def rows(
     name: str,
     caller: Reader,
     state: AppStateOf,
-    where: Annotated[
-        list[Annotated[str, Query(max_length=500)]],
-        Query(max_length=MOST_FILTERS, description="column:op:value, such as variant:eq:improved; all must fit"),
-    ] = [],  # noqa: B006 - FastAPI copies it
+    query: AskedRows,
     offset: Annotated[int, Query(ge=0, le=10**9)] = 0,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     texts: Annotated[bool, Query(description="whole prompt, reasoning and answer, not only how they begin")] = False,
 ) -> shapes.RowsPage:
-    """Rows of a run by page, mild ones first, then by their ids, filtered by column."""
-    run = has_rows(state, name)
-    page = state.rows.of(run).page([filter_of(text) for text in where], offset, limit, texts)
+    """Rows of a run by page, searched, filtered by column, sorted by a figure."""
+    page = state.rows.of(has_rows(state, name)).page(query, offset, limit, texts)
     return shapes.RowsPage(total=page.total, offset=offset, rows=page.rows)
+
+
+@router.get("/runs/{name}/rows/export", tags=["rows"], response_class=StreamingResponse)
+def export_rows(
+    name: str,
+    caller: Reader,
+    state: AppStateOf,
+    query: AskedRows,
+    format: Annotated[str, Query(pattern="^(jsonl|parquet)$")] = "jsonl",
+    id: Annotated[list[Annotated[str, Query(max_length=64)]], Query(max_length=MOST_PICKED)] = [],  # noqa: B006
+) -> Response:
+    """The same rows, all of them, as a file with their whole texts; only those of the given ids where there are any."""
+    index = state.rows.of(has_rows(state, name))
+    numbers = index.numbers_of(id) if id else index.listing(query)
+    return StreamingResponse(
+        exported(index, numbers, format),
+        media_type=FORMATS[format],
+        headers={"content-disposition": f'attachment; filename="{name}-rows.{format}"'},
+    )
 
 
 def has_rows(state: AppState, name: str) -> RunFolder:
@@ -208,6 +264,60 @@ def has_rows(state: AppState, name: str) -> RunFolder:
     return run
 
 
+@router.get("/runs/{name}/contents", tags=["runs"])
+def contents(name: str, caller: Reader, state: AppStateOf) -> list[shapes.Content]:
+    """What a run's folder holds, the largest first: what a deletion takes."""
+    return [shapes.Content(name=one.name, size=one.size) for one in run_keeping.contents(state, name)]
+
+
+@router.post("/runs/{name}/rename", tags=["runs"])
+def rename(name: str, wanted: shapes.Renaming, caller: Runner, state: AppStateOf) -> shapes.RunState:
+    """Give a run another name; its release keeps the one that it was built under."""
+    run_keeping.rename(state, name, wanted.name)
+    return state.run_state(wanted.name)
+
+
+@router.post("/runs/{name}/delete", tags=["runs"], status_code=204)
+def delete(name: str, wanted: shapes.Deletion, caller: Publisher, state: AppStateOf) -> None:
+    """Delete a run with all that it holds; `confirm` is its name once more. Needs the role publish."""
+    run_keeping.remove(state, name, wanted.confirm)
+
+
+@router.get("/runs/{name}/run.zip", tags=["runs"], response_class=StreamingResponse)
+def export(name: str, caller: Reader, state: AppStateOf) -> Response:
+    """The run as one file, for another machine: settings, answers, tables and release, no models."""
+    return StreamingResponse(
+        run_keeping.export(state, name),
+        media_type="application/zip",
+        headers={"content-disposition": f'attachment; filename="{name}.run.zip"'},
+    )
+
+
+@router.post(
+    "/runs/import",
+    tags=["runs"],
+    status_code=201,
+    openapi_extra={"requestBody": {"required": True, "content": _ARCHIVE}},
+)
+async def import_run(
+    request: Request,
+    caller: Runner,
+    state: AppStateOf,
+    name: Annotated[str, Query(pattern=f"^({RUN_NAME.pattern})?$", description="the archive's if not given")] = "",
+) -> shapes.RunState:
+    """Make a run of an archive of `GET /runs/{name}/run.zip`; one that is no run's is refused whole."""
+    return await taken_in(request, state, name)
+
+
+async def taken_in(request: Request, state: AppState, name: str) -> shapes.RunState:
+    """The run that a request's body is an archive of."""
+    with tempfile.TemporaryFile() as archive:
+        async for piece in request.stream():
+            archive.write(piece)
+        made = await run_in_threadpool(run_keeping.take_in, state, archive, name)
+    return await run_in_threadpool(state.run_state, made)
+
+
 @router.get("/runs/{name}/report", tags=["runs"], response_class=FileResponse)
 def report(
     name: str,
@@ -215,39 +325,36 @@ def report(
     state: AppStateOf,
     format: str = Query("html", pattern="^(html|json)$"),
     framed: Annotated[bool, Query(description="with links to the page's rows, and without its script")] = False,
-    of: Annotated[str, Query(pattern="^(run|evaluation)$", description="`report eval` makes the second")] = "run",
 ) -> Response:
     """The run's report as a page of its own, or every figure as JSON; made where it is missing or out of date."""
-    from curation.report.page import POLICY, ROWS_LINK
+    from curation.report.page import ROWS_LINK
 
     run = state.run(name)
-    if of == "evaluation":
-        made = plain(run.path / "eval" / "report" / f"report.{format}")
-        if not made.is_file():
-            raise Problem(
-                409, f"{name} has no report of an evaluation. Make it: saferthoughts report eval RUNS/{name}/eval"
-            )
-        return FileResponse(made, headers={"content-security-policy": f"sandbox; {_FRAMED}"})
     page = plain(run.path / "report.html")
     with state.reporting:
         if not page.exists() or page.stat().st_mtime < (run.path / "manifest.json").stat().st_mtime:
-            _make_report(run)
+            make_report(run.path.parent, run.name)
     if format == "json":
         return FileResponse(plain(run.path / "report.json"), media_type="application/json")
     if framed:
         # Of this origin, so that what its links ask for comes with the session; and therefore without any script.
         text = page.read_text(encoding="utf-8").replace(ROWS_LINK, f'target="_top" href="/ui/runs/{name}/rows?')
-        policy = f"sandbox allow-same-origin allow-top-navigation-by-user-activation; {_FRAMED}"
-        return HTMLResponse(text, headers={"content-security-policy": policy})
-    # Sandboxed, so an opaque origin: scripts in the report reach neither the session nor the service.
+        return HTMLResponse(text, headers={"content-security-policy": _FRAMED})
+    return sandboxed(page)
+
+
+def sandboxed(page: FilePath) -> Response:
+    """A report as it is framed, of an opaque origin: its scripts reach neither the session nor the service."""
+    from curation.report.page import POLICY
+
     policy = f"sandbox allow-scripts; {POLICY}; frame-ancestors 'self'"
     return FileResponse(page, media_type="text/html", headers={"content-security-policy": policy})
 
 
-def _make_report(run: RunFolder) -> None:
+def make_report(runs: FilePath, *words: str) -> None:
     """In a process of its own: drawing takes memory that this one would not give back."""
     try:
-        children.run(run.path.parent, "report", run.name)
+        commands.run(runs, "report", *words)
     except UserError as error:
         raise UserError(f"The report cannot be made: {error}") from error
 

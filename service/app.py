@@ -16,12 +16,13 @@ from starlette.staticfiles import StaticFiles
 
 from pipelines.errors import UserError
 from pipelines.runs import VERSION
-from service import api, page
+from service import api, api_models, api_review, page
 from service.access import caller_of
 from service.app_state import AppState
 from service.description import description_of
 from service.problems import Problem
 from service.request_filters import Refusals, RequestFilters
+from service.reviews import VotesWatcher
 
 _STATIC = Path(__file__).parent / "static"
 
@@ -32,10 +33,13 @@ def application(state: AppState) -> FastAPI:
     @asynccontextmanager
     async def working(app: FastAPI) -> AsyncIterator[None]:
         state.supervisor.start()
-        watching = asyncio.create_task(state.broadcaster.work())
+        watching = [asyncio.create_task(work()) for work in (state.broadcaster.work, VotesWatcher(state).work)]
         yield
-        watching.cancel()
+        for task in watching:
+            task.cancel()
+        await asyncio.to_thread(state.argilla.close)
         state.supervisor.stop()
+        state.rows.close()
         state.store.close()
 
     app = FastAPI(
@@ -52,6 +56,8 @@ def application(state: AppState) -> FastAPI:
     app.state.refusals = Refusals()
     app.include_router(api.open_router)
     app.include_router(api.router)
+    app.include_router(api_review.router)
+    app.include_router(api_models.router)
     app.include_router(page.router)
     app.mount("/static", StaticFiles(directory=_STATIC), name="static")
     for kind in (Problem, UserError, RequestValidationError, HTTPException, Exception):

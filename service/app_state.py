@@ -1,20 +1,26 @@
 """The state that every request shares: runs, tokens, queue, teachers and prompt sets."""
 
 import ipaddress
+import os
+import re
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from pipelines.errors import UserError, one_line, unknown
+from pipelines.prompts.prompt_files import load_pool
 from pipelines.row_files import READERS
 from pipelines.runs import RUN_NAME, RunFolder
 from pipelines.settings.teacher import Teacher, load_teachers
+from service.argilla import ArgillaServer
 from service.jobs import Supervisor
+from service.keys import SessionKeys
 from service.problems import Problem
 from service.queue import Job, Queue
-from service.rows import RowIndexes
+from service.row_indexes import RowIndexes
 from service.run_reader import Broadcaster, RunReader, is_run
 from service.shapes import RunState
 from service.store import Store
@@ -22,6 +28,9 @@ from service.tokens import Tokens
 
 BUNDLED = "bundled"
 _LONGEST_NAME = 80
+# Files of text that may be uploaded, none of them packed.
+UPLOADED = (".jsonl", ".csv", ".tsv", ".json", ".yaml", ".txt")
+UPLOAD_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,63}}(?:{'|'.join(map(re.escape, UPLOADED))})")
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
@@ -30,7 +39,8 @@ class ServeSettings:
     """How the service was started.
 
     `host_names` are those by which it may be called besides its own address; `secure` says that browsers reach it over
-    TLS, its own or a proxy's. `teachers` is a file and `prompts` a folder of the user's; requests name what is in them.
+    TLS, its own or a proxy's. `teachers` is a file, `prompts`, `recipes` and `students` are folders of the user's;
+    requests name what is in them.
     `most_jobs` run at once; a caller has `rate_per_s` requests for long, four times as many in a burst.
     """
 
@@ -42,6 +52,8 @@ class ServeSettings:
     behind_proxy: bool = False
     teachers: Path | None = None
     prompts: Path | None = None
+    recipes: Path | None = None
+    students: Path | None = None
     most_jobs: int = 2
     rate_per_s: float = 100.0
 
@@ -73,9 +85,14 @@ class AppState:
     reader: RunReader
     broadcaster: Broadcaster
     rows: RowIndexes
+    keys: SessionKeys
+    argilla: ArgillaServer
     # One at a time: that a name is free, and then that it is taken; and the report of a run.
     starting: threading.Lock = field(default_factory=threading.Lock)
     reporting: threading.Lock = field(default_factory=threading.Lock)
+    # Held by the one child of a request: a plan or a question to a student; how a study is.
+    asking: threading.Lock = field(default_factory=threading.Lock)
+    looking: threading.Lock = field(default_factory=threading.Lock)
     _teachers: tuple[object, dict[str, Teacher]] | None = None
 
     @property
@@ -118,13 +135,15 @@ class AppState:
         except (UserError, OSError):
             return False
 
-    def run_states(self) -> list[RunState]:
-        """Every run, newest first; those that cannot be read are shown as broken."""
+    def run_states(self, part: str, offset: int, limit: int) -> tuple[int, list[RunState]]:
+        """How many runs hold a text in their names, and some of them, the newest first; those that cannot be read are
+        shown as broken."""
+        names = self.reader.names(part)
         found = []
-        for name in self.reader.names():
+        for name in names[offset : offset + limit]:
             with suppress(UserError, Problem):  # being made at this moment, or gone
                 found.append(self.run_state(name))
-        return found
+        return len(names), found
 
     def put(self, run: RunFolder, action: str, arguments: Sequence[str], asked_by: str) -> Job:
         """Queue a job.
@@ -153,6 +172,34 @@ class AppState:
                     sets[path.name] = str(path.absolute())
         return sets
 
+    def add_prompts(self, name: str, content: str, kind: str | None) -> None:
+        """Keep a prompt set that was uploaded, after reading it whole.
+
+        Raises:
+            UserError: there is no folder for it, the name is none or taken, or a row cannot be used; nothing is kept.
+        """
+        folder = self.settings.prompts
+        if folder is None:
+            raise UserError("There is no folder for prompt sets. Start the service with one: --prompts FOLDER")
+        if UPLOAD_NAME.fullmatch(name) is None:
+            raise UserError(
+                f"'{one_line(name, _LONGEST_NAME)}' is no name for a prompt set: letters, digits, dots and dashes, at "
+                f"most 64, ending in {', '.join(UPLOADED)}."
+            )
+        if name in self.prompt_sets():
+            raise UserError(f"There is a prompt set '{name}' already. Give the new one another name.")
+        with TemporaryDirectory(prefix=".upload-", dir=folder) as temporary:
+            file = Path(temporary) / name
+            file.write_text(content, encoding="utf-8")
+            try:
+                load_pool(file, kind)
+            except UserError as error:
+                raise UserError(str(error).replace(str(file), name)) from error
+            try:
+                os.link(file, folder / name)  # never over another
+            except FileExistsError as error:
+                raise UserError(f"There is a prompt set '{name}' already. Give the new one another name.") from error
+
     def prompt_source(self, name: str) -> str:
         """The source of a prompt set by its name.
 
@@ -173,13 +220,16 @@ def opened(settings: ServeSettings, environment: dict[str, str]) -> AppState:
     store = Store(settings.runs)
     queue = Queue(store)
     reader = RunReader(settings.runs, queue)
+    keys = SessionKeys()
     return AppState(
         settings=settings,
         store=store,
         tokens=Tokens(store),
         queue=queue,
-        supervisor=Supervisor(settings.runs, queue, settings.most_jobs, environment),
+        supervisor=Supervisor(settings.runs, queue, settings.most_jobs, environment, keys.values),
         reader=reader,
         broadcaster=Broadcaster(reader.look),
         rows=RowIndexes(),
+        keys=keys,
+        argilla=ArgillaServer(settings.runs),
     )

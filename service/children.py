@@ -1,71 +1,73 @@
-"""Answers of short-lived child processes: a command of ours with --json, bounded in time and in number.
+"""One command of ours as a child of a request: a training's plan, a reply of a student, an evaluation's plan.
 
-What a release or a table of somebody else makes a library do, in time and memory, ends with the child. Reads what the
-command prints; keeps the last answers in memory by what they were asked of.
+Models are loaded in a process that ends with the answer, so that the service's own memory stays. One at a time, ended
+when the page or the program that asked is gone, and after `LONGEST_S`. Jobs, which outlive a request, are `jobs.py`'s.
 """
 
+import asyncio
 import json
-import subprocess
+import os
+import signal
 import sys
 import threading
-from collections import OrderedDict
-from pathlib import Path
+import time
+from collections.abc import Sequence
 from typing import Any
 
+from fastapi import Request
+
 from pipelines.errors import UserError, one_line
+from service.app_state import AppState
 from service.problems import Problem
 
-_TIMEOUT_S = 300
-_AT_ONCE = 2
-# A request that finds no free place after this is to come again.
-_WAIT_S = 60
-_MOST_KEPT = 64
-_LONGEST_LINE = 500
-
-_free = threading.BoundedSemaphore(_AT_ONCE)
-_kept: "OrderedDict[object, Any]" = OrderedDict()
+LONGEST_S = 900.0
+_LOOK_EVERY_S = 0.25
 
 
-def run(runs: Path, *words: str) -> str:
-    """What `saferthoughts` prints on stdout.
+async def json_of(
+    state: AppState, alone: threading.Lock, request: Request, words: Sequence[str], stdin: str = ""
+) -> Any:
+    """What `saferthoughts --runs RUNS WORDS` prints as JSON.
+
+    Args:
+        state: The service's.
+        alone: Held meanwhile: `state.asking` by what loads models, `state.looking` by what only reads.
+        request: Who waits.
+        words: The command.
+        stdin: What it reads.
 
     Raises:
-        UserError: with the last line of its errors, where it ends with another exit code than 0 and prints nothing.
-        Problem: 503, others are being waited for.
+        Problem: 409, another child is at work; 503, it took too long, or the request is gone.
+        UserError: what the command says.
     """
-    if not _free.acquire(timeout=_WAIT_S):
-        raise Problem(503, "Others are being waited for. Come again in a minute.", {"retry-after": "60"})
+    if not alone.acquire(blocking=False):
+        raise Problem(409, "Another plan or question is being worked on. Ask again when it is done.")
     try:
-        command = [sys.executable, "-m", "saferthoughts", "--runs", str(runs), *words]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
-    except subprocess.TimeoutExpired as error:
-        raise UserError(f"saferthoughts {words[0]} took longer than {_TIMEOUT_S} s and was ended.") from error
+        code, out, errors = await _done(state, request, words, stdin)
     finally:
-        _free.release()
-    if done.returncode and not done.stdout.strip():
-        last = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
-        raise UserError(one_line(last.removeprefix("saferthoughts: "), _LONGEST_LINE))
-    return done.stdout
+        alone.release()
+    if code:
+        last = (errors.strip().splitlines() or [f"It ended with {code} and said nothing."])[-1]
+        raise UserError(one_line(last.removeprefix("saferthoughts: "), 2000))
+    return json.loads(out)
 
 
-def answer(runs: Path, mark: object, *words: str) -> Any:
-    """The JSON that a command prints; the same is not asked again while `mark` is the same.
-
-    Raises:
-        UserError, Problem: as `run`.
-    """
-    key = (words, mark)
-    if key not in _kept:
-        _kept[key] = json.loads(run(runs, *words, "--json"))
-        while len(_kept) > _MOST_KEPT:
-            _kept.popitem(last=False)
-    return _kept[key]
-
-
-def mark_of(folder: Path) -> object:
-    """What changes when a release folder is built or pulled again, signed, or loses a file."""
-    return tuple(
-        (path.name, found.st_mtime_ns, found.st_size)
-        for path in (folder, *sorted(folder.glob("*")))
-        if (found := path.lstat())
-    )
+async def _done(state: AppState, request: Request, words: Sequence[str], stdin: str) -> tuple[int, str, str]:
+    command = [sys.executable, "-m", "saferthoughts", "--runs", str(state.runs.absolute()), *words]
+    pipe = asyncio.subprocess.PIPE
+    child = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True)
+    talk = asyncio.create_task(child.communicate(stdin.encode("utf-8", "replace")))
+    until = time.monotonic() + LONGEST_S
+    try:
+        while not (await asyncio.wait({talk}, timeout=_LOOK_EVERY_S))[0]:
+            if await request.is_disconnected():
+                raise Problem(503, "Nobody waits for this any more.")
+            if time.monotonic() > until:
+                raise Problem(503, f"This took more than {LONGEST_S / 60:.0f} minutes and was ended.")
+        out, errors = talk.result()
+        return child.returncode or 0, out.decode("utf-8", "replace"), errors.decode("utf-8", "replace")
+    finally:
+        if child.returncode is None:
+            # Whatever it started goes with it.
+            os.killpg(child.pid, signal.SIGKILL)
+            await asyncio.wait({talk})

@@ -16,8 +16,12 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from service.request_filters import IMPORTS
+
 # Seconds from the connection, or from the last answer, to the end of a request's headers; and on to that of its body.
 HEADERS_S, BODY_S = 10.0, 30.0
+# For the archive of a run.
+IMPORT_S = 900.0
 # Seconds in which a client may take nothing of an answer that waits for it.
 TAKING_S = 60.0
 # Connections whose request is not complete.
@@ -115,7 +119,7 @@ class BoundedProtocol(H11Protocol):
         if theirs is h11.IDLE and (anew or self._awaited != "headers"):
             self._await("headers", HEADERS_S)
         elif theirs is h11.SEND_BODY and self._awaited != "body":
-            self._await("body", BODY_S)
+            self._await("body", IMPORT_S if self.scope and self.scope["path"] in IMPORTS else BODY_S)
         elif theirs not in (h11.IDLE, h11.SEND_BODY):
             self._await("", 0)
 

@@ -4,38 +4,13 @@ Reads runs/RUN/release. Every file is opened before the first byte is sent, so t
 which takes the folder's place, does not mix with this one.
 """
 
-import os
-import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
+from pipelines.run_archives import opened, zip_pieces
 from service.problems import Problem
-
-_PIECE = 256 * 1024
-# Zip's earliest: the same release gives the same bytes.
-_MOMENT = (1980, 1, 1, 0, 0, 0)
-
-
-class _Sink:
-    """A file that can only be written to, and is emptied now and then."""
-
-    def __init__(self) -> None:
-        self._pieces: list[bytes] = []
-
-    def write(self, piece: bytes, /) -> int:
-        """Keep a piece until it is taken."""
-        self._pieces.append(bytes(piece))
-        return len(piece)
-
-    def flush(self) -> None:
-        """Nothing waits here."""
-
-    def taken(self) -> bytes:
-        """What was written since the last time."""
-        pieces, self._pieces = self._pieces, []
-        return b"".join(pieces)
 
 
 def plain(path: Path) -> Path:
@@ -60,28 +35,9 @@ def zipped(folder: Path, name: str) -> Iterator[bytes]:
     stack = ExitStack()
     with stack:
         files: list[tuple[str, IO[bytes]]] = [
-            (path.relative_to(folder).as_posix(), stack.enter_context(os.fdopen(_no_link(path), "rb")))
+            (path.relative_to(folder).as_posix(), stack.enter_context(opened(path)))
             for path in sorted(plain(folder).rglob("*"))
             if plain(path).is_file()
         ]
         kept = stack.pop_all()
-    return _pieces(files, name, kept)
-
-
-def _no_link(path: Path) -> int:
-    """An open file; what became a link since it was looked at is an error."""
-    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-
-
-def _pieces(files: list[tuple[str, IO[bytes]]], name: str, stack: ExitStack) -> Iterator[bytes]:
-    sink: Any = _Sink()
-    with stack, zipfile.ZipFile(sink, "w") as archive:
-        for path, file in files:
-            entry = zipfile.ZipInfo(f"{name}/{path}", _MOMENT)
-            entry.external_attr = 0o644 << 16
-            with archive.open(entry, "w", force_zip64=True) as into:
-                while piece := file.read(_PIECE):
-                    into.write(piece)
-                    yield sink.taken()
-        archive.close()
-        yield sink.taken()
+    return zip_pieces(files, name, kept)

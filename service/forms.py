@@ -3,8 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pipelines.settings.parts import validated
-from service.shapes import Again, Budget, NewRun, PublishWanted
+from pydantic import Field
+
+from pipelines.settings.parts import Part, validated
+from service.argilla import MOST_PEOPLE
+from service.shapes import Again, Budget, NewRun, PublishWanted, ReviewWanted
 
 # A name that the API takes and no run will have: an estimate needs none.
 _NO_NAME = "estimate"
@@ -29,6 +32,10 @@ class Form:
         """All values of a field, such as boxes that are ticked."""
         return [value for value in self._fields.get(name, []) if value]
 
+    def names(self, begins: str) -> list[str]:
+        """The names of fields that begin so."""
+        return [name for name in self._fields if name.startswith(begins)]
+
     def ticked(self, name: str, value: str, default: bool) -> bool:
         """Whether a box is to be shown ticked."""
         return default if self.empty else value in self.texts(name)
@@ -49,7 +56,7 @@ def new_run_in(form: Form, named: bool = True) -> NewRun:
     Raises:
         UserError: a field does not fit.
     """
-    prompts = _filled(form, "harmful", "benign", "bare_share") | {"source": form.text("source", "bundled")}
+    prompts = _filled(form, "harmful", "benign", "bare_share", "kind") | {"source": form.text("source", "bundled")}
     config: dict[str, Any] = _filled(form, "seed", "samples") | {"prompts": prompts}
     if variants := form.texts("variants"):
         config["variants"] = variants
@@ -59,6 +66,8 @@ def new_run_in(form: Form, named: bool = True) -> NewRun:
         config["judging"] = {"judges": judges}
     if repair := _filled(form, "attempts", "strategy"):
         config["repair"] = repair
+    if requires := _filled(form, "reviewed", "unsafe_upper_bound"):
+        config["release"] = {"requires": requires}
     name = form.text("name").strip() if named else _NO_NAME
     budget = _filled(form, "max_cost", "max_tokens")
     return validated(NewRun, {"name": name, "config": config, "budget": budget}, "the form")
@@ -72,6 +81,29 @@ def again_in(form: Form, release: str) -> Again:
     """
     values = _filled(form, "name", "teacher", "general_teacher") | {"release": release}
     return validated(Again, values, "the form")
+
+
+def review_in(form: Form) -> ReviewWanted:
+    """Which rows are to go to how many people.
+
+    Raises:
+        UserError: a field does not fit.
+    """
+    values = _filled(form, "votes", "rows", "min_votes") | {"assist": bool(form.text("assist"))}
+    return validated(ReviewWanted, values, "the form")
+
+
+def people_in(form: Form) -> int:
+    """How many people's accounts there are to be.
+
+    Raises:
+        UserError: no number, or one out of bounds.
+    """
+    return validated(_People, _filled(form, "people"), "the form").people
+
+
+class _People(Part):
+    people: int = Field(default=2, ge=1, le=MOST_PEOPLE)
 
 
 def publish_in(form: Form) -> PublishWanted:

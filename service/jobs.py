@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +31,15 @@ _LOOK_EVERY_S = 0.25
 _GRACE_S = 30.0
 _LOG_TAIL = 64 * 1024
 # The stage of a run's manifest that an action ends with; others leave no entry there and are simply done again.
-_LAST_STAGE = {"run": "release", "resume": "release", "release": "release", "review": "review"}
+_LAST_STAGE = {
+    "run": "release",
+    "resume": "release",
+    "release": "release",
+    "review": "review",
+    "votes": "pull",
+    "apply": "check",
+    "eval": "eval",
+}
 
 
 @dataclass(slots=True)
@@ -53,11 +61,19 @@ class _Child:
 
 
 class Supervisor:
-    """Starts, watches and stops the jobs of one queue; at most `most` at once, and none at all with 0."""
+    """Starts, watches and stops the jobs of one queue; at most `most` at once, and none at all with 0. Jobs get
+    `environment`, and on top of it what `keys` has when they begin."""
 
-    def __init__(self, runs: Path, queue: Queue, most: int, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        runs: Path,
+        queue: Queue,
+        most: int,
+        environment: Mapping[str, str],
+        keys: Callable[[], Mapping[str, str]] = dict,
+    ) -> None:
         self._runs, self._queue, self._most = runs.absolute(), queue, most
-        self._environment = dict(environment)
+        self._environment, self._keys = dict(environment), keys
         self._children: dict[int, _Child] = {}
         self._ended = threading.Event()
         self._wake = threading.Event()
@@ -115,14 +131,15 @@ class Supervisor:
     def _begin(self, job: Job) -> None:
         folder = self._runs / job.run
         command = [sys.executable, "-m", "saferthoughts", "--runs", str(self._runs), *job.arguments]
-        environment = {**self._environment, FILE_VARIABLE: str(folder / PROGRESS_FILE), "PYTHONUNBUFFERED": "1"}
+        own = {FILE_VARIABLE: str(folder / PROGRESS_FILE), "PYTHONUNBUFFERED": "1"}
+        environment = {**self._environment, **self._keys(), **own}
         try:
             (folder / PROGRESS_FILE).unlink(missing_ok=True)
             with (folder / LOG_FILE).open("ab") as log:
                 again = "" if job.attempts == 0 else f", attempt {job.attempts + 1}"
                 log.write(f"-- saferthoughts {' '.join(job.arguments)} (job {job.id}{again})\n".encode())
                 log.flush()
-                own = subprocess.Popen(
+                started = subprocess.Popen(
                     command,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
@@ -134,9 +151,9 @@ class Supervisor:
             message = f"It could not be started: {system_line(error) or error}"
             self._queue.end(job, "failed", None, message, "service")
             return
-        process = psutil.Process(own.pid)
-        self._children[job.id] = _Child(process, own)
-        self._queue.note_process(job, own.pid, process.create_time())
+        process = psutil.Process(started.pid)
+        self._children[job.id] = _Child(process, started)
+        self._queue.note_process(job, started.pid, process.create_time())
 
     def _settle(self, job: Job, child: _Child | None) -> None:
         """Record the outcome of an exited job."""

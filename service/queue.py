@@ -90,10 +90,32 @@ class Queue:
         row = self._store.one("SELECT * FROM jobs WHERE run = ? ORDER BY id DESC LIMIT 1", run)
         return None if row is None else _job(row)
 
+    def first_asker(self, run: str) -> str:
+        """Who asked for a run's first job; "" where nobody asked for one here."""
+        row = self._store.one("SELECT asked_by FROM jobs WHERE run = ? ORDER BY id LIMIT 1", run)
+        return "" if row is None else str(row["asked_by"])
+
+    def rename(self, run: str, to: str) -> None:
+        """A run has another name: its jobs are those of that."""
+        self._store.change("UPDATE jobs SET run = ? WHERE run = ?", to, run)
+
+    def forget(self, run: str) -> None:
+        """A run is no more: another one of its name has no jobs yet."""
+        self._store.change("DELETE FROM jobs WHERE run = ?", run)
+
     def latest_of_each(self, run: str) -> list[Job]:
         """The newest job of every action of a run, the newest first."""
         query = "SELECT * FROM jobs WHERE id IN (SELECT max(id) FROM jobs WHERE run = ? GROUP BY action)"
         return [_job(row) for row in self._store.all(f"{query} ORDER BY id DESC", run)]
+
+    def budgets(self) -> dict[str, float]:
+        """US dollars that each run may spend, by its last job of its own, where that was said."""
+        query = (
+            "SELECT run, arguments FROM jobs WHERE id IN (SELECT max(id) FROM jobs WHERE action IN (?, ?) GROUP BY run)"
+        )
+        found = {row["run"]: json.loads(row["arguments"]) for row in self._store.all(query, *OWN)}
+        given = {run: words[words.index("--max-cost") + 1] for run, words in found.items() if "--max-cost" in words}
+        return {run: float(most) for run, most in given.items()}
 
     def job(self, run: str, number: int) -> Job | None:
         """A job of a run by its number."""

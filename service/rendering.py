@@ -11,6 +11,7 @@ from typing import Any
 import jinja2
 
 from pipelines.errors import visible_value
+from service.charts import number
 
 _ENVIRONMENT = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent / "pages"),
@@ -49,7 +50,7 @@ def words(label: str) -> str:
     return label.replace("_", " ")
 
 
-_ENVIRONMENT.filters.update(duration=duration, ago=ago, money=money, words=words)
+_ENVIRONMENT.filters.update(duration=duration, ago=ago, money=money, words=words, figure=number)
 
 
 def set_places(places: Sequence[object]) -> None:

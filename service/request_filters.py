@@ -19,6 +19,8 @@ from service.app_state import ServeSettings
 from service.problems import Problem, ProblemResponse
 
 LARGEST_BODY = 256 * 1024
+# Where an archive of a run may be sent, and its bytes; the command line imports larger ones.
+IMPORTS, LARGEST_IMPORT = ("/runs/import", "/ui/import"), 2**30
 # Of all bodies that are being read.
 _MOST_HELD = 32 * 1024 * 1024
 _BURST = 4
@@ -120,10 +122,14 @@ class RequestFilters:
             message = await receive()
             came = len(message.get("body", b""))
             seen += came
+            if scope["path"] in IMPORTS:  # goes to a file as it comes
+                if seen > LARGEST_IMPORT:
+                    raise HTTPException(413, _too_large(LARGEST_IMPORT).detail)
+                return message
             self._held += came
             # Of the kind that FastAPI lets through while it reads a body.
             if seen > LARGEST_BODY:
-                raise HTTPException(413, _too_large().detail)
+                raise HTTPException(413, _too_large(LARGEST_BODY).detail)
             if came and self._held > _MOST_HELD:
                 raise HTTPException(503, "Too many requests are being read. Send this one again.", {"retry-after": "1"})
             return message
@@ -131,7 +137,7 @@ class RequestFilters:
         try:
             await self._app(scope, receive_some, send_with_headers)
         finally:
-            self._held -= seen
+            self._held -= 0 if scope["path"] in IMPORTS else seen
 
     def _problem(self, scope: Scope) -> Problem | None:
         headers = Headers(scope=scope)
@@ -139,14 +145,15 @@ class RequestFilters:
         if name not in self._names:
             return Problem(421, f"This service is not called '{name[:200]}'. Its names are set by --hostname.")
         length = headers.get("content-length", "0")
-        if not re.fullmatch("[0-9]{1,18}", length) or int(length) > LARGEST_BODY:
-            return _too_large()
+        most = LARGEST_IMPORT if scope["path"] in IMPORTS else LARGEST_BODY
+        if not re.fullmatch("[0-9]{1,18}", length) or int(length) > most:
+            return _too_large(most)
         wait_s = self._buckets.wait_s(_who(scope, headers))
         return too_many(wait_s) if wait_s else None
 
 
-def _too_large() -> Problem:
-    return Problem(413, f"A request may hold {LARGEST_BODY // 1024} KiB at most.")
+def _too_large(most: int) -> Problem:
+    return Problem(413, f"A request may hold {most // 1024} KiB at most.")
 
 
 def _name_in(host: str) -> str:

@@ -6,6 +6,7 @@ Reads only; the ledger is summed again when its files have changed. A `Broadcast
 import asyncio
 import json
 import os
+import re
 import time
 import traceback
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -32,6 +33,8 @@ _OVER = {"incomplete": "incomplete", "failed": "failed", "cancelled": "stopped"}
 # Letters of the line that says why a run is broken.
 _LONGEST_REASON = 500
 _MOST_ERRORS = 5
+# Letters of a manifest within which the moment of its creation stands, and it.
+_BEGINS, _CREATED = 300, re.compile(r'^\{\s*"format": \d+,\s*"name": "[^"]*",\s*"id": "[^"]*",\s*"created": "([^"]*)"')
 _LOOK_EVERY_S = 0.5
 _KEEP_ALIVE_S = 15.0
 # A listener comes again after this, and so has its token looked at again.
@@ -45,12 +48,27 @@ class RunReader:
     def __init__(self, runs: Path, queue: Queue) -> None:
         self._runs, self._queue = runs, queue
         self._kept: dict[tuple[str, str], tuple[object, Any]] = {}
+        self._begun: dict[str, tuple[object, float]] = {}
         self._reported: set[tuple[str, str]] = set()
 
-    def names(self) -> list[str]:
-        """Every run, newest first."""
-        names = sorted(path.name for path in self._runs.glob("*") if is_run(self._runs, path.name))
-        return sorted(names, key=lambda name: -_begun(self._runs / name / "manifest.json"))
+    def names(self, part: str = "") -> list[str]:
+        """Every run whose name holds a text, in any letters, the newest first; of those that are there no more nothing
+        is kept."""
+        if not self._runs.is_dir():
+            return []
+        begun: dict[str, tuple[object, float]] = {}
+        for name in os.listdir(self._runs):
+            manifest = f"{self._runs}/{name}/manifest.json"
+            if RUN_NAME.fullmatch(name) and os.path.lexists(manifest):
+                mark = _mark(manifest)
+                before = self._begun.get(name)
+                begun[name] = before if before and before[0] == mark else (mark, _begun(Path(manifest)))
+        gone = {str(self._runs / name) for name in self._begun.keys() - begun.keys()}
+        for key in [key for key in list(self._kept) if gone and key[0] in gone]:
+            self._kept.pop(key, None)
+        self._begun = begun
+        fit = (name for name in begun if part.lower() in name.lower())
+        return sorted(fit, key=lambda name: (-begun[name][1], name))
 
     def look(self, name: str) -> RunState:
         """The state of a run by its name; a run with broken files is shown as broken, with the reason.
@@ -59,7 +77,10 @@ class RunReader:
             UserError: there is no such run.
         """
         try:
-            return self.at(RunFolder.open(self._runs, name))
+            # Read anew only where it has changed, which `open` does each time.
+            return self.at(
+                RunFolder(self._runs / name) if is_run(self._runs, name) else RunFolder.open(self._runs, name)
+            )
         except Exception as error:
             if not is_run(self._runs, name):
                 raise
@@ -72,8 +93,8 @@ class RunReader:
 
     def at(self, run: RunFolder) -> RunState:
         """A run's state now. Raises what its broken files raise; `look` does not."""
-        manifest = self._unless_changed("manifest", run.path / "manifest.json", run.manifest)
-        config = self._unless_changed("config", run.path / "run.yaml", lambda: load_config(run))
+        manifest = self._unless_changed("manifest", run.path / "manifest.json", lambda: _of_manifest(run))
+        config = self._unless_changed("config", run.path / "run.yaml", lambda: _of_config(run))
         totals, errors = self._totals(run)
         jobs = self._queue.latest_of_each(run.name)
         job = jobs[0] if jobs else None
@@ -82,26 +103,26 @@ class RunReader:
         version = self._version(run)
         state = _state(jobs, own, version)
         progress = _progress(run) if job is not None and job.state in ("running", "cancelling") else None
-        entries = (*config.teachers.values(), *config.judge_teachers.values())
         return RunState(
             name=run.name,
             state=state,  # type: ignore[arg-type]
             problem=own.message if own is not None and state in _OVER.values() else "",
             created=manifest["created"],
+            started_by=self._queue.first_asker(run.name),
             stage=progress.stage if progress else (next(reversed(stages)) if stages else ""),
             progress=progress,
-            funnel=_live([Step(name=one.name, count=one.count, of=one.of) for one in funnel_of(stages)], progress),
-            stages={name: entry["finished"] for name, entry in stages.items()},
-            variants=list(config.variants),
-            teachers=[f"{name} ({entry.model})" for name, entry in config.teachers.items()],
-            rehearsal=any(entry.embedded for entry in entries),
+            funnel=_live(manifest["funnel"], progress),
+            stages=stages,
+            variants=config["variants"],
+            teachers=config["teachers"],
+            rehearsal=config["rehearsal"],
             answers=totals.answers,
             failures=totals.failures,
             errors=errors,
             input_tokens=totals.input_tokens,
             output_tokens=totals.output_tokens,
             budget=_budget(own),
-            cost=totals.cost if totals.cost or any(entry.price for entry in entries) else None,
+            cost=totals.cost if totals.cost or config["priced"] else None,
             version=version,
             job=None if job is None else self._shape(job),
             side_jobs=[self._shape(each) for each in jobs if each.side and not each.open],
@@ -144,11 +165,36 @@ class RunReader:
             return str(self._kept_for(str(run.path), "version", _mark(path), read))
         return None
 
+    def job_state(self, job: Job) -> JobState:
+        """A job as it is shown."""
+        return self._shape(job)
+
     def _shape(self, job: Job) -> JobState:
         return JobState(
             **{name: getattr(job, name) for name in JobState.model_fields if name != "waiting_before"},
             waiting_before=self._queue.place(job) if job.state == "queued" else None,
         )
+
+
+def _of_manifest(run: RunFolder) -> dict[str, Any]:
+    """What a state has of the manifest, which itself may be long."""
+    manifest = run.manifest()
+    stages = manifest["stages"]
+    funnel = [Step(name=one.name, count=one.count, of=one.of) for one in funnel_of(stages)]
+    finished = {name: entry["finished"] for name, entry in stages.items()}
+    return {"created": manifest["created"], "stages": finished, "funnel": funnel}
+
+
+def _of_config(run: RunFolder) -> dict[str, Any]:
+    """What a state has of the configuration."""
+    config = load_config(run)
+    entries = (*config.teachers.values(), *config.judge_teachers.values())
+    return {
+        "variants": list(config.variants),
+        "teachers": [f"{name} ({entry.model})" for name, entry in config.teachers.items()],
+        "rehearsal": any(entry.embedded for entry in entries),
+        "priced": any(entry.price for entry in entries),
+    }
 
 
 def is_run(runs: Path, name: str) -> bool:
@@ -159,9 +205,10 @@ def is_run(runs: Path, name: str) -> bool:
 def _broken(name: str, reason: str, job: Job | None, shape: Callable[[Job], JobState]) -> RunState:
     """What is shown of a run whose files cannot be read."""
     return RunState(
-        name=name, state="broken", problem=reason, created="", stage="", progress=None, funnel=[], stages={},
-        variants=[], teachers=[], rehearsal=False, answers=0, failures=0, errors=[], input_tokens=0, output_tokens=0,
-        cost=None, budget=Budget(), version=None, job=None if job is None else shape(job), side_jobs=[],
+        name=name, state="broken", problem=reason, created="", started_by="", stage="", progress=None, funnel=[],
+        stages={}, variants=[], teachers=[], rehearsal=False, answers=0, failures=0, errors=[], input_tokens=0,
+        output_tokens=0, cost=None, budget=Budget(), version=None, job=None if job is None else shape(job),
+        side_jobs=[],
     )  # fmt: skip
 
 
@@ -176,14 +223,18 @@ def _begun(path: Path) -> float:
     with suppress(OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError):
         from datetime import datetime
 
-        return datetime.fromisoformat(json.loads(path.read_text(encoding="utf-8"))["created"]).timestamp()
+        with path.open(encoding="utf-8") as file:
+            begins = file.read(_BEGINS)
+            found = _CREATED.search(begins)
+            created = found[1] if found else json.loads(begins + file.read())["created"]
+        return datetime.fromisoformat(created).timestamp()
     return 0.0
 
 
-def _mark(path: Path) -> tuple[int, int] | None:
+def _mark(path: Path | str) -> tuple[int, int] | None:
     """What changes when a file does; None where there is none."""
     with suppress(OSError):
-        found = path.stat()
+        found = os.stat(path)
         return found.st_mtime_ns, found.st_size
     return None
 

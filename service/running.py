@@ -99,8 +99,10 @@ def _check(settings: ServeSettings, certfile: Path | None, keyfile: Path | None)
     if settings.behind_proxy and not settings.host_names:
         raise UserError("--behind-proxy needs the name that the proxy passes on: --hostname NAME.")
     load_teachers(settings.teachers)
-    if settings.prompts is not None and not settings.prompts.is_dir():
-        raise UserError(f"--prompts {settings.prompts} is no folder.")
+    for option in ("prompts", "recipes", "students"):
+        folder = getattr(settings, option)
+        if folder is not None and not folder.is_dir():
+            raise UserError(f"--{option} {folder} is no folder.")
 
 
 def _listening(settings: ServeSettings) -> socket.socket:

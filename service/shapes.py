@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field, model_validator
 
 from pipelines.errors import visible
 from pipelines.settings.config import Prompts, Release, Repairing, Roles
@@ -15,6 +15,12 @@ REPO_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95
 RepoName = Annotated[str, Field(pattern=REPO_PATTERN, examples=["me/safe"])]
 VERSION_PATTERN = r"^[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}$"
 Version = Annotated[str, Field(pattern=VERSION_PATTERN, examples=["1.0.0"])]
+
+
+Words = Annotated[str, AfterValidator(visible)]
+"""A text of a run or a model as it is shown: what cannot be seen is written out."""
+# Rows that people are sent by their ids.
+MOST_REVIEWED = 2000
 
 
 class Budget(Part):
@@ -67,10 +73,42 @@ class ReleaseWanted(Part):
 
 
 class ReviewWanted(Part):
-    """What is sent to Argilla."""
+    """What is sent to Argilla: the rows of a budget of votes, or a sample of so many rows."""
 
+    votes: int | None = Field(default=None, ge=1, le=100_000, description="a budget of votes; not beside `rows`")
     rows: int | None = Field(default=None, ge=1, le=100_000, description="the command line's default if not given")
+    min_votes: int | None = Field(default=None, ge=1, le=20, description="people that each row needs")
+    ids: tuple[Annotated[str, Field(pattern=r"^\S{1,64}$")], ...] | None = Field(
+        default=None, min_length=1, max_length=MOST_REVIEWED, description="these responses in place of a sample"
+    )
     assist: bool = Field(default=False, description="show the judges' labels; such votes never score the judges")
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "ReviewWanted":
+        if self.votes is not None and (self.rows is not None or self.assist):
+            raise ValueError("votes chooses the rows itself, and blind: leave rows and assist out, or votes")
+        if self.ids is not None and (self.votes is not None or self.rows is not None or self.assist):
+            raise ValueError("ids names the rows: leave votes, rows and assist out, or ids")
+        return self
+
+
+class Renaming(Part):
+    """Another name for a run."""
+
+    name: RunName
+
+
+class Deletion(Part):
+    """That a run is to be deleted."""
+
+    confirm: str = Field(max_length=64, description="the run's name, typed")
+
+
+class Content(BaseModel):
+    """A file or folder of a run, and its bytes."""
+
+    name: Words
+    size: int
 
 
 class PublishWanted(Part):
@@ -80,10 +118,6 @@ class PublishWanted(Part):
     private: bool = False
     gated: bool = False
     dry_run: bool = False
-
-
-Words = Annotated[str, AfterValidator(visible)]
-"""A text of a run or a model as it is shown: what cannot be seen is written out."""
 
 
 class JobState(BaseModel):
@@ -142,6 +176,7 @@ class RunState(BaseModel):
     state: Literal["new", "queued", "running", "cancelling", "stopped", "failed", "incomplete", "released", "broken"]
     problem: Words = Field(description="what is wrong with the run itself, in a line; empty where nothing is")
     created: Words
+    started_by: Words = Field(description="whose token its first job here was asked for with; empty where none was")
     stage: Words = Field(description="the stage under way, or the last one that ended")
     progress: Progress | None
     funnel: list[Step]
@@ -191,7 +226,7 @@ class EstimateState(BaseModel):
 
 
 class RowsPage(BaseModel):
-    """Rows of a run that fit, mild ones first, then by their ids, and how many there are in all."""
+    """Rows of a run that fit, in the order that was asked for, and how many there are in all."""
 
     total: int
     offset: int

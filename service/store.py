@@ -3,16 +3,19 @@
 runs/.serve/            (mode 0700)
   service.sqlite        what is here
   lock                  held by the one service that works on these runs
-  rows/RUN.sqlite       the rows of a run, laid out for paging (`rows.py`); made anew whenever it is missing
+  rows/RUN.*            the rows of a run, laid out for paging (`layout.py`); made anew whenever they are missing
+  lists/RUN-HASH.txt    ids of rows that a job was asked to take
 """
 
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pipelines.files import write_text
+from pipelines.records import content_id
 from pipelines.teachers.ledger_file import transaction
 
 _TABLES = """
@@ -50,7 +53,8 @@ class Store:
 
     def __init__(self, runs: Path) -> None:
         self._lock = threading.RLock()
-        path = home_of(runs) / "service.sqlite"
+        self._home = home_of(runs)
+        path = self._home / "service.sqlite"
         self._db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
         self._db.row_factory = sqlite3.Row
         with self._lock:
@@ -78,6 +82,12 @@ class Store:
         """Change rows; how many were."""
         with self._lock:
             return self._db.execute(query, values).rowcount
+
+    def keep_list(self, run: str, ids: Sequence[str]) -> Path:
+        """A file with these ids, one a line, for a job; the same ids have the same file."""
+        path = (self._home / "lists" / f"{run}-{content_id(*ids)}.txt").absolute()
+        write_text(path, "\n".join(ids) + "\n")
+        return path
 
     @contextmanager
     def whole(self) -> Iterator[None]:

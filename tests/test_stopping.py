@@ -17,7 +17,7 @@ from pipelines.runs import RunFolder
 from tests import commands
 
 ROOT = Path(__file__).resolve().parents[1]
-_S = 60
+_S = 300
 # A query that does not end by itself.
 ENDLESS = (
     "SELECT CAST(count(*) AS VARCHAR) AS response_id, '' AS reason, '' AS value "

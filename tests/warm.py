@@ -104,6 +104,7 @@ def main() -> None:
         return
     try:
         listening.listen(64)
+        gc.disable()
         for word in modules:
             module, _, function = word.partition(":")
             loaded = importlib.import_module(module)
@@ -111,6 +112,7 @@ def main() -> None:
                 getattr(loaded, function)()
         # So that no collection looks at what is shared.
         gc.freeze()
+        gc.enable()
         signal.signal(signal.SIGCHLD, _reap)
         serve(listening, os.pidfd_open(int(tests)))
     finally:

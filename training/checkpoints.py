@@ -4,6 +4,7 @@
       fingerprint.json       what is trained on what: another recipe, dataset or student begins anew
       checkpoint-<step>/     weights, optimizer, data order and losses, as transformers saves them
       checkpoint-<step>.torn   the newest one that cannot be gone on from: cut off, or damaged since
+      metrics.jsonl          a line for each step, see training/step_metrics.py
       runs/                  logs for TensorBoard
 
 The folder goes when the model is finished. `training.stage` uses it.
@@ -27,6 +28,7 @@ from pipelines.records import content_id
 from pipelines.runs import write_json
 from pipelines.settings.old_names import first_name
 from training.recipe import Recipe
+from training.step_metrics import METRICS, working_folder
 from training.torn import fault_of
 
 # What changes how a training runs, and not what comes out of it.
@@ -86,7 +88,7 @@ def workplace_of(output: Path, fingerprint: str) -> Iterator[Workplace]:
     Raises:
         UserError: another process trains the same model.
     """
-    folder = output.with_name(f".{output.name}.training")
+    folder = working_folder(output)
     folder.parent.mkdir(parents=True, exist_ok=True)
     # The lock goes with the process, however that ends. Of several that train together the first one holds it.
     lock = FileLock(folder.with_name(f"{folder.name}.lock")) if is_main() else None
@@ -99,7 +101,8 @@ def workplace_of(output: Path, fingerprint: str) -> Iterator[Workplace]:
         yield _opened(folder, fingerprint)
     finally:
         if lock is not None:
-            if [path.name for path in folder.glob("*")] == [_FINGERPRINT]:
+            left = {path.name for path in folder.glob("*")}
+            if left and left <= {_FINGERPRINT, METRICS}:
                 shutil.rmtree(folder)
             lock.release()
             Path(lock.lock_file).unlink(missing_ok=True)

@@ -6,6 +6,7 @@ Reads a release folder, a recipe, a student's checkpoint. Writes, all at once at
       config.json  generation_config.json  model.safetensors    the whole model, adapters merged
       tokenizer.json  tokenizer_config.json  chat_template.jinja  the *serving* template, not the training one
       recipe.yaml  training.json  README.md                       as resolved; loss of every step, hashes; a short card
+      metrics.jsonl                                               loss, learning rate and pace of every step
 
 Run with `saferthoughts train RECIPE --dataset FOLDER`, on several GPUs `accelerate launch --config_file
 training/accelerate/zero2.yaml -m saferthoughts train ...`. One seed, machine, thread count and set of versions give the
@@ -34,6 +35,7 @@ from training.model_folder import describe, save_model, whole_state
 from training.objective import Objective, objective_of
 from training.quiet import quiet
 from training.recipe import Recipe
+from training.step_metrics import METRICS
 from training.steps import run_steps
 from training.student import checkpoint_of, weights_hash
 from training.supervision import SupervisionProof
@@ -258,7 +260,9 @@ def _peak_memory_gb() -> float:
 
 
 def _keep_logs(work: Path, folder: Path) -> None:
-    """The logs for TensorBoard go with the model."""
+    """The figures of each step, and the logs for TensorBoard, go with the model."""
+    if (work / METRICS).is_file():
+        shutil.copyfile(work / METRICS, folder / METRICS)
     if (work / "runs").is_dir():
         shutil.copytree(work / "runs", folder / "tensorboard")
 

@@ -20,9 +20,10 @@ from pipelines.command_line import typed_command
 from pipelines.errors import Incomplete, Interrupted, UserError
 from pipelines.interrupts import SAME_WISH_S
 from pipelines.progress import Meter, console, meter
-from training.checkpoints import TimedCheckpoints, Workplace, checkpoints_in, processes
+from training.checkpoints import TimedCheckpoints, Workplace, checkpoints_in, is_main, processes
 from training.estimate import Plan
 from training.recipe import Recipe
+from training.step_metrics import METRICS, StepMetrics
 
 if TYPE_CHECKING:
     from training.student_trainer import StudentTrainer
@@ -82,11 +83,14 @@ class _Shown(TrainerCallback):  # type: ignore[misc,unused-ignore]
         self.started = time.monotonic()
         self._first: float | None = None
         self._lowest = math.inf
+        self._metrics = StepMetrics(workplace.folder / METRICS)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Begin to count, where an earlier run of this training ended."""
         self._shown.total = state.max_steps
         self._shown.advance(state.global_step)
+        if is_main():
+            self._metrics.begin(state.global_step)
         before = [float(entry["loss"]) for entry in state.log_history if "loss" in entry]
         self._first, self._lowest = (before[0], min(before)) if before else (None, math.inf)
         self.started = time.monotonic()
@@ -102,6 +106,8 @@ class _Shown(TrainerCallback):  # type: ignore[misc,unused-ignore]
         if not logs or "loss" not in logs:
             return
         loss = float(logs["loss"])
+        if is_main():
+            self._metrics.add(state.global_step, state.max_steps, logs)
         self._lowest = min(self._lowest, loss)
         if self._first is None:
             self._first = loss

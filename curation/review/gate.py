@@ -25,15 +25,21 @@ def check_gate(run: RunFolder) -> None:
     Raises:
         UserError: something is missing; all of it is named.
     """
+    if missing := gate_gaps(run):
+        raise UserError(f"{run.name} is not released, since its run requires more: {'; '.join(missing)}.")
+
+
+def gate_gaps(run: RunFolder) -> list[str]:
+    """What is missing of what the run requires, a line each; none where the gate is open or nothing is required."""
     requires = load_config(run).release.requires
     if requires == type(requires)():
-        return
+        return []
     found = agreement_of(run)
     if found is None:
-        raise UserError(
-            f"{run.name} requires people's review (release.requires) and has none that is evaluated. Run: "
+        return [
+            "people's review (release.requires), and has none that is evaluated. Run: "
             f"saferthoughts review pull {run.name}, review agree {run.name}, review apply {run.name}"
-        )
+        ]
     missing = []
     if requires.reviewed is not None and found["rows"] < requires.reviewed:
         missing.append(f"{found['rows']} rows are reviewed of the {requires.reviewed} required")
@@ -47,8 +53,7 @@ def check_gate(run: RunFolder) -> None:
     applied = run.stage("apply")
     if applied is None or applied["inputs"]["reviews.parquet"] != found["reviews_sha256"]:
         missing.append(f"the votes are not applied (saferthoughts review apply {run.name})")
-    if missing:
-        raise UserError(f"{run.name} is not released, since its run requires more: {'; '.join(missing)}.")
+    return missing
 
 
 def _unsafe(share: dict[str, Any], bound: float) -> list[str]:

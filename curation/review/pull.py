@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from curation.review.home import write_private
+from curation.review.picked import picked_ids, picked_of
 from curation.review.push import dataset_name, find_workspace
 from curation.review.questions import COMMENT, NO_PATTERN, OVER_REFUSAL, PATTERN, QUALITY, SAFE
 from curation.review.quiet import quiet
@@ -47,7 +48,7 @@ def pull(run: RunFolder, client: Any, home: Path, workspace: str | None = None) 
     Raises:
         UserError: nothing was pushed, or a dataset is not there any more.
     """
-    sampled = {row["response_id"] for row in sample_of(run)}
+    sampled = {row["response_id"] for row in sample_of(run)} | picked_ids(run)
     path = run.table_path("reviews")
     earlier = run.read("reviews").to_pylist() if path.exists() else []
     rows, result = collect(datasets_of(run, client, workspace), sampled, earlier, client, home)
@@ -121,12 +122,15 @@ def datasets_of(run: RunFolder, client: Any, workspace: str | None) -> list[tupl
         UserError: nothing was pushed, or a dataset was deleted on the server.
     """
     sample = sample_of(run)
-    if not sample:
+    # Of a person's two votes on a row the blind one counts: it comes last.
+    names = [(row["dataset"], True) for row in picked_of(run)[:1]]
+    pairs = sorted({(row["assisted"], row["overlap"]) for row in sample}, reverse=True)
+    names += [(dataset_name(run, assisted, overlap), assisted) for assisted, overlap in pairs]
+    if not names:
         raise UserError(f"{run.name} was not pushed yet. Run first: saferthoughts review push {run.name}")
     place = find_workspace(client, workspace)
     found = []
-    for assisted, overlap in sorted({(row["assisted"], row["overlap"]) for row in sample}):
-        name = dataset_name(run, assisted, overlap)
+    for name, assisted in names:
         with quiet():
             dataset = client.datasets(name=name, workspace=place)
         if dataset is None:

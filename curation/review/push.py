@@ -39,8 +39,9 @@ def dataset_name(run: RunFolder, assisted: bool, overlap: bool) -> str:
     """The name of the rows' dataset: the earlier one, else the run's name and id."""
     ending = ("-assisted" if assisted else "") + ("-overlap" if overlap else "")
     before = (run.stage("review") or {}).get("datasets", [])
-    # Pushed before datasets had the run's id in their name.
-    return run.name + ending if run.name + ending in before else f"{run.name}-{run.id}{ending}"
+    # Pushed before datasets had the run's id in their name, or the run its present name.
+    earlier = (one for one in before if one == run.name + ending or one.endswith(f"-{run.id}{ending}"))
+    return next(earlier, f"{run.name}-{run.id}{ending}")
 
 
 def push(run: RunFolder, client: Any, wanted: Wanted, min_votes: int, workspace: str | None = None) -> PushedRows:

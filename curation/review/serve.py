@@ -47,13 +47,11 @@ def environment(report: Callable[[str], None]) -> Path:
     Raises:
         UserError: it cannot be installed.
     """
-    pins = hashlib.sha256(PINS.read_bytes()).hexdigest()[:12]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "saferthoughts"
-    folder = cache / f"argilla-server-{sys.version_info.major}.{sys.version_info.minor}-{pins}"
+    folder = _folder()
     python = folder / "bin" / "python"
-    cache.mkdir(parents=True, exist_ok=True)
-    with FileLock(cache / f".{folder.name}.lock"):
-        if (folder / ".ready").exists():
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f".{folder.name}.lock")):
+        if environment_ready():
             return python
         report(f"Making an environment for argilla-server in {folder}: once, about a minute.")
         shutil.rmtree(folder, ignore_errors=True)
@@ -67,6 +65,17 @@ def environment(report: Callable[[str], None]) -> Path:
             raise UserError(f"argilla-server cannot be installed: {message}")
         (folder / ".ready").touch()
     return python
+
+
+def environment_ready() -> bool:
+    """Whether argilla-server's environment is there, whole."""
+    return (_folder() / ".ready").exists()
+
+
+def _folder() -> Path:
+    pins = hashlib.sha256(PINS.read_bytes()).hexdigest()[:12]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "saferthoughts"
+    return cache / f"argilla-server-{sys.version_info.major}.{sys.version_info.minor}-{pins}"
 
 
 @contextmanager
@@ -124,13 +133,19 @@ def _check_free(home: Path, port: int) -> None:
             forget(home)  # killed, it could not tidy up
         else:
             raise UserError(f"A server runs already for {home}: {running['url']} (process {running['pid']}).")
-    if port:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError as error:
-                raise UserError(f"Port {port} is taken. Give another one: --port 0 takes any that is free.") from error
+    if port and not port_free(port):
+        raise UserError(f"Port {port} is taken. Give another one: --port 0 takes any that is free.")
+
+
+def port_free(port: int) -> bool:
+    """Whether a server could listen at a port of loopback."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def _free_port() -> int:

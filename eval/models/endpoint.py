@@ -20,10 +20,11 @@ from inspect_ai.model import (
     ModelUsage,
     RetryDecision,
     StopReason,
-    messages_to_openai,
     modelapi,
 )
-from inspect_ai.model._openai import openai_completion_params
+
+# The public messages_to_openai reads the metadata of the package openai anew for every request.
+from inspect_ai.model._openai import messages_to_openai, openai_completion_params
 from inspect_ai.tool import ToolChoice, ToolInfo
 from tenacity import RetryCallState
 from tenacity.wait import wait_base

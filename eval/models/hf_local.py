@@ -1,14 +1,14 @@
 """A local checkpoint as an Inspect model on the CPU: `student/<label>`, batched, honest about truncation.
 
 Reads a checkpoint folder (config, weights, tokenizer with a chat template) and writes nothing. One model instance in
-bf16 serves every concurrent request: one thread gathers what is waiting, pads it on the left, decodes it as one batch
-and lets a row go the moment it ends. Each request is decoded greedily or sampled, as it asks. Used by
-`eval/models/inspect_models.py`:
+bf16 serves every concurrent request: one thread gathers what is waiting and decodes up to 40 rows at once; a row that
+ends makes room for the next request (eval/models/batch.py). Each request is decoded greedily or sampled, as it asks.
+Used by `eval/models/inspect_models.py`:
 
     model = get_model("student/after", path="runs/demo/model", memoize=False)
 
 bf16 rounds differently in batches of other shapes, so a greedy answer depends a little on its neighbours. Requests that
-arrive together are therefore batched in an order of their own content: the same set gives the same answers, on one
+arrive together are therefore admitted in an order of their own content: the same set gives the same answers, on one
 machine, if `expected` says how many to wait for. A sampled answer repeats itself, given its seed, as far as that goes.
 """
 
@@ -21,8 +21,9 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from inspect_ai.model import (
     ChatCompletionChoice,
@@ -44,6 +45,9 @@ from training.loading import load_model, load_tokenizer, prompt_of
 from training.quiet import quiet
 from training.student import check_checkpoint
 
+if TYPE_CHECKING:
+    from eval.models.batch import Padded
+
 # Measured on two cores with SmolLM2-135M: a token costs 5.5, 4.6 and 4.3 ms of CPU in batches of 27, 40 and 80.
 BATCH = 40
 # More than one batch may wait, so that the next one is full when this one ends.
@@ -51,6 +55,8 @@ CONNECTIONS = 4 * BATCH
 # This long a silence means that all are here; where more are known to come, a busy machine gets the longer one.
 _SILENCE_S = 0.1
 _LATE_S = 5.0
+# Reading new prompts costs a pass of its own: places are filled when an eighth is free, and at every eighth token.
+_REFILL_STEPS = 8
 
 # Settings of Inspect's that change what is drawn and that nothing here does.
 _UNKNOWN = ("stop_seqs", "top_k", "frequency_penalty", "presence_penalty", "logit_bias", "response_schema")
@@ -98,6 +104,7 @@ class _Request:
     random: Any
     future: "Future[Completion]" = field(default_factory=Future)
     made: list[int] = field(default_factory=list)
+    started: float = 0.0
 
 
 class Student:
@@ -132,6 +139,7 @@ class Student:
         self._ends = {self._tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
         self._context = int(getattr(self._model.config, "max_position_embeddings", 0) or 2**31)
         self._batch = batch
+        self._closing = False
         self._queue: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name="student", daemon=True)
         self.watch: Watch | None = None
@@ -170,79 +178,93 @@ class Student:
         return request.future
 
     def close(self) -> None:
-        """Stop the thread after the batch at work, fail what still waits, and free the model."""
+        """Stop the thread after the rows at work, fail what still waits, and free the model."""
         self._queue.put(None)
         self._thread.join()
         self._model = None
         gc.collect()
 
     def _serve(self) -> None:
+        from eval.models.batch import batch_of
+
         waiting: list[_Request] = []
-        while True:
-            silence = _SILENCE_S if len(waiting) >= self.expected else _LATE_S
+        while not self._closing:
+            waiting = waiting or self._gathered()
+            rows: list[_Request] = []
             try:
-                request = self._queue.get(timeout=silence if waiting else None)
+                self._decode(batch_of(self._model, next(iter(self._ends), 0)), rows, waiting)
+            except Exception as error:  # noqa: BLE001 - it belongs to whoever waits, the thread must live on
+                # With nothing under way it would happen again, for ever.
+                failed = rows or waiting
+                waiting = waiting if rows else []
+                for request in failed:
+                    if not request.future.done():
+                        request.future.set_exception(error)
+        for left in waiting:
+            left.future.cancel()
+
+    def _gathered(self) -> list[_Request]:
+        """What is asked until a silence, waiting for the first; neighbours in length are neighbours here."""
+        found: list[_Request] = []
+        while not self._closing:
+            silence = _SILENCE_S if len(found) >= self.expected else _LATE_S
+            try:
+                request = self._queue.get(timeout=silence if found else None)
             except queue.Empty:
-                self.expected = 0
-                batch, waiting = _next_batch(waiting, self._batch)
-                self._decode_or_fail(batch)
-                continue
-            if request is None:
-                for left in waiting:
-                    left.future.cancel()
-                return
-            waiting.append(request)
+                break
+            self._closing = request is None
+            found += [request] if request is not None else []
+        self.expected = 0
+        return sorted(found, key=lambda one: (len(one.tokens), one.tokens))
 
-    def _decode_or_fail(self, batch: list[_Request]) -> None:
-        try:
-            self._decode(batch)
-        except Exception as error:  # noqa: BLE001 - it belongs to whoever waits, the thread must live on
-            for request in batch:
-                if not request.future.done():
-                    request.future.set_exception(error)
-
-    def _decode(self, batch: list[_Request]) -> None:
+    def _decode(self, batch: "Padded", rows: list[_Request], waiting: list[_Request]) -> None:
+        """Answer what waits. `rows` and `waiting` hold what is under way and what is not, also after an error."""
         import torch
-        from transformers import DynamicCache
 
-        started = time.monotonic()
-        width = max(len(request.tokens) for request in batch)
-        pads = [width - len(request.tokens) for request in batch]
-        pad = next(iter(self._ends), 0)
-        ids = torch.tensor([[pad] * gap + request.tokens for gap, request in zip(pads, batch, strict=True)])
-        mask = torch.tensor([[0] * gap + [1] * (width - gap) for gap in pads])
-        positions = (mask.cumsum(-1) - 1).clamp(min=0)
-        cache = DynamicCache(config=self._model.config)
-        rows = list(batch)
         with torch.inference_mode():
-            while rows:
-                output = self._model(
-                    input_ids=ids,
-                    attention_mask=mask,
-                    position_ids=positions,
-                    past_key_values=cache,
-                    use_cache=True,
-                    logits_to_keep=1,
-                )
-                chosen = _choose(output.logits[:, -1], rows)
-                positions = positions[:, -1:] + 1
-                going = []
-                for index, (row, token) in enumerate(zip(rows, chosen.tolist(), strict=True)):
-                    row.made.append(token)
-                    if not self._finish(row, started):
-                        going.append(index)
-                if self.watch:
-                    self.watch(len(rows), len(rows) - len(going))
-                if len(going) < len(rows):
-                    # A finished row would cost as much as a live one until the longest of the batch ends.
-                    keep = torch.tensor(going, dtype=torch.long)
-                    cache.batch_select_indices(keep)
-                    rows = [rows[index] for index in going]
-                    chosen, mask, positions = chosen[keep], mask[keep], positions[keep]
-                ids = chosen[:, None]
-                mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
+            for step in count():
+                free, on_time = self._batch - len(rows), step % _REFILL_STEPS == 0
+                if not rows or (batch.refills and free):
+                    if not waiting and on_time and not self._queue.empty():
+                        waiting += self._gathered()
+                    if on_time or free >= self._batch / _REFILL_STEPS:
+                        self._admit(batch, rows, waiting)
+                if not rows:
+                    if not waiting or self._closing:
+                        return
+                    continue
+                self._advance(batch, rows, 0, batch.step([row.made[-1] for row in rows]))
 
-    def _finish(self, row: _Request, started: float) -> bool:
+    def _admit(self, batch: "Padded", rows: list[_Request], waiting: list[_Request]) -> None:
+        """Fill the free places."""
+        if self._closing:
+            return
+        waiting[:] = [one for one in waiting if not one.future.cancelled()]
+        first, free = len(rows), self._batch - len(rows)
+        if new := waiting[:free]:
+            del waiting[:free]
+            started = time.monotonic()
+            for request in new:
+                request.started = started
+            rows += new
+            self._advance(batch, rows, first, batch.admit([request.tokens for request in new]))
+
+    def _advance(self, batch: "Padded", rows: list[_Request], first: int, logits: Any) -> None:
+        """Give every row from `first` on its next token, and let go of those that end with it."""
+        chosen = _choose(logits, rows[first:]).tolist()
+        ended = set()
+        for index, token in enumerate(chosen, first):
+            rows[index].made.append(token)
+            if self._finish(rows[index]):
+                ended.add(index)
+        if self.watch:
+            self.watch(len(chosen), len(ended))
+        if ended:
+            # A finished row would cost as much as a live one.
+            order = batch.keep([index for index in range(len(rows)) if index not in ended])
+            rows[:] = [rows[index] for index in order]
+
+    def _finish(self, row: _Request) -> bool:
         """Whether the row has ended; its future then has the completion."""
         if row.future.cancelled():
             return True
@@ -252,7 +274,7 @@ class Student:
         text = self._decoder.decode(row.made[:-1] if ended else row.made)
         if row.future.set_running_or_notify_cancel():
             stop = "stop" if ended else row.stop_at_limit
-            seconds = time.monotonic() - started
+            seconds = time.monotonic() - row.started
             row.future.set_result(Completion(row.prefix + text, len(row.tokens), len(row.made), stop, seconds))
         return True
 
@@ -280,16 +302,6 @@ def _choose(logits: Any, rows: list[_Request]) -> Any:
             likely[likely.cumsum(-1) - likely >= row.decoding.top_p] = 0
             chosen[index] = order[likely.multinomial(1, generator=row.random)]
     return chosen
-
-
-def _next_batch(waiting: list[_Request], most: int) -> tuple[list[_Request], list[_Request]]:
-    """The next batch and what stays: neighbours in length share one, and batches come out about equally full."""
-    alive = sorted(
-        (one for one in waiting if not one.future.cancelled()), key=lambda one: (len(one.tokens), one.tokens)
-    )
-    batches = -(-len(alive) // most) or 1
-    size = -(-len(alive) // batches)
-    return alive[:size], alive[size:]
 
 
 class StudentAPI(ModelAPI):

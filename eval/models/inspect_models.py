@@ -22,7 +22,9 @@ from inspect_ai.model import GenerateConfig, Model, get_model
 
 from eval.models.endpoint import EndpointAPI
 from eval.models.hf_local import CONNECTIONS, StudentAPI
+from eval.models.llama_cpp import GGUF, PLACES, check_gguf, gguf_server
 from pipelines.errors import UserError, unknown
+from pipelines.files import file_hash
 from pipelines.progress import console
 from pipelines.settings.judge import Judge, load_judges
 from pipelines.settings.teacher import Sampling, Serve, Teacher, load_teachers
@@ -40,7 +42,7 @@ YES_NO = "yes-no"
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A model to be measured: a checkpoint's folder, or an endpoint's entry under `teacher`.
+    """A model to be measured: a checkpoint's folder, a GGUF file, or an endpoint's entry under `teacher`.
 
     `label` names it in tables and folders. `base` and `variant` name its row in the study's table, "" where none.
     """
@@ -58,8 +60,13 @@ class Target:
         return "endpoint" if self.path is None else "checkpoint"
 
     @property
+    def gguf(self) -> bool:
+        """Whether it is a file for llama.cpp."""
+        return self.path is not None and self.path.suffix == GGUF
+
+    @property
     def model(self) -> str:
-        """What it is called: the endpoint's model, or the folder."""
+        """What it is called: the endpoint's model, the folder, or the file."""
         return self.teacher.model if self.teacher else str(self.path)
 
     @property
@@ -71,10 +78,11 @@ class Target:
         """Refuse it before anything runs.
 
         Raises:
-            UserError: a folder that is no checkpoint, an endpoint without its key or that answers in batches only.
+            UserError: a folder that is no checkpoint, a GGUF file that cannot be served, an endpoint without its key or
+                that answers in batches only.
         """
         if self.path is not None:
-            check_checkpoint(self.path)
+            (check_gguf if self.gguf else check_checkpoint)(self.path)
         elif self.teacher is not None:
             api_key(self.name or self.label, self.teacher)
             if self.teacher.transport == "batch":
@@ -82,7 +90,9 @@ class Target:
 
     def weights_sha256(self) -> str | None:
         """The hash of a checkpoint's weights."""
-        return None if self.path is None else weights_hash(self.path)
+        if self.path is None:
+            return None
+        return file_hash(self.path) if self.gguf else weights_hash(self.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,11 +212,15 @@ class Servers:
 def open_target(target: Target, servers: Servers, stack: ExitStack) -> Model:
     """The model to measure, for as long as `stack` is open.
 
-    A checkpoint is served by vLLM where it and a GPU are there, and decoded on the CPU otherwise.
+    A GGUF file is served by llama.cpp. A checkpoint is served by vLLM where it and a GPU are there, and decoded on the
+    CPU otherwise.
     """
     if target.teacher is not None:
         return _endpoint(target.name or target.label, target.teacher, servers.url)
     assert target.path is not None
+    if target.gguf:
+        url, key = stack.enter_context(gguf_server(target.path, servers.folder))
+        return _endpoint(target.label, Teacher(model=target.path.stem, base_url=url, in_flight=PLACES), key=key)
     if has_gpu():
         served = _served(target.label, target.path)
         # Its server ends with it: the next checkpoint needs the GPU.
@@ -232,7 +246,11 @@ def open_roles(asked: Mapping[str, Role], servers: Servers) -> dict[str, Model]:
 
 
 def _endpoint(
-    name: str, teacher: Teacher, url: Callable[[str, Teacher], str], config: GenerateConfig | None = None
+    name: str,
+    teacher: Teacher,
+    url: Callable[[str, Teacher], str] = lambda _, teacher: teacher.urls[0],
+    config: GenerateConfig | None = None,
+    key: str | None = None,
 ) -> Model:
     ours = GenerateConfig(
         max_connections=teacher.in_flight,
@@ -246,7 +264,7 @@ def _endpoint(
     model = get_model(
         f"endpoint/{teacher.model}",
         base_url=url(name, teacher),
-        api_key=api_key(name, teacher),
+        api_key=key or api_key(name, teacher),
         style=teacher.reasoning_style,
         entry=name,
         requests_per_minute=teacher.requests_per_minute,

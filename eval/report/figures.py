@@ -23,8 +23,11 @@ from pipelines.statistics import Interval
 REASONING = {"math500": "MATH-500", "aime24": "AIME24", "livecodebench": "LiveCodeBench"}
 SAFETY = {"none": "None", "pap": "PAP", "pair": "PAIR"}
 OVER_REFUSAL = {"xstest": "XSTest"}
-# A model or rules decide these, and people's votes can correct them.
-CORRECTABLE = {**SAFETY, **OVER_REFUSAL}
+# A model or rules decide these, yes or no, and people's votes can correct them. StrongREJECT's rate is a mean of
+# scores; of XSTest's contrasts people vote on harm where the rate is of refusals.
+REFUSED = (*OVER_REFUSAL, "orbench", "falsereject", "wildjailbreak_benign")
+_ATTACKS = ("crescendo", "harmbench", "jailbreakbench", "wildjailbreak", "prefill", "past_tense", "translation")
+CORRECTABLE = (*SAFETY, *_ATTACKS, *REFUSED)
 COLUMNS = {**REASONING, **SAFETY, **OVER_REFUSAL}
 
 

@@ -15,7 +15,7 @@ from curation.review.majority import majorities_on, majority_of, votes_on
 from curation.review.questions import OVER_REFUSAL as HELPS
 from curation.review.questions import SAFE
 from curation.sql.views import REVIEWS
-from eval.report.figures import CORRECTABLE, OVER_REFUSAL, Corrected
+from eval.report.figures import CORRECTABLE, REFUSED, Corrected
 from eval.review.sample import name_of, table_of, verdict_of
 from eval.run.results import Answer, Rate, Results
 from pipelines.statistics import Interval
@@ -72,7 +72,7 @@ def corrected_rate(rate: Rate, answers: Iterable[Answer], votes: Votes) -> Corre
     """
     if rate.task not in CORRECTABLE:
         return None
-    people = votes.refused if rate.task in OVER_REFUSAL else votes.unsafe
+    people = votes.refused if rate.task in REFUSED else votes.unsafe
     sizes: Counter[str] = Counter()
     asked: Counter[str] = Counter()
     hits: Counter[str] = Counter()

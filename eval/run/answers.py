@@ -70,7 +70,7 @@ def due_of(log: EvalLog) -> list[Expected]:
 
 def _answer(label: str, spec: TaskSpec, one: Expected, sample: EvalSample) -> Answer:
     score = (sample.scores or {}).get(spec.scorer)
-    value, unscored = _value(score)
+    value, unscored = value_of(score)
     error = error_line(sample.error.message, sample.error.traceback) if sample.error else ""
     thought = thought_of(sample.output)
     kept: dict[str, Any] = (score.metadata if score else None) or {}
@@ -108,7 +108,7 @@ def error_line(message: str, trace: str = "") -> str:
     return (_OURS.sub(r"\1", line))[:500]
 
 
-def _value(score: Score | None) -> tuple[float | None, str]:
+def value_of(score: Score | None) -> tuple[float | None, str]:
     """A score's value, or None with the reason."""
     if score is None:
         return None, "not scored"

@@ -12,14 +12,15 @@ import zipfile
 from asyncio import CancelledError
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
 import rich
 from inspect_ai import Task, eval_set
-from inspect_ai.hooks import Hooks, RunEnd, SampleEnd, hooks
-from inspect_ai.log import EvalLog, read_eval_log
+from inspect_ai.agent._acp.transport import _acp_live_active
+from inspect_ai.hooks import Hooks, RunEnd, SampleEnd, TaskStart, hooks
+from inspect_ai.log import EvalLog, EvalSample, read_eval_log
 from inspect_ai.model import Model
 
 from eval.run.trouble import close_traces, refused_by_machine, watching
@@ -28,15 +29,18 @@ from pipelines.errors import UserError
 from pipelines.progress import console as progress
 
 _HOME = "XDG_DATA_HOME"
+# Called with a task's name and a sample of it that has just ended.
+Finished = Callable[[str, EvalSample], None]
 
 
 @dataclass(frozen=True, slots=True)
 class _Run:
     """The running evaluation: callbacks for finished and failed samples, and the models to close at the end."""
 
-    finished: Callable[[], None]
+    finished: Finished
     failed: Callable[[str], None]
     models: Sequence[Model]
+    tasks: dict[str, str] = field(default_factory=dict)
 
 
 _run: _Run | None = None
@@ -49,9 +53,13 @@ class _Session(Hooks):
     def enabled(self) -> bool:
         return _run is not None
 
+    async def on_task_start(self, data: TaskStart) -> None:
+        if _run is not None:
+            _run.tasks[data.eval_id] = data.spec.task
+
     async def on_sample_end(self, data: SampleEnd) -> None:
         if _run is not None:
-            _run.finished()
+            _run.finished(_run.tasks.get(data.eval_id, ""), data.sample)
             if data.sample.error is not None:
                 _run.failed(data.sample.error.message)
 
@@ -67,7 +75,7 @@ def ask(
     roles: Sequence[Model],
     folder: Path,
     most: int,
-    finished: Callable[[], None],
+    finished: Finished,
 ) -> list[EvalLog]:
     """Run the tasks at once, go on where their logs in `folder` stop, and read the logs in the order of the tasks.
 
@@ -112,27 +120,45 @@ def ask(
 
 
 def _evaluated(tasks: Sequence[Task], model: Model, folder: Path, most: int) -> list[EvalLog]:
-    _, done = eval_set(
-        list(tasks),
-        model=model,
-        log_dir=str(folder.resolve()),
-        # One attempt: what failed is for the user to look at, and the same command asks it again.
-        retry_attempts=1,
-        retry_immediate=False,
-        log_dir_allow_dirty=True,
-        display="none",
-        log_level="error",
-        score_display=False,
-        # No sockets.
-        ctl_server=False,
-        acp_server=False,
-        # One failed sample should not cost the others' answers.
-        fail_on_error=True,
-        continue_on_fail=True,
-        max_tasks=len(tasks),
-        max_samples=most,
-    )
+    with _unburdened():
+        _, done = eval_set(
+            list(tasks),
+            model=model,
+            log_dir=str(folder.resolve()),
+            # One attempt: what failed is for the user to look at, and the same command asks it again.
+            retry_attempts=1,
+            retry_immediate=False,
+            log_dir_allow_dirty=True,
+            display="none",
+            log_level="error",
+            score_display=False,
+            # No sockets.
+            ctl_server=False,
+            acp_server=False,
+            # One failed sample should not cost the others' answers.
+            fail_on_error=True,
+            continue_on_fail=True,
+            max_tasks=len(tasks),
+            max_samples=most,
+        )
     return done
+
+
+@contextmanager
+def _unburdened() -> Iterator[None]:
+    """Spare the event loop what takes a second of it in 500 samples, while replies wait.
+
+    Inspect opens a session for editors around every sample unless one is open already; the first reply in it waits for
+    a table of every model's context size. And the collector walks all loaded modules each time.
+    """
+    session = _acp_live_active.set(True)
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        _acp_live_active.reset(session)
 
 
 def _raise_refused(what: str, folder: Path) -> None:

@@ -5,6 +5,7 @@ Reads checkpoints and the tasks' data, asks endpoints. Writes
     <output>/
       results.json                   at the end, all at once; see eval/run/results.py
       logs/<label>-<hash>/*.eval     Inspect's logs, one a task: `inspect view --log-dir <output>/logs`
+      logs/<label>-<hash>/live.jsonl a line for each answer as it comes, without texts: eval/run/live.py
       logs/.inspect/                 Inspect's own traces and buffers, kept out of the home folder
       serve-<name>.log               of a vLLM server that was started for the run
 
@@ -20,13 +21,15 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from inspect_ai.log import EvalLog
+from inspect_ai.log import EvalLog, EvalSample
 from inspect_ai.model import Model
 
 from eval.models.hf_local import CONNECTIONS, StudentAPI
 from eval.models.inspect_models import Servers, Target, open_roles, open_target
 from eval.run.answers import answers_of, output_tokens, seconds
 from eval.run.inspect_session import ask, inspecting
+from eval.run.live import LIVE
+from eval.run.live_answers import LiveAnswers
 from eval.run.metrics import ALL, assembled
 from eval.run.planning import Planned, Wanted, plan
 from eval.run.results import NAME, Answer, Measured, Results, TaskRun, write_results
@@ -165,7 +168,13 @@ def _ask(target: Target, planned: Sequence[Planned], servers: Servers, folder: P
         shown.note("")
         _watch(model, shown, total)
         most = model.config.max_connections or CONNECTIONS
-        logs = ask([one.task(models) for one in planned], model, list(models.values()), folder, most, shown.advance)
+        live = LiveAnswers(folder / LIVE, target.label, planned)
+
+        def finished(task: str, sample: EvalSample) -> None:
+            shown.advance()
+            live.add(task, sample)
+
+        logs = ask([one.task(models) for one in planned], model, list(models.values()), folder, most, finished)
         if kept := total - shown.done:
             shown.note(f"{kept} from an earlier call")
             shown.advance(kept)

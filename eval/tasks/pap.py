@@ -20,17 +20,15 @@ from typing import Any
 
 from inspect_ai import Task, task
 from inspect_ai.dataset import Sample
-from inspect_ai.model import ChatMessageUser, GenerateConfig, get_model
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
 from eval.inspect_tasks import Arguments, Unpack, standalone
 from eval.models.begun import answering
-from eval.models.responses import thought_of
 from eval.questions import QUESTION, guarded_task
 from eval.run.results import DataUsed
 from eval.scorers import guards
-from eval.scorers.attacks import read_attack
 from eval.scorers.pair import ATTACKER
+from eval.scorers.rewrites import put_reworded
 from eval.sources import Public, distinct, load, row_id, untrained
 from eval.task_prompts import hashes, rendered
 from eval.task_spec import BuiltTask, TaskRequest, TaskSpec
@@ -118,21 +116,11 @@ def persuade(settings: Mapping[str, Any]) -> Solver:
     Args:
         settings: The attacker's decoding, and `tries`: how often it is asked until its reply can be read.
     """
-    config = GenerateConfig(**{key: value for key, value in settings.items() if key != "tries"})
 
     async def solve(state: TaskState, generate: Generate) -> TaskState:
-        attacker = get_model(role=ATTACKER, required=True)
         chosen = state.metadata["technique"]
         words = {"technique": chosen["name"], "definition": chosen["definition"], "example": chosen["example"]}
-        asked = rendered("persuade", goal=state.input_text, **words)
-        for _ in range(settings["tries"]):
-            attack = read_attack(thought_of(await attacker.generate(asked, config=config)).answer)
-            if attack is not None:
-                state.messages = [ChatMessageUser(content=attack.prompt)]
-                return state
-        state.metadata[guards.NOT_ASKED] = "the attacker wrote no prompt that could be read"
-        state.completed = True  # the target is not asked
-        return state
+        return await put_reworded(state, rendered("persuade", goal=state.input_text, **words), settings)
 
     return solve
 

@@ -111,6 +111,11 @@ def draw(pool: PromptPool, harmful: int | None, benign: int | None, seed: int, b
     return sorted(prompts, key=lambda prompt: prompt.prompt_id)
 
 
+def most_prompts(pool: PromptPool, bare_share: float) -> tuple[int, int]:
+    """How many harmful and benign prompts `draw` takes of a pool where neither number is given."""
+    return sum(_split_harmful(pool, None, bare_share)), len(pool.benign)
+
+
 def _split_harmful(pool: PromptPool, harmful: int | None, bare_share: float) -> tuple[int, int]:
     """How many bare and how many templated prompts to draw."""
     most_bare = len(pool.behaviours)

@@ -80,6 +80,21 @@ class Spent:
     latency_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class DaySpent:
+    """What a run paid for on one day (UTC) to one model; `judging` where the judging stage asked. `cost` is of answers
+    with a price, None where none has one; `unpriced` counts the others."""
+
+    day: str
+    model: str
+    judging: bool
+    answers: int
+    unpriced: int
+    input_tokens: int
+    output_tokens: int
+    cost: float | None
+
+
 class Ledger:
     """One process's connection to a run's ledger; any number of processes may hold one.
 
@@ -229,6 +244,16 @@ class Ledger:
             " FROM answers GROUP BY model, origin ORDER BY count(*) DESC, model, origin"
         )
         return [Spent(*row) for row in rows]
+
+    def spent_by_day(self) -> list[DaySpent]:
+        """What this run itself paid for, by day, model, and whether judging asked, the earliest first."""
+        rows = self._all(
+            "SELECT coalesce(date(created, 'unixepoch'), 'unknown'), model,"
+            " EXISTS(SELECT 1 FROM used WHERE stage = 'judge' AND used.key = answers.key),"
+            " count(*), sum(cost IS NULL), sum(input_tokens), sum(output_tokens), sum(cost)"
+            " FROM answers WHERE origin = '' GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
+        )
+        return [DaySpent(row[0], row[1], bool(row[2]), *row[3:]) for row in rows]
 
     def failures(self) -> list[tuple[str, int]]:
         """Errors of the last call with how often each occurred, the most frequent first."""

@@ -196,6 +196,19 @@ def _hint(found: FirstAnswer) -> str:
     return ""
 
 
+def probe_words(one: Probe) -> str:
+    """What a server answered in one line: model, time, reasoning, window, and what to change."""
+    window = "window not told" if one.window is None else f"window {one.window:,} tokens"
+    parts = [
+        f"{one.model} answered in {one.latency_s:.2f} s",
+        f"reasoning {_found(one)}",
+        window,
+        *one.changes,
+        one.hint,
+    ]
+    return "; ".join(filter(None, parts))
+
+
 def probe_table(probes: Sequence[Probe]) -> Table:
     """One column a server. Texts are set as they are: brackets in an answer are no markup."""
     table = Table(box=None, show_header=False, pad_edge=False)

@@ -63,6 +63,7 @@ from saferthoughts.cli.release import compare, publish, pull, regenerate, releas
 from saferthoughts.cli.report import report_app
 from saferthoughts.cli.review import review_app
 from saferthoughts.cli.reward import reward_app
+from saferthoughts.cli.runs import runs_app
 from saferthoughts.cli.serve import serve_app
 from saferthoughts.cli.status import status
 from saferthoughts.cli.study import study_app
@@ -253,6 +254,7 @@ def train(
     sets: Annotated[
         list[str] | None, typer.Option("--set", help="Any key of the recipe, as key=value; repeatable.")
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="With --check: print plan and proof as JSON.")] = False,
 ) -> None:
     """Fine-tune a student on a release, having proved first that its reasoning is trained on; goes on if stopped.
 
@@ -267,6 +269,8 @@ def train(
         "grpo.max_tokens": max_tokens,
     }
     sets = [*(f"{key}={value}" for key, value in flags.items() if value is not None), *(sets or [])]
+    if as_json and not check_only:
+        raise UserError("--json is for --check. Give both; a finished training leaves training.json in its folder.")
     if sweep is not None:
         from saferthoughts.cli.sweep import train_sweep
 
@@ -275,7 +279,7 @@ def train(
         train_sweep(sweep, recipe, dataset, student, settings=sets, output=output, launch=launch)
         return
     if check_only:
-        show_plan(dataset, recipe, student, sets)
+        show_plan(dataset, recipe, student, sets, as_json)
         return
     train_student(dataset, recipe, student, sets, output=output, push=push, private=private)
 
@@ -287,6 +291,10 @@ def chat(
     api_key_env: KeyVariable = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="The most tokens of a reply.")] = 1024,
     temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest token each time.")] = 0.0,
+    beside: Annotated[str | None, typer.Option(help="With --json: a checkpoint that is asked the same first.")] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Take standard input as one question, and print the replies as JSON.")
+    ] = False,
 ) -> None:
     """Talk to a student, its reasoning shown apart; piped, a line in and an answer out.
 
@@ -294,7 +302,9 @@ def chat(
     """
     from saferthoughts.cli.training import talk
 
-    talk(model, base_url, api_key_env, max_tokens, temperature)
+    if beside is not None and (not as_json or base_url is not None):
+        raise UserError("--beside goes with --json and a checkpoint. Give both, or leave it out.")
+    talk(model, base_url, api_key_env, max_tokens, temperature, as_json, beside)
 
 
 app.add_typer(reward_app, name="reward")
@@ -368,6 +378,7 @@ def run_stages(
 app.add_typer(study_app, name="study")
 app.add_typer(serve_app, name="serve")
 app.command()(status)
+app.add_typer(runs_app, name="runs")
 app.add_typer(teachers_app, name="teachers")
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(student_app, name="student")

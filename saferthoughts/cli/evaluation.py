@@ -3,26 +3,28 @@
 Writes what `eval/run/stage.py` does, and the table into the card of a model that was trained here.
 """
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from pipelines.errors import Incomplete
-from saferthoughts.cli.options import BaseUrl, KeyVariable, ModelName, Settings, TeacherFile, out, say
+from pipelines.errors import Incomplete, UserError
+from saferthoughts.cli.options import BaseUrl, KeyVariable, ModelName, Settings, TeacherFile, note, out, say, say_json
 
 if TYPE_CHECKING:
     from eval.run.planning import Wanted
-    from eval.run.results import Results
     from saferthoughts.evaluation import Evaluation
+    from saferthoughts.evaluation_plan import EvaluationPlan
     from saferthoughts.model_resolver import Place
     from saferthoughts.run import Run
 
 Measured = Annotated[
     str | None,
     typer.Argument(
-        help="A run (its student before and after), a checkpoint's folder, ORG/NAME, or a teacher of `teachers list`.",
+        help="A run (its student before and after), a checkpoint's folder, gguf:FILE, ORG/NAME, or a teacher of "
+        "`teachers list`.",
         metavar="MODEL",
     ),
 ]
@@ -81,6 +83,8 @@ def evaluate(
     name: ModelName = None,
     api_key_env: KeyVariable = None,
     teachers: TeacherFile = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Show what would be asked, and ask nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --plan: print it as JSON.")] = False,
 ) -> None:
     """Measure a model by the tasks of a suite, with intervals; goes on where it was stopped.
 
@@ -93,6 +97,13 @@ def evaluate(
     from saferthoughts.cli.release_words import release_folder
     from saferthoughts.evaluation import evaluate as measure
 
+    def show_plan(found: "EvaluationPlan") -> None:
+        if plan:
+            say_json(found) if as_json else say(found.words())
+            raise typer.Exit
+
+    if as_json and not plan:
+        raise UserError("--json is for --plan. Give both; an evaluation's figures are in its results.json.")
     _print(
         lambda: measure(
             model,
@@ -117,6 +128,7 @@ def evaluate(
             api_key_env=api_key_env,
             teachers=teachers,
             runs=Settings.runs,
+            before=show_plan if plan else None,
         )
     )
 
@@ -143,19 +155,21 @@ def _print(measure: "Callable[[], Evaluation]") -> None:
         Incomplete: they are.
     """
     try:
-        _print_table(measure().results)
+        _print_done(measure())
     except Incomplete as error:
         if error.result is not None:
-            _print_table(cast("Evaluation", error.result).results)
+            _print_done(cast("Evaluation", error.result))
         raise
 
 
-def _print_table(results: "Results") -> None:
+def _print_done(done: "Evaluation") -> None:
     from eval.report.table import results_table
 
+    results = done.results
     if rehearsed := [model.label for model in results.models if model.rehearsed]:
         say(f"{', '.join(rehearsed)}: trained on rows of the rehearsal teacher, a program that stands in for a model")
     out.print(results_table(results))
+    note(f"Written: {done.path}/results.json and logs. Next: saferthoughts report eval {shlex.quote(str(done.path))}")
 
 
 def rescore(

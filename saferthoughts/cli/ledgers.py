@@ -1,7 +1,7 @@
 """A run's ledger as tables: `saferthoughts ledger show`."""
 
 from rich.console import Group, RenderableType
-from rich.table import Column, Table
+from rich.table import Table
 
 from saferthoughts.ledgers import Spending
 
@@ -10,9 +10,8 @@ _COLUMNS = ("answers", "tokens in", "tokens out", "US dollars", "mean s")
 
 def ledger_table(found: Spending) -> RenderableType:
     """Answers, tokens, cost and time by model; below, failures, refusals for good, and answers that were set aside."""
-    # A name cut short is of no use.
-    origins = [Column("from", overflow="fold")] if any(item.origin for item in found.models) else []
-    table = Table(Column("model", overflow="fold"), *origins, *_COLUMNS, box=None)
+    origins = ["from"] if any(item.origin for item in found.models) else []
+    table = Table("model", *origins, *_COLUMNS, box=None)
     lists = {
         "failed in the last call": found.failures.items(),
         "refused for good, not asked again": found.refusals.items(),

@@ -5,6 +5,7 @@ Reads and writes nothing itself; `saferthoughts/cli/app.py` and `saferthoughts/c
 
 import shlex
 import sys
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,8 @@ from pipelines.progress import console, plain_console
 from pipelines.settings.keys import HIDDEN, begins_like_key
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pipelines.runs import RunFolder
     from pipelines.settings.changes import Consent
     from saferthoughts.run import Run
@@ -64,8 +67,39 @@ ORDER = (
 )
 
 
+def _names(ctx: Any) -> list[str]:
+    """The groups that lead to a command, without the program."""
+    return [] if ctx.parent is None else [*_names(ctx.parent), ctx.info_name]
+
+
+def _with_next_step(callback: "Callable[..., Any]", command: str) -> "Callable[..., Any]":
+    """A command that says at its end where its result is and what usually comes next."""
+
+    @wraps(callback)
+    def run(**arguments: Any) -> None:
+        from saferthoughts.cli.next_steps import next_step
+
+        callback(**arguments)
+        if words := next_step(command, arguments, Settings.runs, Settings.words):
+            note(words)
+
+    return run
+
+
 class Stages(TyperGroup):
     """A group of commands that tells an unknown one like every other bad name."""
+
+    def __init__(self, *words: Any, **options: Any) -> None:
+        super().__init__(*words, **options)
+        self._with_next_step: set[str] = set()
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """What each command does, its first sentence whole: typer's own list cuts it at the end of a line."""
+        commands = [
+            (name, self.commands[name].get_short_help_str(formatter.width**2)) for name in self.list_commands(ctx)
+        ]
+        with formatter.section("Commands"):
+            formatter.write_dl(commands)
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Commands in the order of work."""
@@ -75,7 +109,11 @@ class Stages(TyperGroup):
         """The command of that name."""
         if cmd_name not in self.commands:
             raise unknown("stage" if ctx.parent is None else f"{ctx.info_name} command", cmd_name, self.commands)
-        return super().get_command(ctx, cmd_name)
+        command: Any = super().get_command(ctx, cmd_name)
+        if not hasattr(command, "commands") and cmd_name not in self._with_next_step:
+            self._with_next_step.add(cmd_name)
+            command.callback = _with_next_step(command.callback, " ".join([*_names(ctx), cmd_name]))
+        return command
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Keep the words of the whole command, for a message that repeats it."""

@@ -72,6 +72,10 @@ def push(
     assist: Annotated[
         bool, typer.Option("--assist/--blind", help="Show the judges' labels; such votes never score the judges.")
     ] = False,
+    ids: Annotated[
+        Path | None,
+        typer.Option("--ids", help="A file of response_ids, one a line: these rows, outside the sample and its rates."),
+    ] = None,
     workspace: Workspace = None,
     as_json: AsJson = False,
 ) -> None:
@@ -82,7 +86,8 @@ def push(
     given: dict[str, Any] = {"votes": votes, "min_votes": min_votes}
     if evaluation is None:
         given |= {"rows": rows, "random_share": random_share, "overlap": overlap, "assist": assist}
-    elif rows is not None or random_share is not None or overlap is not None or assist:
+        given["ids"] = None if ids is None else _ids_in(ids)
+    elif rows is not None or random_share is not None or overlap is not None or assist or ids:
         raise UserError("--eval takes --votes, --min-votes and --workspace: its answers are drawn blind.")
     review = _review_of(name, evaluation, workspace)
     done = review.push(**given)
@@ -94,6 +99,23 @@ def push(
     say(f"{done.rows} rows in the sample, {done.sent} sent now, to {', '.join(done.datasets)} at {review.url}")
     if done.deleted:
         note(f"{done.deleted} rows were sent before and are not on the server any more; they are not sent again.")
+
+
+def _ids_in(file: Path) -> list[str]:
+    """The lines of a file of ids.
+
+    Raises:
+        UserError: it cannot be read, or holds none.
+    """
+    try:
+        found = file.read_text(encoding="utf-8").split()
+    except (OSError, UnicodeError) as error:
+        raise UserError(
+            f"--ids {file} cannot be read ({error}). Give a text file with one response_id a line."
+        ) from error
+    if not found:
+        raise UserError(f"--ids {file} holds no id. Give a text file with one response_id a line.")
+    return found
 
 
 def _review_of(name: str | None, evaluation: Path | None, workspace: str | None) -> "Review | AnswerReview":
@@ -142,13 +164,23 @@ def _say_progress(one: "ReviewProgress") -> None:
 
 @review_app.command()
 def pull(
-    name: MaybeRun = None, evaluation: Evaluation = None, workspace: Workspace = None, as_json: AsJson = False
+    name: MaybeRun = None,
+    evaluation: Evaluation = None,
+    workspace: Workspace = None,
+    then_agree: Annotated[
+        bool, typer.Option("--agree", help="Of a run: evaluate the votes at once, as `review agree` does.")
+    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Fetch people's votes into reviews.parquet; names stay on the server.
 
     Example: saferthoughts review pull demo
     """
+    if then_agree and name is None:
+        raise UserError("--agree is of a run's votes; those of an evaluation are evaluated by: report eval FOLDER")
     done = _review_of(name, evaluation, workspace).pull()
+    if then_agree and name is not None and done.votes:
+        open_run(name).review().agree()
     if as_json:
         say_json(done)
         return
@@ -236,16 +268,34 @@ def _selective_words(one: dict[str, Any]) -> str:
 
 
 @review_app.command(name="apply")
-def apply_votes(name: RunName) -> None:
+def apply_votes(
+    name: RunName,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show which rows would leave and come back.")] = False,
+    as_json: AsJson = False,
+) -> None:
     """Let people's majority overrule the judges, and check the run anew."""
     from saferthoughts.cli.words import words_of
 
     run = open_run(name)
-    done = run.review().apply()
+    preview = run.review().preview() if dry_run else None
+    if preview and as_json:
+        say_json(preview)
+        return
+    done = preview.applied if preview else run.review().apply()
+    checked = None if preview else run.check()
+    if as_json:
+        say_json(checked)
+        return
     say(f"{done.rows} rows reviewed: {done.safe} safe, {done.unsafe} unsafe by majority, {done.ties} ties")
     if done.ties:
         say(f"Ties decide nothing; one more person is asked by: saferthoughts review push {name}")
-    say(words_of(run.check()))
+    if preview:
+        say(f"{preview.before} rows are accepted; {preview.after} would be. Nothing was changed.")
+        for what, rows in (("leaves", preview.leaves), ("comes back", preview.returns)):
+            for row in rows:
+                say(f"  {what}: {row}")
+    if checked:
+        say(words_of(checked))
 
 
 def _outlook_words(one: "Outlook") -> str:

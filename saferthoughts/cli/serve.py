@@ -41,6 +41,10 @@ def serve(
     ] = None,
     teachers: Annotated[Path | None, typer.Option(help="Your own teachers.yaml, whose names requests may use.")] = None,
     prompts: Annotated[Path | None, typer.Option(help="A folder of prompt sets, whose names requests may use.")] = None,
+    recipes: Annotated[Path | None, typer.Option(help="A folder of recipes, whose names requests may use.")] = None,
+    students: Annotated[
+        Path | None, typer.Option(help="A folder of checkpoints, whose names requests may use.")
+    ] = None,
     jobs: Annotated[int, typer.Option(min=0, max=64, help="How many run at once; 0 holds all of them back.")] = 2,
     rate: Annotated[float, typer.Option(min=1, help="Requests a second that each caller has for long.")] = 100.0,
 ) -> None:
@@ -62,6 +66,8 @@ def serve(
         behind_proxy=behind_proxy,
         teachers=teachers,
         prompts=prompts,
+        recipes=recipes,
+        students=students,
         most_jobs=jobs,
         rate_per_s=rate,
     )

@@ -5,6 +5,7 @@ Read a study's file; write what `saferthoughts/studies/` does.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +16,7 @@ from rich.text import Text
 
 from pipelines.command_line import typed_command
 from pipelines.errors import Incomplete, UserError
-from saferthoughts.cli.options import Settings, group, note, out, say
+from saferthoughts.cli.options import AsJson, Settings, group, note, out, say, say_json
 
 if TYPE_CHECKING:
     from saferthoughts.studies.artifacts import Artifacts
@@ -155,14 +156,27 @@ def _artifacts(text: str | None, study: "Study") -> "Artifacts | None":
 
 
 @study_app.command()
-def status(ctx: typer.Context, name: Name, students: Students = None, sets: Sets = None) -> None:
+def status(
+    ctx: typer.Context, name: Name, students: Students = None, sets: Sets = None, as_json: AsJson = False
+) -> None:
     """How each step of a study is; reads files only, and may be asked at any time.
 
     Example: saferthoughts study status quick
     """
     from saferthoughts.studies.work import state_of
 
-    found = {step.label: state_of(step) for step in _study(ctx).steps.values()}
+    steps = _study(ctx).steps
+    if as_json:
+        labels = {name: step.label for name, step in steps.items()}
+        say_json(
+            [
+                {"step": step.label, "kind": step.kind, "needs": [labels[one] for one in step.needs]}
+                | asdict(state_of(step))
+                for step in steps.values()
+            ]
+        )
+        return
+    found = {step.label: state_of(step) for step in steps.values()}
     table = Table("step", "state", "seconds", "ended", box=None)
     for label, one in found.items():
         state = f"{one.state}: {one.reason}" if one.reason else one.state
@@ -197,13 +211,7 @@ def _print_report(study: "Study", output: Path | None) -> None:
             table.add_column(Text(head), justify="right" if number else "left", overflow="fold")
         for row in cells.rows:
             table.add_row(*(Text(cell.replace(" | ", "\n")) for cell in row))
-        if cells.notes:
-            out.print(table)
-        else:
-            # A query's table may be wider than the terminal: folded, nobody could read it.
-            widths = [max(map(len, column)) for column in zip(cells.head, *cells.rows, strict=True)]
-            lines = ["  ".join(map(str.ljust, row, widths)) for row in (cells.head, *cells.rows)]
-            say("\n".join([cells.title, *(line.rstrip() for line in lines), ""]))
+        out.print(table)
         for line in cells.notes:
             say(line)
     say("What differs from the paper, and what this does not show:")

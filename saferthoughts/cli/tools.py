@@ -144,6 +144,20 @@ def fetch() -> None:
 
 
 @student_app.command()
+def push(
+    folder: Annotated[Path, typer.Argument(help="A model that was trained here.", metavar="MODEL")],
+    repo: Annotated[str, typer.Option(help="ORG/NAME on the Hub.")],
+    private: Annotated[bool, typer.Option("--private", help="For those whom the owner lets in.")] = False,
+) -> None:
+    """Put a finished student on the Hub, and read everything back."""
+    from cards.push_model import check_pushable, push_model
+    from saferthoughts.cli.words import words_of
+
+    check_pushable(repo)
+    say(words_of(push_model(folder, repo, private)))
+
+
+@student_app.command()
 def nll(
     name: RunName,
     student: Annotated[

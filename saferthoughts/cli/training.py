@@ -3,6 +3,8 @@
 Reads a release and a checkpoint; writes the model's folder. The command is `saferthoughts train`.
 """
 
+import shlex
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,10 +16,10 @@ from rich.text import Text
 from pipelines.errors import UserError
 from pipelines.interrupts import unhurried
 from pipelines.runs import file_hash
-from saferthoughts.cli.options import Settings, notes, out, say
+from saferthoughts.cli.options import Settings, note, notes, out, say, say_json
 from saferthoughts.cli.words import words_of
 from saferthoughts.run import Run
-from saferthoughts.training import check_training, settled_recipe, train
+from saferthoughts.training import check_training, settled_recipe, train, whole_reply
 
 if TYPE_CHECKING:
     from training.recipe import Recipe
@@ -56,6 +58,7 @@ def train_student(
         say(f"{output} is trained already, by this recipe on these rows. Remove it, or choose another --output.")
     else:
         out.print(_result(trained.result))
+    note(f"Next: saferthoughts chat {shlex.quote(str(output))}, or saferthoughts eval {shlex.quote(str(output))}")
     if push is not None:
         say(words_of(trained.push(push, private=private)))
 
@@ -75,27 +78,53 @@ def show_plan(
     recipe: "Recipe | str | None",
     student: str | None = None,
     settings: Iterable[str] | None = None,
+    as_json: bool = False,
 ) -> None:
     """Prove and plan a training, begin nothing, and print both."""
     from training.checkpoints import is_main
 
-    found = check_training(dataset, recipe, student=student, settings=settings, progress=say)
-    if is_main():
+    progress = note if as_json else say
+    found = check_training(dataset, recipe, student=student, settings=settings, progress=progress)
+    if not is_main():
+        return
+    if as_json:
+        say_json(found)
+    else:
         out.print(Group(Text(found.plan.lines()), Text(found.decoding), _proven(found.proof)))
 
 
-def talk(model: str, base_url: str | None, api_key_env: str | None, max_tokens: int, temperature: float) -> None:
-    """Chat with a run's student, a checkpoint, or a model behind an endpoint."""
+def talk(
+    model: str,
+    base_url: str | None,
+    api_key_env: str | None,
+    max_tokens: int,
+    temperature: float,
+    as_json: bool = False,
+    beside: str | None = None,
+) -> None:
+    """Chat with a run's student, a checkpoint, or a model behind an endpoint.
+
+    With `as_json` the whole of standard input is one question, and a list of replies is printed: that of the model
+    `beside` it, if there is one, and its own.
+    """
     from pipelines.settings.options import teacher_at
     from training.chat import Talker, converse
     from training.chat_models import Checkpoint, Endpoint
 
+    if as_json:
+        question = sys.stdin.read().strip()
+        if not question:
+            raise UserError("--json takes the question from standard input, and there is none.")
+        replies = [whole_reply(Checkpoint(beside, max_tokens, temperature), question)] if beside else []
     talker: Talker
     if base_url is not None:
         talker = Endpoint(teacher_at(base_url, model, api_key_env), max_tokens, temperature)
     else:
         trained = Settings.runs / model / "model"
         talker = Checkpoint(str(trained if trained.is_dir() else model), max_tokens, temperature)
+    if as_json:
+        say_json([*replies, whole_reply(talker, question)])
+        return
     with unhurried():
         converse(talker, out, notes)
 

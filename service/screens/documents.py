@@ -14,17 +14,10 @@ PLACE = Place(90, "API", "/docs")
 
 
 @router.get("/ui/runs/{name}/report")
-def report(name: str, caller: Viewer, state: AppStateOf, of: str = "run") -> Response:
-    """The run's report, or that of its evaluation, framed."""
-    evaluated = (state.run(name).path / "eval" / "report" / "report.html").is_file()
-    return page(
-        "report",
-        caller,
-        tab="report",
-        name=name,
-        evaluated=evaluated,
-        of="evaluation" if evaluated and of == "evaluation" else "run",
-    )
+def report(name: str, caller: Viewer, state: AppStateOf) -> Response:
+    """The run's report, framed."""
+    state.run(name)
+    return page("report", caller, tab="report", name=name)
 
 
 @router.get("/ui/runs/{name}/log")

@@ -1,7 +1,7 @@
-"""The form of a new run, with its estimate: /ui/new, /ui/estimate."""
+"""The form of a new run, with its estimate and prompt sets to upload: /ui/new, /ui/estimate, /ui/prompts."""
 
-from typing import Any
-from urllib.parse import quote
+from typing import Any, get_args
+from urllib.parse import quote, urlencode
 
 from fastapi import APIRouter
 from starlette.responses import Response
@@ -9,19 +9,31 @@ from starlette.responses import Response
 from pipelines.errors import UserError
 from service import starting, teachers
 from service.access import AppStateOf, check_role
-from service.app_state import AppState
+from service.app_state import UPLOADED, AppState
 from service.forms import Form, new_run_in
+from service.presets import PRESETS, begun
 from service.problems import Problem
 from service.screens.shared import Place, Posted, Viewer, page, to
+from service.tokens import Caller
 
 router = APIRouter(include_in_schema=False)
 PLACE = Place(20, "New run", "/ui/new")
 
 
 @router.get("/ui/new")
-def new_run(caller: Viewer, state: AppStateOf) -> Response:
-    """The form of a new run."""
-    return page("new", caller, **_choices(state), form=Form({}), message="")
+def new_run(
+    caller: Viewer, state: AppStateOf, preset: str | None = None, source: str | None = None, kind: str | None = None
+) -> Response:
+    """The form of a new run, filled in."""
+    form, message = begun(state, preset, source, kind)
+    return page("new", caller, **_choices(state), form=form, message=message, open=False, preset=preset)
+
+
+@router.get("/ui/new/counts")
+def counts(caller: Viewer, state: AppStateOf, source: str | None = None, kind: str | None = None) -> Response:
+    """How many prompts a set has, as the form's fields."""
+    form, message = begun(state, None, source, kind)
+    return page("counts", caller, form=form, message=message)
 
 
 @router.post("/ui/new")
@@ -32,8 +44,24 @@ def start_run(caller: Viewer, state: AppStateOf, form: Posted) -> Response:
         wanted = new_run_in(form)
         starting.start(state, wanted, caller)
     except (UserError, Problem) as error:
-        return page("new", caller, 422, **_choices(state), form=form, message=str(error))
+        return _again(caller, state, form, str(error))
     return to(f"/ui/runs/{quote(wanted.name)}")
+
+
+def _again(caller: Caller, state: AppState, form: Form, message: str) -> Response:
+    return page("new", caller, 422, **_choices(state), form=form, message=message, open=True, preset=None)
+
+
+@router.post("/ui/prompts")
+def upload(caller: Viewer, state: AppStateOf, form: Posted) -> Response:
+    """Keep a prompt set beside those that the service was started with, if every row of it can be used."""
+    check_role(caller, "run")
+    name, kind = form.text("file.name"), form.text("kind")
+    try:
+        state.add_prompts(name, form.text("file"), kind or None)
+    except UserError as error:
+        return _again(caller, state, begun(state, None, None, None)[0], str(error))
+    return to(f"/ui/new?{urlencode({'preset': 'mine', 'source': name, 'kind': kind})}")
 
 
 @router.post("/ui/estimate")
@@ -48,8 +76,9 @@ def estimate(caller: Viewer, state: AppStateOf, form: Posted) -> Response:
 
 
 def _choices(state: AppState) -> dict[str, Any]:
+    from pipelines.prompts.prompt_sets import KINDS
     from pipelines.prompts.variant import load_variants
-    from pipelines.settings.config import RunConfig
+    from pipelines.settings.config import Repairing
     from pipelines.settings.judge import load_judges
 
     return {
@@ -57,5 +86,8 @@ def _choices(state: AppState) -> dict[str, Any]:
         "variants": {name: entry.description for name, entry in load_variants().items()},
         "teachers": teachers.listed(state),
         "judges": {name: starting.LOOKS_FOR[entry.kind] for name, entry in load_judges().items()},
-        "default": RunConfig(),
+        "kinds": KINDS,
+        "strategies": get_args(Repairing.model_fields["strategy"].annotation),
+        "presets": PRESETS,
+        "uploads": UPLOADED if state.settings.prompts is not None else (),
     }

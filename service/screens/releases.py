@@ -10,7 +10,7 @@ from starlette.responses import FileResponse, Response
 
 from pipelines.errors import UserError
 from pipelines.settings.parts import validated
-from service import children, releases, starting
+from service import commands, releases, starting
 from service.access import AppStateOf, check_role
 from service.app_state import AppState
 from service.card_text import PICTURE, card_of, front_of
@@ -120,7 +120,7 @@ def pulled_answers(name: str, caller: Viewer, state: AppStateOf, request: Reques
     folder = releases.pulled_folder(state.runs, name)
     if not (folder / "lineage.json").exists():
         raise Problem(404, f"{releases.address_of(name)} is not here yet.")
-    verified = children.answer(state.runs, children.mark_of(folder), "release", "verify", str(folder))
+    verified = commands.answer(state.runs, commands.mark_of(folder), "release", "verify", str(folder))
     commit = releases.commit_of(state.queue.latest(releases.run_of(name)))
     found = releases.answers(folder, verified, commit)
     address = releases.address_of(name)
@@ -231,8 +231,8 @@ def compare(caller: Viewer, state: AppStateOf, request: Request, before: str = "
     paths = [releases.folder_or_address(state.runs, key) for key in (before, after)]
     if before.startswith("hub:"):
         check_role(caller, "run")
-    marks = tuple(children.mark_of(state.runs / path) if path.startswith("/") else path for path in paths)
-    found = children.answer(state.runs, marks, "compare", *paths)
+    marks = tuple(commands.mark_of(state.runs / path) if path.startswith("/") else path for path in paths)
+    found = commands.answer(state.runs, marks, "compare", *paths)
     run = after.removeprefix("run:") if after.startswith("run:") else ""
     return page(
         "compared",

@@ -1,10 +1,10 @@
 """The list of runs, and one of them: / and /ui/runs/RUN with /live, /spoken, /actions and its buttons."""
 
 import re
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import quote
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from pipelines.runs import RunFolder
@@ -20,31 +20,38 @@ from service.run_reader import spoken
 from service.screens.shared import Place, Posted, Viewer, page, to
 from service.shapes import RunState
 
+PER_PAGE = 12
 _NUMBER = re.compile(r"[0-9]{1,18}")
 
 router = APIRouter(include_in_schema=False)
 PLACE = Place(10, "Runs", "/")
 
 
+Part = Annotated[str, Query(max_length=64)]
+Offset = Annotated[int, Query(ge=0, le=10**6)]
+
+
 @router.get("/")
-def list_runs(caller: Viewer, state: AppStateOf) -> Response:
-    """All runs."""
-    return page("runs", caller, **_runs(state))
+def list_runs(caller: Viewer, state: AppStateOf, q: Part = "", offset: Offset = 0) -> Response:
+    """The runs by page."""
+    return page("runs", caller, **_runs(state, q, offset))
 
 
 @router.get("/ui/list")
-def runs_part(caller: Viewer, state: AppStateOf, seen: str = "") -> Response:
+def runs_part(caller: Viewer, state: AppStateOf, seen: str = "", q: Part = "", offset: Offset = 0) -> Response:
     """The list again, where it has changed."""
-    found = _runs(state)
+    found = _runs(state, q, offset)
     return Response(status_code=204) if seen == found["mark"] else page("runs_part", caller, **found)
 
 
-def _runs(state: AppState) -> dict[str, Any]:
+def _runs(state: AppState, q: str, offset: int) -> dict[str, Any]:
     import hashlib
 
-    states = state.run_states()
-    text = "".join(run.model_dump_json() for run in states)
-    return {"runs": states, "mark": hashlib.sha256(text.encode()).hexdigest()[:16]}
+    total, states = state.run_states(q.strip(), offset, PER_PAGE)
+    text = str(total) + "".join(run.model_dump_json() for run in states)
+    mark = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
+    asked = {"total": total, "q": q, "offset": offset, "per_page": PER_PAGE}
+    return {"runs": states, "mark": mark, **asked}
 
 
 @router.get("/ui/runs/{name}")

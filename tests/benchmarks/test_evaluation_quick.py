@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks import evaluation
 from benchmarks.attack_server import ATTACKER, JUDGE, REPLIES
-from benchmarks.evaluation import FULL, QUICK, attack
+from benchmarks.evaluation import FULL, QUICK, attack, endpoint
 from eval.scorers.attacks import read_attack, read_rating
 
 
@@ -20,6 +20,15 @@ def test_an_attack_makes_every_request_within_the_places(monkeypatch: pytest.Mon
     # 26 of them go to the target, one after the other.
     assert found["pair_critical_path_s"] == pytest.approx(0.26)
     assert found["pair_wall_vs_critical_path"] >= 1
+
+
+def test_the_quick_suite_is_asked_whole_against_its_critical_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "_DELAY_S", 0.01)
+    found = endpoint((2, 1, 1, 3), limit=1)
+    # A pair of questions twice over, held out and swapped, asked twice; the others 1, 1 and 3 times.
+    assert found["endpoint_answers"] == 4 * 2 + 1 + 1 + 3
+    assert found["endpoint_critical_path_s"] == pytest.approx(0.01)
+    assert found["endpoint_vs_critical_path"] >= 1
 
 
 def test_the_server_s_replies_are_read_and_never_end_an_attack() -> None:

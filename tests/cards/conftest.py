@@ -49,7 +49,7 @@ class TestHub:
 
     def run(self, *arguments: str, token: str | None = "hf_alice", **more: str) -> subprocess.CompletedProcess[str]:
         """One command of ours, to its end."""
-        return command(arguments, self.home, self.env(token) | more, timeout=180)
+        return command(arguments, self.home, self.env(token) | more, timeout=500)
 
     def start(self, *arguments: str) -> Command:
         """One command of ours, under way."""
@@ -57,7 +57,7 @@ class TestHub:
 
     def python(self, code: str, *arguments: str, token: str | None = "hf_alice") -> str:
         """What a piece of Python prints that uses the Hub's own clients."""
-        done = command(["-c", code, *arguments], self.home, self.env(token), timeout=180)
+        done = command(["-c", code, *arguments], self.home, self.env(token), timeout=500)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

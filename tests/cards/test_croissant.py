@@ -25,7 +25,7 @@ def release(released: RunFolder) -> Path:
 
 def read(folder: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", READ, str(folder / "croissant.json")]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
 def test_mlcroissant_finds_nothing_to_say_and_reads_every_row(release: Path) -> None:

@@ -16,7 +16,8 @@ from pipelines.records import Prompt, from_table
 from pipelines.repairs.stage import repair
 from pipelines.runs import RunFolder
 from saferthoughts.cli.curation import _look
-from service.rows import RowIndexes
+from service.row_indexes import RowIndexes
+from service.rows import Query
 
 
 def test_every_bundled_category_has_its_place() -> None:
@@ -84,7 +85,7 @@ def test_what_checks_would_object_to_is_shown_mildest_first(
 
 def test_the_pages_rows_begin_with_mild_ones(checked: RunFolder) -> None:
     index = RowIndexes().of(checked)
-    rows = index.page([], 0, 1_000, texts=False).rows
+    rows = index.page(Query(), 0, 1_000, texts=False).rows
     order = [(severity(row["category"], row["kind"]), row["response_id"]) for row in rows]
     assert order == sorted(order)
     assert len(order) == checked.read("responses").num_rows

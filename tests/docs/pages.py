@@ -7,6 +7,7 @@ language a line is a command if it begins with `$ ` or with a program that is us
 """
 
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
@@ -29,6 +30,7 @@ REFERENCE = {
     "docs/prompts.md": "files that others publish; tests/pipelines/test_published.py runs the same on small ones",
     "docs/proof.md": "tokenizers of the Hub; tests/training/test_proof.py runs the same on small ones",
     "docs/protocols.md": "guards and judges; tests/eval/test_presets.py runs every preset against stand-ins",
+    "docs/recipes.md": "teachers and students of the reader's; tests/docs/test_recipes.py makes its figures",
     "docs/releases.md": "docs/guides/use-a-release.md runs the same",
     "docs/review.md": "docs/guides/curate.md runs the same",
     "docs/safety-tasks.md": "guards on GPU servers; tests/eval has stand-ins for them",
@@ -38,7 +40,7 @@ REFERENCE = {
     "docs/training.md": "GPUs; docs/guides/fine-tune.md runs a small one",
 }
 PROGRAMS = (
-    *("saferthoughts", "make", "python", "pip", "git", "source", "export", "curl", "mkdocs", "echo", "cat"),
+    *("saferthoughts", "make", "python", "pip", "git", "source", "export", "curl", "echo", "cat"),
     *("vllm", "ray", "accelerate", "hf", "inspect"),
 )
 _NOT_RUN = re.compile(r"<!-- not run: (.+?) -->", re.DOTALL)
@@ -79,6 +81,16 @@ class Snippet:
 
 
 Part = Command | File | Snippet
+
+
+def with_sources(folder: Path) -> Path:
+    """A folder in which the site can be built: docs/ and mkdocs.yml are copies, all else that pages name is linked."""
+    shutil.copytree(ROOT / "docs", folder / "docs")
+    shutil.copy(ROOT / "mkdocs.yml", folder)
+    for entry in ROOT.iterdir():
+        if entry.name[0] != "." and entry.name != "site" and not (folder / entry.name).exists():
+            (folder / entry.name).symlink_to(entry)
+    return folder
 
 
 def names() -> list[str]:

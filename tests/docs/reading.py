@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import command
+from tests.commands import command, of_models, read_early
 from tests.docs.pages import Command, File, Part, Snippet
 
 # Commands that go on until Ctrl-C: the page says to give them a terminal of their own.
@@ -93,7 +93,13 @@ class Reader:
 
     def _run(self, part: Command | Snippet, words: list[str]) -> None:
         if self.warm and (ours := _OURS.fullmatch(words[-1])):
-            done = command(shlex.split(ours[1]), self.folder, self.environment, timeout=_LIMIT_S)
+            typed = shlex.split(ours[1])
+            environment = self.environment
+            if of_models(typed):
+                # As other tests have it, so that no further process loads torch; the code is the clone's, unchanged.
+                environment = {name: value for name, value in environment.items() if not read_early(name)}
+                environment |= {name: value for name, value in os.environ.items() if read_early(name)}
+            done = command(typed, self.folder, environment, timeout=_LIMIT_S)
         elif self.warm and isinstance(part, Snippet):
             done = command(["-c", _DOCTEST if part.with_output else _SCRIPT, words[-1]], self.folder, self.environment)
         else:

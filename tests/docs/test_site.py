@@ -1,6 +1,8 @@
-"""The site builds without a warning, holds every page, and asks nothing of any other host."""
+"""The site builds without a warning, holds every page, asks nothing of any other host, and can be searched."""
 
+import json
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -8,17 +10,23 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.pages import ROOT, names
+from tests.docs.pages import ROOT, names, with_sources
+
+
+def build(folder: Path) -> subprocess.CompletedProcess[str]:
+    """Build the site of a folder into its site/."""
+    words = [sys.executable, "-m", "zensical", "build", "--strict"]
+    return subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The built site; a broken link or anchor, or a page that is not in the navigation, fails the build."""
+    """The built site; a broken link or anchor fails the build."""
     folder = tmp_path_factory.mktemp("site")
-    words = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = build(with_sources(folder))
     assert done.returncode == 0, done.stdout + done.stderr
-    return folder
+    assert "No issues found" in done.stderr
+    return folder / "site"
 
 
 class Loaded(HTMLParser):
@@ -36,9 +44,26 @@ class Loaded(HTMLParser):
             self.found.append(given.get("href") or "")
 
 
-def test_every_page_is_there(site: Path) -> None:
+def test_every_page_is_there_and_in_the_navigation(site: Path) -> None:
     pages = [name.removeprefix("docs/") for name in names() if name.startswith("docs/")]
     assert [page for page in pages if not (site / page).with_suffix(".html").exists()] == []
+    navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2]
+    assert sorted(re.findall(r"[\w/-]+\.md", navigation)) == sorted(pages)
+
+
+def test_a_word_of_a_page_is_found_by_the_search(site: Path) -> None:
+    items = json.loads((site / "search.json").read_text(encoding="utf-8"))["items"]
+    found = {item["location"].partition("#")[0] for item in items if "cascade" in item["text"]}
+    assert "judging.html" in found
+    errors = [item for item in items if item["location"].startswith("errors.html")]
+    assert any("Unknown teacher" in item["text"] and "Its messages" in item["text"] for item in errors)
+
+
+def test_a_copied_block_has_no_prompts(site: Path) -> None:
+    # The button copies what is shown while the block has this attribute (docs/site.css hides the rest).
+    assert "data-md-copying" in next((site / "assets" / "javascripts").glob("bundle*.js")).read_text(encoding="utf-8")
+    assert "[data-md-copying] .gp, [data-md-copying] .go { display: none; }" in (site / "site.css").read_text()
+    assert '<span class="gp">$ </span>' in (site / "guides" / "use-a-release.html").read_text(encoding="utf-8")
 
 
 def test_no_page_loads_anything_from_another_host(site: Path) -> None:
@@ -60,12 +85,11 @@ def test_a_source_file_is_named_by_its_path(site: Path) -> None:
 def test_a_link_to_a_source_file_that_is_not_there_stops_the_build(tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "index.md").write_text("# Home\n\n[gone](../training/gone.py)\n", encoding="utf-8")
-    hook = ROOT / "docs" / "source_links.py"
-    (tmp_path / "mkdocs.yml").write_text(f"site_name: x\nhooks: [{hook}]\n", encoding="utf-8")
-    words = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(tmp_path / "site")]
-    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    shutil.copy(ROOT / "docs" / "source_links.py", tmp_path / "docs")
+    (tmp_path / "mkdocs.yml").write_text("site_name: x\nmarkdown_extensions: [docs.source_links]\n", encoding="utf-8")
+    done = build(tmp_path)
     assert done.returncode != 0
-    assert "../training/gone.py, which is not there" in done.stdout + done.stderr
+    assert "../training/gone.py is linked to, and is not there" in done.stdout + done.stderr
 
 
 def test_links_of_readme_and_contributing_lead_somewhere() -> None:

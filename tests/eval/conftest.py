@@ -19,6 +19,7 @@ from inspect_ai.model import Model, get_model
 
 from eval.sandbox.bubblewrap import Limits, available
 from pipelines.thinking import join
+from tests.conftest import Once
 from tests.eval.sandboxed import MARKS, survivors
 
 # Every outcome an evaluation must tell apart, by sample id.
@@ -62,21 +63,24 @@ def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def students(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
+def students(once: Once) -> Mapping[str, Path]:
     """Checkpoint folders: `before` as initialised, `after` overfitted on `ANSWERS`."""
-    import torch
 
-    torch.manual_seed(0)
-    # So small a model is slower on two threads than on one.
-    torch.set_num_threads(1)
-    folder = tmp_path_factory.mktemp("students")
-    tokenizer = _tokenizer()
-    model = _model(tokenizer)
-    for label in ("before", "after"):
-        if label == "after":
-            _learn(model, tokenizer)
-        model.save_pretrained(folder / label)
-        tokenizer.save_pretrained(folder / label)
+    def fill(folder: Path) -> None:
+        import torch
+
+        torch.manual_seed(0)
+        # So small a model is slower on two threads than on one.
+        torch.set_num_threads(1)
+        tokenizer = _tokenizer()
+        model = _model(tokenizer)
+        for label in ("before", "after"):
+            if label == "after":
+                _learn(model, tokenizer)
+            model.save_pretrained(folder / label)
+            tokenizer.save_pretrained(folder / label)
+
+    folder = once("students", fill)
     return {label: folder / label for label in ("before", "after")}
 
 

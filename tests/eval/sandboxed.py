@@ -40,7 +40,7 @@ def inside(limits: Limits) -> list[Path]:
     return found
 
 
-def survivors(limits: Limits, patience: float = 120) -> list[Path]:
+def survivors(limits: Limits, patience: float = 300) -> list[Path]:
     """Those that are alive once they had time to die."""
     until = time.monotonic() + patience
     while (found := inside(limits)) and time.monotonic() < until:

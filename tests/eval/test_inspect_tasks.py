@@ -17,6 +17,7 @@ from eval.report.page import read_sources
 from eval.scorers.guards import guarded
 from eval.scorers.strongreject import read_rubric
 from eval.suites import TASKS, entry
+from eval.tasks.humaneval import program_of
 from pipelines.errors import UserError
 from tests.eval.test_field_tasks import GRADED
 
@@ -125,3 +126,39 @@ def test_rubric_replies_are_scored_as_inspect_evals_scores_them() -> None:
         assert [ours.refusal, ours.convincing, ours.specific] == list(numbers.values())
         metric = (1 - ours.refusal) * (ours.convincing + ours.specific) / 2
         assert ours.score == pytest.approx((metric - (1 - ours.refusal)) / 4)
+
+
+ADD = 'def add(a, b):\n    """The sum."""\n'
+PROBLEM = {"question": ADD, "test": "def check(candidate):\n    assert candidate(1, 2) == 3", "entry_point": "add"}
+HELPED = "def same(x):\n    return x\n\ndef add(a, b):\n    return same(a) + b\n"
+# A reply, and whether its program passes here and in inspect_evals 0.26, as docs/safety-tasks.md has it.
+PROGRAMS = {
+    "whole": ("```python\ndef add(a, b):\n    return a + b\n```", True, True),
+    "wrong": ("```python\ndef add(a, b):\n    return a - b\n```", False, False),
+    "unfenced": ("    return a + b", True, True),
+    "no code": ("I would add them.", False, False),
+    "second fence": (f"```python\n{ADD}    return 0\n```\nNo:\n```python\n{ADD}    return a + b\n```", True, False),
+    "body": ("```python\n    return a + b\n```", True, False),
+    "one line": ("```python\ndef add(a, b): return a + b\n```", True, False),
+    "helper": (f"```python\n{HELPED}```", True, False),
+}
+
+
+def passes(program: str) -> bool:
+    try:
+        exec(program, {})  # noqa: S102 - one of the table above
+    except Exception:  # noqa: BLE001 - whatever is wrong with it
+        return False
+    return True
+
+
+def test_programs_pass_as_counted_by_hand() -> None:
+    found = {name: passes(program_of(reply, PROBLEM)) for name, (reply, _, _) in PROGRAMS.items()}
+    assert found == {name: ours for name, (_, ours, _) in PROGRAMS.items()}
+
+
+def test_programs_pass_in_inspect_evals_as_counted_by_hand() -> None:
+    theirs = pytest.importorskip("inspect_evals.humaneval.humaneval", reason="inspect_evals is not installed")
+    tail = f"\n{PROBLEM['test']}\ncheck(add)"
+    found = {name: passes(f"{ADD}{theirs.find_code(reply)}{tail}") for name, (reply, _, _) in PROGRAMS.items()}
+    assert found == {name: counted for name, (_, _, counted) in PROGRAMS.items()}

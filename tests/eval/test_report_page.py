@@ -55,6 +55,7 @@ def browser() -> Iterator[Any]:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_hostile_words_stay_text(hostile: Path, browser: Any, scheme: str) -> None:
     page = browser.new_page(color_scheme=scheme, viewport={"width": 500, "height": 900})
+    page.set_default_timeout(300_000)
     noted: list[str] = []
     page.on("dialog", lambda dialog: (noted.append(f"dialog {dialog.message}"), dialog.dismiss()))
     page.on("pageerror", lambda error: noted.append(f"error {error}"))

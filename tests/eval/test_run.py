@@ -5,7 +5,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -169,10 +169,10 @@ def test_evaluation_with_a_failed_sample_keeps_the_rest_and_says_so(
 def test_evaluation_stops_at_ctrl_c(
     students: Mapping[str, Path], questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt(self: Student, batch: Sequence[Any]) -> None:
+    def interrupt(self: Student, batch: Any, rows: list[Any], waiting: list[Any]) -> None:
         os.kill(os.getpid(), signal.SIGINT)
         deadline = time.monotonic() + 300
-        while not all(request.future.cancelled() for request in batch) and time.monotonic() < deadline:
+        while not all(request.future.cancelled() for request in waiting) and time.monotonic() < deadline:
             time.sleep(0.01)
 
     monkeypatch.setattr(Student, "_decode", interrupt)

@@ -169,7 +169,7 @@ def test_branch_on_the_hub_is_recorded_as_the_commit_that_it_was(tmp_path: Path)
         env |= {"HF_ENDPOINT": address.read_text(), "HF_TOKEN": "hf_alice"}
         env |= {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1"}
         done = subprocess.run(
-            [sys.executable, "-c", LOAD, str(path)], env=env, capture_output=True, text=True, timeout=120, check=False
+            [sys.executable, "-c", LOAD, str(path)], env=env, capture_output=True, text=True, timeout=300, check=False
         )
     finally:
         server.kill()

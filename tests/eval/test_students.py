@@ -1,6 +1,7 @@
 """The CPU provider: batching changes no answer, truncation shows, bad folders and failures are told."""
 
 import asyncio
+import json
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from inspect_ai.model import ChatMessageAssistant, ChatMessageUser, GenerateConfig
 
+from benchmarks.decoding import compare, questions
 from eval.models.hf_local import Completion, Decoding, Student, StudentAPI, _choose, _random, _Request
 from eval.models.responses import BEGUN
 from pipelines.errors import UserError
@@ -24,7 +26,7 @@ def learned(students: Mapping[str, Path]) -> Iterator[Student]:
 
 def ask(student: Student, *texts: str, max_tokens: int = 100) -> list[Completion]:
     futures = [student.submit([{"role": "user", "content": text}], max_tokens) for text in texts]
-    return [future.result(timeout=60) for future in futures]
+    return [future.result(timeout=300) for future in futures]
 
 
 def test_student_answers_a_batch_of_unequal_prompts(learned: Student, answers: Mapping[str, Any]) -> None:
@@ -78,19 +80,57 @@ def test_student_waits_for_those_expected(learned: Student, answers: Mapping[str
     # Longer than the silence that would otherwise start the batch.
     time.sleep(0.5)
     ask(learned, answers["process"].text)
-    first.result(timeout=60)
+    first.result(timeout=300)
     learned.watch = None
     assert max(widths) == 2
 
 
-def test_student_splits_more_than_a_batch_evenly(students: Mapping[str, Path], answers: Mapping[str, Any]) -> None:
-    student = Student(students["after"], batch=6)
+@pytest.mark.parametrize("window", [None, 8], ids=["slots", "padded"])
+def test_student_gives_row_for_row_what_transformers_generate_gives(
+    students: Mapping[str, Path], tmp_path: Path, answers: Mapping[str, Any], window: int | None
+) -> None:
+    from eval.models.batch import Slots, batch_of
+
+    folder = shutil.copytree(students["after"], tmp_path / "student")
+    if window:
+        # A window of attention, of which slots would know nothing. The weights fit as they are.
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config |= {"model_type": "mistral", "architectures": ["MistralForCausalLM"], "sliding_window": window}
+        (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    student = Student(folder, batch=3)
+    assert isinstance(batch_of(student._model, 0), Slots) == (window is None)
+    opening = "Plan a garden. Bake some bread. Kill a process. "
+    texts = [*(known.text for known in answers.values()), *(opening + known.text for known in answers.values())]
+    # Some end by themselves, some at their limit, one with its first token, and more wait than there are places.
+    limits = [1, 60, 3, 90, 17, 90, 8, 90] * 2
     widths = []
     student.watch = lambda made, finished: widths.append(made)
-    done = ask(student, *(known.text for known in answers.values()))
+    chats = [[{"role": "user", "content": text}] for text in texts]
+    futures = [student.submit(chat, limit) for chat, limit in zip(chats, limits, strict=True)]
+    done = [future.result(timeout=300) for future in futures]
+    expected = []
+    for chat, limit in zip(chats, limits, strict=True):
+        ids = student._tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt")["input_ids"]
+        whole = student._model.generate(ids, max_new_tokens=limit, do_sample=False)[0, ids.shape[1] :].tolist()
+        expected.append((len(whole), student._decoder.decode(whole)))
     student.close()
-    assert sorted(one.text for one in done) == sorted(known.completion for known in answers.values())
-    assert max(widths) == 4
+    assert [(one.output_tokens, one.text) for one in done] == expected
+    assert len({count for count, _ in expected}) >= 6
+    assert sum(widths) == sum(count for count, _ in expected)
+    # A row that ends makes room for the next: there are few more steps than three places need.
+    if window is None:
+        assert len([width for width in widths if width == 3]) > 0.7 * sum(widths) / 3
+
+
+def test_the_benchmark_s_contenders_decode_the_same_answers_to_their_planned_lengths(
+    students: Mapping[str, Path],
+) -> None:
+    asked = questions(6, 8)
+    found = compare(students["before"], asked, rows=2, rounds=1)
+    assert found["decoding_same_answers"] == "6 of 6"
+    assert found["decoding_tokens"] <= sum(one.limit for one in asked)
+    assert len({one.limit for one in asked}) > 2
+    assert 0 < found["decoding_generate_used"] <= 1
 
 
 def test_student_forgets_a_cancelled_request(learned: Student, answers: Mapping[str, Any]) -> None:
@@ -121,7 +161,7 @@ def test_student_puts_a_prefilled_opener_back(
     student = Student(folder)
     done = ask(student, answers["threat"].text)[0]
     chat, begun = [{"role": "user", "content": answers["threat"].text}], "<think>\nThis would frighten"
-    rest = student.submit(chat, 100, begun=begun).result(timeout=60)
+    rest = student.submit(chat, 100, begun=begun).result(timeout=300)
     student.close()
     assert done.text == begun + rest.text == answers["threat"].completion
 
@@ -129,7 +169,7 @@ def test_student_puts_a_prefilled_opener_back(
 def test_student_goes_on_from_what_is_begun_for_it(learned: Student, answers: Mapping[str, Any]) -> None:
     for name, begun in (("rumour", "Sorry, I can't"), ("threat", "<think>\nThis would frighten")):
         _, text, completion = answers[name]
-        done = learned.submit([{"role": "user", "content": text}], 100, begun=begun).result(timeout=60)
+        done = learned.submit([{"role": "user", "content": text}], 100, begun=begun).result(timeout=300)
         assert begun + done.text == completion
     # Inspect's message that is marked as begun is no turn of the chat.
     turns = [
@@ -185,16 +225,16 @@ def test_student_samples_by_its_seed_and_greedy_neighbours_are_left_alone(
     def sampled(seed: int, temperature: float = 5.0) -> list[str]:
         drawn = learned.submit(chat, 30, Decoding(temperature, 1.0, seed))
         greedy = learned.submit(chat, 100)
-        return [drawn.result(timeout=60).text, greedy.result(timeout=60).text]
+        return [drawn.result(timeout=300).text, greedy.result(timeout=60).text]
 
     first, other = sampled(1), sampled(2)
     assert first == sampled(1)
     assert first[0] != other[0]
     assert first[1] == other[1] == completion
     # So little of the distribution is left that only the likeliest token is in it.
-    narrow = learned.submit(chat, 100, Decoding(5.0, 1e-6, 3)).result(timeout=60)
+    narrow = learned.submit(chat, 100, Decoding(5.0, 1e-6, 3)).result(timeout=300)
     assert narrow.text == completion
-    cold = learned.submit(chat, 100, Decoding(0.01, 1.0, 4)).result(timeout=60)
+    cold = learned.submit(chat, 100, Decoding(0.01, 1.0, 4)).result(timeout=300)
     assert cold.text == completion
 
 

@@ -17,7 +17,7 @@ from pipelines.teachers.ledger import Ledger
 from pipelines.teachers.reply import Reply
 
 ROOT = Path(__file__).parents[2]
-QUICK = BatchRules(poll_s=0.05, longest_poll_s=0.2, settle_s=0.1, call_timeout_s=5)
+QUICK = BatchRules(poll_s=0.05, longest_poll_s=0.2, settle_s=0.1, call_timeout_s=60)
 NAME = "flags"
 
 

@@ -252,7 +252,7 @@ STREAMS = [
         CUT,
         {"content": "It takes "},
         stream=True,
-        idle_timeout_s=1.5,
+        idle_timeout_s=4,
         attempt_timeout_s=60,
     ),
     kind(STREAM, "[DONE] without a finish reason", stream(events(*WHOLE[:3])), CUT, {"finish_reason": ""}, **STREAMED),

@@ -135,7 +135,7 @@ def test_an_answer_to_the_creation_that_is_lost_begins_no_second_batch(begin: Ca
                     client.batches.create(
                         input_file_id=upload.id, endpoint="/v1/chat/completions", completion_window="24h"
                     )
-        assert submit(run, url, replace(QUICK, call_timeout_s=1)) == BatchOutcome(1, 30, 0)
+        assert submit(run, url, replace(QUICK, call_timeout_s=3)) == BatchOutcome(1, 30, 0)
         assert counts(url)["begun"] == 121
 
 

@@ -18,6 +18,7 @@ from pipelines.rehearsal.server import rehearsing
 from pipelines.runs import RunFolder
 from pipelines.settings.config import load_config
 from pipelines.teachers.ledger import Ledger
+from tests import commands
 
 # A pipeline of somebody's own, with a step behind ours.
 PIPELINE = """
@@ -113,8 +114,7 @@ def test_examples_of_docstrings_are_true() -> None:
         "import doctest, importlib, sys\n"
         "sys.exit(sum(doctest.testmod(importlib.import_module(name)).failed for name in sys.argv[1:]))"
     )
-    words = [sys.executable, "-c", code, *(module.__name__ for module in modules)]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=500, check=False)
+    done = commands.command(["-c", code, *(module.__name__ for module in modules)], timeout=500)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -14,7 +14,7 @@ from pipelines.files import atomic, atomic_folder, recover, write_text
 from pipelines.runs import RunFolder
 
 ROOT = Path(__file__).resolve().parents[2]
-_S = 60
+_S = 300
 
 
 def started(code: str, *arguments: object) -> "subprocess.Popen[str]":

@@ -43,7 +43,7 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[..., Path]]:
 
 def command(runs: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """The real command; one that hangs fails the test."""
-    return commands.command(["--runs", str(runs), *words], timeout=180)
+    return commands.command(["--runs", str(runs), *words], timeout=500)
 
 
 @contextmanager

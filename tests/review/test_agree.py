@@ -199,7 +199,7 @@ def gated(run: RunFolder, **wanted: Any) -> None:
 
 def test_a_release_obeys_its_gate_and_tells_what_is_missing(checked: RunFolder) -> None:
     gated(checked, reviewed=20, judge_kappa=0.6, unsafe_upper_bound=0.2)
-    with pytest.raises(UserError, match="requires people's review"):
+    with pytest.raises(UserError, match="requires more: people's review"):
         build_release(checked)
     rows = sampled(checked)
     with open_views(checked) as db:

@@ -33,6 +33,7 @@ def page(server: Server) -> Iterator[Any]:
     with playwright.sync_playwright() as started:
         running = started.chromium.launch(executable_path=browser, args=["--no-sandbox"])
         opened = running.new_page(viewport={"width": 1400, "height": 1000})
+        opened.set_default_timeout(300_000)
         opened.noted = []
         opened.on("dialog", lambda dialog: (opened.noted.append(f"dialog {dialog.message}"), dialog.dismiss()))
         opened.on("pageerror", lambda error: opened.noted.append(f"error {error}"))

@@ -16,10 +16,13 @@ from pathlib import Path
 
 import pytest
 
+from curation.review.agree import agree
+from curation.review.apply import apply
 from curation.review.home import KEY_VARIABLE, URL_VARIABLE, connect
+from curation.review.picked import push_picked
 from curation.review.pull import pull
 from curation.review.push import push
-from curation.review.sample import Wanted, sample_of
+from curation.review.sample import Wanted, population, sample_of
 from curation.review.serve import serving
 from curation.review.status import progress
 from pipelines.errors import UserError
@@ -41,6 +44,30 @@ def test_pushing_again_sends_only_what_is_new_and_keeps_votes(server: Server, na
     assert more.sent == more.rows - 20
     done = pull(run, server.client(), server.runs / ".argilla")
     assert (done.votes, done.new) == (1, 1)
+
+
+def test_picked_rows_decide_themselves_and_no_rate(server: Server, named: Named) -> None:
+    run = named()
+    push(run, server.client(), BLIND, 1)
+    drawn = {row["response_id"] for row in sample_of(run)}
+    rows = sorted(population(run), key=lambda row: (row["response_id"] in drawn, row["response_id"]))
+    ids = [rows[0]["response_id"], rows[-1]["response_id"]]
+    sent = push_picked(run, server.client(), [*ids, ids[0]], 1)
+    assert (sent.rows, sent.sent) == (2, 2)
+    assert push_picked(run, server.client(), ids[:1], 1).sent == 0
+    assert {row["response_id"] for row in sample_of(run)} == drawn
+    with pytest.raises(UserError, match="no response 'nope'"):
+        push_picked(run, server.client(), ["nope"], 1)
+    for record in server.records(f"{run.name}-picked"):
+        server.vote(record, "annotator-1", "no")
+    server.vote(next(one for one in server.records(run.name) if one["external_id"] == ids[1]), "annotator-1", "yes")
+    assert pull(run, server.client(), server.runs / ".argilla").votes == 2
+    votes = {row["response_id"]: row for row in run.read("reviews").to_pylist()}
+    # Of one person's two votes on a row the blind one counts.
+    assert [(votes[one]["assisted"], votes[one]["safe"]) for one in ids] == [(True, "no"), (False, "yes")]
+    assert agree(run)["votes"] == 1
+    decided = apply(run)
+    assert (decided.rows, decided.unsafe) == (2, 1)
 
 
 def test_a_push_that_was_broken_off_goes_on(server: Server, named: Named, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,7 +194,7 @@ def test_a_new_server_loses_no_vote_by_kill_9_and_limits_logins(named: Named, tm
         limits_logins(again)
         shuts_other_origins_out(again)
         process = running.process
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while Path(f"/proc/{process}").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not Path(f"/proc/{process}").exists()

@@ -84,6 +84,7 @@ def test_variables_come_from_a_file_that_is_named_and_no_value_is_shown(tmp_path
 
 def test_version_short_help_and_completion(tmp_path: Path) -> None:
     assert command(["--version"], tmp_path).stdout == f"saferthoughts {VERSION}\n"
+    assert f'\nversion = "{VERSION}"\n' in (DOCS.parents[1] / "pyproject.toml").read_text(encoding="utf-8")
     assert command(["judge", "-h"], tmp_path).stdout == command(["judge", "--help"], tmp_path).stdout
     asked = {**os.environ, "_SAFERTHOUGHTS_COMPLETE": "complete_bash", "COMP_WORDS": "saferthoughts ge"}
     script = Path(sys.executable).with_name("saferthoughts")

@@ -31,7 +31,9 @@ VALUES = {
 GETS = (
     *("/runs/{}", "/runs/{}/rows", "/runs/{}/report", "/runs/{}/log", "/runs/{}/release.zip", "/runs/{}/events"),
     *("/ui/runs/{}", "/ui/runs/small/rows/{}", "/ui/runs/small/history/{}", "/static/{}", "/{}"),
-    *("/runs/small/rows?where=variant:eq:{}", "/login?code={}"),
+    *("/runs/small/rows?where=variant:eq:{}", "/login?code={}", "/runs/small/rows?q={}", "/runs/small/rows?sort={}"),
+    *("/runs/small/rows/export?id={}", "/runs/{}/contents", "/runs/{}/run.zip", "/ui/runs/{}/manage", "/?q={}"),
+    *("/ui/runs/small/rows?add={0}&sort={0}", "/ui/runs/small/diff?a={0}&b={0}"),
 )
 POSTS = ("/runs/{}/cancel", "/runs/{}/resume", "/runs/{}/jobs/{}/repeat", "/teachers/{}/test")
 BODIES = {

@@ -19,7 +19,7 @@ from service.app import guarded
 from service.app_state import ServeSettings, opened
 from tests.service.conftest import Service
 
-PATIENCE_S = 120
+PATIENCE_S = 300
 HALF = {
     "nothing": b"",
     "half a line": b"GET /heal",

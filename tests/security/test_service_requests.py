@@ -14,7 +14,7 @@ from service.connections import LARGEST_HEAD
 from tests.security.service_requests import RAW, requests
 from tests.service.conftest import Service
 
-PATIENCE_S = 240
+PATIENCE_S = 300
 FEWEST = 338 + 20
 
 

@@ -87,7 +87,7 @@ def beset(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 
 def page(service: Service, path: str) -> str:
-    with httpx.Client(base_url=service.url, timeout=60) as browser:
+    with httpx.Client(base_url=service.url, timeout=300) as browser:
         browser.post("/login", data={"token": service.secrets["publish"]}, headers={"origin": service.url})
         answer = browser.get(path)
         assert answer.status_code == 200, answer.text
@@ -106,6 +106,10 @@ def test_broken_runs_are_listed_as_broken_and_the_others_as_ever(beset: Service)
     listed = page(beset, "/")
     assert listed.count('class="badge broken"') == len(BROKEN)
     assert "Mend the file that this names" in page(beset, "/ui/runs/garbage-ledger")
+    assert "garbage-ledger is not counted" in page(beset, "/ui/costs")
+    assert "list-run-yaml is not counted" in page(beset, "/ui/costs")
+    assert "Judges <a" in page(beset, "/ui/judges")
+    assert "No run to review yet" in page(beset, "/ui/review")
     assert "Traceback" not in (beset.runs.parent / "service.txt").read_text()
 
 
@@ -233,7 +237,7 @@ def test_a_failed_side_job_leaves_the_run_alone_and_is_repeated_by_one_click(bes
     assert 'id="repeat-publish"' in shown
     # Who may not publish may not repeat it either.
     assert beset.post(f"/runs/sided/jobs/{failed.id}/repeat").status_code == 403
-    with httpx.Client(base_url=beset.url, timeout=60) as browser:
+    with httpx.Client(base_url=beset.url, timeout=300) as browser:
         browser.post("/login", data={"token": beset.secrets["publish"]}, headers={"origin": beset.url})
         key = shown_key(browser.get("/ui/runs/sided").text)
         form = {"key": key, "job": str(failed.id)}

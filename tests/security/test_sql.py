@@ -1,6 +1,7 @@
 """A query reads the run's tables: it writes nothing, reaches nothing else, and ends."""
 
 import os
+import sqlite3
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -13,7 +14,8 @@ from pipelines.errors import UserError
 from pipelines.runs import RunFolder
 from pipelines.settings.changes import change
 from pipelines.settings.options import Options
-from service.rows import filter_of
+from service.columns import filter_of
+from service.words import query_of
 from tests.security.commands import Command
 
 RUN, OUT = "{run}", "{out}"
@@ -340,10 +342,14 @@ def test_a_check_of_ones_own_still_checks(judged: RunFolder, tmp_path: Path) -> 
         *("variant:eq:x'; DROP TABLE rows; --", "prompt_id:eq:(SELECT load_extension('x'))"),
     ],
 )
-def test_a_filter_of_the_page_is_a_value_and_never_sql(text: str) -> None:
-    found = filter_of(text)
-    assert found.value not in found.sql
-    assert "?" in found.sql
+def test_a_filter_or_search_of_the_page_is_a_value_and_never_sql(text: str) -> None:
+    assert filter_of(text).value == text.partition(":")[2].partition(":")[2]
+    db = sqlite3.connect(":memory:")
+    db.execute("CREATE VIRTUAL TABLE words USING fts5(prompt, reasoning, answer, content='')")
+    db.execute("INSERT INTO words(rowid, answer) VALUES (1, ?)", [text])
+    for words in (text, f'{text}" OR answer : x*', f"^{text} NEAR(a b) {{prompt}} : -"):
+        query = query_of(words)
+        assert db.execute("SELECT count(*) FROM words WHERE words MATCH ?", [query]).fetchone()[0] == (words == text)
 
 
 @pytest.mark.parametrize("text", ["1=1 --:eq:1", "rowid; DROP TABLE rows:eq:1", "variant:eq OR 1=1:x", "sql:eq:1"])

@@ -91,7 +91,7 @@ class Service:
 
     def stop(self) -> None:
         self.process.send_signal(signal.SIGTERM)
-        self.process.wait(120)
+        self.process.wait(300)
 
 
 @pytest.fixture(scope="session")

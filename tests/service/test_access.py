@@ -20,14 +20,18 @@ from tests.service.conftest import Service, typed
 
 READS = [
     "/runs", "/runs/small", "/runs/small/rows", "/runs/small/report", "/runs/small/log", "/runs/small/release.zip",
-    "/runs/small/events", "/teachers", "/openapi.json",
+    "/runs/small/events", "/teachers", "/openapi.json", "/runs/small/review", "/argilla", "/costs", "/costs.csv",
+    "/judges", "/keys",
 ]  # fmt: skip
-RUNS = ["/runs", "/regenerate", "/runs/small/cancel", "/runs/small/resume", "/runs/small/release", "/runs/small/review"]
+RUNS = [
+    "/runs", "/regenerate", "/runs/small/cancel", "/runs/small/resume", "/runs/small/release", "/runs/small/review",
+    "/runs/small/review/pull", "/runs/small/review/preview", "/runs/small/review/apply",
+]  # fmt: skip
 
 
 def status(service: Service, method: str, path: str, secret: str | None, **more: object) -> int:
     headers = {} if secret is None else {"authorization": f"Bearer {secret}"}
-    with httpx.stream(method, service.url + path, headers=headers, timeout=60, **more) as answer:  # type: ignore[arg-type]
+    with httpx.stream(method, service.url + path, headers=headers, timeout=300, **more) as answer:  # type: ignore[arg-type]
         return answer.status_code
 
 
@@ -44,7 +48,8 @@ def test_changing_needs_the_role_run(service: Service, path: str) -> None:
     wanted = (
         {"name": "other", "release": "small", "teacher": "rehearsal"} if path == "/regenerate" else {"name": "other"}
     )
-    assert status(service, "POST", path, service.secrets["read"], json=wanted if path in RUNS[:2] else {}) == 403
+    body = wanted if path in RUNS[:2] else {"reviews_sha256": "0" * 64} if path.endswith("apply") else {}
+    assert status(service, "POST", path, service.secrets["read"], json=body) == 403
     assert not (service.runs / "other").exists()
 
 

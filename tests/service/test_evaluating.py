@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import typer
 
 from eval.run.planning import Wanted, plan
 from eval.training_overlap import prompt_sha256, trained_prompts
@@ -96,3 +97,22 @@ def test_task_without_any_verdict_has_no_rate_and_the_command_is_incomplete(
             evaluate("mine", tasks=["xstest"], **words)  # type: ignore[arg-type]
     [row] = [line for line in capfd.readouterr().out.splitlines() if "xstest (lower" in line]
     assert row.split() == ["xstest", "(lower", "is", "better)", "-", "2"]
+
+
+def test_plan_counts_what_would_be_asked_and_asks_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(typer.Exit):
+        evaluate("rehearsal", tasks=["refusal", "none"], guard="rehearsal-guard", limit=2, plan=True, as_json=True)
+    found = json.loads(capfd.readouterr().out)
+    assert [(one["task"], one["questions"], one["answers"]) for one in found["tasks"]] == [
+        ("refusal", 8, 8),
+        ("none", 2, 2),
+    ]
+    assert found["requests"] == {"rehearsal": 10, "guard rehearsal-guard": 2}
+    # The rehearsal teacher is on this machine, and costs nothing.
+    assert (found["cost"], found["unpriced"]) == (0.0, [])
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(UserError, match="--json is for --plan"):
+        evaluate("rehearsal", as_json=True)

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from pipelines.errors import UserError, visible
 from pipelines.judges.spans import marked
 from pipelines.records import PATTERNS
+from service.columns import OPERATORS, filter_of
 from service.layout import COLUMNS
 from service.rendering import render
 from service.request_filters import _name_in
-from service.rows import OPERATORS, filter_of
 
 WORDS = st.text(alphabet="ab <&\u202e\u00e9", max_size=30)
 
@@ -51,9 +51,10 @@ def test_a_page_holds_no_markup_of_a_text(text: str) -> None:
 def test_a_filter_is_known_or_refused(column: str, operator: str, value: str) -> None:
     with contextlib.suppress(UserError):
         found = filter_of(f"{column}:{operator}:{value}")
-        # Nothing that came along is part of the SQL.
-        assert found.sql == OPERATORS[found.operator].format(column=found.column)
+        assert found.operator in OPERATORS
         assert found.column in COLUMNS
+        # As the page's links have it, it is the same again.
+        assert filter_of(str(found)) == found
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ def find_a_flagged_row(person: Person) -> None:
     figure.focus()
     person.page.keyboard.press("Enter")
     person.page.wait_for_url("**/ui/runs/way/rows?*flag=any*")
-    row = person.page.locator(".rows a").first
+    row = person.page.locator(".rows li > a").first
     row.focus()
     person.page.keyboard.press("Enter")
     person.page.wait_for_url("**/ui/runs/way/rows/*")

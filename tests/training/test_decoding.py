@@ -73,7 +73,7 @@ def test_eval_splits_what_the_student_wrote(student: Path, monkeypatch: pytest.M
     monkeypatch.setattr("eval.models.hf_local._choose", lambda logits, rows: torch.tensor([next(script)]))
     opened = Student(student)
     try:
-        done = opened.submit([{"role": "user", "content": "How?"}], 200).result(timeout=60)
+        done = opened.submit([{"role": "user", "content": "How?"}], 200).result(timeout=300)
     finally:
         opened.close()
     found = split(done.text)

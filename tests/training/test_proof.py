@@ -84,7 +84,7 @@ def test_every_way_labels_as_trl_does(
 
 
 def proof(*words: object) -> Any:
-    return command(["proof", *map(str, words)], timeout=120)
+    return command(["proof", *map(str, words)], timeout=300)
 
 
 def test_lost_reasoning_is_named_and_what_is_said_to_change_mends_it(
