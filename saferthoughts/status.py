@@ -125,7 +125,7 @@ def _of(run: RunFolder) -> RunStatus:
         with Ledger.reading(run.path / "ledger.sqlite") as ledger:
             totals = ledger.totals()
     priced = any(entry.price for entry in (*config.teachers.values(), *config.judge_teachers.values()))
-    waits_for, command = _next(run, config, stages)
+    waits_for, command = next_step(run, config, stages)
     return RunStatus(
         name=run.name,
         created=manifest["created"],
@@ -141,8 +141,8 @@ def _of(run: RunFolder) -> RunStatus:
     )
 
 
-def _next(run: RunFolder, config: RunConfig, stages: dict[str, Any]) -> tuple[str, str | None]:
-    """What the run waits for, and the command for it."""
+def next_step(run: RunFolder, config: RunConfig, stages: Mapping[str, Any]) -> tuple[str, str | None]:
+    """What a run waits for, "" where nothing is missing, and the command for it."""
     name = shlex.quote(run.name)
     imported = is_imported(run)
     finished = {stage: str(entry["finished"]) for stage, entry in stages.items()}

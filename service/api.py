@@ -4,19 +4,17 @@ Functions without `async` run in threads, since what they do reads files.
 """
 
 import re
-import subprocess
-import sys
 import tempfile
 from pathlib import Path as FilePath
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 from starlette.concurrency import run_in_threadpool
-from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, Response, StreamingResponse
 
 from pipelines.errors import UserError, one_line
 from pipelines.runs import RUN_NAME, VERSION, RunFolder
-from service import run_keeping, shapes, starting, teachers
+from service import commands, run_keeping, shapes, starting, teachers
 from service.access import AppStateOf, check_role, needs
 from service.app_state import AppState
 from service.downloads import plain, zipped
@@ -31,8 +29,11 @@ from service.words import LONGEST
 MOST_FILTERS = 20
 # Rows that a request picks by their ids.
 MOST_PICKED = 500
+_FRAMED = (
+    "sandbox allow-same-origin allow-top-navigation-by-user-activation; default-src 'none'; "
+    "style-src 'unsafe-inline'; frame-ancestors 'self'"
+)
 VERSION_NUMBER = re.compile(shapes.VERSION_PATTERN)
-_REPORT_TIMEOUT_S = 300
 _ARCHIVE = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 Reader: Any = Annotated[Caller, needs("read")]
 Runner: Any = Annotated[Caller, needs("run")]
@@ -319,9 +320,15 @@ async def taken_in(request: Request, state: AppState, name: str) -> shapes.RunSt
 
 @router.get("/runs/{name}/report", tags=["runs"], response_class=FileResponse)
 def report(
-    name: str, caller: Reader, state: AppStateOf, format: str = Query("html", pattern="^(html|json)$")
+    name: str,
+    caller: Reader,
+    state: AppStateOf,
+    format: str = Query("html", pattern="^(html|json)$"),
+    framed: Annotated[bool, Query(description="with links to the page's rows, and without its script")] = False,
 ) -> Response:
     """The run's report as a page of its own, or every figure as JSON; made where it is missing or out of date."""
+    from curation.report.page import ROWS_LINK
+
     run = state.run(name)
     page = plain(run.path / "report.html")
     with state.reporting:
@@ -329,6 +336,10 @@ def report(
             make_report(run.path.parent, run.name)
     if format == "json":
         return FileResponse(plain(run.path / "report.json"), media_type="application/json")
+    if framed:
+        # Of this origin, so that what its links ask for comes with the session; and therefore without any script.
+        text = page.read_text(encoding="utf-8").replace(ROWS_LINK, f'target="_top" href="/ui/runs/{name}/rows?')
+        return HTMLResponse(text, headers={"content-security-policy": _FRAMED})
     return sandboxed(page)
 
 
@@ -342,11 +353,10 @@ def sandboxed(page: FilePath) -> Response:
 
 def make_report(runs: FilePath, *words: str) -> None:
     """In a process of its own: drawing takes memory that this one would not give back."""
-    command = [sys.executable, "-m", "saferthoughts", "--runs", str(runs), "report", *words]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=_REPORT_TIMEOUT_S, check=False)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
-        raise UserError(f"The report cannot be made: {last.removeprefix('saferthoughts: ')}")
+    try:
+        commands.run(runs, "report", *words)
+    except UserError as error:
+        raise UserError(f"The report cannot be made: {error}") from error
 
 
 @router.get("/runs/{name}/log", tags=["runs"], response_class=PlainTextResponse)

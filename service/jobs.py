@@ -230,6 +230,12 @@ def log_tail(folder: Path) -> str:
         return file.read().decode("utf-8", "replace")
 
 
+def printed_by(folder: Path, job: Job) -> str:
+    """What a job printed at its last attempt, as far as the end of the log has it."""
+    found = log_tail(folder).rpartition(f"(job {job.id}{'' if job.attempts < 2 else f', attempt {job.attempts}'})\n")
+    return found[2].partition("\n-- saferthoughts ")[0].strip() if found[1] else ""
+
+
 def last_words(folder: Path) -> str:
     """The last line of a job's log, without the command's prefix of errors."""
     lines = [line.strip() for line in log_tail(folder).splitlines() if line.strip()]

@@ -122,6 +122,11 @@ class Queue:
         row = self._store.one("SELECT * FROM jobs WHERE run = ? AND id = ?", run, number)
         return None if row is None else _job(row)
 
+    def done(self, run: str, action: str) -> list[Job]:
+        """The jobs of a run that did an action to its end, the newest first."""
+        query = "SELECT * FROM jobs WHERE run = ? AND action = ? AND state = 'done' ORDER BY id DESC"
+        return [_job(row) for row in self._store.all(query, run, action)]
+
     def in_state(self, *states: State) -> list[Job]:
         """Every job in one of these states, the oldest first."""
         marks = ", ".join("?" * len(states))

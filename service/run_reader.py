@@ -24,7 +24,7 @@ from saferthoughts.status import funnel_of
 from service.jobs import PROGRESS_FILE
 from service.problems import Problem
 from service.queue import OPEN, Job, Queue
-from service.shapes import JobState, Progress, RunState, Step
+from service.shapes import Budget, ErrorLine, JobState, Progress, RunState, Step
 
 _NOTHING = Totals(0, 0, 0, 0, 0.0)
 # The bar that a stage fills.
@@ -32,6 +32,7 @@ _BAR_OF = {"generate": "responses", "judge": "judged, repairs too", "release": "
 _OVER = {"incomplete": "incomplete", "failed": "failed", "cancelled": "stopped"}
 # Letters of the line that says why a run is broken.
 _LONGEST_REASON = 500
+_MOST_ERRORS = 5
 # Letters of a manifest within which the moment of its creation stands, and it.
 _BEGINS, _CREATED = 300, re.compile(r'^\{\s*"format": \d+,\s*"name": "[^"]*",\s*"id": "[^"]*",\s*"created": "([^"]*)"')
 _LOOK_EVERY_S = 0.5
@@ -94,7 +95,7 @@ class RunReader:
         """A run's state now. Raises what its broken files raise; `look` does not."""
         manifest = self._unless_changed("manifest", run.path / "manifest.json", lambda: _of_manifest(run))
         config = self._unless_changed("config", run.path / "run.yaml", lambda: _of_config(run))
-        totals = self._totals(run)
+        totals, errors = self._totals(run)
         jobs = self._queue.latest_of_each(run.name)
         job = jobs[0] if jobs else None
         own = next((each for each in jobs if not each.side), None)
@@ -117,8 +118,10 @@ class RunReader:
             rehearsal=config["rehearsal"],
             answers=totals.answers,
             failures=totals.failures,
+            errors=errors,
             input_tokens=totals.input_tokens,
             output_tokens=totals.output_tokens,
+            budget=_budget(own),
             cost=totals.cost if totals.cost or config["priced"] else None,
             version=version,
             job=None if job is None else self._shape(job),
@@ -135,18 +138,20 @@ class RunReader:
             self._kept[run, what] = found
         return found[1]
 
-    def _totals(self, run: RunFolder) -> Totals:
+    def _totals(self, run: RunFolder) -> tuple[Totals, list[ErrorLine]]:
         path = run.path / "ledger.sqlite"
         if not path.exists():
-            return _NOTHING
+            return _NOTHING, []
 
-        def read() -> Totals:
+        def read() -> tuple[Totals, list[ErrorLine]]:
             with Ledger.reading(path) as ledger:
-                return ledger.totals()
+                found = ledger.failures()[:_MOST_ERRORS]
+                lines = [ErrorLine(text=one_line(text, _LONGEST_REASON), count=count) for text, count in found]
+                return ledger.totals(), lines
 
         mark = (_mark(path), _mark(path.with_name("ledger.sqlite-wal")))
-        totals: Totals = self._kept_for(str(run.path), "totals", mark, read)
-        return totals
+        found: tuple[Totals, list[ErrorLine]] = self._kept_for(str(run.path), "totals", mark, read)
+        return found
 
     def _version(self, run: RunFolder) -> str | None:
         path = run.path / "release" / "lineage.json"
@@ -201,9 +206,17 @@ def _broken(name: str, reason: str, job: Job | None, shape: Callable[[Job], JobS
     """What is shown of a run whose files cannot be read."""
     return RunState(
         name=name, state="broken", problem=reason, created="", started_by="", stage="", progress=None, funnel=[],
-        stages={}, variants=[], teachers=[], rehearsal=False, answers=0, failures=0, input_tokens=0, output_tokens=0,
-        cost=None, version=None, job=None if job is None else shape(job), side_jobs=[],
+        stages={}, variants=[], teachers=[], rehearsal=False, answers=0, failures=0, errors=[], input_tokens=0,
+        output_tokens=0, cost=None, budget=Budget(), version=None, job=None if job is None else shape(job),
+        side_jobs=[],
     )  # fmt: skip
+
+
+def _budget(own: Job | None) -> Budget:
+    """What the last job that made the run itself was allowed to take, by its options."""
+    words = own.arguments if own is not None else ()
+    given = {name: words[words.index(f"--{name}") + 1] for name in ("max-cost", "max-tokens") if f"--{name}" in words}
+    return Budget.model_validate({name.replace("-", "_"): value for name, value in given.items()})
 
 
 def _begun(path: Path) -> float:

@@ -11,9 +11,8 @@ from pipelines.settings.parts import Part
 from service.queue import State
 
 RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="a folder's name")]
-RepoName = Annotated[
-    str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}$", examples=["me/safe"])
-]
+REPO_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}$"
+RepoName = Annotated[str, Field(pattern=REPO_PATTERN, examples=["me/safe"])]
 VERSION_PATTERN = r"^[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}$"
 Version = Annotated[str, Field(pattern=VERSION_PATTERN, examples=["1.0.0"])]
 
@@ -163,6 +162,13 @@ class Step(BaseModel):
     of: int | None
 
 
+class ErrorLine(BaseModel):
+    """What requests of the last call failed with, and how many did."""
+
+    text: Words
+    count: int
+
+
 class RunState(BaseModel):
     """A run: what it has so far, what is under way, what it took."""
 
@@ -180,9 +186,11 @@ class RunState(BaseModel):
     rehearsal: bool = Field(description="whether the rehearsal teacher, which is no model, answers or judges")
     answers: int
     failures: int = Field(description="requests of the last call that finally failed")
+    errors: list[ErrorLine] = Field(description="what they failed with, the most frequent first, five at most")
     input_tokens: int
     output_tokens: int
     cost: float | None = Field(description="US dollars, of answers whose price is known; null where none is")
+    budget: Budget = Field(description="what all its calls together may take, as its last job was given it")
     version: Words | None = Field(description="of the release, where there is one")
     job: JobState | None = Field(description="the newest one")
     side_jobs: list[JobState] = Field(description="the last one of each kind that is over; they change no state")

@@ -1,5 +1,6 @@
 """Requests for runs turned into what the command line does: a new run, an estimate, a release's recipe again."""
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from pipelines.settings.parts import validated
 from pipelines.settings.resolving import resolve
 from saferthoughts.regeneration import regenerate
 from saferthoughts.run import Run
+from saferthoughts.settings import Agreement
 from service.app_state import AppState
 from service.downloads import plain
 from service.jobs import cli_arguments
@@ -54,25 +56,37 @@ def start(state: AppState, wanted: NewRun, caller: Caller) -> Job:
     return go_on(state, run, "run", wanted.budget, caller)
 
 
-def again(state: AppState, wanted: Again, caller: Caller) -> Job:
-    """The recipe of a run's release with another teacher.
+def again(
+    state: AppState,
+    wanted: Again,
+    caller: Caller,
+    folder: Path | None = None,
+    judges: Mapping[str, str] | None = None,
+    agree: Agreement = True,
+) -> Job:
+    """The recipe of a release with another teacher.
+
+    Args:
+        folder: A release of somebody else; that of the run `wanted.release` if not given.
+        judges: Who judges in a judge's name.
+        agree: As `saferthoughts.regenerate` has it; of this service's own releases the request is consent enough.
 
     Raises:
         Problem: 404 or 409, no such release; 409, there is a run of the new name.
         UserError: what the command line would say.
     """
-    folder = release_of(state.run(wanted.release))
+    folder = folder or release_of(state.run(wanted.release))
     with state.starting:
         _check_free(state, wanted.name)
-        # The release is one of this service's own runs, and the request names who answers: nobody else is asked.
         regenerate(
             folder,
             wanted.name,
             teacher=wanted.teacher,
             general_teacher=wanted.general_teacher,
             teachers=state.settings.teachers,
+            judges=judges,
             runs=state.runs,
-            agree=True,
+            agree=agree,
         )
     return go_on(state, state.run(wanted.name), "run", wanted.budget, caller)
 

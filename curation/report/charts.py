@@ -188,7 +188,7 @@ def _survival(found: dict[str, Any] | None) -> Any:
         own = [row for row in rows if row["dimension"] == dimension]
         base = alt.Chart(alt.InlineData(values=own)).encode(
             x=alt.X("variant:N", title=None, sort=_names({row["variant"] for row in own}), axis=alt.Axis(labelAngle=0)),
-            y=alt.Y("value:N", title=dimension),
+            y=alt.Y("value:N", title=dimension, axis=alt.Axis(titlePadding=30)),
         )
         cells = base.mark_rect().encode(
             color=alt.Color(

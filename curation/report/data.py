@@ -14,6 +14,7 @@ from typing import Any
 import duckdb
 
 from curation.report.drift import drift_of
+from curation.report.excerpts import cut, excerpts_of
 from curation.report.student import evaluated
 from curation.report.survivorship import survivorship
 from curation.review.gate import agreement_of
@@ -32,7 +33,6 @@ from pipelines.study import STUDY_LENGTHS
 
 RATES = ("any_pattern", *PATTERNS, "unsafe")
 _EXAMPLES = 3
-_SHOWN = 4000
 
 
 def figures_of(run: RunFolder) -> dict[str, Any]:
@@ -71,6 +71,7 @@ def figures_of(run: RunFolder) -> dict[str, Any]:
             "lengths": lengths_of(db),
             "checks": stages["check"]["reasons"] if checked else [],
             "examples": _examples(db) if checked else [],
+            "excerpts": excerpts_of(db) if "judge" in stages else [],
             "duplicates": stages.get("duplicates") and stages["duplicates"]["counts"],
             "contamination": stages.get("contamination") and stages["contamination"]["counts"],
             "costs": costs_of(db),
@@ -267,7 +268,7 @@ def _examples(db: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
         f"""
         SELECT check_name, rejected_reason AS reason, value, responses.response_id, responses.variant, prompts.kind,
             coalesce(verdicts.evidence, '{{}}') AS evidence,
-            {", ".join(_cut(column) for column in ("text", "reasoning", "answer"))}
+            {", ".join(cut(column) for column in ("text", "reasoning", "answer"))}
         FROM (
             SELECT response_id, check_name, reason AS rejected_reason, value, row_number() OVER (
                 PARTITION BY check_name, reason ORDER BY {severity_sql("category", "kind")}, response_id
@@ -282,13 +283,6 @@ def _examples(db: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
         """,  # noqa: S608
     )
     return [{**row, "evidence": json.loads(row["evidence"])} for row in rows]
-
-
-def _cut(column: str) -> str:
-    return (
-        f"CASE WHEN length({column}) > {_SHOWN} THEN left({column}, {_SHOWN}) || ' [... ' || length({column}) || "
-        f"' characters]' ELSE {column} END AS {column}"
-    )
 
 
 def costs_of(db: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:

@@ -1,15 +1,19 @@
-"""The first lines of a run's report: how much is released, what is wrong with it, what it took, who looked.
+"""The first lines of a run's report: how much is released, what is wrong with it, what it took, who looked; and the
+contents of any report.
 
 Reads the report's figures (`curation/report/data.py`); writes nothing.
 """
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
-_SECTION = re.compile(r"<h2>(.+?)</h2>")
+LOOK = Path(__file__).parent
+"""The folder of look.css, which reports share."""
+_MARKED = r'<h(?P<level>[{levels}])>(?P<title>.+?)</h[{levels}]>|<div class="scroll">|<figure>'
 
 
 def headline_of(figures: Mapping[str, Any]) -> dict[str, Any]:
@@ -44,10 +48,26 @@ def headline_of(figures: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def with_contents(page: str) -> str:
-    """The page with a list of its sections in place of the mark `<!-- contents -->`, and an anchor at each."""
-    titles = [Markup(found).striptags() for found in _SECTION.findall(page)]
-    numbers = iter(range(len(titles)))
-    page = _SECTION.sub(lambda found: f'<h2 id="section-{next(numbers)}">{found[1]}</h2>', page)
-    links = (Markup('<a href="#section-{}">{}</a>').format(number, title) for number, title in enumerate(titles))
+def with_contents(page: str, levels: str = "2") -> str:
+    """The page with a list of its sections in place of the mark `<!-- contents -->` and an anchor at each; what scrolls
+    inside itself, tables and figures, can be reached by the keyboard, and is named by its section.
+
+    Args:
+        page: A page whose headings, `<div class="scroll">` and `<figure>` have no attributes yet.
+        levels: The digits of the headings that are listed.
+    """
+    links: list[Markup] = []
+    here = ""
+
+    def marked(found: re.Match[str]) -> str:
+        nonlocal here
+        if found["level"] is None:
+            named = f' aria-labelledby="{here}"' if here else ""
+            return f'{found[0][:-1]} tabindex="0"{named}' + ("" if found[0] == "<figure>" else ' role="group"') + ">"
+        here = f"section-{len(links)}"
+        title = Markup(found["title"]).striptags()
+        links.append(Markup('<a class="level{}" href="#{}">{}</a>').format(found["level"], here, title))
+        return f'<h{found["level"]} id="{here}">{found["title"]}</h{found["level"]}>'
+
+    page = re.sub(_MARKED.format(levels=levels), marked, page)
     return page.replace("<!-- contents -->", f'<nav aria-label="Contents">{" ".join(links)}</nav>', 1)

@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from curation.report.charts import charts_of
 from curation.report.data import RATES, figures_of
+from curation.report.excerpts import rows_link
 from curation.report.headline import headline_of, with_contents
 from pipelines.errors import visible_value
 from pipelines.judges.spans import marked
@@ -47,6 +48,9 @@ _HASH = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode()
 # What the page may load and run: this one script, its own styles, and nothing else from anywhere.
 POLICY = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{_HASH}'"
 
+ROWS_LINK = 'href="#rows?'
+"""How a link to the rows behind a figure begins; texts of others are escaped, and cannot hold it."""
+
 
 def write_report(run: RunFolder) -> Path:
     """Write the report of what the run has so far and return the page's path.
@@ -63,6 +67,8 @@ def write_report(run: RunFolder) -> Path:
         rates=RATES,
         most=_most(figures),
         pieces=marked,
+        rows_link=rows_link,
+        anchors={anchor for row in figures["excerpts"] for anchor in row["anchors"]},
         script=Markup(_SCRIPT),
         policy=Markup(POLICY),
     )

@@ -28,6 +28,7 @@ import yaml
 from markupsafe import Markup
 
 from cards.markdown import cell
+from curation.report.headline import LOOK, with_contents
 from eval.report import words as report_words
 from eval.report.charts import chart_files, page_charts
 from eval.report.examples import EACH, by_outcome
@@ -119,7 +120,8 @@ def page_of(report: Report, bundled: bool = False, study: Mapping[str, Any] | No
         study: Of a study, what stands above it: title, tables (`eval.report.cells.Cells`), and lines `honesty`.
     """
     charts = {name: Markup(svg) for name, svg in page_charts(report).items()}
-    return _rendered("report.html.jinja", report, autoescape=True, charts=charts, bundled=bundled, study=study)
+    page = _rendered("report.html.jinja", report, autoescape=True, charts=charts, bundled=bundled, study=study)
+    return with_contents(page, levels="23")
 
 
 def markdown_of(report: Report) -> str:
@@ -141,7 +143,7 @@ def _rendered(template: str, report: Report, autoescape: bool, **more: Any) -> s
 def _environment(autoescape: bool) -> jinja2.Environment:
     """Prompts and answers are hostile text: a page escapes all of it, markdown what `text` and `code` are put on."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_FOLDER),
+        loader=jinja2.FileSystemLoader([_FOLDER, LOOK]),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

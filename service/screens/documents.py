@@ -1,5 +1,7 @@
 """What is read: a run's report and log, /docs of the API."""
 
+from hashlib import sha256
+
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
@@ -19,11 +21,15 @@ def report(name: str, caller: Viewer, state: AppStateOf) -> Response:
 
 
 @router.get("/ui/runs/{name}/log")
-def log(name: str, caller: Viewer, state: AppStateOf) -> Response:
-    """What the run's jobs printed."""
+def log(name: str, caller: Viewer, state: AppStateOf, seen: str = "") -> Response:
+    """What the run's jobs printed; with `seen`, the part that moves, where there is more."""
     from service.jobs import log_tail
 
-    return page("log", caller, tab="log", name=name, text=log_tail(state.run(name).path))
+    text = log_tail(state.run(name).path)
+    mark = sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
+    if seen == mark:
+        return Response(status_code=204)
+    return page("log_part" if seen else "log", caller, tab="log", name=name, text=text, mark=mark)
 
 
 @router.get("/docs")

@@ -8,13 +8,17 @@ from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from pipelines.runs import RunFolder
+from pipelines.settings.config import load_config
+from saferthoughts.status import next_step
 from service import api, starting
 from service.access import AppStateOf, check_role
 from service.app_state import AppState
 from service.forms import again_in, budget_in, publish_in
 from service.problems import Problem
+from service.queue import OPEN
 from service.run_reader import spoken
 from service.screens.shared import Place, Posted, Viewer, page, to
+from service.shapes import RunState
 
 PER_PAGE = 12
 _NUMBER = re.compile(r"[0-9]{1,18}")
@@ -80,9 +84,19 @@ def _run(state: AppState, name: str) -> dict[str, Any]:
         "run": run,
         "spoken": spoken(run),
         "has_rows": RunFolder(state.runs / name).table_path("responses").exists(),
-        "teachers": list(state.known_teachers()),
         "argilla": _argilla(state),
+        **_next(state, run),
     }
+
+
+def _next(state: AppState, run: RunState) -> dict[str, str]:
+    """What a run waits for, in words, and the button for it: resume, release, or look at what is there."""
+    if run.state == "broken" or (run.job is not None and run.job.state in OPEN):
+        return {"waits_for": "", "button": ""}
+    folder = state.run(run.name)
+    waits_for, command = next_step(folder, load_config(folder), folder.manifest()["stages"])
+    goes_on = "release" if "release" in (command or "") else "resume" if " run " in (command or "") else ""
+    return {"waits_for": waits_for, "button": goes_on or ("look" if run.version else "")}
 
 
 def _argilla(state: AppState) -> str | None:
@@ -116,4 +130,5 @@ def act(name: str, action: str, caller: Viewer, state: AppStateOf, form: Posted)
         name = wanted.name
     else:
         raise Problem(404, f"There is no button '{action}'.")
-    return to(f"/ui/runs/{quote(name)}")
+    own = action in ("release", "publish") or form.text("back") == "release"
+    return to(f"/ui/runs/{quote(name)}{'/release' if own else ''}")

@@ -86,7 +86,7 @@ def test_the_report_loads_nothing_from_anywhere(hostile_report: Path) -> None:
     assert "default-src 'none'" in page
     assert not re.findall(r"<(?:link|iframe|img|image|use|foreignObject)\b", page)
     assert re.findall(r"<script[^>]*>", page) == ["<script>"]
-    assert not re.findall(r"""(?:src|href|action)=["'](?!#section-)""", page)
+    assert not re.findall(r"""(?:src|href|action)=["'](?!#(?:section-|rows\?))""", page)
     assert len(page) < 1_500_000
 
 
@@ -101,12 +101,13 @@ def test_the_funnel_and_report_json_show_what_the_tables_hold(judged: RunFolder)
     assert sum(row["answered"] for row in figures["funnel"]) == done.rows
     assert sum(row["accepted"] for row in figures["funnel"]) == done.accepted
     assert all(row["planned"] >= row["answered"] >= row["accepted"] for row in figures["funnel"])
-    rows = re.findall(r'<th scope="row">(\w+)</th>' + r'<td class="n">(\d+)</td>' * 6, page)
+    plain = re.sub(r"</?a\b[^>]*>", "", page)
+    rows = re.findall(r'<th scope="row">(\w+)</th>' + r'<td class="n">(\d+)</td>' * 6, plain)
     assert [(row[0], int(row[6])) for row in rows[: len(names)]] == [
         (row["config"], row["accepted"]) for row in figures["funnel"]
     ]
     assert figures["examples"]
-    assert page.count("<figure>") == 4
+    assert page.count("<figure ") == 4
     drift = {row["config"]: row for row in figures["drift"]["variants"]}
     assert all(0 <= row["placed"] <= row["flagged"] for row in drift.values())
     assert 0 <= drift["direct"]["p25"] <= drift["direct"]["median"] <= drift["direct"]["p75"] < 1

@@ -69,8 +69,8 @@ def test_hostile_words_stay_text(hostile: Path, browser: Any, scheme: str) -> No
     shown = page.locator("body").inner_text()
     assert shown.count("<script>alert(1)</script>") > 20
     assert "{{ 7 * 7 }} {% raw %}" in shown
-    assert page.locator("script, img, iframe, a, body style").count() == 0
-    assert page.get_by_text("How it was measured").is_visible()
+    assert page.locator("script, img, iframe, a:not([href^='#']), body style").count() == 0
+    assert page.get_by_role("heading", name="How it was measured").is_visible()
     # The page itself never scrolls sideways, its tables do.
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     page.close()
@@ -80,7 +80,7 @@ def test_the_page_has_nothing_that_loads_or_runs(hostile: Path) -> None:
     page = (hostile / "report.html").read_text(encoding="utf-8")
     assert "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'" in page
     assert not re.findall(r"<(?:link|script|iframe|img|image|use|foreignObject|form)\b", page)
-    assert not re.findall(r"""\s(?:src|href|action|on\w+)=["']""", page)
+    assert not re.findall(r"""\s(?:src|href|action|on\w+)=["'](?!#(?:section|answers)\d*-)""", page)
 
 
 def test_the_svg_files_hold_no_markup_of_others(hostile: Path) -> None:

@@ -1,9 +1,8 @@
-"""The page in a real browser: a run from the form to its download, hostile rows, keyboard, phone, no script."""
+"""The page in a real browser: hostile rows, keyboard, phone, no script; test_way.py goes a person's whole way."""
 
 import json
 import re
 import shutil
-import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from cards.verify import verify
 from curation.quality.checks import check
 from pipelines.judges.stage import judge
 from pipelines.records import Prompt, Response, from_table, to_table
@@ -81,43 +79,6 @@ def opened(pages: Callable[..., tuple[Any, list[str]]], service: Service) -> Ite
 
     yield open_runs
     assert [line for noted in used for line in noted] == []
-
-
-def test_a_run_goes_from_the_form_to_its_download(opened: Open, service: Service, tmp_path: Path) -> None:
-    page = opened()
-    page.get_by_role("link", name="New run").first.click()
-    page.get_by_label("Name").fill("formed")
-    page.get_by_label("Reasoning teacher").select_option("rehearsal")
-    page.get_by_label("Harmful prompts", exact=True).fill("3")
-    page.get_by_label("Benign prompts", exact=True).fill("1")
-    page.get_by_text("Details: variants").click()
-    page.get_by_label("Further attempts").fill("0")
-    for variant in ("direct", "realsafe", "improved", "template", "nocot"):
-        page.get_by_role("checkbox", name=re.compile(f"^{variant} ")).uncheck()
-    # The estimate follows the form: 3 in `short`, and 1 benign prompt in `direct`.
-    page.get_by_text("4 of 4 responses are to be asked for").wait_for()
-    page.get_by_role("button", name="Start the run").click()
-    page.wait_for_url(f"{service.url}/ui/runs/formed")
-    page.get_by_role("button", name="Cancel").wait_for()
-    # Without a reload the page tells how the run goes on, and what can be done at its end.
-    page.locator("#live .badge", has_text="running").wait_for()
-    page.locator("#live .badge", has_text="released").wait_for()
-    assert "released" in page.locator("#spoken").inner_text()
-    with page.expect_download() as download:
-        page.get_by_role("link", name="Download release 1.0.0").click()
-    download.value.save_as(tmp_path / "release.zip")
-    with zipfile.ZipFile(tmp_path / "release.zip") as archive:
-        archive.extractall(tmp_path)
-    assert verify(tmp_path / "formed-1.0.0").faults == ()
-    page.get_by_role("link", name="Browse rows").click()
-    page.get_by_text("4 rows, 1 to 4").wait_for()
-    page.get_by_role("link", name="short 3").click()
-    page.get_by_text("3 rows, 1 to 3").wait_for()
-    page.locator(".rows a").first.click()
-    row = service.get("/runs/formed/rows", where="variant:eq:short", texts=True)["rows"][0]
-    assert row["answer"].split("\n")[0] in page.locator("article.at").inner_text()
-    page.get_by_role("link", name="History of this row").first.click()
-    page.get_by_text("checks", exact=True).wait_for()
 
 
 def test_the_worst_rows_are_found_and_walked_through_by_keys(opened: Open, service: Service, tmp_path: Path) -> None:
@@ -236,13 +197,16 @@ def test_hostile_rows_stay_text(opened: Open, service: Service) -> None:
     assert "where takes column:op:value" in page.get_by_role("alert").inner_text()
 
 
-def test_the_report_is_shown_and_reaches_nothing(opened: Open, service: Service) -> None:
+def test_the_report_is_shown_and_runs_nothing(opened: Open, service: Service) -> None:
     page = opened("read")
-    page.goto(f"{service.url}/ui/runs/small/report")
+    with page.expect_response(re.compile("framed=true")) as answer:
+        page.goto(f"{service.url}/ui/runs/small/report")
     frame = page.frame_locator("iframe")
     frame.get_by_role("heading", name="Run small").wait_for()
     assert frame.locator("figure svg").count() >= 1
-    assert page.frames[1].evaluate("self.origin") == "null"
+    assert "script" not in answer.value.headers["content-security-policy"]
+    page.goto(f"{service.url}/runs/small/report")
+    assert page.evaluate("self.origin") == "null"
 
 
 def test_the_keyboard_reaches_everything_and_everything_has_a_name(opened: Open, service: Service) -> None:

@@ -1,0 +1,108 @@
+"""Every picture of the service and the report in the docs and the README, from one rehearsal run.
+
+Starts a service on runs of its own, starts a run there and looks at it with Chromium, and
+writes docs/*.png. docs/review.png
+is made by hand, since it needs Argilla. Run it with `python docs/pictures.py`, then look at each: it takes minutes.
+"""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+from playwright.sync_api import Page, sync_playwright
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from service.store import Store
+from service.tokens import Tokens
+
+DOCS = Path(__file__).parent
+NAME = "spring"
+RUN = {
+    "name": NAME,
+    "config": {
+        "seed": 5,
+        "prompts": {"harmful": 40, "benign": 24},
+        "variants": ["direct", "improved", "short", "nocot"],
+        "roles": {"reasoning": "rehearsal"},
+        "judging": {"judges": ["rehearsal-judge", "rehearsal-guard"]},
+    },
+}
+_PATIENCE_S = 1800
+
+
+def served(runs: Path) -> tuple[subprocess.Popen[str], str]:
+    """A service on these runs, and its address."""
+    command = [sys.executable, "-m", "saferthoughts", "--runs", str(runs), "serve", "--port", "0", "--rate", "1000"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "login?code=" in line:
+            return process, line.split()[-1].partition("/login")[0]
+    raise SystemExit("The service did not start.")
+
+
+def state_where(client: httpx.Client, fits: Any) -> dict[str, Any]:
+    """The run's state as soon as it fits."""
+    until = time.monotonic() + _PATIENCE_S
+    while time.monotonic() < until:
+        state: dict[str, Any] = client.get(f"/runs/{NAME}").json()
+        if fits(state):
+            return state
+        time.sleep(0.2)
+    raise SystemExit(f"The run did not come so far: {state}")
+
+
+def take(page: Page, url: str, name: str, ready: str, height: int = 900, width: int = 1360) -> None:
+    """A picture of a page as soon as it shows what it is to show."""
+    page.set_viewport_size({"width": width, "height": height})
+    page.goto(url)
+    page.locator(ready).first.wait_for()
+    page.screenshot(path=DOCS / f"{name}.png")
+
+
+def pictures(page: Page, client: httpx.Client, url: str) -> None:
+    """Take them in the order in which the run comes to them."""
+    answer = client.post("/runs", json=RUN)
+    assert answer.status_code == 202, answer.text
+    state_where(client, lambda state: state["stage"] == "judge" and (state["progress"] or {}).get("done", 0) > 20)
+    take(page, f"{url}/ui/runs/{NAME}", "service-run", "#live progress", 900, 1180)
+    state_where(client, lambda state: state["state"] == "released")
+    rows = client.get(f"/runs/{NAME}/rows", params={"where": ["variant:eq:direct", "patterns:ge:1"]}).json()["rows"]
+    row = f"{url}/ui/runs/{NAME}/rows/{rows[0]['prompt_id']}?at={rows[0]['response_id']}"
+    take(page, row, "service-rows", "article mark", 980, 1180)
+    take(page, f"{url}/ui/runs/{NAME}/release", "service-release", ".card-text", 1100, 1180)
+    take(page, f"{url}/runs/{NAME}/report", "report", "figure svg")
+
+
+def main() -> None:
+    """Make all of them."""
+    folder = Path(tempfile.mkdtemp())
+    service, url = served(folder / "runs")
+    try:
+        secret = Tokens(Store(folder / "runs")).add("anna", "publish")
+        with (
+            sync_playwright() as started,
+            httpx.Client(base_url=url, headers={"authorization": f"Bearer {secret}"}, timeout=300) as client,
+        ):
+            browser = started.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+            page = browser.new_page(color_scheme="light")
+            page.goto(f"{url}/login")
+            page.get_by_label("Token").fill(secret)
+            page.get_by_role("button", name="Log in").click()
+            page.get_by_role("link", name="Go to the runs").click()
+            pictures(page, client, url)
+            browser.close()
+    finally:
+        service.terminate()
+        service.wait()
+        shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main()
