@@ -1,6 +1,7 @@
 """What follows a command that is done: where its result is and which command usually comes next, on stderr.
 
-One table for all commands; `saferthoughts/cli/options.py` looks into it. Nothing follows `--json`.
+One table for all commands; `saferthoughts/cli/options.py` looks into it. Nothing follows `--json`, nor a job of the
+service.
 """
 
 import shlex

@@ -3,6 +3,7 @@
 Reads and writes nothing itself; `saferthoughts/cli/app.py` and `saferthoughts/cli/tools.py` hang their commands on it.
 """
 
+import os
 import shlex
 import sys
 from functools import wraps
@@ -13,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from pipelines.errors import UserError, unknown
-from pipelines.progress import console, plain_console
+from pipelines.progress import FILE_VARIABLE, console, plain_console
 from pipelines.settings.keys import HIDDEN, begins_like_key
 
 if TYPE_CHECKING:
@@ -80,7 +81,8 @@ def _with_next_step(callback: "Callable[..., Any]", command: str) -> "Callable[.
         from saferthoughts.cli.next_steps import next_step
 
         callback(**arguments)
-        if words := next_step(command, arguments, Settings.runs, Settings.words):
+        # The last line of a job of the service is what came of it, and its page has what comes next.
+        if FILE_VARIABLE not in os.environ and (words := next_step(command, arguments, Settings.runs, Settings.words)):
             note(words)
 
     return run
