@@ -26,7 +26,7 @@ def test_the_headline_counts_what_the_tables_hold(released: RunFolder) -> None:
     assert f"{found['released']}<small>of {found['answered']} answered" in page
     assert "no price known" in page
     titles = re.findall(r'<h2 id="(section-\d+)">', page)
-    assert titles == re.findall(r'<a href="#(section-\d+)">', page)
+    assert titles == re.findall(r'<a class="level2" href="#(section-\d+)">', page)
     assert len(titles) > 5
 
 
@@ -39,4 +39,5 @@ def test_what_nobody_measured_is_none() -> None:
 
 def test_contents_are_the_sections_as_text() -> None:
     page = with_contents("<!-- contents --><h2>One &lt;b&gt;</h2><h2>Two</h2>")
-    assert page.startswith('<nav aria-label="Contents"><a href="#section-0">One &lt;b&gt;</a> <a href="#section-1">')
+    link = '<a class="level2" href="#section-{}">'
+    assert page.startswith(f'<nav aria-label="Contents">{link.format(0)}One &lt;b&gt;</a> {link.format(1)}Two</a>')
