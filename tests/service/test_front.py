@@ -18,6 +18,7 @@ from service.store import Store
 from tests.service.conftest import Service
 from tests.service.test_page import browser as browser
 from tests.service.test_page import opened as opened
+from tests.service.test_page import pages as pages
 
 VARIABLE, SECRET = "FRONT_TEACHER_KEY", "quince-of-Nobody-4711-0815"
 ANSWER = "<think>From 14:50 to 16:05.</think>75 minutes."
