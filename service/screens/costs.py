@@ -9,7 +9,7 @@ from service.costs import costs_of
 from service.screens.shared import Place, Viewer, page
 
 router = APIRouter(include_in_schema=False)
-PLACE = Place(33, "Costs", "/ui/costs")
+PLACE = Place(80, "Costs", "/ui/costs")
 _MOST_DAYS, _MOST_RUNS = 60, 100
 
 

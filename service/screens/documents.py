@@ -10,7 +10,7 @@ from service.description import description_of
 from service.screens.shared import Place, Viewer, page
 
 router = APIRouter(include_in_schema=False)
-PLACE = Place(90, "API", "/docs")
+PLACE = Place(120, "API", "/docs")
 
 
 @router.get("/ui/runs/{name}/report")

@@ -19,7 +19,7 @@ from service.screens.shared import Place, Posted, Viewer, page, to
 PER_PAGE = 10
 
 router = APIRouter(include_in_schema=False)
-PLACE = Place(50, "Evaluations", "/ui/evaluations")
+PLACE = Place(60, "Evaluations", "/ui/evaluations")
 
 
 @router.get("/ui/evaluations")

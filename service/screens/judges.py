@@ -8,7 +8,7 @@ from service.judges import judge_states
 from service.screens.shared import Place, Viewer, page
 
 router = APIRouter(include_in_schema=False)
-PLACE = Place(31, "Judges", "/ui/judges")
+PLACE = Place(100, "Judges", "/ui/judges")
 
 
 @router.get("/ui/judges")

@@ -12,7 +12,7 @@ from service.screens.shared import Place, Posted, Viewer, page, to
 from service.tokens import Caller
 
 router = APIRouter(include_in_schema=False)
-PLACE = Place(32, "Keys", "/ui/keys")
+PLACE = Place(110, "Keys", "/ui/keys")
 
 
 def states(state: AppState) -> list[KeyState]:

@@ -24,7 +24,7 @@ from service.shapes import ReleaseWanted
 PER_PAGE = 25
 
 router = APIRouter(include_in_schema=False)
-PLACE = Place(30, "Releases", "/ui/releases")
+PLACE = Place(40, "Releases", "/ui/releases")
 
 
 @router.get("/ui/releases")

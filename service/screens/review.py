@@ -21,7 +21,7 @@ from service.screens.shared import Place, Posted, Viewer, page, to
 from service.tokens import Caller
 
 router = APIRouter(include_in_schema=False)
-PLACE = Place(25, "Review", "/ui/review")
+PLACE = Place(30, "Review", "/ui/review")
 _MOST_LISTED = 50
 _PREVIEWED = 200
 

@@ -16,7 +16,7 @@ from service.problems import Problem
 from service.screens.shared import Place, Posted, Viewer, page, to
 
 router = APIRouter(include_in_schema=False)
-PLACE = Place(40, "Students", "/ui/students")
+PLACE = Place(50, "Students", "/ui/students")
 
 
 @router.get("/ui/students")

@@ -8,7 +8,7 @@ from service.access import AppStateOf
 from service.screens.shared import Place, Viewer, page
 
 router = APIRouter(include_in_schema=False)
-PLACE = Place(60, "Studies", "/ui/studies")
+PLACE = Place(70, "Studies", "/ui/studies")
 
 
 @router.get("/ui/studies")

@@ -8,7 +8,7 @@ from service.access import AppStateOf, check_role
 from service.screens.shared import Place, Posted, Viewer, page, to
 
 router = APIRouter(include_in_schema=False)
-PLACE = Place(30, "Teachers", "/ui/teachers")
+PLACE = Place(90, "Teachers", "/ui/teachers")
 
 
 @router.get("/ui/teachers")
