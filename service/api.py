@@ -18,13 +18,13 @@ from service import commands, run_keeping, shapes, starting, teachers
 from service.access import AppStateOf, check_role, needs
 from service.app_state import AppState
 from service.downloads import plain, zipped
-from service.exports import FORMATS, exported
 from service.jobs import cli_arguments, log_tail
 from service.problems import MEDIA_TYPE, Problem, ProblemDocument, title_of
-from service.rows import Query as RowQuery
-from service.rows import query_from
+from service.rows.exports import FORMATS, exported
+from service.rows.reading import Query as RowQuery
+from service.rows.reading import query_from
+from service.rows.words import LONGEST
 from service.tokens import Caller
-from service.words import LONGEST
 
 MOST_FILTERS = 20
 # Rows that a request picks by their ids.

@@ -16,13 +16,15 @@ from starlette.staticfiles import StaticFiles
 
 from pipelines.errors import UserError
 from pipelines.runs import VERSION
-from service import api, api_models, api_review, page
+from service import api, page
 from service.access import caller_of
 from service.app_state import AppState
 from service.description import description_of
+from service.models import api_models
 from service.problems import Problem
 from service.request_filters import Refusals, RequestFilters
-from service.reviews import VotesWatcher
+from service.review import api_review
+from service.review.reviews import VotesWatcher
 
 _STATIC = Path(__file__).parent / "static"
 

@@ -15,12 +15,12 @@ from pipelines.prompts.prompt_files import load_pool
 from pipelines.row_files import READERS
 from pipelines.runs import RUN_NAME, RunFolder
 from pipelines.settings.teacher import Teacher, load_teachers
-from service.argilla import ArgillaServer
 from service.jobs import Supervisor
 from service.keys import SessionKeys
 from service.problems import Problem
 from service.queue import Job, Queue
-from service.row_indexes import RowIndexes
+from service.review.argilla import ArgillaServer
+from service.rows.indexes import RowIndexes
 from service.run_reader import Broadcaster, RunReader, is_run
 from service.shapes import RunState
 from service.store import Store

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import Field
 
 from pipelines.settings.parts import Part, validated
-from service.argilla import MOST_PEOPLE
+from service.review.argilla import MOST_PEOPLE
 from service.shapes import Again, Budget, NewRun, PublishWanted, ReviewWanted
 
 # A name that the API takes and no run will have: an estimate needs none.

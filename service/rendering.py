@@ -11,7 +11,7 @@ from typing import Any
 import jinja2
 
 from pipelines.errors import visible_value
-from service.charts import number
+from service.models.charts import number
 
 _ENVIRONMENT = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent / "pages"),

@@ -3,7 +3,7 @@
 runs/.serve/            (mode 0700)
   service.sqlite        what is here
   lock                  held by the one service that works on these runs
-  rows/RUN.*            the rows of a run, laid out for paging (`layout.py`); made anew whenever they are missing
+  rows/RUN.*            the rows of a run, laid out for paging (`rows/layout.py`); made anew whenever they are missing
   lists/RUN-HASH.txt    ids of rows that a job was asked to take
 """
 

@@ -30,7 +30,7 @@ from pipelines.settings.options import Options, configured
 from pipelines.settings.parts import validated
 from pipelines.teachers.ledger import Ledger
 from saferthoughts.cli.app import app
-from service.columns import filter_of
+from service.rows.columns import filter_of
 from training.checkpoints import fingerprint_of
 from training.mixture import draw
 from training.mixture_rows import load_blend

@@ -7,12 +7,12 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from pipelines.errors import UserError
-from service import api_models, evaluation_results, evaluations, students
 from service.access import AppStateOf, check_role
-from service.api_models import Named, Offset
 from service.app_state import AppState
 from service.forms import Form
-from service.model_forms import evaluation_in
+from service.models import api_models, evaluation_results, evaluations, students
+from service.models.api_models import Named, Offset
+from service.models.model_forms import evaluation_in
 from service.problems import Problem
 from service.screens.shared import Place, Posted, Viewer, page, to
 

@@ -13,10 +13,10 @@ from pipelines.settings.parts import validated
 from service import api
 from service.access import AppStateOf, check_role
 from service.app_state import AppState
-from service.argilla import MOST_PEOPLE
 from service.forms import people_in, review_in
 from service.problems import Problem
-from service.reviews import Applying, apply_votes, preview_apply, pull_votes, review_state, sent_and_pulled
+from service.review.argilla import MOST_PEOPLE
+from service.review.reviews import Applying, apply_votes, preview_apply, pull_votes, review_state, sent_and_pulled
 from service.screens.shared import Place, Posted, Viewer, page, to
 from service.tokens import Caller
 

@@ -14,14 +14,14 @@ from pipelines.judges.spans import marked
 from pipelines.records import PATTERNS
 from service import api, shapes
 from service.access import AppStateOf, check_role
-from service.columns import OPERATORS, WORST, Filter
-from service.layout import COLUMNS
 from service.problems import Problem
-from service.rows import Query as RowQuery
-from service.rows import RowIndex, query_from
+from service.rows.columns import OPERATORS, WORST, Filter
+from service.rows.layout import COLUMNS
+from service.rows.reading import Query as RowQuery
+from service.rows.reading import RowIndex, query_from
+from service.rows.text_diff import changed
+from service.rows.words import LONGEST, PARTS
 from service.screens.shared import Posted, Viewer, page, to
-from service.text_diff import changed
-from service.words import LONGEST, PARTS
 
 PER_PAGE = 25
 # Until the page says that the rows are still being laid out.

@@ -3,8 +3,8 @@
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from service import api_models, studies
 from service.access import AppStateOf
+from service.models import api_models, studies
 from service.screens.shared import Place, Viewer, page
 
 router = APIRouter(include_in_schema=False)

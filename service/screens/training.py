@@ -7,12 +7,13 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from pipelines.errors import UserError
-from service import api, api_models, charts, students, training
+from service import api
 from service.access import AppStateOf, check_role
 from service.app_state import AppState
 from service.forms import Form
-from service.model_forms import training_in
-from service.model_shapes import TrainingState
+from service.models import api_models, charts, students, training
+from service.models.model_forms import training_in
+from service.models.model_shapes import TrainingState
 from service.problems import Problem
 from service.screens.shared import Posted, Viewer, page, to
 from service.shapes import RunName

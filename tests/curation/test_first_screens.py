@@ -16,8 +16,8 @@ from pipelines.records import Prompt, from_table
 from pipelines.repairs.stage import repair
 from pipelines.runs import RunFolder
 from saferthoughts.cli.curation import _look
-from service.row_indexes import RowIndexes
-from service.rows import Query
+from service.rows.indexes import RowIndexes
+from service.rows.reading import Query
 
 
 def test_every_bundled_category_has_its_place() -> None:

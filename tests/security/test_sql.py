@@ -14,8 +14,8 @@ from pipelines.errors import UserError
 from pipelines.runs import RunFolder
 from pipelines.settings.changes import change
 from pipelines.settings.options import Options
-from service.columns import filter_of
-from service.words import query_of
+from service.rows.columns import filter_of
+from service.rows.words import query_of
 from tests.security.commands import Command
 
 RUN, OUT = "{run}", "{out}"

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from service.text_diff import changed
+from service.rows.text_diff import changed
 from tests.service.conftest import Service
 from tests.service.test_api import problem
 

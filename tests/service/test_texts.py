@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from pipelines.errors import UserError, visible
 from pipelines.judges.spans import marked
 from pipelines.records import PATTERNS
-from service.columns import OPERATORS, filter_of
-from service.layout import COLUMNS
 from service.rendering import render
 from service.request_filters import _name_in
+from service.rows.columns import OPERATORS, filter_of
+from service.rows.layout import COLUMNS
 
 WORDS = st.text(alphabet="ab <&\u202e\u00e9", max_size=30)
 

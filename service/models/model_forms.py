@@ -2,7 +2,7 @@
 
 from pipelines.settings.parts import validated
 from service.forms import Form
-from service.model_shapes import EvaluationWanted, PushWanted, Question, TrainingSettings, TrainingWanted
+from service.models.model_shapes import EvaluationWanted, PushWanted, Question, TrainingSettings, TrainingWanted
 
 _ROWS = "rows."
 

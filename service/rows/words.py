@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.errors import UserError, unknown
-from service.columns import Numbers
+from service.rows.columns import Numbers
 
 PARTS = ("prompt", "reasoning", "answer")
 LONGEST = 300

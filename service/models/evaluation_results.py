@@ -17,7 +17,7 @@ from eval.run.paired_questions import compared
 from eval.run.results import NAME, Answer, Measure, Rate, Results, TaskRun, read_results
 from pipelines.errors import unknown
 from pipelines.prompts.mildness import severity
-from service.model_shapes import AnswersPage, AnswerState, ComparisonState, RateState
+from service.models.model_shapes import AnswersPage, AnswerState, ComparisonState, RateState
 from service.problems import Problem
 
 # Results beyond that are read by the command line alone.

@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.run_archives import Sink
-from service.columns import Numbers
-from service.layout import SCHEMA
-from service.rows import RowIndex
+from service.rows.columns import Numbers
+from service.rows.layout import SCHEMA
+from service.rows.reading import RowIndex
 
 _TEXTS = ("prompt", "reasoning", "answer")
 _WHOLE = pa.schema([*SCHEMA, *((name, pa.string()) for name in _TEXTS)])

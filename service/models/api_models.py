@@ -9,14 +9,15 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from starlette.responses import FileResponse, Response
 
-from service import evaluation_results, evaluations, model_shapes, shapes, students, studies, training
+from service import shapes
 from service.access import AppStateOf
 from service.api import Publisher, Reader, Runner, make_report, sandboxed
 from service.api import router as api_router
 from service.app_state import AppState
-from service.children import json_of
 from service.downloads import plain
 from service.jobs import cli_arguments
+from service.models import evaluation_results, evaluations, model_shapes, students, studies, training
+from service.models.children import json_of
 from service.problems import Problem
 
 router = APIRouter(responses=api_router.responses)

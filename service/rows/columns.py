@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from pipelines.errors import UserError, unknown
 from pipelines.settings.old_names import current_name
-from service.layout import BATCH_ROWS, COLUMNS
+from service.rows.layout import BATCH_ROWS, COLUMNS
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")

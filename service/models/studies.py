@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 from pipelines.errors import one_line
 from saferthoughts.studies.spec import load_study, study_names
 from service.app_state import AppState
-from service.model_shapes import StudyState, StudyStep
+from service.models.model_shapes import StudyState, StudyStep
 from service.problems import Problem
 
 

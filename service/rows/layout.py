@@ -1,10 +1,10 @@
 """A run's rows laid out for paging: figures in an Arrow file that is mapped, texts and their words in SQLite.
 
 Reads the run's tables through `curation/sql/views.py` and rows.sql; writes runs/.serve/rows/RUN.arrow and RUN.sqlite,
-and with `--words` RUN.words.sqlite, each whole or not at all. The service runs `python -m service.layout RUNS RUN`, in
-a process of its own: it takes memory that would not be given back, and time in which nobody else would be served.
-Looking 50 scattered rows of 100,000 up in parquet takes a quarter of a second, whatever reads it, since texts are
-compressed by the thousand; in SQLite it takes milliseconds.
+and with `--words` RUN.words.sqlite, each whole or not at all. The service runs `python -m service.rows.layout RUNS
+RUN`, in a process of its own: it takes memory that would not be given back, and time in which nobody else would be
+served. Looking 50 scattered rows of 100,000 up in parquet takes a quarter of a second, whatever reads it, since texts
+are compressed by the thousand; in SQLite it takes milliseconds.
 """
 
 import json

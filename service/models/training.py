@@ -12,9 +12,9 @@ from pipelines.runs import RUN_NAME, RunFolder
 from pipelines.settings.overrides import settings_of
 from saferthoughts.release import Release
 from saferthoughts.settings import assignments
-from service import students
 from service.app_state import AppState
-from service.model_shapes import (
+from service.models import students
+from service.models.model_shapes import (
     RecipeState,
     TrainingChoices,
     TrainingSettings,

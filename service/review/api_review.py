@@ -12,11 +12,11 @@ from starlette.responses import PlainTextResponse, Response
 from pipelines.settings.judge import load_judges
 from service import api, shapes
 from service.access import AppStateOf
-from service.argilla import ArgillaState
 from service.costs import Costs, as_csv, costs_of
 from service.judges import JudgeState, judge_states
 from service.keys import key_states
-from service.reviews import Applying, ReviewState, apply_votes, preview_apply, pull_votes, review_state
+from service.review.argilla import ArgillaState
+from service.review.reviews import Applying, ReviewState, apply_votes, preview_apply, pull_votes, review_state
 
 router = APIRouter(responses=api.router.responses)
 

@@ -14,7 +14,7 @@ from cards.model_card import RECORD
 from pipelines.errors import UserError, one_line
 from pipelines.runs import RUN_NAME, RunFolder, file_hash
 from service.app_state import AppState
-from service.model_shapes import Lineage, StudentState
+from service.models.model_shapes import Lineage, StudentState
 from service.problems import Problem
 
 OWN = "model"

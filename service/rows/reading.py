@@ -17,9 +17,9 @@ import numpy as np
 
 from pipelines.errors import UserError
 from pipelines.records import PATTERNS
-from service.columns import Columns, Filter, Kept, Mask, Numbers, check_sort, filter_of
 from service.problems import Problem
-from service.words import hits, query_of
+from service.rows.columns import Columns, Filter, Kept, Mask, Numbers, check_sort, filter_of
+from service.rows.words import hits, query_of
 
 __all__ = ["Page", "Query", "RowIndex", "filter_of", "query_from"]
 

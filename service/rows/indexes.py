@@ -16,9 +16,9 @@ import pyarrow as pa
 
 from pipelines.errors import UserError
 from pipelines.runs import RunFolder
-from service.columns import Columns
-from service.layout import mark_of, path_of
-from service.rows import RowIndex
+from service.rows.columns import Columns
+from service.rows.layout import mark_of, path_of
+from service.rows.reading import RowIndex
 
 # Runs laid out at once.
 _MOST_AT_ONCE = 2
@@ -97,7 +97,7 @@ class RowIndexes:
             index.set_words(f"The words of {run.name} cannot be searched: {error}")
 
     def _lay_out(self, run: RunFolder, *options: str) -> None:
-        command = [sys.executable, "-m", "service.layout", str(run.path.parent), run.name, *options]
+        command = [sys.executable, "-m", "service.rows.layout", str(run.path.parent), run.name, *options]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         self._processes.add(process)
         if options:

@@ -1,0 +1,1 @@
+"""Students trained, asked and measured, and studies, as the page and the API show them."""

@@ -1,0 +1,1 @@
+"""People's review from the page: the Argilla server, votes, the gate."""
