@@ -199,6 +199,6 @@ def test_demo_asks_for_what_its_stages_ask_for() -> None:
 
 
 def test_doctor_knows_every_extra_but_those_that_no_stage_needs() -> None:
-    assert set(NEEDS.values()) == {"", *PROJECT["optional-dependencies"]} - {"demo", "docs", "rl", "vllm"}
+    assert set(NEEDS.values()) == {"", *PROJECT["optional-dependencies"]} - {"demo", "docs", "gguf", "rl", "vllm"}
     assert {"torch", "inspect-ai", "aiolimiter"} <= set(packages("eval"))
     assert PROJECT["name"] not in packages("dev")

@@ -31,7 +31,7 @@ def test_a_dataset_and_a_tokenizer_of_the_hub_are_proven(hub: Any, tiny_student:
     proven = ["proof", "acme/rows", "--tokenizer", "acme/tiny", "--trainer", "plain"]
     gone = ["proof", "acme/rows", "--tokenizer", "acme/none"]
     done = hub.run("-c", TWICE, json.dumps([proven, gone]))
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert (done.returncode, done.stderr.count("\n")) == (2, 2), done.stderr
     assert "acme/rows, 1 rows, by plain" in done.stdout
     assert done.stdout.endswith("(0)\n")
     assert "Tokenizer 'acme/none' is no folder here" in done.stderr

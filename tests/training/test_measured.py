@@ -93,7 +93,7 @@ def test_report_of_a_student_of_rehearsed_rows_says_so_first_and_names_no_path(t
     markdown = (trained.folder / "report" / "report.md").read_text()
     assert markdown.startswith(f"**{first}")
     page = (trained.folder / "report" / "report.html").read_text()
-    assert page.partition("<body>")[2].strip().startswith(f'<p class="note"><strong>{first}')
+    assert page.partition("<main>")[2].strip().startswith(f'<p class="note"><strong>{first}')
     assert json.loads((trained.folder / "report" / "report.json").read_text())["rehearsed"] == ["member"]
     for name in ("report.md", "report.html", "report.json"):
         text = (trained.folder / "report" / name).read_text()

@@ -145,7 +145,10 @@ def test_mild_rows_are_shown_first_and_other_peoples_columns_are_read(
     row = {"prompt": "Hurt.", "completion": "Sorry.", "thinking": "No.", "category": "violence"}
     rows = rows_at(row, {**row, "prompt": "Knit.", "category": "definitions"}, {"prompt": "", "completion": None})
     done = proof(rows, "--tokenizer", tokenizer_with(GPT_OSS))
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr.splitlines()) == (
+        0,
+        ["Next: saferthoughts train RECIPE --dataset RELEASE --check"],
+    )
     assert "left out: 1 rows, the first is row 3: the response is NoneType, not text" in done.stdout
     assert "Knit." in done.stdout
     assert "Hurt." not in done.stdout
