@@ -238,7 +238,7 @@ def test_a_look_says_what_is_understood_not_read_and_refused(tmp_path: Path) -> 
     rows(tmp_path / "d.jsonl", good, {**good, "Question": ""}, {**good, "Question": 7}, good)
     done = CliRunner().invoke(app, ["dataset", "look", str(tmp_path / "d.jsonl")])
     assert done.exit_code == 0, done.output
-    assert done.output.splitlines()[1:] == [
+    assert done.stdout.splitlines()[1:] == [
         "  prompt: column Question",
         "  response: column chosen",
         "  kind: no column; give --kind harmful or --kind benign",
@@ -250,4 +250,4 @@ def test_a_look_says_what_is_understood_not_read_and_refused(tmp_path: Path) -> 
         "  reasoning: Hm.",
         f"  answer: {REFUSAL}",
     ]
-    assert "1 of 4 rows can be used" in done.output.splitlines()[0]
+    assert "1 of 4 rows can be used" in done.stdout.splitlines()[0]

@@ -103,7 +103,7 @@ def test_broken_runs_are_listed_as_broken_and_the_others_as_ever(beset: Service)
         assert states[name]["problem"], name
         assert "\n" not in states[name]["problem"]
         assert beset.get(f"/runs/{name}")["problem"] == states[name]["problem"]
-    listed = page(beset, "/")
+    listed = page(beset, "/") + page(beset, "/?offset=12")
     assert listed.count('class="badge broken"') == len(BROKEN)
     assert "Mend the file that this names" in page(beset, "/ui/runs/garbage-ledger")
     assert "garbage-ledger is not counted" in page(beset, "/ui/costs")
