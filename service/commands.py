@@ -26,6 +26,17 @@ _free = threading.BoundedSemaphore(_AT_ONCE)
 _kept: "OrderedDict[object, Any]" = OrderedDict()
 
 
+def command_of(runs: Path, *words: str) -> list[str]:
+    """A command of ours on a folder of runs, as a child process is started with it."""
+    return [sys.executable, "-m", "saferthoughts", "--runs", str(runs), *words]
+
+
+def last_line(errors: str) -> str:
+    """What a command says on its last line, without the program's name; "" where it says nothing."""
+    lines = errors.strip().splitlines()
+    return lines[-1].removeprefix("saferthoughts: ") if lines else ""
+
+
 def run(runs: Path, *words: str) -> str:
     """What `saferthoughts` prints on stdout.
 
@@ -36,15 +47,13 @@ def run(runs: Path, *words: str) -> str:
     if not _free.acquire(timeout=_WAIT_S):
         raise Problem(503, "Others are being waited for. Come again in a minute.", {"retry-after": "60"})
     try:
-        command = [sys.executable, "-m", "saferthoughts", "--runs", str(runs), *words]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
+        done = subprocess.run(command_of(runs, *words), capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired as error:
         raise UserError(f"saferthoughts {words[0]} took longer than {_TIMEOUT_S} s and was ended.") from error
     finally:
         _free.release()
     if done.returncode and not done.stdout.strip():
-        last = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
-        raise UserError(one_line(last.removeprefix("saferthoughts: "), _LONGEST_LINE))
+        raise UserError(one_line(last_line(done.stderr) or "it says nothing", _LONGEST_LINE))
     return done.stdout
 
 

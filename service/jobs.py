@@ -8,7 +8,6 @@ nothing twice: what was answered is in the run's ledger.
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 import traceback
@@ -21,6 +20,7 @@ import psutil
 from pipelines.progress import FILE_VARIABLE
 from pipelines.runs import RunFolder
 from pipelines.system_errors import system_line
+from service.commands import command_of
 from service.queue import Job, Queue
 
 LOG_FILE, PROGRESS_FILE = "service.log", ".progress.json"
@@ -130,7 +130,7 @@ class Supervisor:
 
     def _begin(self, job: Job) -> None:
         folder = self._runs / job.run
-        command = [sys.executable, "-m", "saferthoughts", "--runs", str(self._runs), *job.arguments]
+        command = command_of(self._runs, *job.arguments)
         own = {FILE_VARIABLE: str(folder / PROGRESS_FILE), "PYTHONUNBUFFERED": "1"}
         environment = {**self._environment, **self._keys(), **own}
         try:

@@ -8,7 +8,6 @@ import asyncio
 import json
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from fastapi import Request
 
 from pipelines.errors import UserError, one_line
 from service.app_state import AppState
+from service.commands import command_of, last_line
 from service.problems import Problem
 
 LONGEST_S = 900.0
@@ -47,13 +47,12 @@ async def json_of(
     finally:
         alone.release()
     if code:
-        last = (errors.strip().splitlines() or [f"It ended with {code} and said nothing."])[-1]
-        raise UserError(one_line(last.removeprefix("saferthoughts: "), 2000))
+        raise UserError(one_line(last_line(errors) or f"It ended with {code} and said nothing.", 2000))
     return json.loads(out)
 
 
 async def _done(state: AppState, request: Request, words: Sequence[str], stdin: str) -> tuple[int, str, str]:
-    command = [sys.executable, "-m", "saferthoughts", "--runs", str(state.runs.absolute()), *words]
+    command = command_of(state.runs.absolute(), *words)
     pipe = asyncio.subprocess.PIPE
     child = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True)
     talk = asyncio.create_task(child.communicate(stdin.encode("utf-8", "replace")))

@@ -7,7 +7,6 @@ pull is a job like any other: `saferthoughts review pull RUN --agree`.
 import asyncio
 import json
 import subprocess
-import sys
 import time
 import traceback
 import urllib.error
@@ -25,6 +24,7 @@ from pipelines.runs import RunFolder, file_hash
 from pipelines.settings.config import load_config
 from pipelines.settings.parts import Part, validated
 from service.app_state import AppState
+from service.commands import command_of, last_line
 from service.jobs import cli_arguments
 from service.problems import Problem
 from service.queue import Job
@@ -207,13 +207,11 @@ def preview_apply(state: AppState, run: RunFolder) -> dict[str, Any]:
     """
     if not _reviews_mark(run):
         raise Problem(409, f"No votes on rows of {run.name} were pulled yet.")
-    words = ["--runs", str(state.runs), "review", "apply", run.name, "--dry-run", "--json"]
-    command = [sys.executable, "-m", "saferthoughts", *words]
+    command = command_of(state.runs, "review", "apply", run.name, "--dry-run", "--json")
     with state.reporting:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_PREVIEW_S, check=False)
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
-        raise UserError(f"There is no preview: {last.removeprefix('saferthoughts: ')}")
+        raise UserError(f"There is no preview: {last_line(done.stderr) or 'it says nothing'}")
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 

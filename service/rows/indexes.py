@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from pipelines.errors import UserError
 from pipelines.runs import RunFolder
+from service.commands import last_line
 from service.rows.columns import Columns
 from service.rows.layout import mark_of, path_of
 from service.rows.reading import RowIndex
@@ -108,7 +109,7 @@ class RowIndexes:
         finally:
             self._processes.discard(process)
         if process.returncode:
-            last = (errors.strip().splitlines() or ["it says nothing"])[-1]
+            last = last_line(errors) or "it says nothing"
             raise UserError(last) if process.returncode == 2 else RuntimeError(f"The rows cannot be laid out: {last}")
 
 
