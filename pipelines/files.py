@@ -153,6 +153,26 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
 
 
+def append_line(path: Path, value: Any) -> None:
+    """Add a line of JSON to a file that others look at meanwhile. One that cannot be written is left out: such files
+    only show how far something is."""
+    with contextlib.suppress(OSError), path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(value) + "\n")
+
+
+def lines_so_far(path: Path, most_bytes: int) -> Iterator[dict[str, Any]]:
+    """The whole lines of such a file. It may be written at this moment, or be anybody's: a link is not followed, what
+    is larger is not read, and a line that is no JSON object is left out."""
+    with contextlib.suppress(OSError):
+        if path.is_symlink() or path.stat().st_size > most_bytes:
+            return
+        for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            with contextlib.suppress(ValueError, RecursionError):
+                line = json.loads(text)
+                if isinstance(line, dict):
+                    yield line
+
+
 def file_hash(path: Path) -> str:
     """sha256 of a file, as hex."""
     with path.open("rb") as file:

@@ -13,6 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from pipelines.files import append_line, lines_so_far
+
 METRICS = "metrics.jsonl"
 FIGURES = ("loss", "learning_rate", "trained_tokens_per_s", "grad_norm", "reward")
 _MOST_BYTES = 64_000_000
@@ -38,26 +40,20 @@ class StepMetrics:
     def add(self, step: int, of: int, logs: Mapping[str, Any]) -> None:
         """One more step."""
         found = {name: _number(logs[name]) for name in FIGURES if name in logs}
-        with suppress(OSError), self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, "of": of, "at": time.time(), **found}) + "\n")
+        append_line(self._path, {"step": step, "of": of, "at": time.time(), **found})
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The lines of a metrics.jsonl by step; lines that are cut short or of another form are left out.
 
-    The file may be written at this moment, or be anybody's: it is bounded, a link is not followed, and only the known
-    figures are taken, as numbers.
+    Only the known figures are taken, as numbers.
     """
     found: dict[int, dict[str, Any]] = {}
-    with suppress(OSError):
-        if path.is_symlink() or path.stat().st_size > _MOST_BYTES:
-            return []
-        for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            with suppress(ValueError, TypeError, KeyError, OverflowError, RecursionError):
-                line = json.loads(text)
-                step, of, at = int(line["step"]), int(line["of"]), float(line["at"])
-                figures = {name: _number(line[name]) for name in FIGURES if name in line}
-                found[step] = {"step": step, "of": of, "at": at, **figures}
+    for line in lines_so_far(path, _MOST_BYTES):
+        with suppress(ValueError, TypeError, KeyError, OverflowError):
+            step, of, at = int(line["step"]), int(line["of"]), float(line["at"])
+            figures = {name: _number(line[name]) for name in FIGURES if name in line}
+            found[step] = {"step": step, "of": of, "at": at, **figures}
     return [found[step] for step in sorted(found)]
 
 

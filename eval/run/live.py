@@ -5,13 +5,12 @@ answer is in them. A line is {model, task, fingerprint, title, better, due, at} 
 fingerprint, id, epoch, value, unscored, error} for each answer; of several for one answer the last counts.
 """
 
-import json
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipelines.files import lines_so_far
 from pipelines.statistics import Interval, clustered_share
 
 LIVE = "live.jsonl"
@@ -40,7 +39,7 @@ def live_rates(output: Path) -> list[LiveRate]:
     begun: dict[tuple[str, str], dict[str, Any]] = {}
     answers: dict[tuple[str, str, str], dict[tuple[str, int], dict[str, Any]]] = {}
     for path in sorted(output.glob(f"logs/*/{LIVE}")):
-        for line in _lines(path):
+        for line in lines_so_far(path, _MOST_BYTES):
             with suppress(KeyError, TypeError, ValueError, OverflowError):
                 model, task, mark = str(line["model"]), str(line["task"]), str(line["fingerprint"])
                 if "due" in line:
@@ -78,15 +77,3 @@ def _rate(begun: dict[str, Any], answers: dict[tuple[str, int], dict[str, Any]])
         errored=errored,
         rate=clustered_share(list(values.values())) if values else None,
     )
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines that are whole; a file may be written at this moment."""
-    with suppress(OSError):
-        if path.is_symlink() or path.stat().st_size > _MOST_BYTES:
-            return
-        for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            with suppress(ValueError, RecursionError):
-                line = json.loads(text)
-                if isinstance(line, dict):
-                    yield line

@@ -1,6 +1,5 @@
 """Writes logs/<label>-<hash>/live.jsonl, a line for each answer as Inspect ends it; `eval/run/live.py` reads it."""
 
-import json
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -11,6 +10,7 @@ from inspect_ai.log import EvalSample
 
 from eval.run.answers import value_of
 from eval.run.planning import Planned
+from pipelines.files import append_line
 
 
 class LiveAnswers:
@@ -43,5 +43,4 @@ class LiveAnswers:
 
     def _write(self, task: str, **values: Any) -> None:
         line = {"model": self._label, "task": task, "fingerprint": self._planned[task].fingerprint, **values}
-        with suppress(OSError), self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        append_line(self._path, line)
