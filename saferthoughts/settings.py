@@ -255,10 +255,10 @@ def checks_folder(checks: StoredPath | None) -> str | None:
     return str(Path(checks).resolve())
 
 
-def consent_of(agree: Agreement) -> "Consent":
-    """Who agrees to what a change costs a run."""
+def consent_of(agree: Agreement, refusing: "Consent | None" = None) -> "Consent":
+    """Who agrees to what is shown: what a change costs a run, unless `refusing` says what a refusal is of."""
     from pipelines.settings.changes import refuse
 
     if callable(agree):
         return agree
-    return (lambda cost: None) if agree else refuse
+    return (lambda shown: None) if agree else refusing or refuse

@@ -3,7 +3,7 @@
 Reads and writes the run's folder as `pipelines/runs.py` has it. `saferthoughts/run.py` has the stages.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
@@ -145,7 +145,7 @@ class StoredRun:
         if not Path(file).is_file():
             raise UserError(f"There is no file {file}. Give an archive of `saferthoughts runs export`.")
         with Path(file).open("rb") as archive:
-            return cls(imported(runs_folder(runs), archive, name, known, _consent_to(agree)))
+            return cls(imported(runs_folder(runs), archive, name, known, consent_of(agree, _refuse_archive)))
 
     @property
     def name(self) -> str:
@@ -310,12 +310,5 @@ class StoredRun:
         return Table(ask(self.folder, query))
 
 
-def _consent_to(agree: Agreement) -> Callable[[str], None]:
-    """Who agrees to what an archive's run would ask of whom."""
-
-    def refuse(asks: str) -> None:
-        raise UserError(f"{asks} Nothing was taken from it. Agree to that with agree=True, or --yes.")
-
-    if callable(agree):
-        return agree
-    return (lambda asks: None) if agree else refuse
+def _refuse_archive(asks: str) -> None:
+    raise UserError(f"{asks} Nothing was taken from it. Agree to that with agree=True, or --yes.")
