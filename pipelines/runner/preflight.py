@@ -265,7 +265,7 @@ async def _ask(entry: _Entry, url: str) -> FirstAnswer:
     try:
         found = await ask_first(entry.name, entry.teacher, url, entry.prompt_tokens)
     except NoAnswer as error:
-        if "logprobs" in str(error):
+        if entry.role == "judge" and "logprobs" in str(error):
             raise UserError(
                 f"{error} Judge without probabilities: --no-logprobs, or --repeat 3 in their place."
             ) from error
