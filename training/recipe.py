@@ -1,7 +1,8 @@
 """Recipes: what to train, on how many rows of which variant, and how.
 
 Reads training/recipes/<model>/<name>.yaml, called `<model>-<name>` on the command line, or any YAML file of that form;
-`--set key=value` lays single values over it. Writes nothing. Defaults stand here and nowhere else.
+`extends: RECIPE` takes what another recipe has for every key that a file leaves out; `--set key=value` lays single
+values over it. Writes nothing. Defaults stand here and nowhere else.
 """
 
 from collections.abc import Iterable
@@ -13,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError,
 
 from pipelines.errors import UserError, unknown
 from pipelines.settings.old_names import keys_now, typed_name
-from pipelines.settings.overrides import Setting, override, safe_yaml, yaml_problem
+from pipelines.settings.overrides import Setting, override
+from pipelines.settings.parts import read_yaml
 from training.mixture_rows import Blend, load_blend
 from training.objective_settings import Dpo, Grpo, Kto, Rm, objective_names
 
@@ -204,15 +206,7 @@ def load_recipe(name_or_path: str, settings: Iterable[Setting] = ()) -> Recipe:
     Raises:
         UserError: an unknown recipe or key (with the nearest name), a file that is not YAML, a value out of bounds.
     """
-    path = _find(name_or_path)
-    try:
-        values = safe_yaml(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise UserError(f"Recipe {path} is not YAML: {yaml_problem(error)}.") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"Recipe {path} is not YAML: {error}.") from error
-    if not isinstance(values, dict):
-        raise UserError(f"Recipe {path} is not a YAML mapping of keys to values.")
+    values = _values_of(name_or_path)
     if "mixture" in values:
         values["mixture"] = mixture_now(values["mixture"])
     for setting in map(_named_now, settings):
@@ -224,6 +218,18 @@ def load_recipe(name_or_path: str, settings: Iterable[Setting] = ()) -> Recipe:
         return Recipe.model_validate(values)
     except ValidationError as error:
         raise _explained(name_or_path, error) from error
+
+
+def _values_of(name_or_path: str, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """A recipe's keys, with those of the recipe that it extends below them."""
+    path = _find(name_or_path)
+    if path in above:
+        raise UserError(f"Recipe {path} extends itself. Take `extends:` out of one of: {', '.join(map(str, above))}.")
+    values = read_yaml(path, "Recipe ")
+    if not isinstance(values, dict):
+        raise UserError(f"Recipe {path} is not a YAML mapping of keys to values.")
+    base = values.pop("extends", None)
+    return values if base is None else {**_values_of(str(base), (*above, path)), **values}
 
 
 def _bundled() -> dict[str, Path]:

@@ -60,8 +60,8 @@ def validated(model: type[Model], values: Any, where: str) -> Model:
         raise UserError(f"{where}: {f'{key}: ' if key else ''}{message}{given}.") from error
 
 
-def read_yaml(path: Path) -> Any:
-    """A YAML file's content.
+def read_yaml(path: Path, what: str = "") -> Any:
+    """A YAML file's content; errors name `what` before the path.
 
     Raises:
         UserError: it is missing or not YAML, with the line.
@@ -72,8 +72,8 @@ def read_yaml(path: Path) -> Any:
         raise UserError(f"There is no file {path}.") from error
     except yaml.YAMLError as error:
         # The error itself quotes the line, which may hold a key.
-        raise UserError(f"{path} is not YAML: {yaml_problem(error)}.") from None
+        raise UserError(f"{what}{path} is not YAML: {yaml_problem(error)}.") from None
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not YAML: it is no UTF-8 text (at byte {error.start}).") from error
+        raise UserError(f"{what}{path} is not YAML: it is no UTF-8 text (at byte {error.start}).") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+        raise UserError(f"{what}{path} is not YAML: {' '.join(str(error).split())}") from error

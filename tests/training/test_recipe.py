@@ -38,6 +38,22 @@ def test_recipe_is_found_by_path_and_survives_its_own_yaml(tmp_path: Path) -> No
     assert set(yaml.safe_load(recipe.to_yaml())) == set(Recipe.model_fields) - {"dpo", "kto", "rm", "grpo"}
 
 
+def test_a_recipe_takes_what_it_leaves_out_from_the_one_that_it_extends(tmp_path: Path) -> None:
+    mine, other = tmp_path / "mine.yaml", tmp_path / "other.yaml"
+    mine.write_text("extends: qwen3-8b-lora\nepochs: 3\nlora: {r: 8, alpha: 8}\n", encoding="utf-8")
+    whole, found = load_recipe("qwen3-8b-lora"), load_recipe(str(mine))
+    assert found == whole.model_copy(update={"epochs": 3, "lora": found.lora})
+    assert found.lora is not None
+    assert found.lora.r == 8
+    mine.write_text(f"extends: {other}\n", encoding="utf-8")
+    other.write_text(f"extends: {mine}\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"mine\.yaml extends itself"):
+        load_recipe(str(mine))
+    mine.write_text("extends: [qwen3-8b-full]\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"Unknown recipe '\['qwen3-8b-full'\]'"):
+        load_recipe(str(mine))
+
+
 def test_recipe_is_frozen() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         load_recipe("smollm2-135m-cpu").epochs = 9  # type: ignore[misc]
