@@ -25,16 +25,26 @@ Agreement = bool | Callable[[str], None]
 StoredPath = str | Path
 
 
-class RequestSettings(TypedDict, total=False):
-    """How a stage makes its requests.
+class EngineSettings(TypedDict, total=False):
+    """Where a stage computes.
+
+    Attributes:
+        engine: "local", or "ray" for a cluster.
+        ray_address: "HOST:PORT" or "auto"; a cluster on this machine if not given.
+    """
+
+    engine: str
+    ray_address: str | None
+
+
+class RequestSettings(EngineSettings, total=False):
+    """How a stage makes its requests, with `EngineSettings`.
 
     Attributes:
         max_cost: US dollars that the run may cost, all calls together; at the cap the call raises `Incomplete`.
         max_tokens: Tokens that the run may take, all calls together.
         max_failed: The share of rows, 0 to 1, that may be refused for good without an error; 0.05 if not given.
         reuse: Runs, or names of runs in the same folder, whose answers are taken over and cost nothing.
-        engine: "local", or "ray" for a cluster.
-        ray_address: "HOST:PORT" or "auto"; a cluster on this machine if not given.
         allow_no_reasoning: Go on with a teacher that shows no reasoning.
     """
 
@@ -42,8 +52,6 @@ class RequestSettings(TypedDict, total=False):
     max_tokens: int | None
     max_failed: float | None
     reuse: "Iterable[Run | str] | None"
-    engine: str
-    ray_address: str | None
     allow_no_reasoning: bool
 
 
@@ -83,8 +91,20 @@ class TeacherSettings(TypedDict, total=False):
     teacher_name: str | None
 
 
-class RunSettings(TeacherSettings, total=False):
-    """What a run is made of, with `TeacherSettings`.
+class AnsweringSettings(TeacherSettings, total=False):
+    """Who answers which variant, with `TeacherSettings`.
+
+    Attributes:
+        general_teacher: Who answers the variants of a general model instead.
+        teachers: A teachers.yaml of your own.
+    """
+
+    general_teacher: str | None
+    teachers: StoredPath | None
+
+
+class RunSettings(AnsweringSettings, total=False):
+    """What a run is made of, with `AnsweringSettings`.
 
     Attributes:
         config: A run.yaml to begin with.
@@ -98,8 +118,6 @@ class RunSettings(TeacherSettings, total=False):
         benign: How many benign prompts; all if not given.
         seed: Seed of the draw.
         variants: The variants to make.
-        general_teacher: Who answers the variants of a general model instead.
-        teachers: A teachers.yaml of your own.
         instructions: Files with another wording, by variant.
         judges: Who judges; several vote.
         settings: Any keys of run.yaml, dotted.
@@ -116,8 +134,6 @@ class RunSettings(TeacherSettings, total=False):
     benign: int | None
     seed: int | None
     variants: Iterable[str] | None
-    general_teacher: str | None
-    teachers: StoredPath | None
     instructions: Assignments | None
     judges: Iterable[str] | None
     settings: Assignments | None

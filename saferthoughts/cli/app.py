@@ -5,7 +5,7 @@ Stages are imported when they are called, so that help and errors come at once a
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,40 +15,13 @@ from saferthoughts.cli.dataset import dataset_app
 from saferthoughts.cli.evaluation import evaluate, rescore
 from saferthoughts.cli.judge import judge_app
 from saferthoughts.cli.options import (
-    AllowNoReasoning,
     AsJson,
-    Attempts,
     BaseUrl,
-    Benign,
-    BenignFile,
-    Columns,
-    ConfigFile,
-    EngineName,
-    GeneralName,
-    Harmful,
-    HarmfulFile,
-    Instructions,
-    JudgeNames,
     KeyVariable,
-    KindOption,
     MaxCost,
-    MaxFailed,
     MaxTokens,
-    ModelName,
-    RayAddress,
-    Reuse,
-    RewardJudges,
     RunName,
-    SeedOption,
-    Sets,
     Settings,
-    Source,
-    Strategy,
-    TeacherFile,
-    TeacherLabel,
-    TeacherName,
-    TemplatesFile,
-    VariantNames,
     Yes,
     consent,
     given,
@@ -57,6 +30,7 @@ from saferthoughts.cli.options import (
     say,
     say_json,
     show,
+    takes,
 )
 from saferthoughts.cli.proof import proof
 from saferthoughts.cli.release import compare, publish, pull, regenerate, release_app
@@ -68,6 +42,7 @@ from saferthoughts.cli.serve import serve_app
 from saferthoughts.cli.status import status
 from saferthoughts.cli.study import study_app
 from saferthoughts.cli.tools import doctor, ledger_app, rehearse, student_app, teachers_app
+from saferthoughts.settings import ChangeSettings, RequestSettings, RunSettings, StageSettings, TeacherSettings
 
 app = group(
     "From prompts to safe reasoning data to a trained, measured student. The stages, in the order of work:",
@@ -123,33 +98,8 @@ def demo(
 
 
 @app.command(name="prompts")
-def draw_prompts(
-    ctx: typer.Context,
-    name: RunName,
-    config: ConfigFile = None,
-    prompts: Source = None,
-    kind: KindOption = None,
-    columns: Columns = None,
-    harmful_file: HarmfulFile = None,
-    templates_file: TemplatesFile = None,
-    benign_file: BenignFile = None,
-    harmful: Harmful = None,
-    benign: Benign = None,
-    seed: SeedOption = None,
-    variants: VariantNames = None,
-    teacher: TeacherName = None,
-    general_teacher: GeneralName = None,
-    teachers: TeacherFile = None,
-    base_url: BaseUrl = None,
-    model: ModelName = None,
-    api_key_env: KeyVariable = None,
-    teacher_name: TeacherLabel = None,
-    instructions: Instructions = None,
-    judges: JudgeNames = None,
-    settings: Sets = None,
-    yes: Yes = False,
-    as_json: AsJson = False,
-) -> None:
+@takes(RunSettings, ChangeSettings)
+def draw_prompts(name: RunName, as_json: AsJson = False, **options: Any) -> None:
     """Start a run: draw its prompts and settle its configuration.
 
     Example: saferthoughts prompts mine --harmful 40 --benign 20 --teacher deepseek
@@ -157,69 +107,37 @@ def draw_prompts(
     Example: saferthoughts prompts mine --harmful-file harmbench.csv --templates-file jailbreaks.json --teacher deepseek
     """
     from saferthoughts.run import Run
-    from saferthoughts.settings import RunSettings
 
-    show(Run.create(name, runs=Settings.runs, agree=consent(yes), **given(ctx, RunSettings)).prompts, as_json)
+    show(Run.create(name, runs=Settings.runs, **options).prompts, as_json)
 
 
 @app.command()
-def generate(
-    ctx: typer.Context,
-    name: RunName,
-    max_cost: MaxCost = None,
-    max_tokens: MaxTokens = None,
-    max_failed: MaxFailed = None,
-    reuse: Reuse = None,
-    engine: EngineName = "local",
-    ray_address: RayAddress = None,
-    settings: Sets = None,
-    teachers: TeacherFile = None,
-    allow_no_reasoning: AllowNoReasoning = False,
-    yes: Yes = False,
-    as_json: AsJson = False,
-) -> None:
+@takes(StageSettings)
+def generate(name: RunName, as_json: AsJson = False, **options: Any) -> None:
     """Ask the teachers for every variant of every prompt; asks only for what is missing.
 
     Example: saferthoughts generate mine --max-cost 20
     """
-    from saferthoughts.settings import StageSettings
-
-    show(open_run(name).generate(agree=consent(yes), **given(ctx, StageSettings)), as_json)
+    show(open_run(name).generate(**options), as_json)
 
 
 app.add_typer(judge_app, name="judge")
 
 
 @app.command()
+@takes(TeacherSettings, StageSettings, without=("allow_no_reasoning",))
 def repair(
-    ctx: typer.Context,
     name: RunName,
-    strategy: Strategy = None,
-    attempts: Attempts = None,
-    teacher: TeacherName = None,
-    base_url: BaseUrl = None,
-    model: ModelName = None,
-    teacher_name: TeacherLabel = None,
-    api_key_env: KeyVariable = None,
-    settings: Sets = None,
-    teachers: TeacherFile = None,
-    yes: Yes = False,
-    max_cost: MaxCost = None,
-    max_tokens: MaxTokens = None,
-    max_failed: MaxFailed = None,
-    reuse: Reuse = None,
-    engine: EngineName = "local",
-    ray_address: RayAddress = None,
+    strategy: Annotated[str | None, typer.Option(help="instruct, resample, edit or escalate.")] = None,
+    attempts: Annotated[int | None, typer.Option(min=0, max=10, help="Most further attempts at a row.")] = None,
     as_json: AsJson = False,
+    **options: Any,
 ) -> None:
     """Ask the teachers again for flagged rows, telling them what was wrong; the best attempt is kept.
 
     Example: saferthoughts repair mine --attempts 3
     """
-    from saferthoughts.settings import StageSettings, TeacherSettings
-
-    options = {**given(ctx, StageSettings), **given(ctx, TeacherSettings)}
-    show(open_run(name).repair(strategy=strategy, attempts=attempts, agree=consent(yes), **options), as_json)
+    show(open_run(name).repair(strategy=strategy, attempts=attempts, **options), as_json)
 
 
 for command in (check, sql, duplicates, contamination, select):
@@ -246,7 +164,10 @@ def train(
     check_only: Annotated[bool, typer.Option("--check", help="Prove and plan; train nothing.")] = False,
     sweep: Annotated[str | None, typer.Option(help="A sweep's name or file: train all of its members.")] = None,
     launch: Annotated[str, typer.Option(help="For a sweep: what runs a member, e.g. accelerate launch ...")] = "",
-    reward_judges: RewardJudges = None,
+    reward_judges: Annotated[
+        list[str] | None,
+        typer.Option("--reward-judge", help="Who judges what GRPO's student writes, in the rules' place; repeatable."),
+    ] = None,
     max_cost: MaxCost = None,
     max_tokens: MaxTokens = None,
     push: Annotated[str | None, typer.Option(help="ORG/NAME on the Hub, where the student is pushed then.")] = None,
@@ -316,40 +237,12 @@ app.add_typer(report_app, name="report")
 
 
 @app.command(name="run")
+@takes(RunSettings, ChangeSettings, RequestSettings)
 def run_stages(
-    ctx: typer.Context,
     name: RunName,
     until: Annotated[str, typer.Option(help="The last stage to run.")] = "release",
-    config: ConfigFile = None,
-    prompts: Source = None,
-    kind: KindOption = None,
-    columns: Columns = None,
-    harmful_file: HarmfulFile = None,
-    templates_file: TemplatesFile = None,
-    benign_file: BenignFile = None,
-    harmful: Harmful = None,
-    benign: Benign = None,
-    seed: SeedOption = None,
-    variants: VariantNames = None,
-    teacher: TeacherName = None,
-    general_teacher: GeneralName = None,
-    teachers: TeacherFile = None,
-    base_url: BaseUrl = None,
-    model: ModelName = None,
-    api_key_env: KeyVariable = None,
-    teacher_name: TeacherLabel = None,
-    instructions: Instructions = None,
-    judges: JudgeNames = None,
-    settings: Sets = None,
-    yes: Yes = False,
-    engine: EngineName = "local",
-    ray_address: RayAddress = None,
-    max_cost: MaxCost = None,
-    max_tokens: MaxTokens = None,
-    max_failed: MaxFailed = None,
-    reuse: Reuse = None,
-    allow_no_reasoning: AllowNoReasoning = False,
     as_json: AsJson = False,
+    **options: Any,
 ) -> None:
     """All stages from prompts to release; goes on where an earlier call was stopped.
 
@@ -357,18 +250,17 @@ def run_stages(
     """
     from saferthoughts.cli.words import stage_words
     from saferthoughts.run import Run, require_stage
-    from saferthoughts.settings import RequestSettings, RunSettings
 
     require_stage(until)
-    settings_given = given(ctx, RunSettings)
+    settings_given = given(options, RunSettings)
     if settings_given or not (Settings.runs / name / "run.yaml").exists():
-        run = Run.create(name, runs=Settings.runs, agree=consent(yes), **settings_given)
+        run = Run.create(name, runs=Settings.runs, agree=options["agree"], **settings_given)
         if not as_json:
             say(stage_words("prompts", run.prompts))
     else:
         run = open_run(name)
     progress = None if as_json else lambda *done: say(stage_words(*done))
-    done = run.run(until=until, progress=progress, **given(ctx, RequestSettings))
+    done = run.run(until=until, progress=progress, **given(options, RequestSettings))
     if as_json:
         say_json({"prompts": run.prompts, **done, "report": run.report()})
     else:

@@ -9,14 +9,8 @@ from rich.text import Text
 
 from saferthoughts.cli.options import (
     AsJson,
-    EngineName,
-    RayAddress,
     RunName,
-    Sets,
     Settings,
-    TeacherFile,
-    Yes,
-    consent,
     note,
     open_folder,
     open_run,
@@ -24,7 +18,9 @@ from saferthoughts.cli.options import (
     say,
     say_json,
     show,
+    takes,
 )
+from saferthoughts.settings import ChangeSettings, EngineSettings
 
 if TYPE_CHECKING:
     from curation.report.survivorship import Survivorship
@@ -48,6 +44,7 @@ Revision = Annotated[str | None, typer.Option(help="With --dataset: a tag or com
 _EXAMPLES = 3
 
 
+@takes(ChangeSettings)
 def check(
     name: RunName,
     only: Only = None,
@@ -61,10 +58,8 @@ def check(
     split: Split = "train",
     revision: Revision = None,
     variant: Shape = "direct",
-    sets: Sets = None,
-    teachers: TeacherFile = None,
-    yes: Yes = False,
     as_json: AsJson = False,
+    **options: Any,
 ) -> None:
     """Run the quality queries: accepted rows, and rejected rows with reasons.
 
@@ -86,7 +81,7 @@ def check(
         _import(name, dataset, mapping or [], kind=kind, config=config, split=split, revision=revision, variant=variant)
     run = open_run(name)
     also = {"checks.folder": checks_folder(checks), **filter_settings(filter)}
-    run.change(settings=sets, teachers=teachers, agree=consent(yes), also=also)
+    run.change(**options, also=also)
     if dataset is not None:
         say(words_of(run.judge()))
     if only:
@@ -185,27 +180,26 @@ def _printable(text: str) -> str:
     return "".join(mark if mark.isprintable() else " " for mark in text)
 
 
-def duplicates(
-    name: RunName, engine: EngineName = "local", ray_address: RayAddress = None, as_json: AsJson = False
-) -> None:
+@takes(EngineSettings)
+def duplicates(name: RunName, as_json: AsJson = False, **options: Any) -> None:
     """Find near-duplicate requests and responses, by MinHash; `check` rejects them where the run says so."""
-    show(open_run(name).duplicates(engine=engine, ray_address=ray_address), as_json)
+    show(open_run(name).duplicates(**options), as_json)
 
 
+@takes(EngineSettings)
 def contamination(
     name: RunName,
     against: Annotated[
         list[str], typer.Option(help="advbench, xstest, ...; a file; OWNER/NAME; or NAME=FILE. Repeat for several.")
     ],
-    engine: EngineName = "local",
-    ray_address: RayAddress = None,
     as_json: AsJson = False,
+    **options: Any,
 ) -> None:
     """Find where prompts and responses overlap with evaluation sets, behind jailbreak templates too.
 
     Example: saferthoughts contamination mine --against xstest --against own=questions.jsonl
     """
-    show(open_run(name).contamination(*against, engine=engine, ray_address=ray_address), as_json)
+    show(open_run(name).contamination(*against, **options), as_json)
 
 
 def select(

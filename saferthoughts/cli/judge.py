@@ -11,22 +11,9 @@ from rich.text import Text
 
 from saferthoughts.cli.options import (
     AsJson,
-    EngineName,
     JudgeNames,
-    MaxCost,
-    MaxFailed,
-    MaxTokens,
-    Policies,
-    RayAddress,
-    Reuse,
     RunName,
-    Sets,
     Shortened,
-    TeacherFile,
-    VoteRule,
-    Yes,
-    consent,
-    given,
     group,
     open_folder,
     open_run,
@@ -34,7 +21,9 @@ from saferthoughts.cli.options import (
     say,
     say_json,
     show,
+    takes,
 )
+from saferthoughts.settings import RequestSettings, StageSettings
 
 if TYPE_CHECKING:
     from pipelines.judges.scoring import LabelScore
@@ -45,12 +34,15 @@ judge_app = group("Look for the five risky patterns, unsafe rows and refusals: j
 
 
 @judge_app.command(name="run")
+@takes(StageSettings, without=("allow_no_reasoning",))
 def judge(
-    ctx: typer.Context,
     name: RunName,
     judges: JudgeNames = None,
-    vote: VoteRule = None,
-    policies: Policies = None,
+    vote: Annotated[str | None, typer.Option("--vote", help="majority, any or all: how many judges must flag.")] = None,
+    policies: Annotated[
+        list[str] | None,
+        typer.Option("--policy", help="What a judge of form policy calls a violation, as JUDGE=FILE; repeatable."),
+    ] = None,
     repeat: Annotated[
         int | None,
         typer.Option(min=1, max=20, help="Ask for each verdict so often: the share that agrees is its confidence."),
@@ -59,31 +51,14 @@ def judge(
         bool | None,
         typer.Option("--logprobs/--no-logprobs", help="Take it from the probabilities of the judges' tokens."),
     ] = None,
-    settings: Sets = None,
-    teachers: TeacherFile = None,
-    yes: Yes = False,
-    max_cost: MaxCost = None,
-    max_tokens: MaxTokens = None,
-    max_failed: MaxFailed = None,
-    reuse: Reuse = None,
-    engine: EngineName = "local",
-    ray_address: RayAddress = None,
     as_json: AsJson = False,
+    **options: Any,
 ) -> None:
     """Judge every response of a run; asks only for what is missing. `judge RUN` is short for it.
 
     Example: saferthoughts judge mine --judge o3 --judge reasoningshield
     """
-    from saferthoughts.settings import StageSettings
-
-    options = given(ctx, StageSettings)
-    own: dict[str, Any] = {
-        "vote": vote,
-        "policies": policies,
-        "repeat": repeat,
-        "logprobs": logprobs,
-        "agree": consent(yes),
-    }
+    own = {"vote": vote, "policies": policies, "repeat": repeat, "logprobs": logprobs}
     show(open_run(name).judge(*judges or (), **own, **options), as_json)
 
 
@@ -184,16 +159,12 @@ def score(
 
 
 @judge_app.command()
+@takes(RequestSettings, without=("max_failed", "allow_no_reasoning"))
 def stress(
-    ctx: typer.Context,
     name: RunName,
     rows: Annotated[int, typer.Option(min=1, help="Rows that are asked about, in nine forms each.")] = 50,
     as_json: AsJson = False,
-    max_cost: MaxCost = None,
-    max_tokens: MaxTokens = None,
-    reuse: Reuse = None,
-    engine: EngineName = "local",
-    ray_address: RayAddress = None,
+    **options: Any,
 ) -> None:
     """How often verdicts flip when a response is changed and its meaning is not: eight changes, each with an interval.
 
@@ -201,10 +172,10 @@ def stress(
     """
     from pipelines.judges.stress import stress as put_under_strain
     from pipelines.statistics import Interval
-    from saferthoughts.settings import RequestSettings, request_options
+    from saferthoughts.settings import request_options
 
     run = open_folder(name)
-    facts = put_under_strain(run, rows, request_options(run.path.parent, **given(ctx, RequestSettings)))
+    facts = put_under_strain(run, rows, request_options(run.path.parent, **options))
     if as_json:
         say_json(facts)
         return

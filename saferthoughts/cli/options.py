@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 from functools import wraps
+from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -169,12 +170,37 @@ def open_folder(name: str) -> "RunFolder":
     return RunFolder.open(Settings.runs, name)
 
 
-def given(ctx: typer.Context, kind: type[Any]) -> dict[str, Any]:
-    """The command's options that are settings of one kind, by their names in the API; what was left out is left out.
+def takes(*kinds: type[Any], without: tuple[str, ...] = ()) -> "Callable[[Callable[..., None]], Callable[..., None]]":
+    """Give a command the options of some kinds of settings, which it gets as `**options` by their names in the API.
 
-    A command declares such options as parameters, and need not name them again.
+    What was left out is left out there too; `agree` is what `consent` makes of `--yes`.
     """
-    return {name: ctx.params[name] for name in kind.__annotations__ if ctx.params.get(name) not in (None, [], ())}
+    names = {name: _SETTINGS[name] for kind in kinds for name in kind.__annotations__ if name not in without}
+
+    def with_options(command: "Callable[..., None]") -> "Callable[..., None]":
+        own = [one for one in signature(command).parameters.values() if one.kind is not Parameter.VAR_KEYWORD]
+        more = [
+            Parameter(name, Parameter.KEYWORD_ONLY, default=_DEFAULTS.get(name), annotation=option)
+            for name, option in names.items()
+        ]
+
+        @wraps(command)
+        def called(**arguments: Any) -> None:
+            options = {name: arguments.pop(name) for name in names}
+            if "agree" in options:
+                options["agree"] = consent(options["agree"])
+            command(**arguments, **{name: value for name, value in options.items() if value not in (None, [], ())})
+
+        called.__signature__ = Signature([*own, *more])  # type: ignore[attr-defined]
+        called.__annotations__ = {one.name: one.annotation for one in (*own, *more)}
+        return called
+
+    return with_options
+
+
+def given(options: dict[str, Any], kind: type[Any]) -> dict[str, Any]:
+    """Those options that are settings of one kind."""
+    return {name: value for name, value in options.items() if name in kind.__annotations__}
 
 
 def say(text: str) -> None:
@@ -240,66 +266,72 @@ def share_of(text: str) -> float:
 
 
 RunName = Annotated[str, typer.Argument(help="Name of the run: a folder under --runs.", metavar="RUN")]
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="A run.yaml to begin with.")]
-Source = Annotated[str | None, typer.Option("--prompts", help="'bundled', a folder, or a file of prompts.")]
-KindOption = Annotated[str | None, typer.Option("--kind", help="harmful or benign, for a file that does not say.")]
-Columns = Annotated[
-    list[str] | None, typer.Option("--map", help="FIELD=COLUMN, for a file whose columns have other names; repeatable.")
-]
-_PLACE = "FILE or OWNER/NAME[:CONFIG[:SPLIT]], with ?COLUMN=VALUE for some rows"
-HarmfulFile = Annotated[str | None, typer.Option("--harmful-file", help=f"Harmful prompts as published: {_PLACE}.")]
-TemplatesFile = Annotated[str | None, typer.Option("--templates-file", help="The same of jailbreak templates.")]
-BenignFile = Annotated[str | None, typer.Option("--benign-file", help="The same of benign prompts.")]
-Harmful = Annotated[int | None, typer.Option(help="How many harmful prompts; all combinations if not given.")]
-Benign = Annotated[int | None, typer.Option(help="How many benign prompts; all if not given.")]
-SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed of the draw.")]
-VariantNames = Annotated[list[str] | None, typer.Option("--variant", help="A variant to make; repeat for several.")]
-TeacherName = Annotated[str | None, typer.Option("--teacher", help="Who answers: a name of `teachers list`.")]
-GeneralName = Annotated[str | None, typer.Option("--general-teacher", help="Who answers short and template instead.")]
-TeacherFile = Annotated[Path | None, typer.Option("--teachers", help="Your own teachers.yaml.")]
-BaseUrl = Annotated[str | None, typer.Option("--base-url", help="An endpoint, in place of a named teacher.")]
-TeacherLabel = Annotated[
-    str | None, typer.Option("--name", help="What that teacher is called; by its model if not given.")
-]
-ModelName = Annotated[str | None, typer.Option("--model", help="The model to ask for at --base-url.")]
-KeyVariable = Annotated[str | None, typer.Option("--api-key-env", help="Environment variable with its key.")]
-Instructions = Annotated[
-    list[str] | None,
-    typer.Option("--instruction", help="A variant's wording, as VARIANT=FILE; repeatable."),
-]
-JudgeNames = Annotated[
-    list[str] | None, typer.Option("--judge", help="Who judges, a name of judges.yaml; repeat for several, which vote.")
-]
-RewardJudges = Annotated[
-    list[str] | None,
-    typer.Option("--reward-judge", help="Who judges what GRPO's student writes, in the rules' place; repeatable."),
-]
-Policies = Annotated[
-    list[str] | None,
-    typer.Option("--policy", help="What a judge of form policy calls a violation, as JUDGE=FILE; repeatable."),
-]
-VoteRule = Annotated[str | None, typer.Option("--vote", help="majority, any or all: how many judges must flag.")]
-Strategy = Annotated[str | None, typer.Option(help="instruct, resample, edit or escalate.")]
-Attempts = Annotated[int | None, typer.Option(min=0, max=10, help="Most further attempts at a row.")]
-MaxCost = Annotated[float | None, typer.Option(min=0, help="US dollars that the run may cost, all calls together.")]
-MaxTokens = Annotated[int | None, typer.Option(min=0, help="Tokens that the run may take, all calls together.")]
-Reuse = Annotated[list[str] | None, typer.Option("--reuse", help="A run whose answers may be taken over; repeatable.")]
-MaxFailed = Annotated[
-    float | None,
-    typer.Option(
-        parser=share_of, metavar="SHARE", help="Go on where at most this share is refused for good, as 5% or 0.05."
-    ),
-]
-AllowNoReasoning = Annotated[
-    bool, typer.Option("--allow-no-reasoning", help="Go on with a teacher that shows no reasoning.")
-]
-EngineName = Annotated[str, typer.Option("--engine", help="local, or ray: on a cluster.")]
 ReleaseName = Annotated[
     str, typer.Argument(help="A release folder, or ORG/NAME@VERSION on the Hub.", metavar="RELEASE")
 ]
-RayAddress = Annotated[str | None, typer.Option(help="HOST:PORT or auto; a cluster on this machine if not given.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON in place of words.")]
+BaseUrl = Annotated[str | None, typer.Option("--base-url", help="An endpoint, in place of a named teacher.")]
+ModelName = Annotated[str | None, typer.Option("--model", help="The model to ask for at --base-url.")]
+KeyVariable = Annotated[str | None, typer.Option("--api-key-env", help="Environment variable with its key.")]
+TeacherFile = Annotated[Path | None, typer.Option("--teachers", help="Your own teachers.yaml.")]
+JudgeNames = Annotated[
+    list[str] | None, typer.Option("--judge", help="Who judges, a name of judges.yaml; repeat for several, which vote.")
+]
+MaxCost = Annotated[float | None, typer.Option(min=0, help="US dollars that the run may cost, all calls together.")]
+MaxTokens = Annotated[int | None, typer.Option(min=0, help="Tokens that the run may take, all calls together.")]
+Sets = Annotated[list[str] | None, typer.Option("--set", help="Any key of run.yaml, as key=value; repeatable.")]
 Yes = Annotated[
     bool, typer.Option("--yes", help="Change a run although prompts or answers of it would go, or a teacher.")
 ]
-Sets = Annotated[list[str] | None, typer.Option("--set", help="Any key of run.yaml, as key=value; repeatable.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON in place of words.")]
+
+_PLACE = "FILE or OWNER/NAME[:CONFIG[:SPLIT]], with ?COLUMN=VALUE for some rows"
+# The options that are settings of the API, by their names there (`saferthoughts/settings.py`).
+_SETTINGS: dict[str, Any] = {
+    "config": Annotated[Path | None, typer.Option("--config", help="A run.yaml to begin with.")],
+    "prompts": Annotated[str | None, typer.Option(help="'bundled', a folder, or a file of prompts.")],
+    "kind": Annotated[str | None, typer.Option(help="harmful or benign, for a file that does not say.")],
+    "columns": Annotated[
+        list[str] | None,
+        typer.Option("--map", help="FIELD=COLUMN, for a file whose columns have other names; repeatable."),
+    ],
+    "harmful_file": Annotated[str | None, typer.Option(help=f"Harmful prompts as published: {_PLACE}.")],
+    "templates_file": Annotated[str | None, typer.Option(help="The same of jailbreak templates.")],
+    "benign_file": Annotated[str | None, typer.Option(help="The same of benign prompts.")],
+    "harmful": Annotated[int | None, typer.Option(help="How many harmful prompts; all combinations if not given.")],
+    "benign": Annotated[int | None, typer.Option(help="How many benign prompts; all if not given.")],
+    "seed": Annotated[int | None, typer.Option(help="Seed of the draw.")],
+    "variants": Annotated[list[str] | None, typer.Option("--variant", help="A variant to make; repeat for several.")],
+    "teacher": Annotated[str | None, typer.Option(help="Who answers: a name of `teachers list`.")],
+    "general_teacher": Annotated[str | None, typer.Option(help="Who answers short and template instead.")],
+    "teachers": TeacherFile,
+    "base_url": BaseUrl,
+    "model": ModelName,
+    "api_key_env": KeyVariable,
+    "teacher_name": Annotated[
+        str | None, typer.Option("--name", help="What that teacher is called; by its model if not given.")
+    ],
+    "instructions": Annotated[
+        list[str] | None,
+        typer.Option("--instruction", help="A variant's wording, as VARIANT=FILE; repeatable."),
+    ],
+    "judges": JudgeNames,
+    "settings": Sets,
+    "agree": Yes,
+    "max_cost": MaxCost,
+    "max_tokens": MaxTokens,
+    "max_failed": Annotated[
+        float | None,
+        typer.Option(
+            parser=share_of, metavar="SHARE", help="Go on where at most this share is refused for good, as 5% or 0.05."
+        ),
+    ],
+    "reuse": Annotated[list[str] | None, typer.Option(help="A run whose answers may be taken over; repeatable.")],
+    "engine": Annotated[str, typer.Option(help="local, or ray: on a cluster.")],
+    "ray_address": Annotated[
+        str | None, typer.Option(help="HOST:PORT or auto; a cluster on this machine if not given.")
+    ],
+    "allow_no_reasoning": Annotated[
+        bool, typer.Option("--allow-no-reasoning", help="Go on with a teacher that shows no reasoning.")
+    ],
+}
+_DEFAULTS: dict[str, Any] = {"engine": "local", "allow_no_reasoning": False, "agree": False}

@@ -5,30 +5,25 @@ Read and write what `cards/` does: release folders, and repositories on the Hub.
 
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from pipelines.errors import Incomplete, UserError
 from saferthoughts.cli.options import (
     AsJson,
-    BaseUrl,
-    GeneralName,
-    KeyVariable,
-    ModelName,
     ReleaseName,
     RunName,
     Settings,
-    TeacherFile,
-    TeacherLabel,
-    TeacherName,
     group,
     note,
     open_run,
     say,
     say_json,
     show,
+    takes,
 )
+from saferthoughts.settings import AnsweringSettings
 
 release_app = group("Accepted rows to a release folder with a card.")
 
@@ -243,22 +238,17 @@ def compare(
         print_comparison(found)
 
 
+@takes(AnsweringSettings)
 def regenerate(
     release: ReleaseName,
     name: Annotated[
         str | None, typer.Argument(help="Name of the new run; RELEASE-TEACHER if not given.", metavar="RUN")
     ] = None,
-    teacher: TeacherName = None,
-    general_teacher: GeneralName = None,
-    teachers: TeacherFile = None,
-    base_url: BaseUrl = None,
-    model: ModelName = None,
-    api_key_env: KeyVariable = None,
-    called: TeacherLabel = None,
     judge_teacher: Annotated[
         list[str] | None, typer.Option(help="Who judges in a judge's name, as NAME=ENTRY; repeatable.")
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask, for scripts.")] = False,
+    **who: Any,
 ) -> None:
     """Start a run like the one behind a release, with another teacher: same prompts, variants, judges and settings.
 
@@ -271,22 +261,9 @@ def regenerate(
     from saferthoughts.regeneration import regenerate as start_again
 
     judges = dict(key_and_value(text, "--judge-teacher", "mine=deepseek") for text in judge_teacher or ())
-    name = name or new_run_name(release, called or teacher or model)
+    name = name or new_run_name(release, who.get("teacher_name") or who.get("teacher") or who.get("model"))
     folder = release_folder(release)
-    done = start_again(
-        folder,
-        name,
-        teacher=teacher,
-        general_teacher=general_teacher,
-        teachers=teachers,
-        base_url=base_url,
-        model=model,
-        api_key_env=api_key_env,
-        teacher_name=called,
-        judges=judges,
-        runs=Settings.runs,
-        agree=agreed(yes),
-    )
+    done = start_again(folder, name, judges=judges, runs=Settings.runs, agree=agreed(yes), **who)
     drawn, config = done.folder.manifest()["stages"]["prompts"]["counts"], done.config
     answering = ", ".join(f"{entry} ({config.teachers[entry].model})" for entry in config.teachers)
     say(
