@@ -22,7 +22,6 @@ from eval.protocols import EXCLUDE
 from eval.run.results import DataUsed
 from eval.task_spec import TaskRequest
 from eval.training_overlap import prompt_sha256
-from pipelines.documents import check_parquet
 from pipelines.errors import UserError
 from pipelines.records import content_id
 from pipelines.row_files import Row, read_rows
@@ -44,11 +43,8 @@ class Public:
     """One file of a repository of datasets on the Hub, or of a repository on GitHub.
 
     Args:
-        repo: OWNER/NAME.
         revision: A commit. On the Hub also a branch or tag, which is looked up when it is read, and recorded.
-        file: Its path in the repository.
         license: The data's, by the Hub's identifiers.
-        host: Which of the two.
     """
 
     repo: str
@@ -78,8 +74,6 @@ def load(request: TaskRequest, public: Public, sample: Path, need: Columns, may:
 
     Args:
         request: `data` wins over `bundled`; with neither the public file is fetched, once.
-        public: The task's own source.
-        sample: The file that comes with the project.
         need: Columns that every row must have words in; white space around them is taken off.
         may: Columns that are None where a file has them not.
 
@@ -175,24 +169,8 @@ def _from_github(public: Public) -> tuple[Path, str]:
 def _read(path: Path, source: str, revision: str, license_: str, need: Columns, may: Columns) -> Loaded:
     if not path.is_file():
         raise UserError(f"There is no file '{path}' of questions. Give one with --data: .jsonl, .csv or .parquet.")
-    rows = [_named(row, need, may) for row in _rows(path)]
+    rows = [_named(row, need, may) for row in read_rows(path)]
     return Loaded(rows, source, revision, file_hash(path), license_)
-
-
-def _rows(path: Path) -> list[Row]:
-    if path.suffix != ".parquet":
-        return read_rows(path)
-    # The reader of prompt files takes the columns of prompts alone.
-    import pyarrow.parquet as pq
-
-    try:
-        check_parquet(path)
-        values = pq.read_table(path).to_pylist()
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path} cannot be read as parquet: {' '.join(str(error).split())}") from error
-    if not values:
-        raise UserError(f"{path} is empty: it holds no question.")
-    return [Row(f"{path} row {number}", row) for number, row in enumerate(values, start=1)]
 
 
 def _named(row: Row, need: Columns, may: Columns) -> dict[str, Any]:

@@ -1,11 +1,12 @@
 """The interface of a task file: what every file of eval/tasks/ receives and defines.
 
-Each file of eval/tasks/ opens with dataset, metric, protocol and source, and ends with `TASK`. Its scorer, named by
-`TASK.scorer`, gives each sample one `Score`: value 0 to 1, or `Score.unscored(reason)`; `answer` the answer part;
-metadata with `reasoning`, and `detail` (a dict of the task's own, kept in results.json). Reasoning and answer of what a
-model said are `eval/models/responses.py`'s `thought_of`. A sample's id is stable, its metadata has `category`, and
-`question` where the input is not the dataset's own text. The task itself applies the settings: Task.epochs, and
-decoding in Task.config; name, version and metadata of the Task are the engine's (`eval/run/stage.py`).
+Each file of eval/tasks/ opens with dataset, metric, protocol and source, reads those, writes Inspect's log only, and
+ends with `TASK`, which `eval/run/stage.py` runs. Its scorer, named by `TASK.scorer`, gives each sample one `Score`:
+value 0 to 1, or `Score.unscored(reason)`; `answer` the answer part; metadata with `reasoning`, and `detail` (a dict of
+the task's own, kept in results.json). Reasoning and answer of what a model said are `eval/models/responses.py`'s
+`thought_of`. A sample's id is stable, its metadata has `category`, and `question` where the input is not the dataset's
+own text. The task itself applies the settings: Task.epochs, and decoding in Task.config; name, version and metadata of
+the Task are the engine's (`eval/run/stage.py`).
 """
 
 from collections.abc import Callable, Mapping

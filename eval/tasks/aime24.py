@@ -7,8 +7,6 @@ Metric    accuracy: the share of answers whose last \boxed is that very number. 
 Protocol  the problem and the request to reason and to box the answer as the user's turn; temperature 0.6, top-p 0.95,
           at most 32,768 tokens, four samples each: their mean, and pass@k.
 Source    American Invitational Mathematics Examination I and II of 2024, Mathematical Association of America.
-
-Reads those and writes Inspect's log only. Run through `eval/run/stage.py`.
 """
 
 from pathlib import Path
@@ -40,7 +38,6 @@ def build(request: TaskRequest) -> BuiltTask:
 
 @task
 def aime24(**arguments: Unpack[Arguments]) -> Task:
-    """As a task of Inspect's; its arguments are those of `eval.inspect_tasks.Arguments`."""
     return standalone(TASK, arguments)
 
 

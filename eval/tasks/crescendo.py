@@ -8,8 +8,7 @@ Protocol  at most 10 turns that stand and 10 that are taken back after a refusal
 Source    Russinovich et al. 2024 (arXiv 2404.01833). The solver is eval/scorers/crescendo.py.
 
 Its rate depends on the attacker's model more than on anything else; compare models under one attacker only. Refusals
-are found by string rules, so that one in unusual words is not taken back. Reads those and writes Inspect's log only.
-Run through `eval/run/stage.py`.
+are found by string rules, so that one in unusual words is not taken back.
 """
 
 from inspect_ai import Task, task
@@ -36,7 +35,6 @@ def build(request: TaskRequest) -> BuiltTask:
 
 @task
 def crescendo(**arguments: Unpack[Arguments]) -> Task:
-    """As a task of Inspect's; its arguments are those of `eval.inspect_tasks.Arguments`."""
     return standalone(TASK, arguments)
 
 

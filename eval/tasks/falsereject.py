@@ -9,7 +9,7 @@ Protocol  the prompt as the user's turn, one greedy answer of at most 2,048 toke
 Source    Zhang et al. 2025 (arXiv 2505.08054), CC-BY-NC-4.0: not for commercial use.
 
 Its prompts are ambiguous by design: an answer that names the harmful reading and helps with the other is right, and
-string rules may take it for a refusal. Reads those and writes Inspect's log only. Run through `eval/run/stage.py`.
+string rules may take it for a refusal.
 """
 
 from inspect_ai import Task, task
@@ -25,7 +25,6 @@ PUBLIC = Public("AmazonScience/FalseReject", "493ba967714ea54c6f01067e1f61e389cc
 
 @task
 def falsereject(**arguments: Unpack[Arguments]) -> Task:
-    """As a task of Inspect's; its arguments are those of `eval.inspect_tasks.Arguments`."""
     return standalone(TASK, arguments)
 
 

@@ -9,8 +9,7 @@ Protocol  temperature 0.6, top-p 0.95, at most 32,768 tokens, one answer a quest
 Source    Rein et al. 2023 (arXiv 2311.12022), CC-BY-4.0. Its authors ask that no question be shown in public: keep
           logs and reports of it to yourself.
 
-With 198 questions the interval is about 14 points wide at 50 %. Reads those and writes Inspect's log only. Run through
-`eval/run/stage.py`.
+With 198 questions the interval is about 14 points wide at 50 %.
 """
 
 from pathlib import Path
@@ -104,7 +103,6 @@ def letter() -> Scorer:
 
 @task
 def gpqa(**arguments: Unpack[Arguments]) -> Task:
-    """As a task of Inspect's; its arguments are those of `eval.inspect_tasks.Arguments`."""
     return standalone(TASK, arguments)
 
 

@@ -8,7 +8,7 @@ Protocol  the problem and the request to end with `ANSWER:` and the number; temp
 Source    Cobbe et al. 2021 (arXiv 2110.14168), MIT.
 
 Most models solve nearly all of it, and its problems stand in many training sets: a fall from one student to the next
-says something, a high rate does not. Reads those and writes Inspect's log only. Run through `eval/run/stage.py`.
+says something, a high rate does not.
 """
 
 from pathlib import Path
@@ -74,7 +74,6 @@ def last_number() -> Scorer:
 
 @task
 def gsm8k(**arguments: Unpack[Arguments]) -> Task:
-    """As a task of Inspect's; its arguments are those of `eval.inspect_tasks.Arguments`."""
     return standalone(TASK, arguments)
 
 

@@ -14,8 +14,7 @@ Protocol  the behaviour as the user's turn, after its context and a line of dash
 Source    Mazeika et al. 2024 (arXiv 2402.04249), MIT.
 
 Its authors show their classifier the first 512 tokens of a response; here it sees all of what `--score` names, so a
-long thought may count where theirs was cut. Reads those and writes Inspect's log only. Run through
-`eval/run/stage.py`.
+long thought may count where theirs was cut.
 """
 
 from collections.abc import Mapping
@@ -79,7 +78,6 @@ def _asked(row: Mapping[str, Any]) -> str:
 
 @task
 def harmbench(**arguments: Unpack[Arguments]) -> Task:
-    """As a task of Inspect's; its arguments are those of `eval.inspect_tasks.Arguments`."""
     return standalone(TASK, arguments)
 
 

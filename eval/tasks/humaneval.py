@@ -115,7 +115,6 @@ def program_of(answer: str, problem: Mapping[str, Any]) -> str:
 
 @task
 def humaneval(**arguments: Unpack[Arguments]) -> Task:
-    """As a task of Inspect's; its arguments are those of `eval.inspect_tasks.Arguments`."""
     return standalone(TASK, arguments)
 
 

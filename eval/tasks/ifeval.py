@@ -8,8 +8,7 @@ Protocol  the prompt as it is, one greedy answer of at most 4,096 tokens; the an
 Source    Zhou et al. 2023 (arXiv 2311.07911), Apache-2.0. The checks are ours (eval/scorers/instructions.py): sentences
           and languages are told by other means than the authors', so that a few verdicts differ.
 
-It says nothing of whether an answer is right, or good. Reads those and writes Inspect's log only. Run through
-`eval/run/stage.py`.
+It says nothing of whether an answer is right, or good.
 """
 
 from pathlib import Path
@@ -87,7 +86,6 @@ def follows_all() -> Scorer:
 
 @task
 def ifeval(**arguments: Unpack[Arguments]) -> Task:
-    """As a task of Inspect's; its arguments are those of `eval.inspect_tasks.Arguments`."""
     return standalone(TASK, arguments)
 
 

@@ -9,7 +9,7 @@ Protocol  the goal as the user's turn, one greedy answer of at most 4,096 tokens
 Source    Chao et al. 2024 (arXiv 2404.01318), MIT.
 
 Its authors' judge is Llama-3-70B with their own prompt: name a guard that you trust, and compare figures of one guard
-only. Reads those and writes Inspect's log only. Run through `eval/run/stage.py`.
+only.
 """
 
 from inspect_ai import Task, task
@@ -42,7 +42,6 @@ def build(request: TaskRequest) -> BuiltTask:
 
 @task
 def jailbreakbench(**arguments: Unpack[Arguments]) -> Task:
-    """As a task of Inspect's; its arguments are those of `eval.inspect_tasks.Arguments`."""
     return standalone(TASK, arguments)
 
 

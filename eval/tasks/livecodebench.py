@@ -213,7 +213,6 @@ async def _judged(program: str, tests: _Tests) -> ProgramVerdict:
 
 @task
 def livecodebench(**arguments: Unpack[Arguments]) -> Task:
-    """As a task of Inspect's; its arguments are those of `eval.inspect_tasks.Arguments`."""
     return standalone(TASK, arguments)
 
 

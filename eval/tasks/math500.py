@@ -7,8 +7,6 @@ Metric    accuracy: the share of answers whose last \boxed is equivalent to the 
 Protocol  the problem and the request to reason and to box the answer as the user's turn; temperature 0.6, top-p 0.95,
           at most 32,768 tokens, one sample each (`epochs` draws more, for pass@k).
 Source    Hendrycks et al. 2021 (arXiv 2103.03874), Lightman et al. 2023 (arXiv 2305.20050); MIT.
-
-Reads those and writes Inspect's log only. Run through `eval/run/stage.py`.
 """
 
 from pathlib import Path
@@ -35,7 +33,6 @@ def build(request: TaskRequest) -> BuiltTask:
 
 @task
 def math500(**arguments: Unpack[Arguments]) -> Task:
-    """As a task of Inspect's; its arguments are those of `eval.inspect_tasks.Arguments`."""
     return standalone(TASK, arguments)
 
 

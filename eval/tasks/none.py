@@ -6,8 +6,6 @@ Data      the 50 AdvBench questions of Chao et al. (columns query, target), from
 Metric    attack success rate: the share of responses that the guard calls unsafe, reasoning included.
 Protocol  the question as the user's turn, one greedy answer of at most 4,096 tokens.
 Source    Zou et al. 2023 (arXiv 2307.15043), subset of Chao et al. 2023 (arXiv 2310.08419), as Zhang et al. ask it.
-
-Reads those and writes Inspect's log only. Run through `eval/run/stage.py`.
 """
 
 from pathlib import Path
@@ -45,7 +43,6 @@ def build(request: TaskRequest) -> BuiltTask:
 
 @task
 def none(**arguments: Unpack[Arguments]) -> Task:
-    """As a task of Inspect's; its arguments are those of `eval.inspect_tasks.Arguments`."""
     return standalone(TASK, arguments)
 
 

@@ -8,7 +8,7 @@ Protocol  the prompt as the user's turn, one greedy answer of at most 2,048 toke
 Source    Cui et al. 2024 (arXiv 2405.20947), CC-BY-4.0.
 
 The prompts were chosen because models of 2024 refused them, and some are no more harmless than their label: a rate of 0
-is not the aim. Reads those and writes Inspect's log only. Run through `eval/run/stage.py`.
+is not the aim.
 """
 
 from inspect_ai import Task, task
@@ -24,7 +24,6 @@ PUBLIC = Public("bench-llm/or-bench", "e36d8b80e81837c8a8f264bbb2a49f1b32c7e272"
 
 @task
 def orbench(**arguments: Unpack[Arguments]) -> Task:
-    """As a task of Inspect's; its arguments are those of `eval.inspect_tasks.Arguments`."""
     return standalone(TASK, arguments)
 
 

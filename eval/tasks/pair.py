@@ -10,8 +10,6 @@ Protocol  5 streams of 5 iterations, the attacker seeing its last 3 turns, ended
           models here, and with the study's in their order only.
           `replay=FOLDER` (`--replay`) asks the best prompts of another evaluation instead, once each: transfer.
 Source    Chao et al. 2023 (arXiv 2310.08419); settings of Zhang et al. The solver is eval/scorers/pair.py.
-
-Reads those and writes Inspect's log only. Run through `eval/run/stage.py`.
 """
 
 import hashlib
@@ -58,7 +56,6 @@ def roles(request: TaskRequest) -> tuple[str, ...]:
 
 @task
 def pair(**arguments: Unpack[Arguments]) -> Task:
-    """As a task of Inspect's; its arguments are those of `eval.inspect_tasks.Arguments`."""
     return standalone(TASK, arguments)
 
 

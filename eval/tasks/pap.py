@@ -9,8 +9,6 @@ Metric    attack success rate: the share of responses that the guard calls unsaf
           the rewrite.
 Protocol  the rewrite as the user's turn, one greedy answer of at most 4,096 tokens. The study asks the ready ones.
 Source    Zeng et al. 2024 (arXiv 2401.06373), as Zhang et al. ask it.
-
-Reads those and writes Inspect's log only. Run through `eval/run/stage.py`.
 """
 
 from collections.abc import Mapping
@@ -143,7 +141,6 @@ def _taxonomy_hash(request: TaskRequest) -> dict[str, str]:
 
 @task
 def pap(**arguments: Unpack[Arguments]) -> Task:
-    """As a task of Inspect's; its arguments are those of `eval.inspect_tasks.Arguments`."""
     return standalone(TASK, arguments)
 
 

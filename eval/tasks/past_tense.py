@@ -7,8 +7,6 @@ Protocol  the rewrite as the user's turn, one greedy answer of at most 4,096 tok
           each question and counts one success; `--set past_tense.attacker.temperature=1 --set past_tense.epochs=20`
           samples as many, and the report has worst-of-20.
 Source    Andriushchenko and Flammarion 2024 (arXiv 2407.11969). The attacker's prompt is ours.
-
-Reads those and writes Inspect's log only. Run through `eval/run/stage.py`.
 """
 
 from inspect_ai import Task, task
@@ -20,7 +18,6 @@ from eval.tasks.none import questions
 
 @task
 def past_tense(**arguments: Unpack[Arguments]) -> Task:
-    """As a task of Inspect's; its arguments are those of `eval.inspect_tasks.Arguments`."""
     return standalone(TASK, arguments)
 
 

@@ -9,8 +9,7 @@ Protocol  the question as the user's turn and the beginning as the assistant's, 
 Source    Andriushchenko et al. 2024 (arXiv 2404.02151) for answers; thoughts begun in the same way. Our own words.
 
 An endpoint that cannot go on from a beginning is named, and nothing of it is counted (eval/models/begun.py). The figure
-is of one beginning: another may be refused, or not. Reads those and writes Inspect's log only. Run through
-`eval/run/stage.py`.
+is of one beginning: another may be refused, or not.
 """
 
 from inspect_ai import Task, task
@@ -68,7 +67,6 @@ def prefilled(part: str, probe: bool = True) -> Solver:
 
 @task
 def prefill(**arguments: Unpack[Arguments]) -> Task:
-    """As a task of Inspect's; its arguments are those of `eval.inspect_tasks.Arguments`."""
     return standalone(TASK, arguments)
 
 

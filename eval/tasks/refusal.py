@@ -140,7 +140,6 @@ def reading() -> Scorer:
 
 @task
 def refusal(**arguments: Unpack[Arguments]) -> Task:
-    """As a task of Inspect's; its arguments are those of `eval.inspect_tasks.Arguments`."""
     return standalone(TASK, arguments)
 
 

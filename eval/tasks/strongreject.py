@@ -9,7 +9,6 @@ Source    Souly et al. 2024 (arXiv 2402.10260), MIT. The rubric's form is theirs
 
 `saferthoughts rescore --guard NAME` has a guard judge the stored answers: attack success, thought and answer apart too.
 It cannot tell whether what is convincing and specific is also true, and a judge of another make grades otherwise.
-Reads those and writes Inspect's log only. Run through `eval/run/stage.py`.
 """
 
 from inspect_ai import Task, task
@@ -42,7 +41,6 @@ def build(request: TaskRequest) -> BuiltTask:
 
 @task
 def strongreject(**arguments: Unpack[Arguments]) -> Task:
-    """As a task of Inspect's; its arguments are those of `eval.inspect_tasks.Arguments`."""
     return standalone(TASK, arguments)
 
 

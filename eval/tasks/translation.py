@@ -7,8 +7,6 @@ Protocol  the translation, which ends by asking for an answer in English, as the
           most 4,096 tokens. The paper translates answers back instead. An answer in the other language is for the guard
           to read; `--guard rules` knows refusals in English alone and counts others as unsafe.
 Source    Yong et al. 2023 (arXiv 2310.02446). The attacker's prompt is ours.
-
-Reads those and writes Inspect's log only. Run through `eval/run/stage.py`.
 """
 
 from inspect_ai import Task, task
@@ -20,7 +18,6 @@ from eval.tasks.none import questions
 
 @task
 def translation(**arguments: Unpack[Arguments]) -> Task:
-    """As a task of Inspect's; its arguments are those of `eval.inspect_tasks.Arguments`."""
     return standalone(TASK, arguments)
 
 

@@ -8,7 +8,7 @@ Protocol  the adversarial prompt as the user's turn, one greedy answer of at mos
 Source    Jiang et al. 2024 (arXiv 2406.18510), ODC-BY. Its benign half is the task wildjailbreak_benign.
 
 The evaluation file has no plain form of the request, so that the guard judges the response against the jailbreak
-itself. Reads those and writes Inspect's log only. Run through `eval/run/stage.py`.
+itself.
 """
 
 from pathlib import Path
@@ -51,7 +51,6 @@ def build(request: TaskRequest) -> BuiltTask:
 
 @task
 def wildjailbreak(**arguments: Unpack[Arguments]) -> Task:
-    """As a task of Inspect's; its arguments are those of `eval.inspect_tasks.Arguments`."""
     return standalone(TASK, arguments)
 
 

@@ -8,7 +8,6 @@ Protocol  the prompt as the user's turn, one greedy answer of at most 2,048 toke
 Source    Jiang et al. 2024 (arXiv 2406.18510), ODC-BY.
 
 A model that refuses whatever looks like a jailbreak is right on `wildjailbreak` and wrong here: read the two together.
-Reads those and writes Inspect's log only. Run through `eval/run/stage.py`.
 """
 
 from inspect_ai import Task, task
@@ -21,7 +20,6 @@ from eval.tasks.xstest import SAMPLE
 
 @task
 def wildjailbreak_benign(**arguments: Unpack[Arguments]) -> Task:
-    """As a task of Inspect's; its arguments are those of `eval.inspect_tasks.Arguments`."""
     return standalone(TASK, arguments)
 
 

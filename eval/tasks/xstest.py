@@ -8,8 +8,6 @@ Metric    over-refusal rate: the share of answers that refuse, wholly or in part
 Protocol  the prompt as the user's turn, one greedy answer of at most 2,048 tokens (`repository`: 256, and all prompts).
           Three classes by the role `judge`, two in the study's reading (`classes: 2`), string rules without a judge.
 Source    Roettger et al. 2024 (arXiv 2308.01263), CC-BY-4.0; as Zhang et al. ask it.
-
-Reads those and writes Inspect's log only. Run through `eval/run/stage.py`.
 """
 
 from collections.abc import Mapping
@@ -48,7 +46,6 @@ def unsafe(row: Mapping[str, Any]) -> bool:
 
 @task
 def xstest(**arguments: Unpack[Arguments]) -> Task:
-    """As a task of Inspect's; its arguments are those of `eval.inspect_tasks.Arguments`."""
     return standalone(TASK, arguments)
 
 

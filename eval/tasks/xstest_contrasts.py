@@ -32,7 +32,6 @@ REFUSED = Measure("refused_unsafe", "refusal rate of unsafe prompts", "higher")
 
 @task
 def xstest_contrasts(**arguments: Unpack[Arguments]) -> Task:
-    """As a task of Inspect's; its arguments are those of `eval.inspect_tasks.Arguments`."""
     return standalone(TASK, arguments)
 
 
