@@ -64,26 +64,13 @@ class Answering:
     judges: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class RegeneratedRun:
-    """The new run, its prompts, and who answers now."""
-
-    run: RunFolder
-    harmful: int
-    benign: int
-    teachers: dict[str, str]
-
-
 def regenerate(
     folder: Path, runs: Path, name: str, who: Answering, agree: Callable[[str], None] | None = None
-) -> RegeneratedRun:
+) -> RunFolder:
     """Make the new run.
 
     Args:
-        folder: The release.
-        runs: Folder of the runs.
         name: The new run's name; a run that is there already is left alone.
-        who: Who answers now.
         agree: Is given what will be asked of whom, before anything is written; raises where that is not wanted.
 
     Raises:
@@ -112,8 +99,7 @@ def regenerate(
         counts={"harmful": harmful, "benign": len(prompts) - harmful},
         regenerated_from={"run_id": lineage["run_id"], "version": lineage["version"], "title": lineage["title"]},
     )
-    answering = {entry: config.teachers[entry].model for entry in config.teachers}
-    return RegeneratedRun(run, harmful, len(prompts) - harmful, answering)
+    return run
 
 
 def _config(folder: Path, lineage: dict[str, Any], who: Answering) -> RunConfig:

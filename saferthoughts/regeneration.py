@@ -51,7 +51,7 @@ def regenerate(
         who.get("teacher_name"),
         judges or {},
     )
-    return Run(start_again(release_path(release), runs_folder(runs), name, answering, consent_of(agree, _refuse)).run)
+    return Run(start_again(release_path(release), runs_folder(runs), name, answering, consent_of(agree, _refuse)))
 
 
 def _refuse(text: str) -> None:

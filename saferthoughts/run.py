@@ -17,6 +17,7 @@ from saferthoughts.settings import (
     Agreement,
     Assignments,
     ChangeSettings,
+    RepairSettings,
     RequestSettings,
     StageSettings,
     StoredPath,
@@ -147,38 +148,23 @@ class Run(StoredRun):
         *,
         strategy: str | None = None,
         attempts: int | None = None,
-        teacher: str | None = None,
-        base_url: str | None = None,
-        model: str | None = None,
-        api_key_env: str | None = None,
-        teacher_name: str | None = None,
-        **options: Unpack[StageSettings],
+        **options: Unpack[RepairSettings],
     ) -> "RepairResult":
         """Ask again for flagged rows, saying what was wrong; the best attempt of each is kept.
 
         Args:
             strategy: "instruct", "resample", "edit" or "escalate".
             attempts: Most further attempts at a row.
-            teacher: Who is asked, as in `create`: a run that was imported has no teacher of its own.
-            base_url: An endpoint, in place of a named teacher.
-            model: The model to ask for there.
-            api_key_env: The environment variable with its key.
-            teacher_name: What that teacher is called; by its model if not given.
-            options: See `StageSettings`.
+            options: See `RepairSettings`: a run that was imported has no teacher of its own.
 
         Raises:
             Incomplete: the budget is spent, a request failed that may be repeated, or the repair of more rows is
                 refused for good than may be; what came back is kept.
             UserError: rows have no verdict, or the run was imported and nobody is named.
         """
-        who: TeacherSettings = {
-            "teacher": teacher,
-            "base_url": base_url,
-            "model": model,
-            "api_key_env": api_key_env,
-            "teacher_name": teacher_name,
-        }
-        requests = self._prepared({"repair.strategy": strategy, "repair.attempts": attempts}, who, **options)
+        given: dict[str, Any] = dict(options)
+        who = {name: given.pop(name) for name in TeacherSettings.__annotations__ if name in given}
+        requests = self._prepared({"repair.strategy": strategy, "repair.attempts": attempts}, who, **given)
         if not self._may_repair():
             raise UserError(
                 f"{self.path} holds an imported dataset: its responses come from no teacher of this run. Say who is to "
@@ -339,7 +325,7 @@ class Run(StoredRun):
     def _prepared(
         self,
         also: Mapping[str, Any],
-        who: TeacherSettings | None = None,
+        who: Mapping[str, Any] | None = None,
         *,
         settings: Assignments | None = None,
         teachers: StoredPath | None = None,

@@ -91,6 +91,10 @@ class TeacherSettings(TypedDict, total=False):
     teacher_name: str | None
 
 
+class RepairSettings(StageSettings, TeacherSettings, total=False):
+    """What a repair takes: `StageSettings`, and `TeacherSettings` of a run that has no teacher of its own."""
+
+
 class AnsweringSettings(TeacherSettings, total=False):
     """Who answers which variant, with `TeacherSettings`.
 

@@ -139,7 +139,7 @@ def test_another_release_of_such_a_run_has_the_same_rows_by_id(before: RunFolder
 
 def test_a_release_of_before_regenerates_compares_and_trains(release: Path, tmp_path: Path) -> None:
     done = regenerate(release, tmp_path / "runs", "again", Answering("rehearsal", "rehearsal-general"))
-    assert load_config(done.run).variants[0] == "direct"
+    assert load_config(done).variants[0] == "direct"
     assert (
         lineage_now(release)["rows"]["direct"] == json.loads((release / "lineage.json").read_text())["rows"]["default"]
     )

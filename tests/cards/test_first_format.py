@@ -38,7 +38,7 @@ def test_it_is_loaded_trained_on_and_regenerated(old: Path, tmp_path: Path) -> N
     assert all(row.category for row in mixture.rows)
     assert len(trained_prompts(old)) == 8, "five prompts, and the requests behind the three in templates"
     again = regenerate(old, tmp_path / "runs", "again", Answering("rehearsal"))
-    assert again.run.read("prompts").num_rows == 5
+    assert again.read("prompts").num_rows == 5
 
 
 def test_another_format_than_those_is_refused(old: Path) -> None:

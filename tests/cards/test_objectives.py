@@ -154,7 +154,7 @@ def test_they_come_and_go_and_are_kept_by_a_regeneration(run: RunFolder, release
     assert compare(plain, beside).step == "minor"
     back = compare(beside, plain)
     assert set(back.meaning) == {f"config {name} is gone" for name in OBJECTIVES}
-    again = regenerate(beside, tmp_path / "again", "new", Answering("rehearsal")).run
+    again = regenerate(beside, tmp_path / "again", "new", Answering("rehearsal"))
     assert load_config(again).release.configs == tuple(OBJECTIVES)
     done = build(released.path, "--with", "preferences")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)

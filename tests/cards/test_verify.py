@@ -136,18 +136,19 @@ def test_a_lineage_has_every_instruction_and_rubric_in_words(release: Path) -> N
 
 def test_the_same_prompts_go_to_another_teacher(release: Path, released: RunFolder, tmp_path: Path) -> None:
     done = regenerate(release, tmp_path / "again", "new", Answering("rehearsal-general"))
-    assert done.run.read("prompts").equals(released.read("prompts"))
-    old, new = load_config(released), load_config(done.run)
+    assert done.read("prompts").equals(released.read("prompts"))
+    old, new = load_config(released), load_config(done)
     assert (new.variants, new.judging, new.repair, new.seed) == (old.variants, old.judging, old.repair, old.seed)
     assert set(new.teachers) == {"rehearsal-general"}
-    generate(done.run)
-    judge(done.run)
-    assert {row["model"] for row in done.run.read("responses").to_pylist() if row["teacher"]} == {"rehearsal-4o"}
+    generate(done)
+    judge(done)
+    assert {row["model"] for row in done.read("responses").to_pylist() if row["teacher"]} == {"rehearsal-4o"}
 
 
 def test_an_endpoint_of_ones_own_can_answer(release: Path, tmp_path: Path) -> None:
     teacher = Teacher(base_url="http://127.0.0.1:9/v1", model="mine")
-    assert regenerate(release, tmp_path, "new", Answering(teacher)).teachers == {"mine": "mine"}
+    config = load_config(regenerate(release, tmp_path, "new", Answering(teacher)))
+    assert {name: entry.model for name, entry in config.teachers.items()} == {"mine": "mine"}
 
 
 @pytest.mark.parametrize(

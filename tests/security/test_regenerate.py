@@ -156,7 +156,7 @@ def test_a_release_of_an_earlier_version_still_regenerates(release: Path, tmp_pa
     earlier["content"]["prompts"] = now["content"]["prompts"]
     (release / "lineage.json").write_text(json.dumps(earlier))
     done = regenerate(release, tmp_path / "runs", "demo", Answering("rehearsal", "rehearsal-general"))
-    assert (done.harmful, done.benign) == (12, 6)
-    config = load_config(done.run)
+    assert done.manifest()["stages"]["prompts"]["counts"] == {"harmful": 12, "benign": 6}
+    config = load_config(done)
     assert config.judging.judges == ("rehearsal-judge", "rehearsal-shield")
     assert config.judges["rehearsal-shield"].threshold == 0
