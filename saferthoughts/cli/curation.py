@@ -11,6 +11,7 @@ from saferthoughts.cli.options import (
     AsJson,
     RunName,
     Settings,
+    figures,
     note,
     open_folder,
     open_run,
@@ -119,9 +120,7 @@ def _look(run: "RunFolder", only: list[str]) -> None:
     found = objections_of(run, only).to_pylist()
     found.sort(key=lambda row: (row["check_name"], row["reason"], place[row["response_id"]]))
     seen: dict[tuple[str, str], int] = {}
-    table = Table(box=None)
-    for column in ("check", "reason", "response", "value"):
-        table.add_column(column)
+    table = Table("check", "reason", "response", "value", box=None)
     for row in found:
         key = (row["check_name"], row["reason"])
         seen[key] = seen.get(key, 0) + 1
@@ -240,10 +239,7 @@ def select(
 def survivorship_table(found: "Survivorship") -> Table:
     """Which prompts each check takes from each configuration."""
     checks = sorted({name for loss in found.losses for name in loss.taken})
-    table = Table(title="prompts lost to each check (to no other)", box=None)
-    table.add_column("")
-    for loss in found.losses:
-        table.add_column(loss.config, justify="right")
+    table = figures("", *(loss.config for loss in found.losses), title="prompts lost to each check (to no other)")
     table.add_row("prompts", *(str(loss.prompts) for loss in found.losses))
     table.add_row("survive", *(str(loss.survivors) for loss in found.losses))
     for name in checks:

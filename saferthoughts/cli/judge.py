@@ -14,6 +14,7 @@ from saferthoughts.cli.options import (
     JudgeNames,
     RunName,
     Shortened,
+    figures,
     group,
     open_folder,
     open_run,
@@ -179,9 +180,9 @@ def stress(
     if as_json:
         say_json(facts)
         return
-    table = Table(title=f"verdicts that flip, percent with 95 % intervals, {facts['rows']} rows", box=None)
-    for column in ("judge", "change", "rows", "flips", "to a fault", "lost", "flipped"):
-        table.add_column(column, justify="left" if column in ("judge", "change") else "right")
+    columns = ("judge", "change", "rows", "flips", "to a fault", "lost", "flipped")
+    title = f"verdicts that flip, percent with 95 % intervals, {facts['rows']} rows"
+    table = figures(*columns, names=2, title=title)
     for line in facts["lines"]:
         counts = (line[key] for key in ("rows", "flips", "to_fault", "lost"))
         share = "-" if line["rate"] is None else _percent(Interval(line["rate"], line["low"], line["high"]))
@@ -192,15 +193,14 @@ def stress(
 
 def score_table(scores: "list[LabelScore]", against: str) -> Table:
     """The scores as a table that fits a terminal: percent, each with its interval below it."""
-    table = Table(
+    table = figures(
+        *("label", "counts", "precision", "recall", "F1", "kappa"),
         title=f"judges against {against}, percent with 95 % intervals",
         caption="counts: true positives/false positives/misses/true negatives/unscored; recall and F1 count a label "
         "that should be set and was left unscored as missed",
-        box=None,
         padding=(0, 1, 0, 0),
+        no_wrap=True,
     )
-    for column in ("label", "counts", "precision", "recall", "F1", "kappa"):
-        table.add_column(column, justify="left" if column == "label" else "right", no_wrap=True)
     judges = [line.judge for line in scores]
     for number, line in enumerate(scores):
         if line.judge not in judges[:number]:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 _STAGE = "{waits}"
-_TRAIN = "{do} train RECIPE --dataset {run}/release --output {run}/model"
-# By command; {name} and the like are its arguments, {run} the run's folder, {do} the program with its --runs, {waits}
-# what the run waits for. An empty text: the command prints both itself, or ends when it is stopped.
+# By command, in the order of work, which is also that of help; what helps along the way comes last. {name} and the like
+# are its arguments, {run} the run's folder, {do} the program with its --runs, {waits} what the run waits for. An empty
+# text: the command prints both itself, or ends when it is stopped.
 NEXT = {
     "demo": "",
     "run": _STAGE,
@@ -51,10 +51,6 @@ NEXT = {
     "serve token add": "Next: {do} serve",
     "serve token list": "Next: {do} serve token revoke NAME",
     "serve token revoke": "Next: {do} serve token list",
-    "runs rename": "Next: {do} status {to}",
-    "runs remove": "Next: {do} status",
-    "runs export": "On the other machine: {do} runs import FILE",
-    "runs import": "",
     "status": "",
     "regenerate": "",
     "compare": "Next: {do} release build RUN --since {before}",
@@ -77,6 +73,10 @@ NEXT = {
     "rehearse": "",
     "doctor": "Install an extra: pip install -c constraints.txt -e '.[EXTRA]' (docs/guides/install.md has them)",
     "reward check": "Next: {do} train RECIPE --objective grpo --dataset RELEASE --output MODEL",
+    "runs rename": "Next: {do} status {to}",
+    "runs remove": "Next: {do} status",
+    "runs export": "On the other machine: {do} runs import FILE",
+    "runs import": "",
 }
 
 # Options with which a command only shows something, or prints for a program.
@@ -89,7 +89,6 @@ def next_step(command: str, arguments: Mapping[str, Any], runs: Path, typed: Seq
     Args:
         command: Its name, behind those of its groups.
         arguments: What it was called with, by the names of its parameters.
-        runs: The folder of runs.
         typed: The words that were typed after the program's name.
     """
     words, evaluation, name = NEXT[command], arguments.get("evaluation"), str(arguments.get("name"))

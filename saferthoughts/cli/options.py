@@ -12,14 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.table import Table
 from typer.core import TyperGroup
 
 from pipelines.errors import UserError, unknown
 from pipelines.progress import FILE_VARIABLE, console, plain_console
 from pipelines.settings.keys import HIDDEN, begins_like_key
+from saferthoughts.cli.next_steps import NEXT, next_step
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from rich.console import RenderableType
 
     from pipelines.runs import RunFolder
     from pipelines.settings.changes import Consent
@@ -28,45 +32,7 @@ if TYPE_CHECKING:
 out = plain_console()
 notes = console
 
-# The order of work, which is also the order of help; what helps along the way comes last.
-ORDER = (
-    *(
-        "demo",
-        "run",
-        "prompts",
-        "generate",
-        "judge",
-        "repair",
-        "check",
-        "review",
-        "select",
-        "release",
-        "publish",
-        "pull",
-        "train",
-        "eval",
-        "rescore",
-        "report",
-        "study",
-        "serve",
-        "status",
-    ),
-    *(
-        "regenerate",
-        "compare",
-        "dataset",
-        "proof",
-        "sql",
-        "duplicates",
-        "contamination",
-        "teachers",
-        "ledger",
-        "student",
-        "chat",
-        "rehearse",
-        "doctor",
-    ),
-)
+_ORDER = list(dict.fromkeys(command.partition(" ")[0] for command in NEXT))
 
 
 def _names(ctx: Any) -> list[str]:
@@ -79,8 +45,6 @@ def _with_next_step(callback: "Callable[..., Any]", command: str) -> "Callable[.
 
     @wraps(callback)
     def run(**arguments: Any) -> None:
-        from saferthoughts.cli.next_steps import next_step
-
         callback(**arguments)
         # The last line of a job of the service is what came of it, and its page has what comes next.
         if FILE_VARIABLE not in os.environ and (words := next_step(command, arguments, Settings.runs, Settings.words)):
@@ -106,7 +70,7 @@ class Stages(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Commands in the order of work."""
-        return sorted(self.commands, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
+        return sorted(self.commands, key=lambda name: _ORDER.index(name) if name in _ORDER else len(_ORDER))
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """The command of that name."""
@@ -215,14 +179,24 @@ def say_json(result: object) -> None:
     out.print(json_of(result), soft_wrap=True)
 
 
-def show(result: object, as_json: bool) -> None:
-    """A result, to stdout: in words, or as JSON."""
+def show(result: Any, as_json: bool, table: "Callable[[Any], RenderableType] | None" = None) -> None:
+    """A result, to stdout: in words or as a table, or as JSON."""
     from saferthoughts.cli.words import words_of
 
     if as_json:
         say_json(result)
+    elif table is not None:
+        out.print(table(result))
     else:
         say("\n".join(map(words_of, result if isinstance(result, list) else [result])))
+
+
+def figures(*columns: str, names: int = 1, no_wrap: bool = False, **look: Any) -> Table:
+    """A table without a frame: words in the first columns, numbers in the others."""
+    table = Table(box=None, **look)
+    for at, column in enumerate(columns):
+        table.add_column(column, justify="left" if at < names else "right", no_wrap=no_wrap)
+    return table
 
 
 def note(text: str) -> None:

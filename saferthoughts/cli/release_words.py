@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipelines.errors import UserError
-from saferthoughts.cli.options import note, out, say
+from saferthoughts.cli.options import figures, note, out, say
 
 if TYPE_CHECKING:
     from cards.compare import ReleaseComparison
@@ -58,18 +58,15 @@ def print_comparison(found: "ReleaseComparison") -> None:
     """Print what differs between two releases."""
     from cards.compare import in_words, moved, proposed
 
-    table = Table(title=f"{found.versions[0]} to {found.versions[1]}", box=None)
-    for column in ("config", "rows before", "after", "added", "removed", "changed"):
-        table.add_column(column, justify="left" if column == "config" else "right")
+    columns = ("config", "rows before", "after", "added", "removed", "changed")
+    table = figures(*columns, title=f"{found.versions[0]} to {found.versions[1]}")
     for one in found.rows:
         counts = (one.before, one.after, one.added, one.removed, one.changed)
         table.add_row(Text(one.config), *map(str, counts))
     out.print(table)
     drifted = [drift for drift in found.drifts if drift.apart]
     if drifted:
-        table = Table(title="drift, with 95 % intervals", box=None)
-        for column in ("config", "figure", "before", "after"):
-            table.add_column(column)
+        table = Table("config", "figure", "before", "after", title="drift, with 95 % intervals", box=None)
         for drift in drifted:
             table.add_row(*(Text(part) for part in (drift.config, drift.figure, *in_words(drift))))
         out.print(table)

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipelines.errors import UserError
-from saferthoughts.cli.options import AsJson, RunName, Settings, group, note, open_run, out, say, say_json
+from saferthoughts.cli.options import AsJson, RunName, Settings, figures, group, note, open_run, out, say, say_json
 
 if TYPE_CHECKING:
     from curation.review.evidence import Outlook
@@ -311,24 +311,22 @@ def _outlook_words(one: "Outlook") -> str:
 
 
 def _agreement_table(lines: list[dict[str, Any]]) -> Table:
-    table = Table(title="agreement among people", box=None)
-    for column in ("question", "rows", "several votes", "percent", "kappa", "alpha"):
-        table.add_column(column, justify="left" if column == "question" else "right")
+    columns = ("question", "rows", "several votes", "percent", "kappa", "alpha")
+    table = figures(*columns, title="agreement among people")
     for line in lines:
         if line["rows"]:
-            figures = (_percent(line[name]) for name in ("percent", "kappa", "alpha"))
-            table.add_row(Text(line["question"]), str(line["rows"]), str(line["rows_with_several"]), *figures)
+            rates = (_percent(line[name]) for name in ("percent", "kappa", "alpha"))
+            table.add_row(Text(line["question"]), str(line["rows"]), str(line["rows_with_several"]), *rates)
     return table
 
 
 def _judges_table(lines: list[dict[str, Any]]) -> Table:
-    table = Table(title="judges against people, weighted, percent with 95 % intervals", box=None)
-    for column in ("label", "rows", "precision", "recall", "F1", "kappa"):
-        table.add_column(column, justify="left" if column == "label" else "right")
+    columns = ("label", "rows", "precision", "recall", "F1", "kappa")
+    table = figures(*columns, title="judges against people, weighted, percent with 95 % intervals")
     for line in lines:
         if line["n"]:
-            figures = (_percent(line[name]) for name in ("precision", "recall", "f1", "kappa"))
-            table.add_row(line["label"], str(line["n"]), *figures)
+            rates = (_percent(line[name]) for name in ("precision", "recall", "f1", "kappa"))
+            table.add_row(line["label"], str(line["n"]), *rates)
     return table
 
 

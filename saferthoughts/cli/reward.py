@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from saferthoughts.cli.options import AsJson, JudgeNames, MaxCost, MaxTokens, Settings, group, out, say_json
+from saferthoughts.cli.options import AsJson, JudgeNames, MaxCost, MaxTokens, Settings, group, show
 
 if TYPE_CHECKING:
     from training.reward_check import RewardCase
@@ -48,10 +48,7 @@ def check(
     elif max_cost is not None or max_tokens is not None:
         raise UserError("--max-cost and --max-tokens cap what judges take: name one with --judge.")
     cases = check_reward(asked)
-    if as_json:
-        say_json([_facts(case) for case in cases])
-    else:
-        out.print(_table(cases))
+    show([_facts(case) for case in cases] if as_json else cases, as_json, _table)
 
 
 def _facts(case: "RewardCase") -> dict[str, Any]:

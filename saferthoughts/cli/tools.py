@@ -37,11 +37,7 @@ def list_teachers(teachers: TeacherFile = None, as_json: AsJson = False) -> None
     """Every teacher by name: model, endpoint, and whether its key is set."""
     from pipelines.doctor import listed_teachers, teacher_table
 
-    found = listed_teachers(teachers)
-    if as_json:
-        say_json(found)
-    else:
-        out.print(teacher_table(found))
+    show_result(listed_teachers(teachers), as_json, teacher_table)
 
 
 @teachers_app.command(name="test")
@@ -64,11 +60,7 @@ def probe_teacher(
     options = Options(
         teacher=name, teachers=teachers, base_url=base_url, model=model, api_key_env=api_key_env, sets=tuple(sets or ())
     )
-    found = probe(*chosen(options), Settings.runs)
-    if as_json:
-        say_json(found)
-    else:
-        out.print(probe_table(found))
+    show_result(probe(*chosen(options), Settings.runs), as_json, probe_table)
 
 
 @teachers_app.command(name="serve")
@@ -100,11 +92,7 @@ def show(name: RunName, as_json: AsJson = False) -> None:
     """What a run asked: answers, tokens, cost and time by model, and what failed last."""
     from saferthoughts.cli.ledgers import ledger_table
 
-    found = open_run(name).spending()
-    if as_json:
-        say_json(found)
-    else:
-        out.print(ledger_table(found))
+    show_result(open_run(name).spending(), as_json, ledger_table)
 
 
 @ledger_app.command()
