@@ -9,7 +9,6 @@ import hashlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ from filelock import FileLock
 
 from curation.review.home import credentials_of, forget, remember, server_version
 from pipelines.errors import UserError
+from pipelines.teachers.vllm_server import free_port, port_problem
 
 SERVER = Path(__file__).parent / "server" / "main.py"
 PINS = Path(__file__).parents[2] / "constraints-argilla.txt"
@@ -83,7 +83,6 @@ def serving(home: Path, port: int, annotators: int, report: Callable[[str], None
     """Run the server while the block runs.
 
     Args:
-        home: The server's folder.
         port: 0 for any that is free.
         annotators: How many annotators' accounts there are at least.
         report: Called with each line about what is under way.
@@ -94,7 +93,7 @@ def serving(home: Path, port: int, annotators: int, report: Callable[[str], None
     _check_free(home, port)
     _, new = credentials_of(home, annotators)
     python = environment(report)
-    port = port or _free_port()
+    port = port or free_port()
     url = f"http://127.0.0.1:{port}"
     begin = time.monotonic()
     with (home / "server.log").open("ab") as log:
@@ -133,25 +132,8 @@ def _check_free(home: Path, port: int) -> None:
             forget(home)  # killed, it could not tidy up
         else:
             raise UserError(f"A server runs already for {home}: {running['url']} (process {running['pid']}).")
-    if port and not port_free(port):
+    if port and port_problem(port):
         raise UserError(f"Port {port} is taken. Give another one: --port 0 takes any that is free.")
-
-
-def port_free(port: int) -> bool:
-    """Whether a server could listen at a port of loopback."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _wait_for(url: str, process: "subprocess.Popen[bytes]", log: Path, begin: float) -> None:

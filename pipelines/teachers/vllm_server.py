@@ -91,7 +91,7 @@ def served(name: str, teacher: Teacher, folder: Path) -> Iterator[str]:
         raise UserError(f"Teacher '{name}' has no serve: entry, so there is nothing to start for it.")
     port = port_of(teacher.serve.args)
     if port is None:
-        port = _free_port()
+        port = free_port()
     else:
         _require_free(port)
     command = serve_command(
@@ -192,19 +192,27 @@ def _stop(server: subprocess.Popen[bytes]) -> None:
         server.wait()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of loopback that nobody listens at now."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])
 
 
-def _require_free(port: int) -> None:
+def port_problem(port: int) -> str:
+    """Why no server could listen at a port of loopback, "" where one could."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
         except OSError as error:
-            raise UserError(f"Port {port} of {HOST} cannot be used ({error.strerror}). Choose another.") from error
+            return error.strerror or str(error)
+    return ""
+
+
+def _require_free(port: int) -> None:
+    if problem := port_problem(port):
+        raise UserError(f"Port {port} of {HOST} cannot be used ({problem}). Choose another.")
 
 
 def last_lines(log: Path) -> str:

@@ -15,8 +15,9 @@ import psutil
 from pydantic import BaseModel, Field
 
 from curation.review.home import URL_VARIABLE, forget, home_of
-from curation.review.serve import SERVER, environment_ready, port_free, serving
+from curation.review.serve import SERVER, environment_ready, serving
 from pipelines.errors import refusal_of
+from pipelines.teachers.vllm_server import port_problem
 from service.problems import Problem
 
 # What `review serve` takes; another where that is taken.
@@ -82,7 +83,7 @@ class ArgillaServer:
     def _serve(self, people: int) -> None:
         home = home_of(self._runs)
         try:
-            with serving(home, _PORT if port_free(_PORT) else 0, people, lambda _: None) as running:
+            with serving(home, 0 if port_problem(_PORT) else _PORT, people, lambda _: None) as running:
                 self._accounts.extend(running.new_accounts)
                 while not self._ending.wait(_LOOK_EVERY_S):
                     if running.ended():
