@@ -26,6 +26,9 @@ class Interval:
     high: float
 
 
+_UNKNOWN = Interval(float("nan"), float("nan"), float("nan"))
+
+
 class Confusion(NamedTuple):
     """How a yes-or-no judgement meets its reference: counts of true and false positives and negatives."""
 
@@ -189,14 +192,21 @@ def _bootstrapped(counts: Confusion, statistic: Callable[..., NDArray[np.float64
     """
     n = sum(counts)
     if n == 0:
-        return Interval(float("nan"), float("nan"), float("nan"))
+        return _UNKNOWN
     drawn = np.random.default_rng(0).multinomial(n, np.array(counts) / n, size=_RESAMPLES).T.astype(float)
+    return _percentiles(np.array(counts, dtype=float), drawn, statistic)
+
+
+def _percentiles(
+    counts: NDArray[np.float64], drawn: NDArray[np.float64], statistic: Callable[..., NDArray[np.float64]]
+) -> Interval:
+    """A statistic of four counts, with the 95 % interval of `drawn`, 4 x resamples, where it exists."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        value = float(statistic(*np.array(counts, dtype=float).reshape(4, 1))[0])
+        value = float(statistic(*counts.reshape(4, 1))[0])
         values = statistic(*drawn)
     values = values[np.isfinite(values)]
     if not np.isfinite(value) or not len(values):
-        return Interval(float("nan"), float("nan"), float("nan"))
+        return _UNKNOWN
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(values, [tail, 1 - tail])
     return Interval(value, float(low), float(high))
@@ -279,31 +289,18 @@ def weighted_scores(judged: Sequence[bool], right: Sequence[bool], weights: NDAr
     """Precision, recall, F1 and Cohen's kappa of weighted rows, each with a bootstrap interval over the rows.
 
     Args:
-        said: What was judged, a row each.
+        judged: What was judged, a row each.
         right: The reference.
         weights: How many rows each one stands for.
     """
     cells = np.zeros((len(judged), 4))
     for row, (one, other) in enumerate(zip(judged, right, strict=True)):
         cells[row, (0 if other else 1) if one else (2 if other else 3)] = weights[row]
-    unknown = Interval(float("nan"), float("nan"), float("nan"))
     if not len(cells):
-        return dict.fromkeys(_WEIGHTED, unknown)
+        return dict.fromkeys(_WEIGHTED, _UNKNOWN)
     rng = np.random.default_rng(0)
     drawn = np.stack([cells[rng.integers(0, len(cells), len(cells))].sum(axis=0) for _ in range(_RESAMPLES)]).T
-    scores = {}
-    for name, statistic in _WEIGHTED.items():
-        with np.errstate(divide="ignore", invalid="ignore"):
-            value = float(statistic(*cells.sum(axis=0).reshape(4, 1))[0])
-            values = statistic(*drawn)
-        values = values[np.isfinite(values)]
-        if np.isfinite(value) and len(values):
-            tail = (1 - CONFIDENCE) / 2
-            low, high = np.quantile(values, [tail, 1 - tail])
-            scores[name] = Interval(value, float(low), float(high))
-        else:
-            scores[name] = unknown
-    return scores
+    return {name: _percentiles(cells.sum(axis=0), drawn, statistic) for name, statistic in _WEIGHTED.items()}
 
 
 def _kappa(
