@@ -28,7 +28,6 @@ def describe(folder: Path, trainer: str, configs: Sequence[str] = (), address: A
     """The entries of some configurations.
 
     Args:
-        folder: A release.
         trainer: One of TRAINERS.
         configs: Configurations; the default one and `benign` where none is named.
         address: Where the release is on the Hub, for entries that load it from there.

@@ -39,7 +39,6 @@ def lineage_of(
     Args:
         run: A run that is checked.
         db: Its tables, with the view `released` (`cards.rows.released_views`).
-        config: What it was made with.
         run_id: The configuration's hash.
         rows: Released rows of each configuration.
     """

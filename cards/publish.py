@@ -39,7 +39,6 @@ def publish(
     """Publish a release.
 
     Args:
-        folder: A release folder.
         repo: ORG/NAME; made where there is none.
         private: Only for those whom the owner lets in.
         gated: People agree to the card's gating text before they may download.

@@ -35,7 +35,6 @@ def verify(folder: Path, identity: "Identity | None" = None, signature: bool = T
     """Check a release folder.
 
     Args:
-        folder: A release.
         identity: Who is to have signed it (`cards.signing.identity_of`); not asked if not given.
         signature: Whether to look at the signature that it may carry.
 

@@ -45,7 +45,6 @@ def settings(protocol: str, task: str, overrides: Mapping[str, Settings] | None 
 
     Args:
         protocol: One of `names()`.
-        task: A task's name.
         overrides: As `parsed` gives them.
 
     Raises:

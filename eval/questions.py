@@ -39,7 +39,6 @@ def questions_of(
     """The questions as samples.
 
     Args:
-        request: What the user asked for.
         public: The task's own source.
         sample: The file that comes with the project.
         need: Columns that every row has, `question` at least.
@@ -75,10 +74,7 @@ def guarded_task(
     """The task: the samples put to the model, the answers scored by the guard.
 
     Args:
-        name: The task's.
-        request: What the user asked for.
         samples: As `questions_of` gives them.
-        used: The same.
         solver: What asks, in place of the sample put as it is.
         prompts: sha256 of the texts that it sends, by file.
 

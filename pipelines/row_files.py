@@ -50,7 +50,6 @@ def read_rows(path: Path, known: Collection[str] = ()) -> list[Row]:
     """All rows of a file, at least one.
 
     Args:
-        path: The file.
         known: Columns that are enough, where the file has any of them: of a table, no others are unpacked.
 
     Raises:

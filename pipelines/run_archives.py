@@ -202,7 +202,6 @@ def imported(
     """Make a run of an archive.
 
     Args:
-        runs: The folder of run folders.
         archive: A file that can be gone about in.
         name: The run's name; that of the archive if None.
         known: Teachers of this machine: whoever asks others than these has to be agreed to.

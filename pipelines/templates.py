@@ -105,7 +105,6 @@ def template_of(text: str, names: tuple[str, ...], what: str, trimmed: bool = Fa
     """Read a template.
 
     Args:
-        text: The template.
         names: The values it may name; those that are lists may be looped over.
         what: The template's name at the beginning of an error: "The instruction for 'short'".
         trimmed: Whether a block that stands alone on a line leaves no empty line.

@@ -1,4 +1,4 @@
-"""The page's forms as API requests. Empty fields are omitted."""
+"""The page's forms as API requests. Empty fields are omitted; one that does not fit is a `UserError`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -42,20 +42,12 @@ class Form:
 
 
 def budget_in(form: Form) -> Budget:
-    """The budget of a form.
-
-    Raises:
-        UserError: no number.
-    """
+    """The budget of a form."""
     return validated(Budget, _filled(form, "max_cost", "max_tokens"), "the budget")
 
 
 def new_run_in(form: Form, named: bool = True) -> NewRun:
-    """The new run of a form.
-
-    Raises:
-        UserError: a field does not fit.
-    """
+    """The new run of a form."""
     prompts = _filled(form, "harmful", "benign", "bare_share", "kind") | {"source": form.text("source", "bundled")}
     config: dict[str, Any] = _filled(form, "seed", "samples") | {"prompts": prompts}
     if variants := form.texts("variants"):
@@ -74,31 +66,19 @@ def new_run_in(form: Form, named: bool = True) -> NewRun:
 
 
 def again_in(form: Form, release: str) -> Again:
-    """A release's recipe again.
-
-    Raises:
-        UserError: a field does not fit.
-    """
+    """A release's recipe again."""
     values = _filled(form, "name", "teacher", "general_teacher") | {"release": release}
     return validated(Again, values, "the form")
 
 
 def review_in(form: Form) -> ReviewWanted:
-    """Which rows are to go to how many people.
-
-    Raises:
-        UserError: a field does not fit.
-    """
+    """Which rows are to go to how many people."""
     values = _filled(form, "votes", "rows", "min_votes") | {"assist": bool(form.text("assist"))}
     return validated(ReviewWanted, values, "the form")
 
 
 def people_in(form: Form) -> int:
-    """How many people's accounts there are to be.
-
-    Raises:
-        UserError: no number, or one out of bounds.
-    """
+    """How many people's accounts there are to be."""
     return validated(_People, _filled(form, "people"), "the form").people
 
 
@@ -107,11 +87,7 @@ class _People(Part):
 
 
 def publish_in(form: Form) -> PublishWanted:
-    """Where a release is to go.
-
-    Raises:
-        UserError: a field does not fit.
-    """
+    """Where a release is to go."""
     boxes = {name: bool(form.text(name)) for name in ("private", "gated", "dry_run")}
     return validated(PublishWanted, _filled(form, "repo") | boxes, "the form")
 

@@ -60,7 +60,6 @@ def arguments_of(recipe: Recipe, work: Path, accumulation: int) -> dict[str, Any
     """The arguments that the trainers of all objectives share.
 
     Args:
-        recipe: What and how.
         work: The trainer's folder: checkpoints and logs.
         accumulation: Batches a step on each process.
     """

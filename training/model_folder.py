@@ -71,8 +71,6 @@ def describe(folder: Path, result: "TrainingResult", drawn: "Drawn") -> None:
     """Write recipe.yaml, training.json and README.md.
 
     Args:
-        folder: Where the model was saved.
-        result: The run's figures.
         drawn: What it was trained on and from; the bundled student knows its origin (student.json).
     """
     checkpoint, dataset, mixture = drawn.checkpoint, drawn.dataset, drawn.fit.mixture

@@ -59,7 +59,6 @@ def read_conversations(
     """All rows that hold an answered conversation, and the numbers of the others with the reason.
 
     Args:
-        source: Where the rows are.
         mapping: Field to column, for fields of `curation.datasets.reading.FIELDS` whose column has another name.
         most: The first so many rows; all if None.
 

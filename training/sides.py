@@ -40,7 +40,6 @@ def prove_sides(
 
     Args:
         trainer: Ready to train, its rows in the order they were given.
-        rows: What it was given.
         serving: The student's tokenizer with the chat template it is served with.
         batch_size: Rows a batch, so that padding is seen as in training.
         sides: Those of a row, in the order of a batch.

@@ -74,7 +74,6 @@ def members_of(
     """Every member, each recipe once, in the file's order.
 
     Args:
-        sweep: The sweep.
         recipe: A recipe's name or file, in place of the sweep's.
         dataset: In place of the sweep's.
         student: In place of the recipe's.

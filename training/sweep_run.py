@@ -69,8 +69,6 @@ def run_sweep(
     """Train every member that is not trained yet.
 
     Args:
-        members: The sweep's.
-        output: The sweep's folder.
         launcher: What runs a Python module: accelerate's command, or the interpreter.
         report: Called with a line for each member that ends.
 

@@ -35,8 +35,6 @@ def write_objectives(
     Args:
         run: A run that is checked.
         db: Its tables, with the view `released` (`cards.rows.released_views`).
-        settings: Which configurations, and how.
-        folder: The release that is being built.
         run_id: The configuration's hash.
         shard_bytes: About how large a parquet file grows.
 

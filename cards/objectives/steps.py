@@ -22,7 +22,6 @@ def labelled(reasoning: str, quotes: Iterable[Mapping[str, Any]], faults: Collec
     """Label the sentences of a reasoning.
 
     Args:
-        reasoning: The reasoning.
         quotes: Of each judge, label to what it quoted.
         faults: The labels that hold by the verdict; quotations for others are not heeded.
     """

@@ -59,13 +59,7 @@ _HOLDS: Mapping[str, Mapping[str, str]] = {
 
 
 def objective_faults(folder: Path, lineage: Mapping[str, Any], prompts: pa.Table) -> Iterator[str]:
-    """A line for each thing that was computed again: "" where it matches, what does not otherwise.
-
-    Args:
-        folder: A release that may be read.
-        lineage: Its lineage.
-        prompts: Its prompts.
-    """
+    """A line for each thing that was computed again: "" where it matches, what does not otherwise."""
     stated = {name: entry for name, entry in lineage.get("objectives", {}).items() if entry["rows"]}
     there = {path.parent.name for path in (folder / FOLDER).rglob("*.parquet")}
     yield "" if there == set(stated) else f"{FOLDER} holds other configurations than lineage.json says"

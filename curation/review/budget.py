@@ -79,7 +79,6 @@ def draw_round(
     Args:
         run: A run that is checked.
         rows: Every row that could be asked about (`sample.population`).
-        wanted: With its budget.
         min_votes: People that each row needs.
 
     Raises:

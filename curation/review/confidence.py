@@ -84,7 +84,6 @@ def alone(
 
     Args:
         sure: What `confidences` gives.
-        blind: Blind votes.
         sample: The rows that were drawn, by id.
         frame: The stratum of each row that could have been.
         max_error: The share that is allowed.

@@ -80,7 +80,6 @@ def collect(
         datasets: Argilla's, each with whether it is an assisted one.
         sampled: Records that count.
         earlier: Rows of the last pull.
-        client: Argilla's.
         home: Where the key of the pseudonyms is.
     """
     key = _key(home)

@@ -49,8 +49,6 @@ def push(run: RunFolder, client: Any, wanted: Wanted, min_votes: int, workspace:
 
     Args:
         run: A run that is checked.
-        client: Argilla's.
-        wanted: The sample.
         min_votes: People that each row needs; a row of the overlap needs one more.
         workspace: Where the datasets go; the embedded server's, or the first one.
 
@@ -105,9 +103,7 @@ def send_new(
     """Send the rows of a sample that are not there yet, and note on each that it is.
 
     Args:
-        dataset: Argilla's.
         rows: With their `response_id` and whether they were `sent`.
-        make: A row's record.
         keep: Writes the sample down, after each batch.
 
     Returns:

@@ -36,7 +36,6 @@ def reading(text: str, parser: duckdb.DuckDBPyConnection | None = None) -> str:
     """The one statement of a text, where it only reads, as it is to be run.
 
     Args:
-        text: The text.
         parser: A connection that holds nothing, to parse many texts with; one of its own if not given.
 
     Raises:

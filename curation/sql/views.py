@@ -140,7 +140,6 @@ def open_views(
     """A connection that reads the run's tables, and no other file, extension or address.
 
     Args:
-        run: The run.
         required: Tables that must be there.
         settings: In place of the run's own.
         memory: Most memory that DuckDB takes ("1GB"); most of the machine's if not given.

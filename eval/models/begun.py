@@ -157,7 +157,6 @@ async def why_not(model: Model, thinks: bool) -> str:
     """Why a model does not go on from what is begun, "" where it does; asked once a model.
 
     Args:
-        model: The model.
         thinks: Whether the beginning has a thought in it, which chat templates may drop.
     """
     if getattr(model.api, "continues", False):

@@ -43,7 +43,6 @@ def made_anew(one: Comparison, rates: Sequence[Rate], answers: Mapping[str, Sequ
     """A stored comparison; recomputed where an older version counted missing verdicts as failures.
 
     Args:
-        one: The comparison.
         rates: Of both models on its task and group.
         answers: By model.
     """

@@ -17,15 +17,7 @@ from eval.task_spec import BuiltTask, TaskRequest, TaskSpec
 def facts_of(
     spec: TaskSpec, request: TaskRequest, built: BuiltTask, protocol: str, roles: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Everything that decides the figures but the model, as JSON has it.
-
-    Args:
-        spec: The task.
-        request: What the user asked for.
-        built: The task built.
-        protocol: Its name.
-        roles: The model of each role.
-    """
+    """Everything that decides the figures but the model, as JSON has it."""
     facts = {
         "task": spec.name,
         "protocol": protocol,

@@ -84,7 +84,6 @@ def ask(
 
     Args:
         tasks: Of different names.
-        model: Who is asked.
         roles: Whom the tasks ask beside it.
         folder: For logs of this model only.
         most: Samples of a task under way at once.

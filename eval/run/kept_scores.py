@@ -24,7 +24,6 @@ class KeptScores:
     """The scores of one folder by one who scores; use as a context manager.
 
     Args:
-        folder: Where the file is.
         scored_by: All that decides a score beside the answer.
     """
 

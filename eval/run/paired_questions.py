@@ -36,7 +36,6 @@ def compared(
     """The paired test of two models on those questions of a task.
 
     Args:
-        task: Its name.
         group: The group that the questions are, "" for all of them.
         models: The first and the second.
         answers: Each model's to the task.

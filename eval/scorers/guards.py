@@ -205,9 +205,6 @@ def attack(
     """An attack task: its figure is the guard's word.
 
     Args:
-        name: The task's.
-        title: Its name in tables.
-        build: Builds it.
         settings: What a protocol may set, over those of every attack.
         asks: Model roles that it asks beside the guard.
     """

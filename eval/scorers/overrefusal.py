@@ -85,8 +85,6 @@ def task_of(
     """A task that counts refusals.
 
     Args:
-        name: The task's.
-        title: Its name in tables.
         questions: Gives its samples and what they are of.
         measure: What a refusal means.
     """

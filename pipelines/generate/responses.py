@@ -42,7 +42,6 @@ def responses(
 
     Args:
         run: Its prompts are planned, and its ledger is asked first.
-        config: Its configuration.
         endpoints: Base URLs of each teacher's servers; one without any is not asked.
         options: How requests are made.
         control: Ends the requests early; rows that were not attempted then do not come.

@@ -54,10 +54,6 @@ class GenerationResult:
 def generate(run: RunFolder, options: RequestOptions = DEFAULTS) -> GenerationResult:
     """Ask for every response of the run's plan that is not in its ledger, and write the tables.
 
-    Args:
-        run: A run with its configuration and prompts.
-        options: How the teachers are asked.
-
     Raises:
         UserError: a key is missing, a teacher does not answer its first question, shows no reasoning or refuses every
             request, nothing is planned, no Ray cluster is there, or nothing more can be kept.

@@ -50,9 +50,7 @@ def score(name: str, found: Iterable[tuple[str, Mapping[str, bool | None]]], ref
     """Compare one judge's labels with a reference.
 
     Args:
-        name: The judge's.
         found: Response ids with labels; None for unscored. What the reference does not have is not looked at.
-        reference: What is right.
     """
     labels = {response_id: values for response_id, values in found if response_id in reference}
     scores = []

@@ -98,10 +98,6 @@ def judge_teachers(config: RunConfig) -> dict[str, Teacher]:
 def judge(run: RunFolder, options: RequestOptions = DEFAULTS) -> JudgingResult:
     """Judge every response of a run, repaired ones too, and write the judgements and verdicts.
 
-    Args:
-        run: A run with responses.
-        options: How the judges that are models are asked.
-
     Raises:
         UserError: a table or a key is missing, a judge refuses every request, or nothing more can be kept.
         Interrupted: it was stopped by a signal.

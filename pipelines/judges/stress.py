@@ -39,9 +39,7 @@ def stress(run: RunFolder, rows: int = ROWS, options: RequestOptions = DEFAULTS)
     """Ask the run's judges about a sample of its rows once more, unchanged and in each of the changes.
 
     Args:
-        run: A run that is judged.
         rows: How many rows, drawn at random.
-        options: How the judges that are models are asked.
 
     Returns:
         What judge_stress.json holds: for each judge and change the rows with a verdict before and after, how many of

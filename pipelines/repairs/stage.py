@@ -66,10 +66,6 @@ class _Attempt:
 def repair(run: RunFolder, options: RequestOptions = DEFAULTS) -> RepairResult:
     """Ask again for every flagged row.
 
-    Args:
-        run: A run with verdicts.
-        options: How teachers and judges are asked.
-
     Raises:
         UserError: a table or a key is missing, a teacher refuses every request, or nothing more can be kept.
         Interrupted: it was stopped by a signal.

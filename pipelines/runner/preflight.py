@@ -84,9 +84,6 @@ def check_teachers_answer(
     """Ask each of a run's teachers its first question, where it has not answered under its settings before.
 
     Args:
-        run: The run.
-        config: Its configuration.
-        ledger: Its ledger.
         names: The teachers that will be asked.
         kinds: The rows that are planned, as `survey` counts them.
         endpoints: Base URLs of each.

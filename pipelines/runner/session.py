@@ -95,7 +95,6 @@ async def asking(
     Args:
         ledger_file: What is asked first, and kept into.
         stage: As `Asker` has it.
-        teachers: The entries, by name.
         endpoints: Base URLs of each teacher's servers; one without any is not asked.
         options: Budget of the whole run, earlier calls included, and ledgers of others.
         control: Ends the requests early.
@@ -147,10 +146,7 @@ def run_stage(run: RunFolder, stage: StageWork[RowT, ResultT], seed: int, option
     """Work on every row of a stage.
 
     Args:
-        run: The run folder.
-        stage: What is done.
         seed: The rehearsal teacher's, where it is asked.
-        options: How requests are made.
 
     Returns:
         A result for each row, in the order of completion.

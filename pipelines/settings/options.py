@@ -68,7 +68,6 @@ def configured(options: Options, base: RunConfig | None = None, asks: bool = Tru
     """The configuration that the options ask for.
 
     Args:
-        options: What the command line said.
         base: What a run has, which stays where nothing else is said; None for a new run.
         asks: Whether the run generates, and so needs a teacher.
 

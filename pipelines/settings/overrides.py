@@ -85,7 +85,6 @@ def safe_yaml(text: str, constructor: type[SafeConstructor] = SafeConstructor) -
     """A YAML document as plain values: no tags of Python's, no alias to itself, no growth beyond all bounds.
 
     Args:
-        text: The document.
         constructor: What makes values of it; a stricter one may refuse more.
 
     Raises:
@@ -151,7 +150,6 @@ def override(values: Mapping[str, Any], settings: Iterable[Setting], shape: Any,
     """The values with settings laid over them; the values given are not changed.
 
     Args:
-        values: What there is.
         settings: What changes, in order.
         shape: A pydantic model, or a mapping whose keys (and those of the mappings in it) are the ones there are.
         named: By key of a mapping of named entries, such as "teachers": entries that are known and not among the

@@ -93,7 +93,6 @@ class TeacherClient:
 
     Args:
         name: The teacher's name, for messages.
-        teacher: Its entry.
         base_urls: Where it answers.
         key: In place of the one that the environment holds.
     """

@@ -70,8 +70,6 @@ async def ask_first(name: str, teacher: Teacher, url: str, prompt_tokens: int = 
 
     Args:
         name: The teacher's name, for messages.
-        teacher: Its entry.
-        url: The server.
         prompt_tokens: What the longest prompt that will be asked takes.
 
     Raises:

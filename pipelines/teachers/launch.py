@@ -14,7 +14,6 @@ def open_endpoints(
 
     Args:
         run: Where a served teacher's log goes.
-        teachers: The entries.
         asked: Those of them that will be asked; a server is started for no other.
         seed: The rehearsal teacher's, where it is among them.
         stack: What is started stops when it closes.

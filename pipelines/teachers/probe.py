@@ -104,7 +104,6 @@ def probe(name: str, teacher: Teacher, logs: Path) -> list[Probe]:
 
     Args:
         name: The teacher's name, for messages.
-        teacher: Its entry.
         logs: Folder for the log of a server that is started.
 
     Raises:

@@ -86,8 +86,6 @@ def read_answer(answer: HttpAnswer, price: Price | None, latency_s: float, key: 
 
     Args:
         answer: Status, headers and body.
-        price: The teacher's prices.
-        latency_s: How long the answer took.
         key: The key in use, cut out of every message.
 
     Raises:

@@ -81,7 +81,6 @@ def serve_command(
     """The command that serves `model`: a Hub id, or a folder with a checkpoint.
 
     Args:
-        model: What to load.
         port: Where to answer, on 127.0.0.1.
         args: Further arguments of `vllm serve`; one that is ours by default takes its place.
         served_as: What requests call the model, where that is not `model`.

@@ -42,7 +42,6 @@ class Artifacts:
 
     Args:
         text: hub:ORG/NAME; `prepare` makes it, private, where it is not there.
-        study: Whose steps.
         report: Is called with a line for each that is brought or sent.
 
     Raises:

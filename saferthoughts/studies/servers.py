@@ -112,7 +112,6 @@ class Machine:
         """GPUs for a step whose servers answer, its own from then on; None while it has to wait.
 
         Args:
-            step: Its name.
             wanted: How many it takes.
             busy: The steps at work.
             ready: Those that could begin.

@@ -173,7 +173,6 @@ def run_steps(
     """Do every step that is not done; how every step is.
 
     Args:
-        study: Whose steps.
         jobs: How many at once; if not given one for each GPU, and at least one, or 64 on Slurm.
         pool: GPUs of this machine; a step that wants some has its own.
         placed: By step, the servers that are started for it.

@@ -49,8 +49,6 @@ def build_trainer(
     """The SFTTrainer of a recipe, ready to train: model loaded, rows rendered and tokenised.
 
     Args:
-        recipe: What and how.
-        rows: The rows to train on, all of them.
         checkpoint: The student's folder.
         work: The trainer's folder: checkpoints and logs.
         accumulation: Batches a step on each process.

@@ -73,12 +73,9 @@ def run_batches(
     Args:
         run: The run whose folder keeps the record of its batches.
         name: The teacher's name in the configuration.
-        teacher: Its entry.
-        base_url: Its endpoint.
         asks: What this teacher is to answer, in any order; a key may occur several times.
         ledger: Gets every reply, and every request that finally failed. A reply's latency is that of its batch.
         stopped: Whether to stop waiting; asked several times a second.
-        rules: Bounds and patience.
 
     Raises:
         UserError: no key, no Batch API, a batch that was refused, or a provider that cannot be reached.
