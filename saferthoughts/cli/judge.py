@@ -59,7 +59,7 @@ def judge(
 
     Example: saferthoughts judge mine --judge o3 --judge reasoningshield
     """
-    own = {"vote": vote, "policies": policies, "repeat": repeat, "logprobs": logprobs}
+    own: dict[str, Any] = {"vote": vote, "policies": policies, "repeat": repeat, "logprobs": logprobs}
     show(open_run(name).judge(*judges or (), **own, **options), as_json)
 
 
