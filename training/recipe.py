@@ -221,15 +221,17 @@ def load_recipe(name_or_path: str, settings: Iterable[Setting] = ()) -> Recipe:
 
 
 def _values_of(name_or_path: str, above: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """A recipe's keys, with those of the recipe that it extends below them."""
+    """A recipe's keys over those of the one that it extends: a bundled recipe, or a file, also one beside it."""
     path = _find(name_or_path)
     if path in above:
         raise UserError(f"Recipe {path} extends itself. Take `extends:` out of one of: {', '.join(map(str, above))}.")
     values = read_yaml(path, "Recipe ")
     if not isinstance(values, dict):
         raise UserError(f"Recipe {path} is not a YAML mapping of keys to values.")
-    base = values.pop("extends", None)
-    return values if base is None else {**_values_of(str(base), (*above, path)), **values}
+    if (base := values.pop("extends", None)) is None:
+        return values
+    beside = path.parent / str(base)
+    return {**_values_of(str(beside if beside.is_file() else base), (*above, path)), **values}
 
 
 def _bundled() -> dict[str, Path]:

@@ -45,7 +45,7 @@ def test_a_recipe_takes_what_it_leaves_out_from_the_one_that_it_extends(tmp_path
     assert found == whole.model_copy(update={"epochs": 3, "lora": found.lora})
     assert found.lora is not None
     assert found.lora.r == 8
-    mine.write_text(f"extends: {other}\n", encoding="utf-8")
+    mine.write_text("extends: other.yaml\n", encoding="utf-8")
     other.write_text(f"extends: {mine}\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"mine\.yaml extends itself"):
         load_recipe(str(mine))
