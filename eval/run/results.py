@@ -25,6 +25,8 @@ from pipelines.statistics import Interval, McNemar
 
 FORMAT = 2
 NAME = "results.json"
+# What the folders of answers that were scored again begin with, beside the results of those who gave them.
+RESCORED = "rescored-"
 _MOST_BYTES = 2_000_000_000
 
 # What a guard sees of a response; `apart`: thought and answer, each for itself.
