@@ -14,14 +14,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import anyio
 from inspect_ai.dataset import Sample
 
-from eval.models.inspect_models import Role
 from pipelines.teachers.ledger import Ledger, request_key
 from pipelines.teachers.reply import Reply
+
+if TYPE_CHECKING:
+    from eval.models.inspect_models import Role
 
 # Under the folder of runs.
 FOLDER = ".attacker"
@@ -46,7 +48,7 @@ class Rewriting:
         """The settings without `tries`."""
         return {key: value for key, value in self.settings.items() if key != "tries"}
 
-    def key(self, role: Role, text: str, metadata: Mapping[str, Any], epoch: int) -> str:
+    def key(self, role: "Role", text: str, metadata: Mapping[str, Any], epoch: int) -> str:
         """The key of one reply: 16 hex digits."""
         who = role.teacher.model_dump(mode="json", include=_DECIDES)
         own = role.sampling.model_dump(exclude_none=True) if role.sampling else {}
@@ -57,7 +59,7 @@ class Rewriting:
 class KeptReplies:
     """One process's connection to the kept replies; `keeping` opens it."""
 
-    def __init__(self, ledger: Ledger, asking: BinaryIO, role: Role) -> None:
+    def __init__(self, ledger: Ledger, asking: BinaryIO, role: "Role") -> None:
         self.role = role
         self._ledger, self._asking = ledger, asking
         # A process's own locks on the file do not exclude each other.
@@ -103,7 +105,7 @@ class KeptReplies:
 
 
 @contextmanager
-def keeping(folder: Path, role: Role) -> Iterator[KeptReplies]:
+def keeping(folder: Path, role: "Role") -> Iterator[KeptReplies]:
     """The replies that a folder keeps of an attacker.
 
     Raises:
@@ -113,7 +115,7 @@ def keeping(folder: Path, role: Role) -> Iterator[KeptReplies]:
         yield KeptReplies(ledger, asking, role)
 
 
-def count_kept(folder: Path, role: Role, rewriting: Rewriting, samples: list[Sample], epochs: int) -> tuple[int, int]:
+def count_kept(folder: Path, role: "Role", rewriting: Rewriting, samples: list[Sample], epochs: int) -> tuple[int, int]:
     """How many replies a task takes, and how many of these are kept.
 
     Raises:
