@@ -18,6 +18,7 @@ from inspect_ai import Task
 from inspect_ai.model import GenerateConfig
 from inspect_ai.scorer import Scorer
 
+from eval.models.kept_replies import KeptReplies, Rewriting
 from eval.run.results import DataUsed, Measure, ScoreMode
 
 # What tasks are asked under where no protocol names them: one greedy answer, a sampled one of problems. Of attacks and
@@ -41,6 +42,7 @@ class TaskRequest:
         guard: The form of the guard behind the model role `guard`: one of `eval.scorers.guards.FORMS`.
         judged: Whether the model role `judge` is there.
         trained: sha256 of prompts (stripped text) that the student was trained on, to be left out where it matters.
+        kept: The attacker's replies that are kept, where evaluations share them.
     """
 
     settings: Mapping[str, Any]
@@ -51,6 +53,7 @@ class TaskRequest:
     guard: str = "rules"
     judged: bool = False
     trained: frozenset[str] = frozenset()
+    kept: KeptReplies | None = None
 
     @property
     def decoding(self) -> GenerateConfig:
@@ -61,11 +64,13 @@ class TaskRequest:
 
 @dataclass(frozen=True, slots=True)
 class BuiltTask:
-    """A task ready to run: Inspect's Task, what it reads, and the sha256 of every prompt text it sends, by file."""
+    """A task ready to run: Inspect's Task, what it reads, the sha256 of every prompt text it sends, by file, and how an
+    attacker rewords its questions, where it does so without a look at the student."""
 
     task: Task
     data: DataUsed
     prompts: Mapping[str, str] = field(default_factory=dict)
+    rewriting: Rewriting | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -181,6 +181,7 @@ def evaluate(
         UserError: an unknown model, task or role, or an attack that nobody judges; before anything is asked.
     """
     from eval.models.inspect_models import roles
+    from eval.models.kept_replies import FOLDER
     from eval.run.planning import Wanted
     from pipelines.settings.old_names import typed_name
     from pipelines.settings.options import teacher_at
@@ -213,6 +214,7 @@ def evaluate(
         score=score_mode(score),
         data=dict(_file(text) for text in files_by_name(data)),
         trained=_trained(release, place, runs_folder(runs)),
+        kept=runs_folder(runs) / FOLDER,
     )
     if guard is None:
         _require_guard(wanted)
@@ -222,7 +224,7 @@ def evaluate(
         from eval.run.planning import plan
         from saferthoughts.evaluation_plan import plan_of
 
-        before(plan_of(place.targets, plan(wanted)))
+        before(plan_of(place.targets, plan(wanted), wanted.kept))
     return measure(place, wanted)
 
 

@@ -7,6 +7,7 @@ tokens are those that `ASSUMED` names.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.runner.estimate import Known, Load, load_of
@@ -48,6 +49,7 @@ class EvaluationPlan:
         tokens: In and out, of all requests.
         cost: US dollars, of requests whose price is known; None where none is, 0 where all answers are made here.
         unpriced: Who is asked over an endpoint without a known price.
+        kept: Prompts of the attacker's that are kept and not asked for; `kept_in` is where, "" where none could be.
         assumed: What the tokens rest on.
     """
 
@@ -57,6 +59,8 @@ class EvaluationPlan:
     tokens: int
     cost: float | None
     unpriced: tuple[str, ...]
+    kept: int = 0
+    kept_in: str = ""
     assumed: str = ASSUMED
 
     def words(self) -> str:
@@ -65,15 +69,20 @@ class EvaluationPlan:
         asked = ", ".join(f"{who} {number:,}" for who, number in self.requests.items())
         cost = "no price known" if self.cost is None else f"${self.cost:,.2f}"
         without = f" (no price for {', '.join(self.unpriced)})" if self.unpriced and self.cost is not None else ""
+        if self.kept_in:
+            lines.append(
+                f"attacker: {self.kept} prompts are kept in {self.kept_in}; others are asked for once and kept"
+            )
         return "\n".join([*lines, f"requests: {asked}; about {self.tokens:,} tokens, {cost}{without}", self.assumed])
 
 
-def plan_of(targets: "Sequence[Target]", planned: "Sequence[Planned]") -> EvaluationPlan:
-    """The plan of tasks that are built."""
+def plan_of(targets: "Sequence[Target]", planned: "Sequence[Planned]", kept_in: Path | None = None) -> EvaluationPlan:
+    """The plan of tasks that are built; `kept_in` is the folder of the attacker's replies that evaluations share."""
     tasks = tuple(_task(one) for one in planned)
     counts: dict[str, int] = {}
     load = Load()
-    for target in targets:
+    attacks = {one.spec.name: _attacks(one, kept_in) for one in planned if one.built.rewriting}
+    for number, target in enumerate(targets):
         for one, task in zip(planned, tasks, strict=True):
             counts[target.label] = counts.get(target.label, 0) + task.requests
             written = min(_ANSWER[1], int(one.request.settings.get("max_tokens", _ANSWER[1])))
@@ -84,13 +93,27 @@ def plan_of(targets: "Sequence[Target]", planned: "Sequence[Planned]") -> Evalua
             for role, who in one.roles.items():
                 seen = 2 if role == "guard" and one.request.score == "apart" else 1
                 asked = seen * (task.answers if role == "guard" else task.requests)
+                if role == "attacker" and kept_in is not None and task.task in attacks:
+                    # Later models ask for nothing that the first one has asked for.
+                    asked = 0 if number else attacks[task.task][0] - attacks[task.task][1]
                 name = f"{role} {who.name}"
                 counts[name] = counts.get(name, 0) + asked
                 load += _load(name, who.teacher, asked, _ROLE.get(role, _ROLE["judge"]))
     # What runs on this machine costs nothing.
     cost = load.cost if load.priced or not load.unpriced else None
     labels = tuple(target.label for target in targets)
-    return EvaluationPlan(labels, tasks, counts, round(load.tokens), cost, tuple(sorted(load.unpriced)))
+    kept = (sum(known for _, known in attacks.values()), str(kept_in)) if attacks and kept_in is not None else (0, "")
+    return EvaluationPlan(labels, tasks, counts, round(load.tokens), cost, tuple(sorted(load.unpriced)), *kept)
+
+
+def _attacks(one: "Planned", kept_in: Path | None) -> tuple[int, int]:
+    """How many prompts the attacker writes for a task, and how many of these are kept."""
+    from eval.models.kept_replies import count_kept
+
+    if kept_in is None or one.built.rewriting is None:
+        return len(one.expected), 0
+    samples, epochs = list(one.built.task.dataset), one.built.task.epochs or 1
+    return count_kept(kept_in, one.roles["attacker"], one.built.rewriting, samples, epochs)
 
 
 def _task(one: "Planned") -> PlannedTask:

@@ -182,7 +182,7 @@ def _published(evaluations: Mapping[str, Results]) -> Iterator[Cells]:
         rows += [*ours, *([task, line["model"], line["figure"], line["source"]] for line in theirs)] if theirs else []
     if rows:
         note = (
-            "Figures as their authors print them, under prompts, scorers and budgets of their own: an order of "
+            "Figures as their authors published them, under prompts, scorers and budgets of their own: an order of "
             "magnitude, and no test."
         )
         yield Cells("Beside what others report, in %", ["task", "model", "%", "source"], rows, [note])

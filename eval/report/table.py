@@ -145,6 +145,12 @@ def _others(results: Results, tasks: list[TaskRun]) -> Cells:
             )
         for label in labels[1:]:
             notes += _pairs(tests[task.name, label], task.name)
+    notes += [
+        f"{model.label}: attacker: {model.attacks_asked} prompt{'' if model.attacks_asked == 1 else 's'} asked for, "
+        f"{model.attacks_kept} kept from before."
+        for model in results.models
+        if model.attacks_asked + model.attacks_kept
+    ]
     return Cells("Evaluation, in %", ["task", *_heads("", labels), "answers"], rows, notes)
 
 

@@ -4,8 +4,8 @@ Reads answers and people's votes; writes nothing. `eval/report/sections.py` puts
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from curation.review.questions import SAFE
 from curation.sql.views import REVIEWS
 from eval.report.figures import CORRECTABLE, REFUSED, Corrected
 from eval.review.sample import name_of, table_of, verdict_of
-from eval.run.results import Answer, Rate, Results
+from eval.run.results import NAME, RESCORED, Answer, Rate, Results, read_results
 from pipelines.statistics import Interval
 
 
@@ -47,16 +47,48 @@ def read_votes(folder: Path) -> Votes:
 def corrected_rates(folder: Path, results: Results) -> dict[tuple[str, str, str], Corrected]:
     """The rates of an evaluation on whose answers people voted, by model, task and group.
 
+    Votes are about an answer, whatever scored it: where answers were scored again and nobody voted on them there, those
+    of the evaluation that they are from count.
+
     Raises:
         UserError: reviews.parquet is broken.
     """
-    votes = read_votes(folder)
-    if not votes.unsafe and not votes.refused:
-        return {}
-    found = {
-        (rate.model, rate.task, rate.group): corrected_rate(rate, results.answers, votes) for rate in results.rates
-    }
-    return {key: corrected for key, corrected in found.items() if corrected is not None}
+    found: dict[tuple[str, str, str], Corrected] = {}
+    for answers, votes in _voted(folder, results):
+        for rate in results.rates:
+            key = (rate.model, rate.task, rate.group)
+            if key not in found and (corrected := corrected_rate(rate, answers, votes)) is not None:
+                found[key] = corrected
+    return found
+
+
+def _voted(folder: Path, results: Results) -> Iterator[tuple[Sequence[Answer], Votes]]:
+    """The answers as people may have voted on them, with the votes: here, then in the evaluations above."""
+    answers: Sequence[Answer] = results.answers
+    # People see the part that is scored; where it is both apart, all of it.
+    seen = {run.name: run.score.replace("apart", "full") for run in results.tasks}
+    while True:
+        votes = read_votes(folder)
+        if votes.unsafe or votes.refused:
+            yield answers, votes
+        if not folder.name.startswith(RESCORED) or not (folder.parent / NAME).exists():
+            return
+        folder = folder.parent
+        above = read_results(folder)
+        shown = {run.name for run in above.tasks if seen.get(run.name) == run.score.replace("apart", "full")}
+        known = {_key(one): one for one in above.answers if one.task in shown}
+        answers = [_as_voted_on(one, known.get(_key(one))) for one in answers]
+
+
+def _as_voted_on(answer: Answer, above: Answer | None) -> Answer:
+    """The answer with the verdict by which it was drawn; one that nobody can have voted on is as good as missing."""
+    if above is not None and (above.reasoning, above.answer) == (answer.reasoning, answer.answer):
+        return above
+    return replace(answer, error=answer.error or "another answer than the one that people saw")
+
+
+def _key(answer: Answer) -> tuple[str, str, str, int, str]:
+    return (answer.model, answer.task, answer.id, answer.epoch, answer.question)
 
 
 def corrected_rate(rate: Rate, answers: Iterable[Answer], votes: Votes) -> Corrected | None:

@@ -14,6 +14,7 @@ from inspect_ai.dataset import Sample
 from inspect_ai.log import EvalLog, EvalSample
 from inspect_ai.scorer import Score
 
+from eval.models.kept_replies import ASKED, KEPT, WRITTEN
 from eval.models.responses import thought_of
 from eval.run.results import Answer
 from eval.task_spec import TaskSpec
@@ -135,6 +136,12 @@ def output_tokens(log: EvalLog) -> int:
     """Tokens that the measured model gave out over all its answers of a log."""
     used = [sample.model_usage.get(log.eval.model) for sample in log.samples or []]
     return sum(one.output_tokens for one in used if one is not None)
+
+
+def prompts_written(logs: Iterable[EvalLog]) -> tuple[int, int]:
+    """How many prompts an attacker wrote that no student changes: asked for, and kept from before."""
+    written = [sample.metadata.get(WRITTEN) for log in logs for sample in log.samples or []]
+    return written.count(ASKED), written.count(KEPT)
 
 
 def seconds(logs: Iterable[EvalLog]) -> float:

@@ -6,13 +6,14 @@ Reads the tasks' data; writes nothing. `eval/run/stage.py` runs a plan.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from inspect_ai import Task, task_with
 
 from eval.models.inspect_models import ModelRoles, Role
+from eval.models.kept_replies import KeptReplies
 from eval.protocols import EXCLUDE, PAPER, SHORT, Settings, settings
 from eval.run.answers import Expected, expected_of
 from eval.run.facts import facts_of, tags_of
@@ -39,6 +40,7 @@ class Wanted:
         roles: Who judges and attacks.
         data: Local files by task.
         trained: sha256 of the prompts that the student was trained on; None where nobody knows.
+        kept: The folder of the attacker's replies that evaluations share; None where each asks for its own.
     """
 
     suite: str = QUICK
@@ -50,6 +52,7 @@ class Wanted:
     score: ScoreMode = "full"
     data: Mapping[str, Path] = field(default_factory=dict)
     trained: frozenset[str] | None = None
+    kept: Path | None = None
 
     def bundled(self, task: str) -> bool:
         """Whether a task's small bundled sample is asked."""
@@ -71,14 +74,15 @@ class Planned:
     facts: Mapping[str, Any]
     fingerprint: str
 
-    def task(self, models: Mapping[str, Any]) -> Task:
+    def task(self, models: Mapping[str, Any], kept: KeptReplies | None = None) -> Task:
         """Inspect's task for one model: named, with its fingerprint as version, the facts in its log.
 
         Args:
             models: What is asked beside it, as in "gpt-4o as judge".
+            kept: The attacker's replies that are kept.
         """
         return task_with(
-            self.spec.build(self.request).task,
+            self.spec.build(replace(self.request, kept=kept)).task,
             name=self.spec.name,
             version=self.fingerprint[:16],
             metadata={"saferthoughts": dict(self.facts)},

@@ -36,7 +36,7 @@ from eval.run.inspect_session import inspecting
 from eval.run.kept_scores import KeptScores, kept_by, key_of
 from eval.run.logs import read_log
 from eval.run.metrics import assembled
-from eval.run.results import NAME, Answer, Results, ScoreMode, TaskRun, read_results, write_results
+from eval.run.results import NAME, RESCORED, Answer, Results, ScoreMode, TaskRun, read_results, write_results
 from eval.scorers import guards
 from eval.suites import entry
 from eval.task_spec import TaskRequest, TaskSpec
@@ -192,7 +192,7 @@ def _place(folder: Path, roles: ModelRoles, part: ScoreMode, by: Collection[str]
     # Its address may hold a key.
     scored_by = hashlib.sha256(json.dumps(who).encode()).hexdigest()
     for number in count(1):
-        output = folder / (f"rescored-{named}" if number == 1 else f"rescored-{named}-{number}")
+        output = folder / (f"{RESCORED}{named}" if number == 1 else f"{RESCORED}{named}-{number}")
         if not output.exists() or kept_by(output) == scored_by:
             return output, scored_by
     raise AssertionError("there is always a next number")

@@ -25,6 +25,8 @@ from pipelines.statistics import Interval, McNemar
 
 FORMAT = 2
 NAME = "results.json"
+# What the folders of answers that were scored again begin with, beside the results of those who gave them.
+RESCORED = "rescored-"
 _MOST_BYTES = 2_000_000_000
 
 # What a guard sees of a response; `apart`: thought and answer, each for itself.
@@ -46,7 +48,8 @@ class Measured:
 
     `base` and `variant` name the row of the study's table that it is compared with, "" where there is none.
     `trained_on` names the release that a student's own record names, and `rehearsed` says that the rehearsal teacher
-    wrote its rows.
+    wrote its rows. `attacks_asked` and `attacks_kept` count prompts that an attacker wrote without a look at the model:
+    those that were asked for, and those that were kept from before.
     """
 
     label: str
@@ -60,6 +63,8 @@ class Measured:
     output_tokens: int
     trained_on: str = ""
     rehearsed: bool = False
+    attacks_asked: int = 0
+    attacks_kept: int = 0
 
 
 @dataclass(frozen=True, slots=True)

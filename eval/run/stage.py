@@ -26,7 +26,8 @@ from inspect_ai.model import Model
 
 from eval.models.hf_local import CONNECTIONS, StudentAPI
 from eval.models.inspect_models import Servers, Target, open_roles, open_target
-from eval.run.answers import answers_of, output_tokens, seconds
+from eval.models.kept_replies import KeptReplies, keeping
+from eval.run.answers import answers_of, output_tokens, prompts_written, seconds
 from eval.run.inspect_session import ask, inspecting
 from eval.run.live import LIVE
 from eval.run.live_answers import LiveAnswers
@@ -61,10 +62,11 @@ def evaluate(targets: Sequence[Target], wanted: Wanted, output: Path) -> Results
     logs: dict[str, list[str]] = {}
     with ExitStack() as stack, inspecting(output / "logs" / ".inspect"):
         servers = Servers(output, stack)
+        kept = _keeping(wanted, planned, stack)
         for target in targets:
             weights = target.weights_sha256()
             folder = output / "logs" / _folder(target, weights)
-            found = _ask(target, planned, servers, folder)
+            found = _ask(target, planned, servers, folder, kept)
             # Inspect gives the place of a log as a path or as a URL; the last part is the same.
             logs[target.label] = [f"logs/{folder.name}/{Path(log.location).name}" for log in found]
             for one, log in zip(planned, found, strict=True):
@@ -81,9 +83,18 @@ def evaluate(targets: Sequence[Target], wanted: Wanted, output: Path) -> Results
     return results
 
 
+def _keeping(wanted: Wanted, planned: Sequence[Planned], stack: ExitStack) -> KeptReplies | None:
+    """The attacker's replies that evaluations share, where a task needs them."""
+    attacker = wanted.roles.attacker
+    if wanted.kept is None or attacker is None or all(one.built.rewriting is None for one in planned):
+        return None
+    return stack.enter_context(keeping(wanted.kept, attacker))
+
+
 def _measured(target: Target, weights: str | None, logs: Sequence[EvalLog]) -> Measured:
     """The model, and what its logs say of the run."""
     source = trained_on(target.path)
+    asked, kept = prompts_written(logs)
     return Measured(
         label=target.label,
         kind=target.kind,
@@ -96,6 +107,8 @@ def _measured(target: Target, weights: str | None, logs: Sequence[EvalLog]) -> M
         output_tokens=sum(map(output_tokens, logs)),
         trained_on=source.name,
         rehearsed=source.rehearsed,
+        attacks_asked=asked,
+        attacks_kept=kept,
     )
 
 
@@ -157,7 +170,9 @@ def _folder(target: Target, weights: str | None) -> str:
     return f"{target.label}-{which[:12]}"
 
 
-def _ask(target: Target, planned: Sequence[Planned], servers: Servers, folder: Path) -> list[EvalLog]:
+def _ask(
+    target: Target, planned: Sequence[Planned], servers: Servers, folder: Path, kept_replies: KeptReplies | None
+) -> list[EvalLog]:
     total = sum(len(one.expected) for one in planned)
     with meter(f"eval {target.label}", total, "samples") as shown, ExitStack() as stack:
         shown.note("loading")
@@ -174,7 +189,8 @@ def _ask(target: Target, planned: Sequence[Planned], servers: Servers, folder: P
             shown.advance()
             live.add(task, sample)
 
-        logs = ask([one.task(models) for one in planned], model, list(models.values()), folder, most, finished)
+        tasks = [one.task(models, kept_replies) for one in planned]
+        logs = ask(tasks, model, list(models.values()), folder, most, finished)
         if kept := total - shown.done:
             shown.note(f"{kept} from an earlier call")
             shown.advance(kept)

@@ -18,15 +18,14 @@ from typing import Any
 
 from inspect_ai import Task, task
 from inspect_ai.dataset import Sample
-from inspect_ai.solver import Generate, Solver, TaskState, solver
 
 from eval.inspect_tasks import Arguments, Unpack, standalone
-from eval.models.begun import answering
+from eval.models.kept_replies import Rewriting
 from eval.questions import QUESTION, guarded_task
 from eval.run.results import DataUsed
 from eval.scorers import guards
 from eval.scorers.pair import ATTACKER
-from eval.scorers.rewrites import put_reworded
+from eval.scorers.rewrites import reworded_task
 from eval.sources import Public, distinct, load, row_id, untrained
 from eval.task_prompts import hashes, rendered
 from eval.task_spec import BuiltTask, TaskRequest, TaskSpec
@@ -52,11 +51,11 @@ def build(request: TaskRequest) -> BuiltTask:
     """
     if request.settings["rewrites"] not in (_READY, _BY_ATTACKER):
         raise unknown("source of rewrites", str(request.settings["rewrites"]), (_READY, _BY_ATTACKER))
-    written = request.settings["rewrites"] == _BY_ATTACKER
-    samples, used = _to_be_written(request) if written else _ready(request)
-    attacking = [persuade(request.settings["attacker"])] if written else []
-    sent = hashes("persuade") | _taxonomy_hash(request) if written else {}
-    return guarded_task("pap", request, samples, used, [*attacking, answering(request.settings)], sent)
+    if request.settings["rewrites"] == _READY:
+        return guarded_task("pap", request, *_ready(request))
+    samples, used = _to_be_written(request)
+    rewriting = Rewriting(_persuaded, request.settings["attacker"])
+    return reworded_task("pap", request, samples, used, rewriting, hashes("persuade") | _taxonomy_hash(request))
 
 
 def _ready(request: TaskRequest) -> tuple[list[Sample], DataUsed]:
@@ -107,20 +106,11 @@ def load_taxonomy(path: Path) -> list[dict[str, str]]:
     return [technique | {"example": optional_text(row, "example")} for technique, row in zip(found, rows, strict=True)]
 
 
-@solver
-def persuade(settings: Mapping[str, Any]) -> Solver:
-    """Have the attacker reword the question by the sample's technique, and ask that in its place.
-
-    Args:
-        settings: The attacker's decoding, and `tries`: how often it is asked until its reply can be read.
-    """
-
-    async def solve(state: TaskState, generate: Generate) -> TaskState:
-        chosen = state.metadata["technique"]
-        words = {"technique": chosen["name"], "definition": chosen["definition"], "example": chosen["example"]}
-        return await put_reworded(state, rendered("persuade", goal=state.input_text, **words), settings)
-
-    return solve
+def _persuaded(text: str, metadata: Mapping[str, Any]) -> str:
+    """What the attacker is asked for a question, by its sample's technique."""
+    chosen = metadata["technique"]
+    words = {"technique": chosen["name"], "definition": chosen["definition"], "example": chosen["example"]}
+    return rendered("persuade", goal=text, **words)
 
 
 def roles(request: TaskRequest) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,15 @@ def test_ten_attack_success_rates_are_corrected_by_votes_on_some_answers(server:
     assert (results / "report" / "report.html").read_text().count("corrected ") >= 10
     assert "120 votes" in page.stdout
     assert "uncorrected" not in page.stdout
+
+    # Scored again by rules, the answers are the ones that people voted on, drawn as they were; a part of them is not.
+    again = command([*runs, "rescore", str(results), "--guard", "rules"])
+    assert again.returncode == 0, again.stderr
+    rescored = read_results(results / "rescored-rules-full")
+    assert rescored.rates != found.rates
+    assert corrected_rates(results / "rescored-rules-full", rescored) == corrected
+    part = replace(rescored, tasks=tuple(replace(run, score="answer") for run in rescored.tasks))
+    assert corrected_rates(results / "rescored-rules-full", part) == {}
 
 
 def test_more_votes_go_on_and_answers_that_changed_have_none(server: Server, results: Path, tmp_path: Path) -> None:
