@@ -37,6 +37,8 @@ _DELIMITERS = (",", "\t", ";", "|")
 # So much of a file shows its delimiter.
 _SAMPLE_BYTES = 64 * 1024
 _SAMPLE_ROWS = 20
+# What a text begins with that is not UTF-8: what Excel calls Unicode text, and what PowerShell writes.
+_MARKS = {b"\xff\xfe\0\0": "utf-32", b"\0\0\xfe\xff": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 
 
 class Row(NamedTuple):
@@ -66,6 +68,9 @@ def read_rows(path: Path, known: Collection[str] = ()) -> list[Row]:
         raise UserError(f"{path} cannot be read as {suffix[1:]}: {one_line(str(error))}") from error
     if not rows:
         raise UserError(f"{path} is empty: it holds no row.")
+    if any("" in row.values for row in rows):
+        # "" stands for no column elsewhere.
+        rows = [Row(row.where, {name or "(unnamed)": value for name, value in row.values.items()}) for row in rows]
     return rows
 
 
@@ -85,9 +90,18 @@ def text(row: Row, column: str) -> str:
     if not isinstance(value, str) or not value.strip():
         what = "empty" if value is None or isinstance(value, str) else f"not text but {type(value).__name__}"
         raise UserError(f"{row.where}: '{column}' is {what}. Put it right or take the row out.")
-    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
-        raise UserError(f"{row.where}: '{column}' holds half of a surrogate pair, which no file can store. Mend it.")
+    if fault := unsound(value):
+        raise UserError(f"{row.where}: '{column}' holds {fault}, which not every file can store. Mend it.")
     return value.strip()
+
+
+def unsound(value: str) -> str:
+    """What a text holds that tables and tokenizers trip over, "" where nothing is wrong."""
+    if "\0" in value:
+        return "a NUL character"
+    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+        return "half of a surrogate pair"
+    return ""
 
 
 def optional_text(row: Row, column: str) -> str:
@@ -149,11 +163,15 @@ def yaml_rows(path: Path, required: Sequence[str] = (), optional: Sequence[str] 
         yield Row(where, item)
 
 
-def _jsonl_rows(path: Path) -> Iterator[Row]:
+def _jsonl_rows(path: Path, perhaps_a_list: bool = True) -> Iterator[Row]:
     with _opened(path) as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
                 where = f"{path} line {number}"
+                if perhaps_a_list and number == 1 and line.lstrip().startswith("["):
+                    # One list of objects, by another name.
+                    yield from _json_rows(path)
+                    return
                 yield _object(_json(line, where), where, "Give one object a line.")
 
 
@@ -169,7 +187,7 @@ def _json_rows(path: Path) -> Iterator[Row]:
         if not error.msg.startswith("Extra data"):
             raise UserError(f"{path} line {error.lineno} is not JSON: {error.msg}") from error
         # Lines, each with an object, by another name.
-        yield from _jsonl_rows(path)
+        yield from _jsonl_rows(path, perhaps_a_list=False)
         return
     except ValueError as error:
         raise UserError(f"{path} cannot be read: {one_line(str(error))}") from error
@@ -216,7 +234,9 @@ def _csv_rows(path: Path) -> Iterator[Row]:
         delimiter = "\t" if kind_of(path) == ".tsv" else _delimiter_of(sample)
         reader = csv.reader(file, delimiter=delimiter, strict=True)
         try:
-            names = [name.strip().removeprefix("\ufeff") for name in next(reader)]
+            names = [name.strip().strip("\ufeff\u200b") for name in next(reader)]
+            # Numbers that a program put in front, or the empty columns to the right of a spreadsheet's table.
+            names = [name or f"(unnamed {place})" for place, name in enumerate(names, start=1)]
             _once(path, names)
             for number, values in enumerate(reader, start=1):
                 where = f"{path} row {number}"
@@ -307,15 +327,22 @@ class _Bounded(io.RawIOBase):
 def _opened(path: Path, newline: str | None = None) -> Iterator[IO[str]]:
     """A file's text, unpacked where it is packed."""
     if path.suffix.lower() not in _PACKED:
-        with path.open(encoding="utf-8-sig", newline=newline) as file:
+        with path.open("rb") as raw:
+            encoding = _encoding(raw.read(4))
+        with path.open(encoding=encoding, newline=newline) as file:
             yield file
         return
     most = max(UNFOLDING_FROM, MOST_UNFOLDING * path.stat().st_size)
     with _PACKED[path.suffix.lower()](path) as source:
         whole = io.BufferedReader(_Bounded(source, most, path.name))
         # A table of text is looked at twice, and a packed file cannot go back.
-        unpacked = io.BytesIO(whole.read())
-        yield io.TextIOWrapper(unpacked, encoding="utf-8-sig", newline=newline)
+        unpacked = whole.read()
+        yield io.TextIOWrapper(io.BytesIO(unpacked), encoding=_encoding(unpacked), newline=newline)
+
+
+def _encoding(start: bytes) -> str:
+    """The encoding that a text's first bytes name; UTF-8 where they name none."""
+    return next((name for mark, name in _MARKS.items() if start.startswith(mark)), "utf-8-sig")
 
 
 _PACKED: dict[str, Callable[[Path], Any]] = {

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from pipelines.errors import UserError, one_line, unknown
 from pipelines.files import file_hash
-from pipelines.row_files import read_rows
+from pipelines.row_files import READERS, kind_of, read_rows
 from pipelines.settings.parts import Part
 
 
@@ -38,7 +38,7 @@ def read_source(source: Source, most: int | None = None) -> list[dict[str, Any]]
     path = Path(source.hub)
     if path.is_file():
         return [dict(row.values) for row in read_rows(path)]
-    if not path.is_dir() and source.hub.count("/") != 1:
+    if not source.hub or (not path.is_dir() and (source.hub.count("/") != 1 or kind_of(path) in READERS)):
         raise UserError(f"There is no file or folder '{source.hub}', and a dataset on the Hub is named OWNER/NAME.")
     rows = _local(source, path) if path.is_dir() else _loaded(source, None, most)
     if not rows:
@@ -103,7 +103,7 @@ def _loaded(source: Source, cache: str | None, most: int | None = None) -> list[
                 streaming=most is not None,
             )
         return [dict(row) for row in islice(found, most)]
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+    except Exception as error:  # noqa: BLE001 - whatever a library that `datasets` uses stumbles over in a folder of others
         message = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         hint = " Without a network, give a file." if cache is None else ""
         raise UserError(f"Dataset '{source.hub}' cannot be loaded: {message.strip()}{hint}") from error

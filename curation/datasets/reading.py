@@ -6,7 +6,7 @@ writes nothing. `saferthoughts dataset look PATH` shows it, and `imported.py` ma
 Columns go by name, in whatever case, or by --map FIELD=COLUMN. Fields: messages (a conversation of one question and its
 answer, see `pipelines/prompts/turns.py`), prompt, input (what Alpaca's instruction is about, put behind it), response
 (reasoning and answer in one text, or as lists of turns), reasoning, answer, system (what stands in front of the
-question), kind, category, variant.
+question), kind, category, variant, finish_reason, history (earlier turns; such a row is refused).
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,13 +17,13 @@ from typing import Any
 from pipelines.errors import UserError, unknown
 from pipelines.prompts.prompt_sets import KINDS, UNKNOWN_LICENSE
 from pipelines.prompts.published import KIND_WORDS
-from pipelines.prompts.turns import Exchange, exchange, sound
+from pipelines.prompts.turns import Exchange, exchange, sound, turns_of
 from pipelines.prompts.variant import load_variants
 from pipelines.prompts.variant import variant as load_variant
 from pipelines.records import Prompt, Response, content_id, response_from_elsewhere
 from pipelines.settings.old_names import current_name, first_name
 from pipelines.sources import Source, read_source
-from pipelines.teachers.finish_reasons import STOP
+from pipelines.teachers.finish_reasons import STOP, finish_of
 from pipelines.thinking import Thought, split
 
 TEACHER = "dataset"
@@ -31,7 +31,7 @@ TEACHER = "dataset"
 FIELDS: Mapping[str, tuple[str, ...]] = {
     "messages": ("messages", "conversations", "conversation"),
     "prompt": ("prompt", "query", "question", "instruction", "text", "goal", "behavior", "forbidden_prompt"),
-    "input": ("input",),
+    "input": ("input", "context"),
     "response": ("response", "completion", "output", "chosen"),
     "reasoning": ("reasoning", "reasoning_content", "thinking", "thought"),
     "answer": ("answer", "reply"),
@@ -39,9 +39,13 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
     "kind": ("kind",),
     "category": ("category",),
     "variant": ("variant",),
+    "finish_reason": ("finish_reason", "stop_reason", "finishreason", "stopreason"),
+    "history": ("history",),
 }
+# What Alpaca writes where an instruction is about nothing.
+_NO_INPUT = ("<noinput>", "noinput")
 # Columns that a row keeps as they are, by their own names.
-_KEPT = ("behaviour_id", "template_id", "source", "source_license", "teacher", "model", "finish_reason")
+_KEPT = ("behaviour_id", "template_id", "source", "source_license", "teacher", "model")
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,23 +178,25 @@ def _read(
         answer = _text(row, columns["answer"])
     if not behaviour.strip():
         raise ValueError("the question is empty")
-    row_kind = row.get(columns.get("kind", ""), kind)
-    row_kind = KIND_WORDS.get(str(row_kind).lower(), row_kind)
+    if _given(row, columns, "history"):
+        raise ValueError("it has a history, and a row holds one question: the answer belongs to all of it")
+    given_kind = _given(row, columns, "kind")
+    row_kind = kind if given_kind is None else KIND_WORDS.get(str(given_kind).strip().lower(), given_kind)
     if row_kind not in KINDS:
         raise ValueError(f"kind is {row_kind!r}: it must be harmful or benign (--kind for all rows)")
-    name = current_name(str(row.get(columns.get("variant", "")) or variant))
+    name = current_name(str(_given(row, columns, "variant") or variant))
     if name not in load_variants():
         raise ValueError(f"there is no variant {name!r}")
     prompt = Prompt(
         prompt_id=content_id(text, row_kind),
         kind=row_kind,
-        behaviour_id=str(row.get("behaviour_id") or content_id(behaviour)),
-        template_id=str(row.get("template_id") or ""),
-        category=_listed(row.get(columns.get("category", ""))) or "uncategorised",
+        behaviour_id=_listed(row.get("behaviour_id")) or content_id(behaviour),
+        template_id=_listed(row.get("template_id")),
+        category=_listed(_given(row, columns, "category")) or "uncategorised",
         behaviour=behaviour,
         text=text,
-        source=str(row.get("source") or where),
-        source_license=str(row.get("source_license") or UNKNOWN_LICENSE),
+        source=_listed(row.get("source")) or where,
+        source_license=_listed(row.get("source_license")) or UNKNOWN_LICENSE,
     )
     # The text that this tool writes, and no other: an empty thought alone proves nothing.
     fixed = not reasoning and bool(answer) and answer == load_variants()[name].fixed_answer
@@ -201,9 +207,9 @@ def _read(
         reasoning,
         answer,
         teacher="" if fixed else TEACHER,
-        model=str(row.get("teacher") or row.get("model") or ""),
+        model=_listed(row.get("teacher") or row.get("model")),
         reasoning_source="fixed" if fixed else found,
-        finish_reason=STOP if fixed else str(row.get("finish_reason") or "unknown"),
+        finish_reason=STOP if fixed else finish_of(_given(row, columns, "finish_reason")) or "unknown",
     )
     return prompt, response
 
@@ -215,12 +221,18 @@ def _asked_and_answered(row: Mapping[str, Any], columns: Mapping[str, str]) -> t
         found = exchange(row[columns["messages"]])
     elif isinstance(row.get(columns["prompt"]), list):
         found = exchange(row[columns["prompt"]], row.get(columns["answer"]) if response is None else response)
+    elif isinstance(response, list):
+        # The answer alone, or the whole conversation beside its question, as preference sets have it.
+        whole = any(turn.role == "user" for turn in turns_of(response))
+        asked = [] if whole else [{"role": "user", "content": _text(row, columns["prompt"])}]
+        found = exchange(asked + response)
     else:
         reply = _text(row, columns["response"]) if "response" in columns else ""
         asked = _text(row, columns["prompt"])
-        about = row.get(columns.get("input", ""))
+        about = _given(row, columns, "input")
+        about = None if about in _NO_INPUT else about
         found = Exchange("", f"{asked}\n\n{sound(about, 'the input')}" if about else asked, split(reply))
-    system = row.get(columns.get("system", ""))
+    system = _given(row, columns, "system")
     parts = [sound(system, "'system'") if system else "", found.system, found.question]
     return found.question, "\n\n".join(part for part in parts if part.strip()), found.thought
 
@@ -229,6 +241,14 @@ def _text(row: Mapping[str, Any], column: str) -> str:
     return sound(row.get(column), f"'{column}'")
 
 
+def _given(row: Mapping[str, Any], columns: Mapping[str, str], field: str) -> Any:
+    """What a row says in a field; None where it says nothing: no such column, null, NaN, blank or an empty list."""
+    value = row.get(columns[field]) if field in columns else None
+    absent = value is None or value == [] or value != value or (isinstance(value, str) and not value.strip())
+    return None if absent else value
+
+
 def _listed(value: Any) -> str:
-    """A category as text: some datasets have several of a row."""
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value or "")
+    """A category or a name as text: some datasets have several of a row."""
+    values = value if isinstance(value, list) else [value]
+    return sound(", ".join(str(one) for one in values if one is not None and one == one), "a name in it")

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from pipelines.errors import UserError, unknown
 from pipelines.prompts.prompt_sets import KINDS, NO_CATEGORY, SLOT, UNKNOWN_LICENSE, PromptPool, Request, Template
-from pipelines.prompts.published import kind_of_row, name_of, rows_at, slot_of
+from pipelines.prompts.published import KIND_WORDS, kind_of_row, name_of, rows_at, slot_of
 from pipelines.prompts.turns import question_of
 from pipelines.records import Kind, content_id
 from pipelines.row_files import READERS, Row, optional_text, read_rows, text, yaml_rows
@@ -110,6 +110,7 @@ def _file_pool(path: Path, kind: str | None, mapping: Mapping[str, str]) -> Prom
     parts: dict[str, list[Request]] = {name: [] for name in KINDS}
     for row in rows:
         row_kind = row.values.get(columns.get("kind", "")) or kind or kind_of_row(row)
+        row_kind = KIND_WORDS.get(str(row_kind).strip().lower(), row_kind)
         if row_kind is None:
             raise UserError(f"{row.where}: no kind. Add a column 'kind' (harmful, benign), or give one for all rows.")
         if row_kind not in KINDS:
@@ -186,9 +187,6 @@ def _part(place: str, kind: Kind, mapping: Mapping[str, str]) -> tuple[list[Requ
     columns = _columns(rows[0].where, there, mapping)
     found = []
     for row in rows:
-        if columns.get("prompt", "").lower() == "adversarial" and not row.values[columns["prompt"]]:
-            # WildJailbreak's rows have the request as it is where they have no jailbreak of it.
-            row = Row(row.where, {**row.values, columns["prompt"]: row.values.get("vanilla")})
         request = _request(row, columns, "", UNKNOWN_LICENSE)
         found.append(replace(request, source=f"{name}: {request.source}" if request.source else name))
     return found, [column for column in there if column not in columns.values()]
@@ -244,6 +242,9 @@ def _request(row: Row, columns: Mapping[str, str], source: str, license_: str) -
     def optional(field: str) -> str:
         return optional_text(row, columns.get(field, ""))
 
+    if columns.get("prompt", "").lower() == "adversarial" and not row.values.get(columns["prompt"]):
+        # WildJailbreak's rows have the request as it is where they have no jailbreak of it.
+        row = Row(row.where, {**row.values, columns["prompt"]: row.values.get("vanilla")})
     if "prompt" in columns and not isinstance(row.values.get(columns["prompt"]), list):
         request = text(row, columns["prompt"])
     else:

@@ -5,9 +5,13 @@ system turn is kept in front of it, as models without a system role are asked, a
 is refused, since an answer without its history answers nothing.
 """
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from pipelines.row_files import unsound
+from pipelines.teachers.completions import texts_in
 from pipelines.thinking import Thought, split
 
 _ROLES = {
@@ -15,8 +19,14 @@ _ROLES = {
     **dict.fromkeys(("assistant", "gpt", "model", "bot", "chatbot", "ai"), "assistant"),
     **dict.fromkeys(("system", "developer"), "system"),
 }
-# Where an assistant's turn has its reasoning, beside its content.
+# Where an assistant's turn has its reasoning, beside its content; and what else it is called (`reasoning_details`).
 REASONING = ("reasoning_content", "reasoning", "thinking", "thought")
+_LIKE_REASONING = re.compile(
+    r"(?:\w+_)?(?:reasoning|thinking|thoughts?|cot|chain_of_thought)(?:_(?:content|text|details|process|trace|blocks))?",
+    re.IGNORECASE,
+)
+# What a turn's role and text are called; the last is what langchain writes.
+_ROLE_KEYS, _TEXT_KEYS = ("role", "from", "speaker", "type"), ("content", "value", "text", "parts")
 _CALLS = ("tool_calls", "function_call")
 
 
@@ -88,54 +98,73 @@ def question_of(conversation: Any) -> str:
 
 
 def _listed(value: Any, what: str) -> Sequence[Mapping[str, Any]]:
+    """A list of turns; or its JSON, as tables of text have it, or a list a key, as `datasets` wrote them once."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            raise ValueError(f"{what} is a text that begins like JSON and is none") from None
+    if isinstance(value, dict) and value and all(isinstance(column, list) for column in value.values()):
+        if len({len(column) for column in value.values()}) > 1:
+            raise ValueError(f"{what} is an object of lists of different lengths")
+        value = [dict(zip(value, turn, strict=True)) for turn in zip(*value.values(), strict=True)]
     if not isinstance(value, list) or not all(isinstance(turn, dict) for turn in value):
         raise ValueError(f"{what} is not a list of turns")
     return value
 
 
 def _turn_of(turn: Mapping[str, Any]) -> Turn:
-    role_name = str(turn.get("role", turn.get("from")))
-    role = _ROLES.get(role_name.lower())
+    role_name = next((str(turn[name]) for name in _ROLE_KEYS if turn.get(name) is not None), None)
+    if role_name is None:
+        raise ValueError(f"messages has a turn without a role; it has {', '.join(map(str, turn)) or 'nothing'}")
+    role = _ROLES.get(role_name.strip().lower())
     if role is None:
         raise ValueError(f"messages has a turn of the role {role_name!r}, which a row cannot hold")
     for name in _CALLS:
         if turn.get(name):
             raise ValueError(f"a turn has {name}, which a row cannot hold")
-    content = turn.get("content", turn.get("value"))
-    key = next((name for name in REASONING if turn.get(name)), "")
-    if content is None and key:
-        content = ""
+    content = next((turn[name] for name in _TEXT_KEYS if turn.get(name) is not None), None)
+    named = [*REASONING, *(name for name in turn if _LIKE_REASONING.fullmatch(name))] if role == "assistant" else []
+    key = next((name for name in named if any(texts_in(turn.get(name)))), "")
+    if content is None:
+        content = turn.get("refusal") or ("" if key else None)
     what = f"the {role}'s turn"
     text, thought = (content, "") if isinstance(content, str) else _parts(content, what)
     if not key:
         return Turn(role, sound(text, what), thought, "thinking" if thought else "")
-    return Turn(role, sound(text, what), sound(turn[key], f"the reasoning of {what}"), key)
+    return Turn(role, sound(text, what), sound("".join(texts_in(turn[key])), f"the reasoning of {what}"), key)
 
 
 def _parts(content: Any, what: str) -> tuple[str, str]:
     """Text and reasoning of content in parts: {"type": "text", "text": ...}, {"type": "thinking", "thinking": ...}."""
-    if not isinstance(content, list) or not all(isinstance(part, dict) for part in content):
+    if isinstance(content, dict):
+        content = content["parts"] if isinstance(content.get("parts"), list) else [content]
+    if not isinstance(content, list) or not all(isinstance(part, dict | str) for part in content):
         raise ValueError(f"{what} is {type(content).__name__}, not text")
-    found: dict[str, list[str]] = {"text": [], "thinking": []}
+    text: list[str] = []
+    thoughts: list[str] = []
     for part in content:
+        if isinstance(part, str):
+            text.append(part)
+            continue
         kind = str(part.get("type") or "text")
-        side = "thinking" if kind in ("thinking", "reasoning") else kind
-        if side not in found:
+        if kind in ("thinking", "reasoning") or part.get("thought") is True:
+            thoughts.append(sound("".join(texts_in(part)), f"{what}, part {kind}"))
+        elif kind in ("text", "input_text", "output_text", "refusal"):
+            text.append(sound(part.get(kind) or part.get("text"), f"{what}, part {kind}"))
+        else:
             raise ValueError(f"{what} has a part of the type {kind!r}, which a row cannot hold")
-        found[side].append(sound(part.get(kind) or part.get("text"), f"{what}, part {kind}"))
-    return "".join(found["text"]), "\n\n".join(found["thinking"])
+    return "".join(text), "\n\n".join(thoughts)
 
 
 def sound(value: Any, what: str) -> str:
     """A text that a table can hold.
 
     Raises:
-        ValueError: it is none, or half of a surrogate pair is in it.
+        ValueError: it is none, or NUL or half of a surrogate pair is in it.
     """
     if not isinstance(value, str):
         raise ValueError(f"{what} is {type(value).__name__}, not text")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"{what} holds half of a surrogate pair") from None
+    if fault := unsound(value):
+        raise ValueError(f"{what} holds {fault}")
     return value

@@ -15,8 +15,8 @@ from pipelines.teachers.finish_reasons import finish_of
 from pipelines.teachers.reply import Reply
 
 # Where servers put reasoning, in the order of trust: DeepSeek and older vLLM; newer vLLM and OpenRouter; OpenRouter's
-# list of parts; Ollama's own name.
-REASONING_FIELDS = ("reasoning_content", "reasoning", "reasoning_details", "thinking")
+# list of parts; Ollama's own name; LiteLLM's.
+REASONING_FIELDS = ("reasoning_content", "reasoning", "reasoning_details", "thinking", "thinking_blocks")
 # No model has read or written so many tokens; sums of what servers count stay within 64 bits.
 _MOST_TOKENS = 2**31
 
@@ -53,9 +53,8 @@ def reply_of(document: object, price: Price | None, latency_s: float, first_toke
     if parts.unread:
         notes.append(f"not read: {', '.join(sorted(parts.unread))}")
     content = "".join(parts.text)
-    refusal = message.get("refusal")
-    refused = refusal if isinstance(refusal, str) else "".join(parts.refusal)
-    is_refusal = not content and bool(refused)
+    refused = "".join(texts_in(message.get("refusal"))) or "".join(parts.refusal)
+    is_refusal = not content.strip() and bool(refused)
     if is_refusal:
         content = refused
         notes.append("the answer is a refusal")
@@ -144,8 +143,8 @@ def _take_part(part: object, parts: Parts) -> None:
     kind = str(part.get("type", "text"))
     if isinstance(part.get("refusal"), str):
         parts.refusal.append(part["refusal"])
-    elif kind.startswith(("thinking", "reasoning")) or "thinking" in part:
-        parts.reasoning.append("".join(_texts(part)))
+    elif kind.startswith(("thinking", "reasoning")) or "thinking" in part or part.get("thought") is True:
+        parts.reasoning.append("".join(texts_in(part)))
     elif isinstance(part.get("text"), str):
         parts.text.append(part["text"])
     else:
@@ -155,29 +154,29 @@ def _take_part(part: object, parts: Parts) -> None:
 def _reasoning(message: Mapping[str, Any], parts: Parts) -> Iterator[tuple[str, str]]:
     """Every field that holds reasoning, with its text."""
     for name in REASONING_FIELDS:
-        if text := "".join(_texts(message.get(name))):
+        if text := "".join(texts_in(message.get(name))):
             yield name, text
     if text := "".join(parts.reasoning):
         yield "parts", text
 
 
-def _texts(value: object) -> Iterator[str]:
+def texts_in(value: object) -> Iterator[str]:
     """The texts in a string, or in parts of any depth; what is encrypted has none."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, list):
         for one in value:
-            yield from _texts(one)
+            yield from texts_in(one)
     elif isinstance(value, Mapping):
-        for name in ("text", "thinking", "reasoning", "content", "summary"):
+        for name in ("text", "thinking", "reasoning", "content", "summary", "refusal"):
             if name in value:
-                yield from _texts(value[name])
+                yield from texts_in(value[name])
                 return
 
 
 def reasoning_in(message: Mapping[str, Any]) -> dict[str, str]:
     """The reasoning of a piece of a stream, by the field that it came in."""
-    return {name: text for name in REASONING_FIELDS if (text := "".join(_texts(message.get(name))))}
+    return {name: text for name in REASONING_FIELDS if (text := "".join(texts_in(message.get(name))))}
 
 
 def _tokens(usage: object, notes: list[str]) -> tuple[int, int, int]:

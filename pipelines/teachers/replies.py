@@ -6,6 +6,7 @@ plays them.
 """
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from urllib.parse import urlsplit
 
 from pipelines.errors import one_line, without_secrets
 from pipelines.settings.teacher import Price
-from pipelines.teachers.completions import BrokenReply, reply_of
+from pipelines.teachers.completions import BrokenReply, reply_of, texts_in
 from pipelines.teachers.reply import Reply
 from pipelines.teachers.waits import asked_wait
 
@@ -28,15 +29,19 @@ _FATAL = (401, 402, 407)
 # 451: unavailable for legal reasons.
 _ROW = (413, 414, 431, 451)
 _RETRIED_WORDS = 4000
+# Seconds: what asks to be left alone for longer is not waited for.
+_WORTH_S = 600.0
 
 _FATAL_CODES = re.compile(
     r"insufficient.*(quota|balance|credit|fund)|billing_(hard_limit_reached|not_active)|exceeded_current_quota_error"
     r"|(invalid|incorrect|expired)_api_key|incorrect_api_key_error|(invalid_)?authentication_error|arrearage"
-    r"|account_(deactivated|suspended|disabled)|access_terminated|pre_consume_token_quota_failed"
+    r"|account_(deactivated|suspended|disabled)|access_terminated|pre_consume_token_quota_failed|freetieronly"
 )
 _FATAL_WORDS = re.compile(
     r"insufficient (account )?(balance|credits?|funds|quota)|credit balance|(out of|not enough|no more) credits?"
-    r"|requires more credits|payment required|billing (hard )?limit|quota .{0,40}(used up|exhausted)"
+    r"|balance (is )?(insufficient|not enough)|credits? .{0,20}(depleted|exhausted|used up)|(free tier|trial) .{0,40}exhausted"
+    r"|requires more credits|payment required|billing (hard )?limit|quota .{0,40}(used up|exhausted)|欠费|余额不足"
+    r"|usage limits?\b|key limit exceeded|per[ -]day\b|daily .{0,30}limit"
     r"|account .{0,30}(deactivated|suspended|disabled|overdue|in arrears)"
     r"|(api|access)[ _-]?key .{0,30}(expired|revoked|disabled|deactivated|not valid|invalid)"
     r"|(invalid|expired|incorrect|revoked) (api|access)[ _-]?key"
@@ -44,14 +49,17 @@ _FATAL_WORDS = re.compile(
 _MODERATED = re.compile(
     r"content[ _-]?(policy|filter|management|moderation)|moderat|flagged|data[ _]?inspection|inappropriate"
     r"|content exists risk|safety (system|policy|filter)|responsible ai|sensitive (content|words?)|prohibited content"
+    r"|_sensitive\b|敏感|违规"
 )
 _TOO_LONG = re.compile(
     r"context[ _-]?(length|window|size)|maximum context|(prompt|input|request|messages?) (is |are )?too (long|large)"
     r"|too many tokens|input length|reduce the length|max_model_len|string too long|string_above_max_length"
+    r"|tokens?\b.{0,80}(exceed|must be <=)|exceed.{0,60}\btokens"
 )
 _RATE = re.compile(r"rate[ _-]?limit|too many requests|throttl")
+_SOON = re.compile(r"try(ing)?( again)? (in|after) [\d.]+ ?(m?s\b|sec)")
 _NO_MODEL = re.compile(
-    r"model[ _]not[ _]found|no such model|unknown model|not a valid model|model .{0,120}does not exist"
+    r"model[ _]not[ _](found|exist)|no such model|unknown model|not a valid model|model .{0,120}(does not exist|not found)"
 )
 
 
@@ -159,17 +167,20 @@ def _kind_of(status: int | None, error: ServerError, headers: Mapping[str, str])
     words = error.words.lower()[:_RETRIED_WORDS]
     code_and_words = f"{error.code} {words}"
     refusing = status is None or 400 <= status < 500
-    # Gemini tells of a minute's limit in the words of a quota, with the seconds to wait.
-    waits = asked_wait(headers) is not None or re.search(r"retry(ing)? (in|after) [\d.]", words) is not None
+    # Gemini tells of a minute's limit in the words of a quota, with the seconds to wait; of a day's, waiting is no help.
+    asked = asked_wait(headers, math.inf)
+    waits = (asked is not None and asked <= _WORTH_S) or _SOON.search(words) is not None
     if status in _FATAL or (refusing and _FATAL_CODES.search(error.code) and not waits):
         return "fatal"
+    if status == 429 and "request too large" in words:
+        return "too_long"
     if status == 429 or (refusing and _RATE.search(code_and_words)):
         return "fatal" if _FATAL_WORDS.search(words) and not waits else "rate"
     if status in _PASSING or (status is not None and status >= 500):
         return "retry"
     if refusing and _FATAL_WORDS.search(words):
         return "fatal"
-    if (status == 404 and _NO_MODEL.search(code_and_words)) or _NO_MODEL.search(error.code):
+    if (status in (400, 404) and _NO_MODEL.search(code_and_words)) or _NO_MODEL.search(error.code):
         return "fatal"
     if status in (400, 403, 422, None) and _MODERATED.search(code_and_words):
         return "row"
@@ -194,9 +205,10 @@ def error_in(document: object, refused: bool = False) -> ServerError | None:
         return None
     choices = document.get("choices")
     if isinstance(choices, list) and choices and not refused:
-        inner = choices[0].get("error") if isinstance(choices[0], Mapping) else None
-        empty = not (isinstance(choices[0], Mapping) and choices[0].get("message"))
-        return _error(inner) if inner and empty else None
+        choice = choices[0] if isinstance(choices[0], Mapping) else {}
+        inner = choice.get("error") or document.get("error")
+        said = any(any(texts_in(choice.get(name))) for name in ("message", "delta", "text"))
+        return _error(inner) if inner and not said else None
     if document.get("error"):
         return _error(document["error"], document)
     base = document.get("base_resp")
@@ -217,7 +229,8 @@ def _error(error: object, outer: Mapping[str, Any] | None = None) -> ServerError
         error = error[0]
     if not isinstance(error, Mapping):
         status = _status((outer or {}).get("code") or (outer or {}).get("status"))
-        return ServerError(error if isinstance(error, str) else json.dumps(error, default=str), status=status)
+        words = error if isinstance(error, str) else json.dumps(error, default=str)
+        return ServerError(words, "" if " " in words else words.lower()[:200], status)
     words = str(error.get("message") or error.get("msg") or error.get("detail") or json.dumps(error, default=str))
     if isinstance(error.get("loc"), list):
         words = f"{'.'.join(str(part) for part in error['loc'])}: {words}"

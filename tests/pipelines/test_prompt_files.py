@@ -99,7 +99,7 @@ def test_user_folder_may_leave_out_parts(tmp_path: Path) -> None:
         ("a.csv", "text,kind\nx,benign\nx,harmful\n", "'x' stands as harmful and as benign"),
         ("a.csv", "text,kind,id\nx,benign,7\ny,benign,7\n", "id '7' stands for 2 different prompts"),
         ("a.parquet", "not parquet", r"a\.parquet cannot be read as parquet"),
-        ("a.txt", b"\xff\xfe", r"a\.txt is not UTF-8 text"),
+        ("a.txt", b"\xff", r"a\.txt is not UTF-8 text"),
     ],
 )
 def test_bad_file_of_prompts_is_told_in_one_line(tmp_path: Path, name: str, content: str | bytes, message: str) -> None:
