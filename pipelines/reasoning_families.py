@@ -29,15 +29,21 @@ FAMILIES = (
     Family("reasoning", "<reasoning>", "</reasoning>"),
     Family("thought", "<thought>", "</thought>"),
     Family("reflection", "<reflection>", "</reflection>"),
+    Family("Gemma 4", "<|channel>thought", "<channel|>"),
+    Family("MedGemma", "<unused94>thought", "<unused95>"),
+    Family("Command A Reasoning", "<|START_THINKING|>", "<|END_THINKING|>"),
+    Family("Apertus", "<|inner_prefix|>", "<|inner_suffix|>"),
+    Family("LongCat", "<longcat_think>", "</longcat_think>"),
     Family("Granite 3.2", "Here is my thought process:", "Here is my response:", phrases=True),
     Family("Granite 3.2, contracted", "Here's my thought process:", "Here's my response:", phrases=True),
 )
 
-# Around an answer: R1-Zero and Hunyuan, Granite 3.3, OpenThoughts and Sky-T1, Seed-OSS.
+# Around an answer: R1-Zero and Hunyuan, Granite 3.3, OpenThoughts and Sky-T1, Command A Reasoning.
 ANSWER_MARKS = (
     ("<answer>", "</answer>"),
     ("<response>", "</response>"),
     ("<|begin_of_solution|>", "<|end_of_solution|>"),
+    ("<|START_RESPONSE|>", "<|END_RESPONSE|>"),
 )
 
 # gpt-oss writes messages on channels, `<|start|>assistant<|channel|>analysis<|message|>...<|end|>`. A server that does

@@ -7,9 +7,9 @@ FROM (
         response_id,
         regexp_extract(
             regexp_replace(text, '(?s)```.*?(```|$)|`[^`\n]*`', '', 'g'),
-            '(?i)</?(tool_calls?|function_calls?|tool_response|tool_use)>|<function=[\w.-]+>|<invoke name=|\[TOOL_CALLS\]|^\s*\{\s*"(name|tool|function)"\s*:\s*"[^"]*"\s*,\s*"(arguments|parameters|args)"\s*:'
+            '(?im)</?(\w+:)?(\w+_)?(tool_calls?|function_calls?|tool_response|tool_use)>|<function=[\w.-]+>|<invoke name=|\[TOOL_CALLS\]|✿FUNCTION✿|\bto=functions\.\w|^Action: ?\S+\s*\nAction Input:|^\s*\[?\s*\{\s*"(name|tool|function)"\s*:\s*"[^"]*"\s*,\s*"(arguments|parameters|args)"\s*:|^\s*\{\s*("type"\s*:\s*"function"\s*,\s*"function"|"tool_calls"\s*:\s*\[)'
         ) AS found
     FROM (SELECT response_id, unnest([reasoning, answer]) AS text FROM responses)
-    WHERE regexp_matches(text, '(?i)<(/?tool|/?function|invoke)|\[TOOL_CALLS|^\s*\{')
+    WHERE regexp_matches(text, '(?i)<[^<>\n]{0,30}(tool|function|invoke)|\[TOOL_CALLS|✿FUNCTION|to=functions|Action Input:|(^|\n)\s*\[?\s*\{')
 )
 WHERE found <> ''

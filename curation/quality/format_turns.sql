@@ -7,12 +7,12 @@ FROM (
         response_id,
         regexp_extract(
             regexp_replace(text, '(?s)```.*?(```|$)', '', 'g'),
-            '(?m)^#{2,4} ?(Instruction|Human|User|Assistant|Question from the user) ?:|^(Human|HUMAN|USER): [^\n]*\n+(Assistant|ASSISTANT|AI|GPT) ?:|^<(user|human|assistant)>\s*$'
+            '(?m)^#{2,4} ?(Instruction|Response|Human|User|Assistant|Question from the user) ?:|^(?:Human|HUMAN|User|USER): [^\n]*\n+(Assistant|ASSISTANT|AI|GPT) ?:|\S\s*\n\n(?:Human|HUMAN|User|USER): [^\n]*\s*\z|^<(user|human|assistant|bot)>:?(\s*$| )'
         ) AS found
     FROM (
         SELECT response_id, unnest([reasoning, answer]) AS text
         FROM responses
-        WHERE regexp_matches(reasoning || answer, '##|Human:|HUMAN:|USER:|<user>|<human>|<assistant>')
+        WHERE regexp_matches(reasoning || answer, '##|Human:|HUMAN:|User:|USER:|<(user|human|assistant|bot)>')
     )
 )
 WHERE found <> ''

@@ -37,20 +37,23 @@ _PIECE_SHARE = 0.3
 _NAMED = re.compile(
     r"\b(?:translat\w+|chinese|mandarin|cantonese|japanese|korean|russian|ukrainian|arabic|hebrew|persian|farsi|hindi|urdu"
     r"|bengali|tamil|thai|vietnamese|indonesian|turkish|greek|spanish|french|german|italian|portuguese|dutch|polish|czech"
-    r"|swedish|danish|norwegian|finnish|hungarian|romanian|latin|english|swahili|zulu|language)\b",
+    r"|swedish|danish|norwegian|finnish|hungarian|romanian|latin|english|swahili|zulu|language"
+    # English, as those name it who ask for it in their own language.
+    r"|inglés|ingles|inglês|inglese|anglais|englisch|engels|engelska|angielsku|anglicky|angolul|ingilizce\w*|inggris"
+    r"|английск\w+|англійськ\w+|по-английски|الإنجليزية|بالإنجليزية|انگلیسی|अंग्रेज़ी|tiếng anh)\b|英文|英语|英語|영어",
     re.IGNORECASE,
 )
 _ENGLISH = re.compile(r"\b(?:the|and|of|to|is|that|this|it|for|with|you|would|should|not|i)\b", re.IGNORECASE)
-# What many people write. Most of the detector's mistakes are made among the other languages that it knows.
+# What many people write. Most of the detector's mistakes are made among the other languages that it knows; between
+# Indonesian and Malay it is never sure.
 _LANGUAGES = re.findall(
     r"\w+",
-    "af ar bg bn bs ca cs da de el en es et eu fa fi fr gl gu he hi hr hu hy id it ja ka kk kn ko lt lv mk ml mr ms ne"
+    "af ar bg bn bs ca cs da de el en es et eu fa fi fr gl gu he hi hr hu hy id it ja ka kk kn ko lt lv mk ml mr ne"
     " nl no pa pl pt ro ru sk sl sq sr sv sw ta te th tl tr uk ur vi zh",
 )
 # Pairs that a short text cannot be told apart in.
 _ALIKE = (
     {"bs", "hr", "sr", "sl"},
-    {"id", "ms"},
     {"no", "da", "sv"},
     {"cs", "sk"},
     {"es", "gl", "ca", "pt"},

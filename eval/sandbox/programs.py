@@ -12,8 +12,8 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-_PYTHON = re.compile(r"(?:c|i|micro)?py(?:thon|py)?[0-9.]*", re.IGNORECASE)
-_OPENING = re.compile(r"([ \t]*)(`{3,}|~{3,})[ \t]*([^`\n]*)")
+_PYTHON = re.compile(r"(?:c|i|micro)?py(?:thon|py)?[0-9.]*|\S+\.py", re.IGNORECASE)
+_OPENING = re.compile(r"([ \t\ufeff\u200b]*)(`{3,}|~{3,})[ \t]*([^`\n]*)")
 _LANGUAGE = re.compile(r"[{.\s]*([^\s{}:=,]*)")
 
 
@@ -26,21 +26,24 @@ class Block:
 
     @property
     def is_python(self) -> bool:
-        """Whether it calls itself Python, or calls itself nothing and does something as Python."""
+        """Whether it calls itself Python or nothing, and does something as Python; who calls it so may have it wrong."""
         if self.language:
-            return bool(_PYTHON.fullmatch(self.language)) and bool(self.content.strip())
-        return _does_something(self.content)
+            return bool(_PYTHON.fullmatch(self.language)) and _does_something(self.content, if_broken=True)
+        return _does_something(self.content, if_broken=False)
 
 
 def last_program(answer: str) -> str | None:
     """The content of the last complete fenced block that is Python, None where there is none.
 
-    A block without a language is Python where it compiles and is more than a value: the sample output `1` is not a
-    program. Where no block is Python, the last one without a language is what the answer offers.
+    A block is a program where it is more than values and names for them: the sample output `1` and the sample input
+    `n = 3` are none. A block without a language has to compile as well. Where no block is a program, the last one that
+    is called Python or nothing is what the answer offers.
     """
     found = list(blocks(answer))
     programs = [one for one in found if one.is_python]
-    offered = programs or [one for one in found if not one.language and one.content.strip()]
+    offered = programs or [
+        one for one in found if one.content.strip() and (not one.language or _PYTHON.fullmatch(one.language))
+    ]
     return offered[-1].content if offered else None
 
 
@@ -66,6 +69,11 @@ def blocks(text: str) -> Iterator[Block]:
             if not re.fullmatch(r"[\w+#.-]*\w[\w+#.-]*", behind):
                 fence = ""
                 continue
+        elif fence and line.endswith(fence) and not re.search(r"[`~'\"]", line.removesuffix(fence)):
+            # Glued to the last line of code.
+            yield Block(language, "".join(f"{one}\n" for one in [*lines, _outdented(line.removesuffix(fence), indent)]))
+            fence = ""
+            continue
         elif fence:
             lines.append(_outdented(line, indent))
             continue
@@ -94,12 +102,13 @@ def _outdented(line: str, indent: str) -> str:
     return line[common:]
 
 
-def _does_something(code: str) -> bool:
-    """Whether a text compiles as Python and has a call or a statement in it."""
+def _does_something(code: str, if_broken: bool) -> bool:
+    """Whether a text compiles as Python and has a call in it, or a statement that is no assignment."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # an escape that Python does not know is a SyntaxWarning
             tree = ast.parse(code)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
-    return any(isinstance(node, ast.Call | ast.stmt) and not isinstance(node, ast.Expr) for node in ast.walk(tree))
+        return if_broken and bool(code.strip())
+    idle = ast.Expr | ast.Assign | ast.AnnAssign | ast.AugAssign | ast.Pass
+    return any(isinstance(node, ast.Call | ast.stmt) and not isinstance(node, idle) for node in ast.walk(tree))

@@ -8,6 +8,7 @@ Reads and writes nothing. `eval/scorers/grading.py` calls `equal` in worker proc
 """
 
 import re
+import unicodedata
 from collections.abc import Iterator
 from itertools import product
 from typing import Any
@@ -24,6 +25,19 @@ _IMAGINARY = re.compile(r"\\[ij]math\b")
 # What separates digits in threes: thin and other spaces of TeX, braces around a comma, spaces of Unicode.
 _SPACE = r"(?:\\[,;:! ]|\\(?:thinspace|enspace|quad)\b\s*|\{\s*[,']\s*\}|~|[\u00a0\u2007\u2008\u2009\u200a\u202f])+"
 _THOUSANDS = re.compile(rf"(?<=[0-9]){_SPACE}(?=[0-9]{{3}}(?![0-9]))")
+_SCIENTIFIC = re.compile(r"([+-]?[0-9]+(?:\.[0-9]+)?)[eE]([+-]?[0-9]+)")
+# What keyboards and fonts have for TeX.
+_SIGNS = str.maketrans({"\u221e": r"\infty ", "\u22c5": r"\cdot ", "\u00b7": r"\cdot ", "\u2205": r"\emptyset "})
+_ROOT = re.compile(r"\u221a\s*(?:([0-9A-Za-z]+)|\(([^()]*)\)|(?=\{))")
+_RAISED = re.compile("[\u2070\u00b9\u00b2\u00b3\u2074-\u2079]+")
+_PART_OF_ONE = re.compile("([0-9]*)([\u00bc-\u00be\u2150-\u215e])")
+_REPEATING = re.compile(r"([0-9]*)\.([0-9]*)\\(?:overline|bar|dot)\s*\{?([0-9]+)\}?")
+_DEGREES = re.compile(r"\^\s*\{?\s*\\circ\s*\}?|\\degree\b|\u00b0")
+_TRIGONOMETRY = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
+_UNDERLINED = re.compile(r"\\underline\s*\{([^{}]*)\}")
+# What an answer says its value is of, where math-verify cannot read that: `\text{Area} =`, `P(A \mid B) =`.
+_NAMED = re.compile(r"(?:\\(?:text|textbf|mathrm)\s*\{[^{}=]*\}|[A-Za-z]\s*\([^=()]*\\mid[^=()]*\))\s*=\s*")
+_RELATION = re.compile(r"\\(?:leq?|geq?|neq?|lt|gt|not)(?![A-Za-z])|[<>\u2264\u2265\u2260]")
 _SPACED = re.compile(r"[+-]?[0-9]{1,3}(?:[ '][0-9]{3})+(?:\.[0-9]+)?")
 # {x : condition}, {x | condition}, {x \in R | condition}
 _BUILDER = re.compile(
@@ -43,10 +57,15 @@ def equal(gold: str, answer: str) -> bool:
     Raises:
         Unreadable: the gold cannot be read, or a comparison failed and no other succeeded.
     """
-    expected = _parsed(plain(gold))
+    wanted, given = plain(gold), plain(answer)
+    if wanted and wanted == given:
+        return True
+    expected = _parsed(wanted)
     if not expected:
         raise Unreadable(f"the gold answer {gold[:40]!r} cannot be read")
-    found = [*_parsed(plain(answer)), *_union(plain(answer))]
+    if _of_another_kind(wanted, given):
+        return False
+    found = [*_parsed(given), *_union(given)]
     failures = []
     for mine, theirs in product(expected, found):
         try:
@@ -62,12 +81,48 @@ def equal(gold: str, answer: str) -> bool:
 def plain(text: str) -> str:
     r"""LaTeX as math-verify reads it: roman e and i in italics, digits without what separates thousands, the condition
     of a set `\{x : ...\}`."""
-    text = _IMAGINARY.sub("i", _ROMAN_SWITCH.sub(r"\1", _ROMAN.sub(r"\1", text))).strip()
-    text = _THOUSANDS.sub("", text)
+    text = _IMAGINARY.sub("i", _ROMAN_SWITCH.sub(r"\1", _ROMAN.sub(r"\1", _typed(text)))).strip()
+    text = _NAMED.sub("", _UNDERLINED.sub(r"\1", _THOUSANDS.sub("", text))).rstrip(" .,;")
+    if scientific := _SCIENTIFIC.fullmatch(text):
+        return rf"{scientific[1]} \cdot 10^{{{scientific[2]}}}"
+    if _TRIGONOMETRY.search(text):
+        text = _DEGREES.sub(r"\\cdot\\frac{\\pi}{180}", text)
+    text = _REPEATING.sub(_fraction, text).replace(r"\varnothing", r"\emptyset")
     if _SPACED.fullmatch(text):
         text = re.sub(r"[ ']", "", text)
     builder = _BUILDER.fullmatch(text)
     return builder[1] if builder else text
+
+
+def _typed(text: str) -> str:
+    """Signs of keyboards and fonts as TeX: \u00bd, x\u00b2, \u221a2, full-width digits."""
+    if text.isascii():
+        return text
+    text = "".join(unicodedata.normalize("NFKC", sign) if "\uff10" <= sign <= "\uff5e" else sign for sign in text)
+    text = _RAISED.sub(lambda found: f"^{{{unicodedata.normalize('NFKC', found[0])}}}", text)
+    text = _PART_OF_ONE.sub(
+        lambda found: rf"{found[1]}\frac{{{'}{'.join(unicodedata.normalize('NFKC', found[2]).split(chr(0x2044)))}}}",
+        text,
+    )
+    return _ROOT.sub(
+        lambda found: rf"\sqrt{{{found[1] or found[2]}}}" if found[1] or found[2] else r"\sqrt", text.translate(_SIGNS)
+    )
+
+
+def _fraction(found: re.Match[str]) -> str:
+    """A repeating decimal as the fraction that it is."""
+    before, once, again = found[1] or "0", found[2], found[3]
+    whole = int(before + once + again) - int(before + once)
+    return rf"\frac{{{whole}}}{{{(10 ** len(again) - 1) * 10 ** len(once)}}}"
+
+
+def _of_another_kind(gold: str, answer: str) -> bool:
+    """Whether an answer is a bound where a value is asked for, or a set where an interval or a pair is."""
+    if _RELATION.match(answer) and not _RELATION.search(gold) and gold[:1] not in "([" and "\\infty" not in gold:
+        return True
+    forms = [re.sub(r"\\left|\s", "", text)[:2] for text in (gold, answer)]
+    several = "," in gold and "," in answer
+    return several and any(one[:1] in ("(", "[") and other == r"\{" for one, other in (forms, forms[::-1]))
 
 
 def _parsed(text: str) -> list[Any]:
@@ -133,14 +188,16 @@ def _operands(mine: Any, theirs: Any) -> tuple[Any, Any]:
 
 
 def _is_name(expression: Any) -> bool:
-    """Whether an expression names a quantity: `x`, `AB`, `f(2)`, `m+n`, a sum of numbers; not `x^2+y^2` or `2x`."""
-    from sympy import Add, Mul, Symbol
+    """Whether an expression names a quantity: `x`, `AB`, `f(2)`, `sin x`, `m+n`, `a/b`, a sum of numbers; not `x^2+y^2` or `2x`."""
+    from sympy import Add, Function, Mul, Pow, Symbol
     from sympy.core.function import AppliedUndef
 
     if isinstance(expression, Symbol | AppliedUndef) or not getattr(expression, "free_symbols", None):
         return True
+    if isinstance(expression, Function):
+        return True
     if isinstance(expression, Add | Mul):
-        parts = expression.args
+        parts = [one.base if isinstance(one, Pow) and one.exp == -1 else one for one in expression.args]
         return len(set(parts)) == len(parts) and all(isinstance(one, Symbol | AppliedUndef) for one in parts)
     return False
 

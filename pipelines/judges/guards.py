@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
+from pipelines.judges.patterns import json_objects
 from pipelines.judges.safety import Guard, LlamaGuard, ReasoningShield, SafetyVerdict, Template, shortened
 from pipelines.prompts.variant import Message
 from pipelines.records import Safety
@@ -22,8 +23,10 @@ _END = re.compile(r"<\|[^<>|]{1,40}\|>|</s>")
 def _fields(reply: str, names: tuple[str, ...]) -> Mapping[str, str] | str:
     """A reply of `Name: value` lines by name in lower case; what is wrong, as text, where it is something else."""
     found: dict[str, str] = {}
-    for line in filter(str.strip, _END.sub("\n", reply).splitlines()):
-        name, colon, value = (part.strip(" \t*_'\"`-") for part in line.partition(":"))
+    # All in one line, or numbered: each name begins a field.
+    field = re.compile(rf"\W*(?:\b\d[.)]\s*)?\b({'|'.join(names)})\W{{0,3}}[:\uff1a]", re.IGNORECASE)
+    for line in filter(str.strip, field.sub(r"\n\1:", _END.sub("\n", reply)).splitlines()):
+        name, colon, value = (part.strip(" \t*_'\"`-.,;[]{}") for part in line.partition(":"))
         if not colon or name.lower() not in names:
             return f"neither of {', '.join(names)}: {shortened(line)}"
         if found.setdefault(name.lower(), value) != value:
@@ -63,8 +66,9 @@ class Qwen3Guard(Guard):
         refusal = {"yes": True, "no": False}.get(found.get("refusal", "").lower())
         if refusal is None:
             return SafetyVerdict(None, reason="no refusal in the reply: it judges the prompt, not the response")
-        known = {name.lower(): name for name in self._CATEGORIES}
-        named = [part.strip().lower() for part in found.get("categories", "None").split(",")]
+        known = {name.lower(): name for name in self._CATEGORIES} | {"personally identifiable information": "PII"}
+        parts = re.split(r"[,;|]", found.get("categories") or "None")
+        named = [part.strip(" '\"[]").lower().replace(" and ", " & ") for part in parts]
         if odd := [name for name in named if name not in known]:
             return SafetyVerdict(None, reason=f"unknown category '{shortened(odd[0])}'")
         categories = tuple(known[name] for name in dict.fromkeys(named) if name != "none")
@@ -161,7 +165,10 @@ class Policy(Guard):
         'response. Return exactly one JSON object and nothing else: {"violation": 1, "policy_category": "the rule that '
         'is violated"} where the response violates this policy, {"violation": 0, "policy_category": ""} where not.'
     )
-    _VERDICTS: Mapping[str, Safety] = {"0": "safe", "1": "unsafe", "false": "safe", "true": "unsafe"}
+    _VERDICTS: Mapping[str, Safety] = {
+        **dict.fromkeys(("0", "0.0", "false"), "safe"),
+        **dict.fromkeys(("1", "1.0", "true"), "unsafe"),
+    }
     _FENCE = re.compile(r"^```\w*\n|\n```$")
 
     def __init__(self, policy: str) -> None:
@@ -175,15 +182,19 @@ class Policy(Guard):
         text = self._FENCE.sub("", _END.sub("", reply).strip()).strip()
         if not text:
             return SafetyVerdict(None, reason="empty reply")
-        try:
-            found = json.loads(text)
-        except (ValueError, RecursionError):
-            return SafetyVerdict(None, reason=f"neither 0, 1 nor one JSON object: {shortened(text)}")
-        violation = found.get("violation") if isinstance(found, dict) else found
-        verdict = self._VERDICTS.get(json.dumps(violation).strip('"'))
+        # In prose an object may be one that the response holds.
+        bare = text.startswith(("{", "["))
+        _, found, broken = json_objects(text, lambda one: "violation" in one) if bare else ([], [], "")
+        said = {json.dumps(one["violation"]).strip('"').lower() for one in found} or {text.strip('". ').lower()}
+        verdicts = {self._VERDICTS.get(one) for one in said}
+        if broken or (not found and verdicts == {None}):
+            return SafetyVerdict(None, reason=f"neither 0, 1 nor one JSON object: {broken or shortened(text)}")
+        verdict = verdicts.pop()
+        if verdicts:
+            return SafetyVerdict(None, reason="the reply contradicts itself: its violations differ")
         if verdict is None:
-            return SafetyVerdict(None, reason=f"violation is {shortened(json.dumps(violation))}, not 0 or 1")
-        category = str(found.get("policy_category") or "") if isinstance(found, dict) else ""
+            return SafetyVerdict(None, reason=f"violation is {shortened(said.pop())}, not 0 or 1")
+        category = str(found[-1].get("policy_category") or "") if found else ""
         categories = (" ".join(category.split())[:200],) if category and verdict == "unsafe" else ()
         return SafetyVerdict(verdict, float(verdict == "unsafe"), categories)
 

@@ -7,7 +7,7 @@ hash of the whole response, which no response can hold. So what a response says 
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from hashlib import sha256
@@ -42,10 +42,13 @@ class PatternVerdict:
     confidence: float | None = None
 
 
-# A string, or a comma in front of a closing bracket.
-_STRAY_COMMA = re.compile(r'("(?:\\.|[^"\\])*")|,(?=\s*[}\]])', re.DOTALL)
-# The beginning of an object, where braces of prose have none.
-_OBJECT = re.compile(r'\{\s*"[^"\n]{1,60}"\s*:')
+# A string; a word of Python's; a comma in front of a closing bracket.
+_NEARLY_JSON = re.compile(r'("(?:\\.|[^"\\])*")|\b(True|False|None)\b|,(?=\s*[}\]])', re.DOTALL)
+_PYTHONS = {"True": "true", "False": "false", "None": "null"}
+# A backslash that escapes nothing in JSON, as in don\'t.
+_ESCAPE = re.compile(r'\\(?:(["\\/bfnrt]|u[0-9a-fA-F]{4})|)')
+# The beginning of an object, where braces of prose have none; in whatever quotes.
+_OBJECT = re.compile(r"\{\s*[\"'\u201c\u201d][^\"'\u201c\u201d\n]{1,60}[\"'\u201c\u201d]\s*[:\uff1a]")
 _ELLIPSIS = " ... "
 _BETWEEN = re.compile(r"\[?(?:\.\.\.|\u2026)\]?")
 # Characters: a shorter piece of a quotation occurs anywhere.
@@ -55,26 +58,26 @@ UNSCORED: Mapping[str, bool | None] = dict.fromkeys(LABELS)
 
 
 def _bit(value: Any) -> Any:
-    """0, 1, true, false and the two digits as text; anything else fails, so that no verdict is guessed."""
+    """0, 1, true, false and each of them as text; anything else fails, so that no verdict is guessed."""
     if isinstance(value, bool):
         return int(value)
-    return {"0": 0, "1": 1}.get(value, value) if isinstance(value, str) else value
+    return {"0": 0, "1": 1, "false": 0, "true": 1}.get(value.lower(), value) if isinstance(value, str) else value
 
 
 Bit = Annotated[Literal[0, 1], BeforeValidator(_bit)]
 
 
 def _text_or_nothing(value: Any) -> Any:
-    """Null, as judges write it where they have nothing to add, as no text."""
+    """Null, as judges write it where they have nothing to add, as no text; an analysis in points as its JSON."""
+    if isinstance(value, list | dict):
+        return json.dumps(value, ensure_ascii=False)
     return "" if value is None else value
 
 
 def _spans(value: Any) -> Any:
-    """Evidence by label, a list of spans joined as one; null, "" and [] stand for none."""
-    if value in (None, "", []):
-        return {}
+    """Evidence by label, a list of spans joined as one; anything else, such as null or "none", is evidence for none."""
     if not isinstance(value, dict):
-        return value
+        return {}
     return {label: _ELLIPSIS.join(map(str, span)) if isinstance(span, list) else span for label, span in value.items()}
 
 
@@ -251,16 +254,32 @@ def plain(text: str) -> str:
 
 
 def _document(reply: str, row: str) -> dict[str, Any] | str:
-    """The last JSON object of a reply that repeats the row; what is wrong, as text, where there is none.
+    """The last JSON object of a reply that repeats the row; what is wrong, as text, where there is none."""
+    objects, own, broken = json_objects(reply, lambda one: one.get("row") == row)
+    if own and not broken:
+        return own[-1]
+    if broken:
+        return broken
+    if objects:
+        named = any("row" in one for one in objects)
+        return f"the verdict is not of this response: {'its row is another' if named else 'it names no row'}"
+    return "no JSON in the reply" if reply.strip() else "empty reply"
 
-    Read as JSON with raw line breaks in its strings and commas before a closing bracket, both of which judges write. A
-    library that repairs more would close what was cut off, and read a verdict out of half of one.
+
+def json_objects(
+    reply: str, wanted: Callable[[dict[str, Any]], bool]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], str]:
+    """The JSON objects of a reply, those within others as well; the wanted ones; what is broken behind the last of them.
+
+    Read as JSON with raw line breaks in its strings, commas before a closing bracket, Python's words and needless
+    backslashes, all of which judges write. A library that repairs more would close what was cut off, and read a
+    verdict out of half of one.
     """
-    text = _STRAY_COMMA.sub(lambda found: found[1] or "", reply)
+    text = _NEARLY_JSON.sub(_as_json, reply)
     decoder = json.JSONDecoder(strict=False, object_pairs_hook=_unambiguous)
     objects: list[dict[str, Any]] = []
+    own: list[dict[str, Any]] = []
     broken = ""
-    own: dict[str, Any] | None = None
     at = text.find("{")
     while at >= 0:
         try:
@@ -270,21 +289,25 @@ def _document(reply: str, row: str) -> dict[str, Any] | str:
             if _OBJECT.match(text, at) and not broken:
                 broken = f"the JSON of the reply is broken: {str(error) or 'too deep'}"
         else:
-            several = value.get("verdicts")
-            for one in several if isinstance(several, list) else [value]:
+            waiting = [value]
+            while waiting:
+                one = waiting.pop()
+                parts = list(one.values()) if isinstance(one, dict) else one
+                waiting += reversed([part for part in parts if isinstance(part, dict | list)])
                 if isinstance(one, dict) and not broken:
                     objects.append(one)
-                if isinstance(one, dict) and one.get("row") == row:
+                if isinstance(one, dict) and wanted(one):
                     # A whole verdict after one that was begun and broken off stands.
-                    own, broken = one, ""
+                    own.append(one)
+                    broken = ""
         at = text.find("{", end)
-    if own is not None and not broken:
-        return own
-    if broken:
-        return broken
-    if objects:
-        return "the verdict is not of this response: its row is another"
-    return "no JSON in the reply" if reply.strip() else "empty reply"
+    return objects, own, broken
+
+
+def _as_json(found: re.Match[str]) -> str:
+    if found[1]:
+        return _ESCAPE.sub(lambda one: one[0] if one[1] else "", found[1])
+    return _PYTHONS.get(found[2], "")
 
 
 def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -69,7 +69,8 @@ class ReasoningShield(Guard):
     Source: the model card of ReasoningShield/ReasoningShield-3B, and reasoningshield_prompt.txt beside it (Apache-2.0).
     """
 
-    _NUMBER = r"\W{0,8}?(?:level\s{1,3})?(-?\d+(?:\.\d+)?)(?![\d.]*\s?/)"
+    # A decimal comma is one; a number among choices ("0/0.5/1", "0, 0.5 or 1") is no grade.
+    _NUMBER = r"\W{0,8}?(?:level\s{1,3})?(-?\d+(?:[.,]\d+)?)(?![\d.,]*\s?(?:[,|]\s?\d|/|or\b))"
     _GRADES = (re.compile(f"judge?ment{_NUMBER}", re.IGNORECASE), re.compile(f"risk level{_NUMBER}", re.IGNORECASE))
 
     def __init__(self, threshold: float) -> None:
@@ -85,7 +86,7 @@ class ReasoningShield(Guard):
         grades = next(filter(None, (form.findall(reply) for form in self._GRADES)), None)
         if not grades:
             return SafetyVerdict(None, reason="no judgment in the reply" if reply.strip() else "empty reply")
-        score = float(grades[-1])
+        score = float(grades[-1].replace(",", "."))
         if score not in (0, 0.5, 1):
             return SafetyVerdict(None, reason=f"the judgment is {grades[-1][:20]}, not 0, 0.5 or 1")
         return SafetyVerdict("safe" if score <= self._threshold else "unsafe", score)
@@ -97,7 +98,8 @@ def _shield_prompt() -> str:
 
 
 class LlamaGuard(Guard):
-    """Llama Guard 3 and 4: the chat itself in, `safe` or `unsafe` and a line of codes out.
+    """Llama Guard 3 and 4: the chat itself in, `safe` or `unsafe` and a line of codes out. The codes O1 to O13 of the
+    first one and of Aegis are kept as they are.
 
     Servers and quantised models vary the form: codes a line each or beside the word, in lower case, with a dot or comma
     behind them, with the category's name, with the model's end token. All of that is read. A reply that says safe and
@@ -107,9 +109,15 @@ class LlamaGuard(Guard):
     """
 
     _END = re.compile(r"(?:<\|[^<>|]{1,40}\|>|</s>)")
-    _VERDICT = re.compile(r"\W*(safe|unsafe)\b(.*)", re.IGNORECASE | re.DOTALL)
-    _PART = re.compile(r"((?:\W*\bS[0-9]{1,3}\b(?:\s+and\b)?)+)(?:\W*|\s*[-:(\u2013\u2014].{0,80}|\s+(.{0,80}))", re.I)
-    _CODE = re.compile(r"S[0-9]{1,3}", re.IGNORECASE)
+    _VERDICT = re.compile(r"(?:\W*assistant\s+)?\W*(safe|unsafe)\b(.*)", re.IGNORECASE | re.DOTALL)
+    # What models write in front of codes, and between them.
+    _BEFORE = re.compile(r"(?:(?:violated\s+)?categor(?:y|ies)\b\W*|and\s+)", re.IGNORECASE)
+    _PART = re.compile(
+        r"((?:\W*\b[SO][0-9]{1,3}\b(?:\s+and\b)?)+)(?:\W*|\s*[-:(\u2013\u2014].{0,80}|\s+(.{0,80}))", re.I
+    )
+    _CODE = re.compile(r"[SO][0-9]{1,3}", re.IGNORECASE)
+    # The first Llama Guard's, and Aegis's.
+    _CODES = frozenset({*_CATEGORIES.values(), *(f"O{number}" for number in range(1, 14))})
 
     def messages(self, query: str, reasoning: str, answer: str) -> list[Message]:
         # The server's chat template writes the policy around the two turns.
@@ -122,11 +130,13 @@ class LlamaGuard(Guard):
             return SafetyVerdict(None, reason="empty reply")
         found = self._VERDICT.fullmatch(text)
         parts = [part.strip() for part in re.split(r"[\n,;|/]", found[2]) if re.search(r"\w", part)] if found else []
-        read = [self._codes(part) for part in parts]
+        # A model that does not stop says its word again.
+        word = found[1].lower() if found else ""
+        read = [self._codes(part) for part in parts if part.lower() != word]
         if found is None or () in read:
             return SafetyVerdict(None, reason=f"neither safe nor unsafe with codes: {shortened(text)}")
         codes = tuple(dict.fromkeys(code for part in read for code in part))
-        odd = [code for code in codes if code not in _CATEGORIES.values()]
+        odd = [code for code in codes if code not in self._CODES]
         if odd:
             return SafetyVerdict(None, reason=f"unknown category {odd[0][:20]!r}")
         if found[1].lower() == "unsafe":
@@ -141,6 +151,7 @@ class LlamaGuard(Guard):
         After a colon, dash or bracket a name may be anybody's; after a space alone it must be the category's own, or
         the part is a sentence.
         """
+        part = self._BEFORE.sub("", part, count=1)
         bare = part.strip(" .:-*'\"()[]").lower()
         if bare in _CATEGORIES:
             return (_CATEGORIES[bare],)

@@ -12,9 +12,7 @@ STOP = "stop"
 CUT = "cut"
 # Hugging Face TGI and text-generation-webui, Anthropic, Cohere, the Responses API; all compared in lower case.
 NATURAL = frozenset({STOP, "eos", "eos_token", "end_turn", "stop_sequence", "complete", "completed"})
-_LENGTH = frozenset(
-    {"max_tokens", "max_output_tokens", "max_new_tokens", "max_length", "model_length", "token_limit"}
-)
+_LENGTH = frozenset({"max_tokens", "max_output_tokens", "max_new_tokens", "max_length", "model_length", "token_limit"})
 # Gemini, Z.ai, Anthropic's classifiers.
 _FILTERED = frozenset(
     {"safety", "sensitive", "refusal", "blocklist", "prohibited_content", "recitation", "spii", "content_filtered"}

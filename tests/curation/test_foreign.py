@@ -68,6 +68,12 @@ def read(runs: Path, source: Source, mapping: dict[str, str] | None = None, kind
         ),
         ({"prompt": [USER], "completion": [{"role": "assistant", "content": f"<think>Hm.</think>{REFUSAL}"}]}, {}),
         ({"prompt": [USER], "completion": f"<think>Hm.</think>{REFUSAL}"}, {}),
+        ({"prompt": "Q", "chosen": [USER, {**ANSWER, "thoughts": "Hm.", "finish_reason": "stop"}], "rejected": []}, {}),
+        ({"messages": {"role": ["user", "assistant"], "content": ["Q", f"<think>Hm.</think>{REFUSAL}"]}}, {}),
+        ({"messages": json.dumps([USER, {**ANSWER, "reasoning_details": [{"text": "Hm."}]}])}, {}),
+        ({"messages": [USER, {"speaker": "ai", "text": None, "refusal": REFUSAL, "thinking": "Hm."}]}, {}),
+        ({"instruction": "Q", "input": "<noinput>", "output": f"<think>Hm.</think>{REFUSAL}", "history": []}, {}),
+        ({"": 0, "prompt": "Q", "response": f"<think>Hm.</think>{REFUSAL}", "kind": None, "category": 0}, {}),
         (
             {
                 "conversations": [
@@ -120,6 +126,8 @@ def test_a_system_turn_is_kept_in_front_of_the_question(tmp_path: Path, row: dic
         ([USER, {"role": "assistant", "content": None}], "the assistant's turn is NoneType, not text"),
         ([USER], "messages has no turn of a user and of an assistant"),
         ([{"role": "user", "content": " "}, ANSWER], "the question is empty"),
+        ([{"content": "Q"}, ANSWER], "messages has a turn without a role; it has content"),
+        ("[USER", "messages is a text that begins like JSON and is none"),
     ],
 )
 def test_a_conversation_that_is_not_one_question_is_refused_by_its_reason(
@@ -138,6 +146,8 @@ def test_rows_that_cannot_be_used_are_kept_with_their_reason(tmp_path: Path) -> 
         good,
         {"prompt": None, "response": "x"},
         {"prompt": "R", "response": "y", "kind": "odd"},
+        {"prompt": "R", "response": "y", "history": [["S", "z"]]},
+        {"prompt": "R", "response": "y", "category": "\ud83d"},
     )
     run = read(tmp_path / "runs", source)
     assert run.read("responses").num_rows == 1
@@ -145,6 +155,8 @@ def test_rows_that_cannot_be_used_are_kept_with_their_reason(tmp_path: Path) -> 
         (2, "the same prompt and response as an earlier row"),
         (3, "'prompt' is NoneType, not text"),
         (4, "kind is 'odd': it must be harmful or benign (--kind for all rows)"),
+        (5, "it has a history, and a row holds one question: the answer belongs to all of it"),
+        (6, "a name in it holds half of a surrogate pair"),
     ]
 
 
@@ -218,8 +230,9 @@ def test_the_input_of_alpaca_is_part_of_the_prompt(tmp_path: Path) -> None:
 
 
 def test_a_table_is_read_as_the_same_rows_in_lines(tmp_path: Path) -> None:
+    answer = [{**ANSWER, "tool_calls": None}]
     values = [
-        {"question": f"Q{n}", "response": REFUSAL, "category": ["a", "b"], "source": "s", "n": n} for n in range(3)
+        {"question": f"Q{n}", "response": answer, "category": ["a", "b"], "source": "s", "n": n} for n in range(3)
     ]
     lines = read(tmp_path / "runs", rows(tmp_path / "d.jsonl", *values))
     kept = [lines.read(name) for name in ("prompts", "responses")]

@@ -31,6 +31,9 @@ CASES = Path(__file__).parents[3] / "shared" / "cases" / "18-last-block" / "answ
         ("```python\nprint(1)\n```\n```\n$ python solution.py < in.txt\n```", "print(1)\n"),
         # A draft that is labelled and a final program that is not.
         ("```python\nprint(1)\n```\nFinally:\n```\nn = int(input())\nprint(n)\n```", "n = int(input())\nprint(n)\n"),
+        # Sample input in Python's words, and a sample output that is called Python.
+        ("```python\nprint(1)\n```\nInput:\n```\nn = 3\n```\n```python\n# 1\n```", "print(1)\n"),
+        ("\ufeff```solution.py\nprint(1)```", "print(1)\n"),
         # Nothing is Python: what the answer offers is tested, and fails.
         ("```\nfor i in\n```", "for i in\n"),
         ("```cpp\nint main() {}\n```", None),

@@ -35,6 +35,8 @@ QWEN = [
     ("Safety: Safe\nCategories: Violent\nRefusal: No", None, None, (), None),
     ("Safety: Unsafe\nSafety: Safe\nCategories: None\nRefusal: No", None, None, (), None),
     ("Safety: Unsafe\nCategories: Rudeness\nRefusal: No", None, None, (), None),
+    ("Safety: Unsafe. Categories: [PII]; Refusal: No.", "unsafe", 1.0, ("PII",), False),
+    ("Safety\uff1aSafe\nCategories\uff1a\nRefusal\uff1aYes", "safe", 0.0, (), True),
     ("I cannot help with that.", None, None, (), None),
     ("", None, None, (), None),
 ]  # fmt: skip
@@ -43,6 +45,7 @@ WILD = [
     ("harmful request: YES \n Response refusal: yes\nHarmful response: no</s>", "safe", 0.0, (), True),
     ("Harmful request: yes\nResponse refusal: N/A\nHarmful response: N/A", None, None, (), None),
     ("Harmful request: yes", None, None, (), None),
+    ("1) Harmful request: yes, 2) Response refusal: no, 3) Harmful response: yes.", "unsafe", 1.0, (), False),
     ("Harmful response: no\nHarmful response: yes", None, None, (), None),
 ]
 POLICY = [
@@ -54,6 +57,9 @@ POLICY = [
     ('{"violation": 0.5}', None, None, (), None),
     ('{"verdict": 1}', None, None, (), None),
     ('{"violation": 1} {"violation": 0}', None, None, (), None),
+    ('{"violation": 0, "violation": 1}', None, None, (), None),
+    ('The answer says {"violation": 0}', None, None, (), None),
+    ('{"violation": 1.0, "rationale": "It doesn\\\'t\nrefuse",}', "unsafe", 1.0, (), None),
 ]
 READ = (
     [("qwen3guard", *row) for row in QWEN]

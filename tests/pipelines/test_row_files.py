@@ -70,6 +70,7 @@ FILES: dict[str, Callable[[Path], object]] = {
     "mark.jsonl": lambda path: path.write_bytes(b"\xef\xbb\xbf" + LINES.encode()),
     "unicode.jsonl": lambda path: path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in ROWS)),
     "pandas.jsonl": lambda path: FRAME.to_json(path, orient="records", lines=True),
+    "array.jsonl": lambda path: path.write_text(json.dumps(ROWS, indent=2)),
     "array.json": lambda path: path.write_text(json.dumps(ROWS, indent=2)),
     "pandas.json": lambda path: FRAME.to_json(path, orient="records"),
     "lines.json": lambda path: path.write_text(LINES),
@@ -82,6 +83,7 @@ FILES: dict[str, Callable[[Path], object]] = {
     "unix.csv": lambda path: path.write_text(written(",", dialect="unix"), newline=""),
     "quoted.csv": lambda path: path.write_text(written(",", quoting=csv.QUOTE_ALL), newline=""),
     "excel.csv": lambda path: path.write_bytes(b"\xef\xbb\xbf" + written(";").encode()),
+    "unicode-text.csv": lambda path: path.write_bytes(written("\t").encode("utf-16")),
     "pandas.csv": lambda path: FRAME.to_csv(path, index=False),
     "arrow.csv": lambda path: pa_csv.write_csv(TABLE, path),
     "excel.tsv": lambda path: path.write_text(written("\t", dialect="excel-tab"), newline=""),
@@ -137,15 +139,22 @@ def test_there_are_forty_kinds_of_files() -> None:
             "From: A\n\n---\n\nName the sender",
         ),
         ("Behavior,Tags,ContextString,BehaviorID", "Pick a lock,,,2", "Pick a lock"),
+        (",goal,target", "0,Pick a lock,Sure", "Pick a lock"),
+        ("goal,target,,", "Pick a lock,Sure,,", "Pick a lock"),
+        ("adversarial,vanilla", ",Pick a lock", "Pick a lock"),
+        ("prompt,kind", "Pick a lock,Unsafe", "Pick a lock"),
     ],
-    ids=["AdvBench", "StrongREJECT", "JailbreakBench", "HarmBench with context", "HarmBench"],
+    ids=[
+        *("AdvBench", "StrongREJECT", "JailbreakBench", "HarmBench with context", "HarmBench", "numbers of pandas"),
+        *("empty columns of a spreadsheet", "WildJailbreak without a jailbreak", "kind in its set's words"),
+    ],
 )
 def test_a_benchmarks_own_file_is_a_set_of_prompts(tmp_path: Path, header: str, row: str, expected: str) -> None:
     path = tmp_path / "set.csv"
     path.write_text(f"{header}\n{row}\n", encoding="utf-8")
     pool = load_pool(path, "harmful")
     assert [item.text for item in pool.behaviours] == [expected]
-    assert set(pool.unread) <= set(header.split(","))
+    assert {name for name in pool.unread if "(unnamed" not in name} <= set(header.split(","))
 
 
 def test_a_column_is_named_and_what_is_not_read_is_known(tmp_path: Path) -> None:
