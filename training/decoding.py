@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from pipelines.reasoning_families import HARMONY_TOKENS, TAGS
+
 # The marks of the families in use: <think>, [THINK], harmony's channels and their like.
 _MARK = re.compile(
     r"</?\s*(?:think(?:ing)?|thought|reason(?:ing)?|answer|seed:think)\s*>|\[/?THINK\]|\u25c1/?think\u25b7"
@@ -17,13 +19,19 @@ _MARK = re.compile(
 )
 
 
+def _marks_reasoning(token: str) -> bool:
+    """Whether a token is a mark, or the beginning of one such as `<|channel>thought`."""
+    families = (tag for tag in TAGS if tag not in HARMONY_TOKENS)
+    return _MARK.fullmatch(token) is not None or (len(token) > 3 and any(tag.startswith(token) for tag in families))
+
+
 class ReplyDecoder:
     """Decodes what a model wrote. `marks`: special tokens that are kept, since they mark reasoning."""
 
     def __init__(self, tokenizer: Any) -> None:
         special = {number: str(token) for number, token in tokenizer.added_tokens_decoder.items() if token.special}
         special |= dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
-        self.marks = tuple(sorted(text for text in special.values() if _MARK.fullmatch(text)))
+        self.marks = tuple(sorted(text for text in special.values() if _marks_reasoning(text)))
         self._dropped = {number for number, text in special.items() if text not in self.marks}
         self._tokenizer = tokenizer
 

@@ -27,7 +27,7 @@ FROM (
             },
             {
                 'kind': 'card number',
-                'found': regexp_extract(text, '\b[3-6]\d{3}[ -]\d{4}[ -]\d{4}[ -]\d{4}\b')
+                'found': regexp_extract(text, '\b[3-6]\d{3}[ -]\d{4}[ -]\d{4}[ -]\d{4}\b|\b(?:4\d{3}|5[1-5]\d{2})\d{12}\b|\b3[47]\d{2}[ -]\d{6}[ -]\d{5}\b')
             },
             {
                 'kind': 'phone number',
@@ -35,13 +35,13 @@ FROM (
                     regexp_replace(
                         regexp_replace(
                             text,
-                            '\b555[-. ]\d{4}\b|(\+?1[-. ]?)?(\(8(00|88|77|66|55|44|33|22)\) ?|\b8(00|88|77|66|55|44|33|22)[-. ])\d{3}[-. ]\d{4}\b|\+\d{1,3}[ -](\(?0?\)?)(800|808|1800|116)([ -]\d{2,4}){1,3}\b|\+800([ -]\d{2,4}){2,3}\b',
+                            '\b555[-. ]\d{4}\b|(\+?1[-. ]?)?(\(8(00|88|77|66|55|44|33|22)\) ?|\b8(00|88|77|66|55|44|33|22)[-. ])\d{3}[-. ]\d{4}\b|\b400-\d{3}-\d{4}\b|\+\d{1,3}[ -](\(?0?\)? ?)(800|808|1800|116)([ -]\d{2,8}){1,3}\b|\+800([ -]\d{2,4}){2,3}\b',
                             '', 'g'
                         ),
-                        '(?i)\b(hot-?line|help-?line|life-?line|crisis|samaritans|poison (control|center|centre|information)|suicide (prevention|line|helpline)|switchboard|toll-?free|text line|support line)\b[^.!?\n\d]{0,40}?(\+?\d{1,3}[ .-]?)?(\(\d{2,4}\) ?)?\d{2,4}([ .-]\d{2,4}){1,4}',
+                        '(?i)\b(hot-?line|help-?line|life-?line|crisis|samaritans|befrienders|poison (control|center|centre|information)|suicide (prevention|line|helpline)|switchboard|toll-?free|text line|support line)\b[^.!?\n\d]{0,40}?(\+?\d{1,3}[ .-]?)?(\(\d{2,4}\) ?)?\d{2,4}([ .-]\d{2,8}){1,4}',
                         '', 'g'
                     ),
-                    '(\+\d{1,3}[ .-]?)?(\(\d{3}\) ?|\b\d{3}[.-])\d{3}[.-]\d{4}\b|\+\d{1,3}( \d{2,4}){2,4}\b'
+                    '(\+\d{1,3}[ .-]?)?(\(\d{3}\) ?|\b\d{3}[.-])\d{3}[.-]\d{4}\b|\+\d{1,3}(?: ?\(0\))?(?:[ -]\d{2,4}){2,4}\b|\+\d{1,3}[ -]?\d{2,4}[ -]?\d{6,8}\b'
                 )
             },
             {
@@ -57,8 +57,8 @@ FROM (
         FROM responses
         -- The shapes are dear to search for; few texts have an "at" or enough digits in a row.
         WHERE contains(reasoning, '@') OR contains(answer, '@')
-            OR regexp_matches(reasoning, '\d{2}[-. )]{1,2}\d{2}|\d\.\d+\.\d')
-            OR regexp_matches(answer, '\d{2}[-. )]{1,2}\d{2}|\d\.\d+\.\d')
+            OR regexp_matches(reasoning, '\d{2}[-. )]{1,2}\d{2}|\d\.\d+\.\d|\d{10}')
+            OR regexp_matches(answer, '\d{2}[-. )]{1,2}\d{2}|\d\.\d+\.\d|\d{10}')
     )
 )
 WHERE found <> ''

@@ -24,7 +24,8 @@ def student(request: pytest.FixtureRequest, tiny_student: Path, tmp_path: Path) 
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-        tokenizer.add_special_tokens({"additional_special_tokens": ["<think>", "</think>"]})
+        others = ["<|channel>", "<|END_THINKING|>", "<unused94>", "<|end|>", "<|user|>"]
+        tokenizer.add_special_tokens({"additional_special_tokens": ["<think>", "</think>", *others]})
         model = AutoModelForCausalLM.from_pretrained(folder)
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         model.save_pretrained(folder)
@@ -42,7 +43,8 @@ def tokens_of(folder: Path, text: str) -> tuple[Any, list[int]]:
 def test_marks_are_kept_and_other_special_tokens_are_not(student: Path) -> None:
     tokenizer, tokens = tokens_of(student, REPLY)
     decoder = ReplyDecoder(tokenizer)
-    assert decoder.marks == (("</think>", "<think>") if student.name == "special" else ())
+    marks = ("</think>", "<think>", "<unused94>", "<|END_THINKING|>", "<|channel>")
+    assert decoder.marks == (marks if student.name == "special" else ())
     assert decoder.decode([*tokens, tokenizer.eos_token_id]) == REPLY
     lost = tokenizer.decode(tokens, skip_special_tokens=True)
     assert (lost == REPLY) is (student.name == "ordinary")
