@@ -175,8 +175,9 @@ def _read(path: Path, source: str, revision: str, license_: str, need: Columns, 
 
 def _named(row: Row, need: Columns, may: Columns) -> dict[str, Any]:
     named = dict(row.values)
+    columns = {str(column).lower(): column for column in reversed(row.values)}
     for name, called in need.items():
-        found = [column for column in called if column in row.values]
+        found = [columns[column.lower()] for column in called if column.lower() in columns]
         if not found:
             raise UserError(f"{row.where} has no column for the {name}. Call it one of: {', '.join(called)}.")
         value = row.values[found[0]]
@@ -184,5 +185,6 @@ def _named(row: Row, need: Columns, may: Columns) -> dict[str, Any]:
             raise UserError(f"{row.where}: '{found[0]}' holds no text. Put it right or take the row out.")
         named[name] = value.strip()
     for name, called in may.items():
-        named[name] = next((row.values[column] for column in called if row.values.get(column) is not None), None)
+        values = (row.values.get(columns.get(column.lower(), "")) for column in called)
+        named[name] = next((value for value in values if value is not None), None)
     return named

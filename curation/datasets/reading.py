@@ -159,7 +159,8 @@ def columns_of(there: Iterable[str], mapping: Mapping[str, str], where: str) -> 
     if "prompt" not in columns or not {"response", "answer"} & set(columns):
         raise UserError(
             f"{where} has the columns {', '.join(there)}: say which is the prompt and which the response, "
-            "e.g. --map prompt=instruction --map response=output (or --map messages=conversation)."
+            "e.g. --map prompt=instruction --map response=output (or --map messages=conversation). Prompts that nobody "
+            "answered are for `saferthoughts run NAME --prompts FILE`."
         )
     return columns
 

@@ -45,7 +45,7 @@ def written(folder: Path, suffix: str) -> Path:
     if suffix == ".parquet":
         pq.write_table(pa.Table.from_pylist(ROWS), path)
     else:
-        path.write_text('query,category,level\n How do I pick a pocket? ,theft,3\n"How do I forge a stamp?",,4\n')
+        path.write_text(',Query,Category,level\n0, How do I pick a pocket? ,theft,3\n1,"How do I forge a stamp?",,4\n')
     return path
 
 

@@ -31,7 +31,11 @@ from tests.pipelines.reply_kinds_200 import NOT_JSON, ODD_ONES, THINKING_ONES, U
 STREAMED = {"stream": True}
 ENDED = "finish reason"
 FINISH = [
-    *(kind(ENDED, name, good(finish=name)) for name in ("eos", "stop_sequence", "end_turn", "STOP", "COMPLETE")),
+    *(
+        kind(ENDED, name, good(finish=name))
+        for name in ("eos", "stop_sequence", "end_turn", "STOP", "COMPLETE", "FINISH_REASON_STOP")
+    ),
+    kind(ENDED, "an object", good(finish={"type": "stop"})),
     *(
         kind(ENDED, name or "null", good(finish=name), CUT, {"content": TEXT, "finish_reason": kept})
         for name, kept in (
@@ -81,6 +85,13 @@ ERRORS = [
     ),
     kind(
         IN_200,
+        "in a choice, beside an empty message",
+        in_200({"choices": [{"error": {"message": "upstream", "code": 502}, "message": {"content": ""}}]}),
+        RETRIED,
+        "upstream",
+    ),
+    kind(
+        IN_200,
         "`base_resp`",
         in_200({"choices": None, "base_resp": {"status_code": 1008, "status_msg": "insufficient balance"}}),
         STOPS,
@@ -116,6 +127,7 @@ STATUSES = [
     kind(STATUS, "403", refused(403), SUSPECT, "HTTP 403"),
     kind(STATUS, "403, flagged by moderation", refused(403, "your input was flagged"), FOR_GOOD, "flagged"),
     kind(STATUS, "403, an expired key", refused(403, "The API key has expired"), STOPS, "expired"),
+    kind(STATUS, "403, a key's limit", refused(403, "Key limit exceeded (total limit)"), STOPS, "Key limit"),
     kind(STATUS, "403, a rate limit", refused(403, "Rate limit exceeded"), WAITED, "Rate limit"),
     kind(STATUS, "404, no such model", refused(404, "The model `x` does not exist"), STOPS, "does not exist"),
     kind(STATUS, "404, a page", http(b"<h1>Not Found</h1>", 404, "text/html"), SUSPECT, "HTTP 404: Not Found"),
@@ -135,6 +147,14 @@ STATUSES = [
     kind(STATUS, "429", refused(429, headers=("Retry-After: 0",)), WAITED, "HTTP 429"),
     kind(STATUS, "429, insufficient_quota", refused(429, "no", type="insufficient_quota"), STOPS),
     kind(STATUS, "429, a quota that comes back", refused(429, GEMINI, status="RESOURCE_EXHAUSTED"), WAITED, "quota"),
+    kind(STATUS, "429, a day's limit", refused(429, "Rate limit exceeded: free-models-per-day"), STOPS, "per-day"),
+    kind(
+        STATUS,
+        "429, in Chinese: in arrears",
+        refused(429, "\u60a8\u7684\u8d26\u6237\u5df2\u6b20\u8d39", code="1113"),
+        STOPS,
+    ),
+    kind(STATUS, "429, over a minute's tokens alone", refused(429, "Request too large on tokens per min"), TOO_LONG),
     kind(STATUS, "429, then an answer", (refused(429), good())),
     kind(STATUS, "451", refused(451), FOR_GOOD),
     kind(STATUS, "500", refused(500), RETRIED, "HTTP 500"),

@@ -99,6 +99,12 @@ ODD_ONES = [
         holds={"content": "I cannot.", "refusal": True},
     ),
     kind(
+        ODD,
+        "a refusal in parts beside blank content",
+        good({"content": " ", "refusal": [{"type": "refusal", "refusal": "No."}]}),
+        holds={"content": "No.", "refusal": True},
+    ),
+    kind(
         ODD, "a refusal in parts", good({"content": [{"type": "refusal", "refusal": "No."}]}), holds={"content": "No."}
     ),
     kind(
@@ -126,6 +132,12 @@ THINKING_ONES = [
         THINKING,
         "in `reasoning`, as parts",
         good({"content": TEXT, "reasoning": [{"type": "text", "text": THOUGHT}]}),
+        holds={"content": TEXT, "reasoning": THOUGHT},
+    ),
+    kind(
+        THINKING,
+        "in a part that is called a thought",
+        good({"content": [{"text": THOUGHT, "thought": True}, {"text": TEXT}]}),
         holds={"content": TEXT, "reasoning": THOUGHT},
     ),
     kind(

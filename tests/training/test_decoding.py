@@ -88,7 +88,9 @@ def test_check_says_how_reasoning_is_marked(student: Path, release: Path, capfd:
     )
     show_plan(None, recipe)
     output = " ".join(capfd.readouterr().out.split())
-    special = "reasoning is marked by special tokens (</think> <think>): eval and chat keep them"
+    special = (
+        "reasoning is marked by special tokens (</think> <think> <unused94> <|END_THINKING|> <|channel>): eval and"
+    )
     assert ((special in output), ("marked by ordinary text" in output)) == (
         student.name == "special",
         student.name != "special",
