@@ -103,7 +103,7 @@ def _loaded(source: Source, cache: str | None, most: int | None = None) -> list[
                 streaming=most is not None,
             )
         return [dict(row) for row in islice(found, most)]
-    except Exception as error:  # noqa: BLE001 - whatever a library that `datasets` uses stumbles over in a folder of others
+    except Exception as error:
         message = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         hint = " Without a network, give a file." if cache is None else ""
         raise UserError(f"Dataset '{source.hub}' cannot be loaded: {message.strip()}{hint}") from error

@@ -26,7 +26,7 @@ class Block:
 
     @property
     def is_python(self) -> bool:
-        """Whether it calls itself Python or nothing, and does something as Python; who calls it so may have it wrong."""
+        """Whether it is a program by its label, or has none and is one as Python; a label holds where it is broken."""
         if self.language:
             return bool(_PYTHON.fullmatch(self.language)) and _does_something(self.content, if_broken=True)
         return _does_something(self.content, if_broken=False)

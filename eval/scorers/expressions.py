@@ -188,7 +188,7 @@ def _operands(mine: Any, theirs: Any) -> tuple[Any, Any]:
 
 
 def _is_name(expression: Any) -> bool:
-    """Whether an expression names a quantity: `x`, `AB`, `f(2)`, `sin x`, `m+n`, `a/b`, a sum of numbers; not `x^2+y^2` or `2x`."""
+    """Whether an expression names a quantity: `x`, `f(2)`, `sin x`, `m+n`, `a/b`, a sum of numbers; not `x^2+y^2`."""
     from sympy import Add, Function, Mul, Pow, Symbol
     from sympy.core.function import AppliedUndef
 

@@ -269,7 +269,7 @@ def _document(reply: str, row: str) -> dict[str, Any] | str:
 def json_objects(
     reply: str, wanted: Callable[[dict[str, Any]], bool]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], str]:
-    """The JSON objects of a reply, those within others as well; the wanted ones; what is broken behind the last of them.
+    """The JSON objects of a reply, those within others too; the wanted ones; what is broken behind the last of them.
 
     Read as JSON with raw line breaks in its strings, commas before a closing bracket, Python's words and needless
     backslashes, all of which judges write. A library that repairs more would close what was cut off, and read a

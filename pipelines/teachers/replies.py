@@ -39,7 +39,7 @@ _FATAL_CODES = re.compile(
 )
 _FATAL_WORDS = re.compile(
     r"insufficient (account )?(balance|credits?|funds|quota)|credit balance|(out of|not enough|no more) credits?"
-    r"|balance (is )?(insufficient|not enough)|credits? .{0,20}(depleted|exhausted|used up)|(free tier|trial) .{0,40}exhausted"
+    r"|balance (is )?(insufficient|not enough)|(credits?|free tier|trial) .{0,40}(depleted|exhausted|used up)"
     r"|requires more credits|payment required|billing (hard )?limit|quota .{0,40}(used up|exhausted)|欠费|余额不足"
     r"|usage limits?\b|key limit exceeded|per[ -]day\b|daily .{0,30}limit"
     r"|account .{0,30}(deactivated|suspended|disabled|overdue|in arrears)"
@@ -59,7 +59,8 @@ _TOO_LONG = re.compile(
 _RATE = re.compile(r"rate[ _-]?limit|too many requests|throttl")
 _SOON = re.compile(r"try(ing)?( again)? (in|after) [\d.]+ ?(m?s\b|sec)")
 _NO_MODEL = re.compile(
-    r"model[ _]not[ _](found|exist)|no such model|unknown model|not a valid model|model .{0,120}(does not exist|not found)"
+    r"model[ _]not[ _](found|exist)|no such model|unknown model|not a valid model"
+    r"|model .{0,120}(does not exist|not found)"
 )
 
 
@@ -167,7 +168,7 @@ def _kind_of(status: int | None, error: ServerError, headers: Mapping[str, str])
     words = error.words.lower()[:_RETRIED_WORDS]
     code_and_words = f"{error.code} {words}"
     refusing = status is None or 400 <= status < 500
-    # Gemini tells of a minute's limit in the words of a quota, with the seconds to wait; of a day's, waiting is no help.
+    # Gemini tells of a minute's limit in the words of a quota, with the seconds to wait. A day is not waited for.
     asked = asked_wait(headers, math.inf)
     waits = (asked is not None and asked <= _WORTH_S) or _SOON.search(words) is not None
     if status in _FATAL or (refusing and _FATAL_CODES.search(error.code) and not waits):
