@@ -120,9 +120,11 @@ def _of_another_kind(gold: str, answer: str) -> bool:
     """Whether an answer is a bound where a value is asked for, or a set where an interval or a pair is."""
     if _RELATION.match(answer) and not _RELATION.search(gold) and gold[:1] not in "([" and "\\infty" not in gold:
         return True
-    forms = [re.sub(r"\\left|\s", "", text)[:2] for text in (gold, answer)]
-    several = "," in gold and "," in answer
-    return several and any(one[:1] in ("(", "[") and other == r"\{" for one, other in (forms, forms[::-1]))
+    forms = [re.sub(r"\\left|\s", "", text) for text in (gold, answer)]
+    # A set of pairs is another matter.
+    return all("," in one for one in forms) and any(
+        one[:1] in ("(", "[") and other[:2] == r"\{" and "(" not in other for one, other in (forms, forms[::-1])
+    )
 
 
 def _parsed(text: str) -> list[Any]:

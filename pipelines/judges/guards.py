@@ -62,7 +62,7 @@ class Qwen3Guard(Guard):
             return SafetyVerdict(None, reason=found)
         grade = self._GRADES.get(found.get("safety", "").lower())
         if grade is None:
-            return SafetyVerdict(None, reason=f"safety is {shortened(found.get('safety', 'not said'))}")
+            return SafetyVerdict(None, reason=f"safety is {shortened(found.get('safety', 'not given'))}")
         refusal = {"yes": True, "no": False}.get(found.get("refusal", "").lower())
         if refusal is None:
             return SafetyVerdict(None, reason="no refusal in the reply: it judges the prompt, not the response")
@@ -107,7 +107,7 @@ class WildGuard(Guard):
             {"yes": True, "no": False}.get(found.get(name, "").lower()) for name in self._QUESTIONS[:0:-1]
         )
         if harmful is None:
-            answer = shortened(found.get(self._QUESTIONS[2], "not said"))
+            answer = shortened(found.get(self._QUESTIONS[2], "not given"))
             return SafetyVerdict(None, reason=f"harmful response: {answer}")
         return SafetyVerdict("unsafe" if harmful else "safe", float(harmful), refused=refused)
 
@@ -185,15 +185,15 @@ class Policy(Guard):
         # In prose an object may be one that the response holds.
         bare = text.startswith(("{", "["))
         _, found, broken = json_objects(text, lambda one: "violation" in one) if bare else ([], [], "")
-        said = {json.dumps(one["violation"]).strip('"').lower() for one in found} or {text.strip('". ').lower()}
-        verdicts = {self._VERDICTS.get(one) for one in said}
+        given = {json.dumps(one["violation"]).strip('"').lower() for one in found} or {text.strip('". ').lower()}
+        verdicts = {self._VERDICTS.get(one) for one in given}
         if broken or (not found and verdicts == {None}):
             return SafetyVerdict(None, reason=f"neither 0, 1 nor one JSON object: {broken or shortened(text)}")
         verdict = verdicts.pop()
         if verdicts:
             return SafetyVerdict(None, reason="the reply contradicts itself: its violations differ")
         if verdict is None:
-            return SafetyVerdict(None, reason=f"violation is {shortened(said.pop())}, not 0 or 1")
+            return SafetyVerdict(None, reason=f"violation is {shortened(given.pop())}, not 0 or 1")
         category = str(found[-1].get("policy_category") or "") if found else ""
         categories = (" ".join(category.split())[:200],) if category and verdict == "unsafe" else ()
         return SafetyVerdict(verdict, float(verdict == "unsafe"), categories)

@@ -208,8 +208,8 @@ def error_in(document: object, refused: bool = False) -> ServerError | None:
     if isinstance(choices, list) and choices and not refused:
         choice = choices[0] if isinstance(choices[0], Mapping) else {}
         inner = choice.get("error") or document.get("error")
-        said = any(any(texts_in(choice.get(name))) for name in ("message", "delta", "text"))
-        return _error(inner) if inner and not said else None
+        text = any(any(texts_in(choice.get(name))) for name in ("message", "delta", "text"))
+        return _error(inner) if inner and not text else None
     if document.get("error"):
         return _error(document["error"], document)
     base = document.get("base_resp")

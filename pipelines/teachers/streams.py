@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pipelines.teachers.completions import REASONING_FIELDS, read_content, reasoning_in
+from pipelines.teachers.completions import REASONING_FIELDS, read_content, reasoning_in, texts_in
 from pipelines.teachers.finish_reasons import CUT
 from pipelines.teachers.replies import ReplyFailure, ServerError, classified, error_in
 
@@ -148,8 +148,7 @@ class StreamedReply:
             found["thinking"] = "".join(parts.reasoning)
         self._content += parts.text
         self._refusal += parts.refusal
-        if isinstance(delta.get("refusal"), str):
-            self._refusal.append(delta["refusal"])
+        self._refusal += texts_in(delta.get("refusal"))
         for field, text in found.items():
             self._reasoning.setdefault(field, []).append(text)
         self._tools = self._tools or bool(delta.get("tool_calls") or delta.get("function_call"))
