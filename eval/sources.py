@@ -175,7 +175,7 @@ def _read(path: Path, source: str, revision: str, license_: str, need: Columns, 
 
 def _named(row: Row, need: Columns, may: Columns) -> dict[str, Any]:
     named = dict(row.values)
-    columns = {str(column).lower(): column for column in reversed(row.values)}
+    columns = {str(column).lower(): column for column in reversed(list(row.values))}
     for name, called in need.items():
         found = [columns[column.lower()] for column in called if column.lower() in columns]
         if not found:

@@ -225,8 +225,8 @@ def _asked_and_answered(row: Mapping[str, Any], columns: Mapping[str, str]) -> t
     elif isinstance(response, list):
         # The answer alone, or the whole conversation beside its question, as preference sets have it.
         whole = any(turn.role == "user" for turn in turns_of(response))
-        asked = [] if whole else [{"role": "user", "content": _text(row, columns["prompt"])}]
-        found = exchange(asked + response)
+        before = [] if whole else [{"role": "user", "content": _text(row, columns["prompt"])}]
+        found = exchange([*before, *response])
     else:
         reply = _text(row, columns["response"]) if "response" in columns else ""
         asked = _text(row, columns["prompt"])
