@@ -35,6 +35,11 @@ from pipelines.settings.options import Options, configured
 
 # Until all tests are found (`pytest_runtest_logstart`), there is little garbage and much to look through.
 gc.disable()
+# What the product thaws after each generation and evaluation is all that is frozen: a second a collection from then on.
+_freeze, gc.freeze, gc.unfreeze = gc.freeze, lambda: None, lambda: None
+# The processes of tests read what the first of them compiled, whatever the shell says.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # A machine that is busy with other tests is no fault of the code's.
 _PATIENT: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 # The same examples each time, so that a failure is the change's. `HYPOTHESIS_PROFILE=search pytest` looks for new ones.
@@ -101,7 +106,7 @@ def pytest_runtest_logstart() -> None:
             # What the test before left to the collector is not this one's fault.
             warnings.simplefilter("ignore")
             gc.collect()
-        gc.freeze()
+        _freeze()
         gc.enable()
 
 

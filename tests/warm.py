@@ -110,8 +110,9 @@ def main() -> None:
             loaded = importlib.import_module(module)
             if function:
                 getattr(loaded, function)()
-        # So that no collection looks at what is shared.
+        # So that no collection looks at what is shared, even after a command has thawed its own.
         gc.freeze()
+        gc.unfreeze = lambda: None
         gc.enable()
         signal.signal(signal.SIGCHLD, _reap)
         serve(listening, os.pidfd_open(int(tests)))

@@ -156,6 +156,8 @@ def _unburdened() -> Iterator[None]:
     try:
         yield
     finally:
+        # What the samples left, before all that is loaded is looked through again.
+        gc.collect()
         gc.unfreeze()
         _acp_live_active.reset(session)
 
@@ -256,10 +258,9 @@ def _at_home(folder: Path) -> Iterator[None]:
         with warnings.catch_warnings():
             # Inspect hands tenacity an argument by its old name.
             warnings.filterwarnings("ignore", "The 'initial' parameter is deprecated", DeprecationWarning)
-            # And leaves a stream a sample to the garbage collector, which complains at a time of its choosing: here.
+            # And leaves a stream a sample to the garbage collector, which complains when it runs (`_unburdened`).
             warnings.filterwarnings("ignore", "Unclosed <MemoryObject", ResourceWarning)
             yield
-            gc.collect()
     finally:
         close_traces()
         console.quiet = not loud
