@@ -11,10 +11,12 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer.testing
 from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
@@ -37,6 +39,8 @@ from pipelines.settings.options import Options, configured
 gc.disable()
 # What the product thaws after each generation and evaluation is all that is frozen: a second a collection from then on.
 _freeze, gc.freeze, gc.unfreeze = gc.freeze, lambda: None, lambda: None
+# The command line's parser is the same for every command that a test runs in this process.
+typer.testing._get_command = cache(typer.testing._get_command)  # type: ignore[attr-defined]
 # The processes of tests read what the first of them compiled, whatever the shell says.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

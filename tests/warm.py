@@ -21,6 +21,7 @@ import sys
 import threading
 import traceback
 from contextlib import suppress
+from functools import cache
 from typing import Any, NoReturn
 
 _LOOK_S = 5
@@ -31,6 +32,21 @@ def _reap(*_: object) -> None:
     with suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
+
+
+def _prepare() -> None:
+    """Make what each command would make for itself: the parser of all commands, and the large templates."""
+    import typer.main
+
+    from saferthoughts.cli.app import app
+
+    typer.main.get_command = cache(typer.main.get_command)
+    typer.main.get_command(app)
+    for module in ("cards.markdown", "curation.report.page"):
+        if module in sys.modules:
+            environment = sys.modules[module]._ENVIRONMENT
+            for name in environment.list_templates(extensions=["jinja"]):
+                environment.get_template(name)
 
 
 def _keep(order: dict[str, Any], descriptors: list[int]) -> None:
@@ -110,6 +126,7 @@ def main() -> None:
             loaded = importlib.import_module(module)
             if function:
                 getattr(loaded, function)()
+        _prepare()
         # So that no collection looks at what is shared, even after a command has thawed its own.
         gc.freeze()
         gc.unfreeze = lambda: None
