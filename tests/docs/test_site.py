@@ -1,29 +1,42 @@
-"""The site builds without a warning, holds every page, asks nothing of any other host, and can be searched."""
+"""The site builds without a warning, holds every page, asks nothing of any other host, and can be searched.
 
+It is built with what the docs extra asks for and nothing else, as in tests/test_extras.py.
+"""
+
+import importlib.metadata
 import json
 import re
 import shutil
 import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
 from tests.docs.pages import ROOT, names, with_sources
+from tests.installing import environment, installed
 
 
-def build(folder: Path) -> subprocess.CompletedProcess[str]:
+def build(python: Path, folder: Path) -> subprocess.CompletedProcess[str]:
     """Build the site of a folder into its site/."""
-    words = [sys.executable, "-m", "zensical", "build", "--strict"]
-    return subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
+    words = [str(python), "-m", "zensical", "build", "--strict"]
+    return subprocess.run(words, cwd=folder, env=environment(python), capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The python of an environment with the docs extra alone."""
+    try:
+        return installed(tmp_path_factory.mktemp("docs") / "environment", "docs")
+    except importlib.metadata.PackageNotFoundError as error:
+        pytest.skip(f"{error.name} is not installed here")
+
+
+@pytest.fixture(scope="module")
+def site(python: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The built site; a broken link or anchor fails the build."""
     folder = tmp_path_factory.mktemp("site")
-    done = build(with_sources(folder))
+    done = build(python, with_sources(folder))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "No issues found" in done.stderr
     return folder / "site"
@@ -82,12 +95,12 @@ def test_a_source_file_is_named_by_its_path(site: Path) -> None:
     assert 'href="../' not in page.split("<article")[1].split("</article>")[0]
 
 
-def test_a_link_to_a_source_file_that_is_not_there_stops_the_build(tmp_path: Path) -> None:
+def test_a_link_to_a_source_file_that_is_not_there_stops_the_build(python: Path, tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "index.md").write_text("# Home\n\n[gone](../training/gone.py)\n", encoding="utf-8")
     shutil.copy(ROOT / "docs" / "source_links.py", tmp_path / "docs")
     (tmp_path / "mkdocs.yml").write_text("site_name: x\nmarkdown_extensions: [docs.source_links]\n", encoding="utf-8")
-    done = build(tmp_path)
+    done = build(python, tmp_path)
     assert done.returncode != 0
     assert "../training/gone.py is linked to, and is not there" in done.stdout + done.stderr
 
