@@ -55,6 +55,9 @@ SMALL = Options(harmful=12, benign=6, seed=5, teacher="rehearsal")
 # In `make test`, the files whose names begin so, or else of one file, go to one process with all of one group, since
 # they share what takes long to make. What takes longest begins first, so that all processes end together.
 TOGETHER = {
+    "tests/service/": "service",
+    "tests/training/test_study": "studies",
+    "tests/training/test_sweep.py": "studies",
     "tests/training/": "models",
     "tests/eval/test_going_on.py": "models",
     "tests/eval/test_rescore.py": "models",
@@ -62,7 +65,6 @@ TOGETHER = {
     "tests/cards/test_signing.py": "hub",
     "tests/cards/test_proof_of_hub.py": "hub",
     "tests/review/": "review",
-    "tests/service/": "service",
 }
 FIRST = (
     *TOGETHER,
