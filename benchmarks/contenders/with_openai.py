@@ -19,8 +19,7 @@ async def _main(prompts: list[str], url: str, in_flight: int) -> None:
                 completion = await client.chat.completions.create(
                     model="latency", messages=[{"role": "user", "content": prompt}]
                 )
-            answer: str | None = completion.choices[0].message.content
-            return answer
+            return completion.choices[0].message.content
 
         answers = await asyncio.gather(*[ask(prompt) for prompt in prompts])
     if not all(answers):
