@@ -62,7 +62,9 @@ class Variant(Part):
     def _template(self, file: str = "") -> Template:
         what = file or f"The instruction for '{self.name}'"
         if self.placement == "system":
-            return template_of(self.instruction, ("lines",), f"{what}, a system message that the query follows by itself")
+            return template_of(
+                self.instruction, ("lines",), f"{what}, a system message that the query follows by itself"
+            )
         return template_of(self.instruction, ("query", "lines"), what)
 
     def instruction_hash(self) -> str:
