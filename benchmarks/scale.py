@@ -3,7 +3,7 @@
 Makes runs of synthetic responses of 1.7 KB in a temporary folder, and does each stage in a process of its own. Growth
 is in CPU seconds, which other programs disturb least.
 
-    python -m benchmarks.scale [--rows 10000000] [--folder DIR] [--quick]
+    python -m benchmarks.scale [--rows 10000000] [--folder DIR] [--section curation|release] [--quick]
 
 Prints a table as it goes, and last one line of JSON. 10,000,000 rows take 45 GB of disk.
 """
@@ -51,11 +51,12 @@ def main() -> None:
     parser.add_argument(
         "--folder", type=Path, help="where the runs are made; the system's temporary folder if not given"
     )
+    parser.add_argument("--section", choices=STAGES, help="one half alone; both if not given")
     parser.add_argument("--quick", action="store_true", help="60,000 rows, under 50 s")
     options = parser.parse_args()
     rows = 60_000 if options.quick else options.rows
     figures: dict[str, float] = {}
-    for make, stages in STAGES.values():
+    for make, stages in [STAGES[options.section]] if options.section else STAGES.values():
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
             before: dict[str, float] = {}
             for name, count in (("small", rows // 10), ("large", rows)):

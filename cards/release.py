@@ -164,12 +164,14 @@ def _write_rows(
 ) -> dict[str, Written]:
     """Every configuration's parquet files, in one pass over the rows."""
     schema = schema_of(COLUMNS, key)
-    with ExitStack() as stack, meter("release", total=sum(counts.values())) as shown:
+    with ExitStack() as stack:
+        batches = stack.enter_context(released_rows(db, folder / ".scratch"))
+        shown = stack.enter_context(meter("release", total=sum(counts.values())))
         writers = {
             name: stack.enter_context(ConfigWriter(folder / "data" / name, schema, shard_bytes))
             for name in sorted(counts)
         }
-        for rows in released_rows(db):
+        for rows in batches:
             configs = rows["config"]
             public = public_rows(rows, run_id, key)
             for name in configs.unique().to_pylist():

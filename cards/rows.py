@@ -1,11 +1,11 @@
 """The rows of a release: what of a run's tables becomes public, and as which columns.
 
-Reads prompts, responses, judgements, verdicts, reviews, accepted and selected of a run by the query of rows.sql, in
-batches and in the order of ids: memory does not grow with the rows. `cards/shards.py` writes them.
+Reads prompts, responses, judgements, verdicts, reviews, accepted and selected of a run by the query of rows.sql, a
+part of the ids at a time: memory does not grow with the rows. `cards/shards.py` writes them.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,16 +14,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cards.row_order import Parts, parts_of
 from cards.schema import COLUMNS, schema_of, turns_type
 from curation.selection import selected_rows
 from curation.sql.views import open_views
+from pipelines.progress import meter
 from pipelines.runs import RunFolder
 from pipelines.settings.config import RunConfig
 from pipelines.thinking import join_columns
 
 _ROWS = Path(__file__).with_name("rows.sql")
 BATCH = 4_000
-"""Rows that are in memory at a time."""
+"""Rows that are passed on at a time."""
+_PASSED_ON = 20_000
+_IN_PARTS = ("released", "responses", "verdicts", "judgements", "reviews")
 # DuckDB's own share: sorting beyond it goes to disk.
 _MEMORY = "1GB"
 
@@ -60,19 +64,57 @@ def released_views(run: RunFolder, scratch: Path | None = None) -> Iterator[duck
         yield db
 
 
-def released_rows(db: duckdb.DuckDBPyConnection) -> Iterator[pa.Table]:
+@contextmanager
+def released_rows(db: duckdb.DuckDBPyConnection, scratch: Path) -> Iterator[Iterator[pa.Table]]:
     """All rows in batches, in the order of ids: the columns of PUBLIC but messages and run_id.
+
+    Args:
+        db: The run's tables, of `released_views`.
+        scratch: The folder for the rows on their way into order; about as large as the run's responses.
 
     Raises:
         RuntimeError: a released response has no row, or several.
     """
     ((expected,),) = db.sql("SELECT count(*) FROM released").fetchall()
+    ids = db.sql("SELECT response_id FROM released ORDER BY response_id").to_arrow_reader(BATCH)
+    bounds = parts_of(ids, expected)
+    scratch.mkdir(exist_ok=True)
+    with ExitStack() as stack:
+        parts = {name: stack.enter_context(_parts(db, name, bounds, scratch)) for name in _IN_PARTS}
+        one = stack.enter_context(duckdb.connect(config={"memory_limit": _MEMORY, "temp_directory": str(scratch)}))
+        one.register("prompts", db.sql("FROM prompts").to_arrow_table())
+        yield _in_order(one, parts, len(bounds) + 1, expected)
+
+
+def _in_order(
+    db: duckdb.DuckDBPyConnection, parts: Mapping[str, Parts], count: int, expected: int
+) -> Iterator[pa.Table]:
+    query = _ROWS.read_text(encoding="utf-8")
     found = 0
-    for batch in db.sql(_ROWS.read_text(encoding="utf-8")).to_arrow_reader(BATCH):
-        found += batch.num_rows
-        yield pa.Table.from_batches([batch])
+    for place in range(count):
+        for name, part in parts.items():
+            db.register(name, part.read(place))
+        for batch in db.sql(query).to_arrow_reader(BATCH):
+            found += batch.num_rows
+            yield pa.Table.from_batches([batch])
     if found != expected:
         raise RuntimeError(f"{expected} rows are to be released, but {found} of them have response, prompt and verdict")
+
+
+@contextmanager
+def _parts(db: duckdb.DuckDBPyConnection, name: str, bounds: list[str], scratch: Path) -> Iterator[Parts]:
+    """The released rows' part of a table, by parts of the ids."""
+    query = f"FROM {name} WHERE response_id IN (SELECT response_id FROM released)"  # noqa: S608
+    reader = db.sql(query).to_arrow_reader(_PASSED_ON)
+    # A release of one part is written before anyone asks how far it is.
+    seen = meter(f"release, {name} put in order") if bounds and name == "responses" else nullcontext(None)
+    with Parts(scratch, name, bounds, reader.schema) as parts:
+        with seen as shown:
+            for batch in reader:
+                parts.write(batch)
+                if shown:
+                    shown.advance(batch.num_rows)
+        yield parts
 
 
 def public_rows(rows: pa.Table, run_id: str, reasoning_key: str = "inline") -> pa.Table:

@@ -1,4 +1,5 @@
--- Every row of a release, in the order of ids: response, prompt, verdict, people's votes and what each judge said.
+-- The rows of a release, in the order of ids: response, prompt, verdict, people's votes and what each judge found.
+-- Asked of a part of the rows at a time, since what it sorts and lists has to fit into memory.
 WITH votes AS (
     SELECT response_id, to_json({
         'yes': count(*) FILTER (safe = 'yes'),

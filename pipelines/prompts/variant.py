@@ -59,9 +59,13 @@ class Variant(Part):
             return [Message(role="system", content=system), Message(role="user", content=query)]
         return [Message(role="user", content=self._template().render(query=query, lines=self.shape.lines))]
 
-    def _template(self) -> Template:
-        names = ("lines",) if self.placement == "system" else ("query", "lines")
-        return template_of(self.instruction, names, f"The instruction for '{self.name}'")
+    def _template(self, file: str = "") -> Template:
+        what = file or f"The instruction for '{self.name}'"
+        if self.placement == "system":
+            return template_of(
+                self.instruction, ("lines",), f"{what}, a system message that the query follows by itself"
+            )
+        return template_of(self.instruction, ("query", "lines"), what)
 
     def instruction_hash(self) -> str:
         """sha256 of the instruction's template text, for the lineage."""
@@ -84,8 +88,8 @@ def load_variants(folder: Path = FOLDER) -> dict[str, Variant]:
         try:
             fields = yaml_of(path.read_text(encoding="utf-8"), str(path))
             text = instruction.read_text(encoding="utf-8") if fields["teacher"] != "none" else ""
-            template_of(text, ("query", "lines"), str(instruction))
             found[name] = Variant(name=name, instruction=text, **fields)
+            found[name]._template(str(instruction))
         except (TypeError, KeyError, ValidationError) as error:
             raise UserError(f"{path} does not describe a variant: {' '.join(str(error).split())}") from error
         except FileNotFoundError as error:

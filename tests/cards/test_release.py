@@ -10,10 +10,12 @@ from pathlib import Path
 import datasets
 import duckdb
 import pandas
+import pyarrow as pa
 import pytest
 
 from cards.card import dataset_card
 from cards.release import build_release
+from cards.row_order import parts_of
 from cards.validator import front_matter_of
 from curation.quality.checks import check
 from pipelines.errors import UserError
@@ -93,6 +95,18 @@ def test_the_same_rows_give_the_same_bytes_in_any_order(released: RunFolder) -> 
     released.write("responses", to_table(Response, responses[::-1]))
     judge(released)
     check(released)
+    build_release(released)
+    assert (released.path / "release" / "checksums.sha256").read_text() == before
+
+
+def test_many_rows_in_parts_give_the_bytes_of_one(released: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts of a few rows stand for millions of them."""
+    before = (released.path / "release" / "checksums.sha256").read_text()
+    rows = released.read("accepted").num_rows
+    monkeypatch.setattr("cards.row_order._PART_ROWS", 1)
+    monkeypatch.setattr("cards.row_order._MOST_PARTS", 5)
+    monkeypatch.setattr("cards.rows.BATCH", 3)
+    assert len(parts_of(iter([pa.record_batch({"id": [str(n)]}) for n in range(rows)]), rows)) == 5
     build_release(released)
     assert (released.path / "release" / "checksums.sha256").read_text() == before
 

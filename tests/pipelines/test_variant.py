@@ -57,6 +57,11 @@ def test_a_folder_more_is_a_variant_more(tmp_path: Path) -> None:
             "one\n{% if %}",
             "jinja, line 2",
         ),
+        (
+            "description: d\nteacher: general\nplacement: system\nshape: {reasoning_words: [1, 5]}",
+            "{{ query }}",
+            "jinja, a system message that the query follows by itself, line 1: there is no 'query' here",
+        ),
     ],
 )
 def test_a_broken_folder_is_one_clear_line(

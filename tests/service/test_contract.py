@@ -28,6 +28,8 @@ def test_nothing_that_is_sent_breaks_the_service_or_its_description(service: Ser
         *("--phases", "examples,coverage,fuzzing", "--max-examples", "3"),
         # Ten seconds for an answer are few on a busy machine.
         *("--request-timeout", "120"),
+        # So are the seconds in which hypothesis wants its examples drawn.
+        *("--suppress-health-check", "too_slow"),
         # It does not end by itself.
         *("--exclude-path", "/runs/{name}/events"),
         # The other paths need the run.
