@@ -23,6 +23,7 @@ from curation.review.gate import agreement_of
 from pipelines.judges.patterns import rubric
 from pipelines.judges.scoring import read_scores, read_stress
 from pipelines.prompts.published import name_of
+from pipelines.public_names import public_values
 from pipelines.records import PATTERNS
 from pipelines.runs import VERSION, RunFolder
 from pipelines.settings.changes import is_imported, knows_baseline
@@ -124,7 +125,7 @@ def published(config: RunConfig) -> dict[str, Any]:
     values["prompts"]["source"] = Path(config.prompts.source).name
     values["prompts"]["files"] = {part: name_of(place) for part, place in config.prompts.files.items()}
     values["training"]["recipe"] = Path(config.training.recipe).name
-    return dict(values)
+    return dict(public_values(values))
 
 
 def _teacher(teacher: Teacher) -> dict[str, Any]:

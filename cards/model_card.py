@@ -6,18 +6,32 @@ again with the table of scores.
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
 from cards.markdown import template
 from pipelines.documents import read_json
 from pipelines.errors import UserError
+from pipelines.public_names import LOCAL
 from pipelines.runs import file_hash, write_text
 
 RECORD = "training.json"
 """The file that marks a folder as a model of this project."""
+
+
+def local_place(folder: Path, part: Literal["student", "dataset"]) -> Path | None:
+    """Where the checkpoint or the release of a student is on this machine; None where that is not recorded.
+
+    It is in local.json. A student of version 0.1.0 has it in its training record.
+    """
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        if (folder / LOCAL).is_file():
+            return Path(read_json(folder / LOCAL)[part])
+        return Path(read_json(folder / RECORD)[part]["source" if part == "student" else "path"])
+    return None
 
 
 def release_of(dataset: Path) -> dict[str, Any] | None:

@@ -6,6 +6,7 @@ by its content.
 """
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from cards.hub import Hub, Stored, hub_error, repeated
 from pipelines.errors import UserError
 from pipelines.progress import meter
+from pipelines.public_names import check_public
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,21 +42,25 @@ class Push:
         folder: What it is to hold.
         title: The commit's.
         description: The commit's.
+        leaves: Which files of the folder, by name, are for the repository.
+
+    Raises:
+        UserError: a file names a path of this machine.
     """
 
     # A command that shows another user's push.
     look = ""
 
-    def __init__(self, hub: Hub, folder: Path, title: str, description: str) -> None:
+    def __init__(
+        self, hub: Hub, folder: Path, title: str, description: str, leaves: Callable[[str], bool] = lambda name: True
+    ) -> None:
         self.hub = hub
         self.folder = folder
         self.title = title
         self.description = description
-        self.files = {
-            path.relative_to(folder).as_posix(): path
-            for path in sorted(folder.rglob("*"))
-            if path.is_file() and not path.relative_to(folder).as_posix().startswith((".git", ".cache"))
-        }
+        found = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+        self.files = {n: path for n, path in found.items() if not n.startswith((".git", ".cache")) and leaves(n)}
+        check_public(folder, self.files)
 
     def prepare(self, private: bool, gated: bool) -> None:
         """The repository, made and set before anything is in it."""

@@ -17,6 +17,7 @@ from cards.push import Push
 from pipelines.errors import UserError
 from pipelines.judges.local.model import RECORD as JUDGE
 from pipelines.judges.local.model import digest_of
+from pipelines.public_names import LOCAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +70,11 @@ def push_model(folder: Path, repo: str, private: bool = False) -> PushedModel:
         private: Only for those whom the owner lets in.
 
     Raises:
-        UserError: no finished model, something else in the repository, or the Hub refuses or does not answer.
+        UserError: no finished model, a path of this machine in it, something else in the repository, or the Hub
+            refuses or does not answer.
     """
     disable_progress_bars()
-    push = Push(Hub(repo, "model"), folder, f"{folder.name}, {_origin_of(folder)}", "SaferThoughts")
-    # An evaluation's logs hold other people's questions and what was answered; they stay here.
-    push.files = {name: path for name, path in push.files.items() if "/" not in name or name.startswith("tensorboard/")}
+    push = Push(Hub(repo, "model"), folder, f"{folder.name}, {_origin_of(folder)}", "SaferThoughts", _leaves)
     push.prepare(private, gated=False)
     head = push.hub.head()
     if head is None:
@@ -84,6 +84,11 @@ def push_model(folder: Path, repo: str, private: bool = False) -> PushedModel:
     commit = head if difference.empty else push.commit(head, difference)
     push.check(commit, commit[:8])
     return PushedModel(repo, commit, fresh=not difference.empty)
+
+
+def _leaves(name: str) -> bool:
+    """Whether a file is pushed. An evaluation's logs hold other people's questions and what was answered: not these."""
+    return name.startswith("tensorboard/") or ("/" not in name and name != LOCAL)
 
 
 def _origin_of(folder: Path) -> str:

@@ -2,7 +2,7 @@
 
 Reads signature.sigstore.json and the names and hashes of a folder's files; writes nothing and needs no cryptography:
 whose signature it is, `cards.signing` checks. Everything in the folder is signed but the signature itself, and of a
-student `eval/`, which holds measurements and is not pushed with it.
+student `eval/` (its measurements) and local.json, which are not pushed with it.
 """
 
 import base64
@@ -16,6 +16,7 @@ from typing import Any
 from cards.model_card import RECORD
 from cards.release_folder import shown
 from pipelines.documents import json_of, read_json
+from pipelines.public_names import LOCAL
 from pipelines.runs import file_hash
 
 SIGNATURE = "signature.sigstore.json"
@@ -84,10 +85,10 @@ class SignedFiles:
 
 
 def signed_files(folder: Path) -> SignedFiles:
-    """Read and hash a folder, hidden files included, but for the signature (and `eval/` of a student)."""
+    """Read and hash a folder, hidden files too, but for the signature and, of a student, `eval/` and local.json."""
     found: dict[str, str] = {}
     faults: list[str] = []
-    skipped = "eval" if is_student(folder) else None
+    skipped = ("eval", LOCAL) if is_student(folder) else ()
     waiting = [("", folder)]
     while waiting:
         prefix, path = waiting.pop()
@@ -98,10 +99,10 @@ def signed_files(folder: Path) -> SignedFiles:
             name = f"{prefix}{entry.name}"
             mode = entry.stat(follow_symlinks=False).st_mode
             if stat.S_ISDIR(mode):
-                waiting += [] if name == skipped else [(f"{name}/", Path(entry.path))]
+                waiting += [] if name in skipped else [(f"{name}/", Path(entry.path))]
             elif not stat.S_ISREG(mode):
                 faults.append(f"{shown(name)} is a link or no file, which no signature holds")
-            elif name != SIGNATURE:
+            elif name != SIGNATURE and name not in skipped:
                 found[name] = file_hash(Path(entry.path))
     return SignedFiles(found, tuple(faults))
 

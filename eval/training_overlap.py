@@ -15,7 +15,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cards.model_card import RECORD
+from cards.model_card import RECORD, local_place
 from pipelines.errors import UserError
 from pipelines.runs import file_hash
 
@@ -77,13 +77,13 @@ def release_of_student(folder: Path, runs: Iterable[Path] = ()) -> Path | None:
     """The release that a student was trained on, None where it cannot be found.
 
     Args:
-        folder: The student's. Its training.json names the release's folder and the sha256 of each file it read.
+        folder: The student's. Its training.json has the sha256 of each file it read, local.json the release's folder.
         runs: Folders of runs, whose releases are looked through where the named folder is gone or holds other files.
     """
     try:
         dataset = json.loads((folder / RECORD).read_text(encoding="utf-8"))["dataset"]
         files = {str(name): str(digest) for name, digest in dataset["files"].items()}
-        named = Path(str(dataset.get("path") or "release"))
+        named = local_place(folder, "dataset") or folder / "release"
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     beside = folder.resolve().parent / "release"

@@ -1,4 +1,4 @@
-"""How long work shows itself: a rich bar with counts, rate, cost and time left; plain lines when not a terminal.
+"""Progress reporting: a rich bar with counts, rate, cost and time left; plain lines where output is piped.
 
 Where the environment variable SAFERTHOUGHTS_PROGRESS names a file, the same figures are written there as JSON, at most
 twice a second, for a process that watches this one (`service/run_reader.py`).
@@ -48,7 +48,8 @@ class _PlainConsole(Console):
 
 
 console = plain_console(stderr=True)
-_PLAIN_EVERY_S = 5.0
+# Plain lines: the first after 5 s, the next ones further and further apart; a count is repeated only after a minute.
+_PLAIN_FIRST_S, _PLAIN_MOST_S = 5.0, 60.0
 FILE_VARIABLE = "SAFERTHOUGHTS_PROGRESS"
 _FILE_EVERY_S = 0.5
 _unseen = ContextVar("unseen", default=False)
@@ -74,6 +75,8 @@ class Meter:
         self.words = ""
         self._started = time.monotonic()
         self._printed_at = self._started
+        self._printed = 0
+        self._every_s = _PLAIN_FIRST_S
         named = os.environ.get(FILE_VARIABLE)
         self._file = Path(named) if named else None
         self._written = self._started
@@ -146,9 +149,10 @@ class Meter:
 
     def _show(self) -> None:
         now = time.monotonic()
-        if now - self._printed_at < _PLAIN_EVERY_S:
+        if now - self._printed_at < (_PLAIN_MOST_S if self.done == self._printed else self._every_s):
             return
-        self._printed_at = now
+        self._printed_at, self._printed = now, self.done
+        self._every_s = min(2 * self._every_s, _PLAIN_MOST_S)
         seconds = self.left_s()
         left = "" if seconds is None else f", {seconds:.0f} s left"
         of = f"/{self.total}" if self.total else ""
@@ -182,7 +186,7 @@ def _redraws() -> bool:
 
 @contextmanager
 def meter(label: str, total: int | None = None, unit: str = "rows") -> Iterator[Meter]:
-    """Show a stage's work while the block runs: a live bar where one can be redrawn, else a line every few seconds."""
+    """Show a stage's work while the block runs: a live bar where one can be redrawn, else lines that grow apart."""
     if _unseen.get():
         yield _UnseenMeter(label, total, unit)
         return

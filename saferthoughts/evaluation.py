@@ -155,7 +155,7 @@ def evaluate(
         suite: "quick" (bundled samples), "paper", "safety" or "reasoning".
         tasks: Tasks in place of the suite's.
         protocol: "paper", "repository", "ours" or "quick"; docs/protocols.md has them side by side.
-        limit: At most so many questions a task, the first ones.
+        limit: The first N questions of each task.
         score: What the guard sees of a response: "full", "answer", "reasoning", or "apart" for both.
         guard: Who decides which responses are unsafe: "rules", a judge or a teacher.
         judge: Who rates attacks and reads refusals, for all tasks or by task: `{"pair": "gpt-4o-mini"}`.
@@ -164,7 +164,7 @@ def evaluate(
         release: The release whose prompts XSTest leaves out.
         settings: Settings of tasks, as in `{"none.max_tokens": 512}`.
         replay: Another evaluation whose PAIR prompts are asked, in place of an attack of its own.
-        output: Where results and logs go.
+        output: Folder for results and logs.
         base: The model of the study's table to compare with.
         variant: The row of that model.
         student: For a run: the checkpoint that was trained.

@@ -92,7 +92,7 @@ class Release:
 
         Args:
             repo: ORG/NAME; made where there is none.
-            private: Only for those whom the owner lets in.
+            private: Make the repository private.
             gated: People agree to the card's gating text first.
             dry_run: Compare, and write nothing.
 
@@ -183,7 +183,7 @@ def release_path(release: "Release | StoredPath", progress: Callable[[str], None
 def compare(
     before: "Release | StoredPath", after: "Release | StoredPath", *, progress: Callable[[str], None] | None = None
 ) -> "ReleaseComparison":
-    """What differs between two releases: rows, pattern rates, lengths, balance; and the version that makes.
+    """List the differences between two releases (rows, pattern rates, lengths, balance) and the resulting version.
 
     Args:
         before: A release, its folder, or its address on the Hub.

@@ -130,7 +130,7 @@ class Run(StoredRun):
         """Make a local judge, which runs on a CPU, of the run's verdicts, and measure it by cross-validation.
 
         Args:
-            out: The folder to write; it must not be there.
+            out: The folder to write; it must not exist.
             source: "judges", or "people" for the majorities of their votes.
             encoder: A folder of sentence-transformers; all-MiniLM-L6-v2 if not given.
 
@@ -267,7 +267,7 @@ class Run(StoredRun):
             since: The release before this one, for the version and the changelog.
             license: The licence, by the Hub's name for it; kept in run.yaml, as is what follows.
             configs: What other objectives are trained on: "preference", "unpaired", "prompts", "steps".
-            length_ratio: Of a preference pair, words of the longer side over the shorter, at most.
+            length_ratio: Largest ratio of words between the sides of a preference pair.
             reasoning_key: Where conversations have the reasoning: "inline", "reasoning_content" or "thinking".
 
         Raises:

@@ -42,10 +42,10 @@ class RequestSettings(EngineSettings, total=False):
 
     Attributes:
         max_cost: US dollars that the run may cost, all calls together; at the cap the call raises `Incomplete`.
-        max_tokens: Tokens that the run may take, all calls together.
+        max_tokens: Most tokens for the run, all calls together.
         max_failed: The share of rows, 0 to 1, that may be refused for good without an error; 0.05 if not given.
         reuse: Runs, or names of runs in the same folder, whose answers are taken over and cost nothing.
-        allow_no_reasoning: Go on with a teacher that shows no reasoning.
+        allow_no_reasoning: Continue with a teacher that shows no reasoning.
     """
 
     max_cost: float | None
@@ -78,10 +78,10 @@ class TeacherSettings(TypedDict, total=False):
 
     Attributes:
         teacher: A name of `saferthoughts teachers list`.
-        base_url: An endpoint, in place of a named teacher.
+        base_url: An endpoint instead of a named teacher.
         model: The model to ask for there.
         api_key_env: The environment variable with its key.
-        teacher_name: What that teacher is called; by its model if not given.
+        teacher_name: Name of that teacher; the model's if not given.
     """
 
     teacher: str | None
@@ -111,13 +111,13 @@ class RunSettings(AnsweringSettings, total=False):
     """What a run is made of, with `AnsweringSettings`.
 
     Attributes:
-        config: A run.yaml to begin with.
+        config: A run.yaml with the initial settings.
         prompts: "bundled", a folder, or a file of prompts.
         kind: "harmful" or "benign", for a file that does not say.
         columns: Field to column, for a file whose columns have other names.
         harmful_file: A published set of harmful prompts, in place of `prompts`: FILE or OWNER/NAME[:CONFIG[:SPLIT]].
-        templates_file: The same of jailbreak templates.
-        benign_file: The same of benign prompts.
+        templates_file: The same for jailbreak templates.
+        benign_file: The same for benign prompts.
         harmful: How many harmful prompts; all combinations if not given.
         benign: How many benign prompts; all if not given.
         seed: Seed of the draw.

@@ -51,7 +51,7 @@ class StoredRun:
         Args:
             name: The run's name.
             runs: The folder of run folders: that of SAFERTHOUGHTS_RUNS, or runs/ here, if not given.
-            agree: Change a run although prompts or answers of it would go, or a teacher.
+            agree: Agree to a change that loses prompts or answers or replaces a teacher.
             settings: What the run is made of; see `RunSettings`.
 
         Raises:

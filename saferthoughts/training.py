@@ -40,7 +40,7 @@ class Student:
 
         Args:
             repo: ORG/NAME; made where there is none.
-            private: Only for those whom the owner lets in.
+            private: Make the repository private.
 
         Raises:
             UserError: the Hub refuses, or holds something else there.

@@ -1,15 +1,18 @@
 """What a finished training leaves: the model, the tokenizer as it is served, and how the model came to be.
 
-Writes into the folder it is given: model and tokenizer files, recipe.yaml, training.json, README.md (its words are in
-cards/model_card.md.jinja). Run by `training.stage`.
+Writes into the folder it is given: model and tokenizer files, recipe.yaml, training.json, local.json, README.md (its
+words are in cards/model_card.md.jinja). Only local.json names paths of this machine. Run by `training.stage`.
 """
 
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from cards.model_card import RECORD, release_of, write_model_card
 from pipelines.files import as_umask, scratch_folder, write_json, write_text
+from pipelines.public_names import LOCAL, public_name, public_values
 from pipelines.runs import VERSION
 from training.loading import load_model
 from training.recipe import Recipe
@@ -68,7 +71,7 @@ def merged_anew(model: Any, checkpoint: Path) -> Any:
 
 
 def describe(folder: Path, result: "TrainingResult", drawn: "Drawn") -> None:
-    """Write recipe.yaml, training.json and README.md.
+    """Write recipe.yaml, training.json, local.json and README.md.
 
     Args:
         drawn: What it was trained on and from; the bundled student knows its origin (student.json).
@@ -76,20 +79,21 @@ def describe(folder: Path, result: "TrainingResult", drawn: "Drawn") -> None:
     checkpoint, dataset, mixture = drawn.checkpoint, drawn.dataset, drawn.fit.mixture
     record = checkpoint / "student.json"
     origin = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+    name = public_name(drawn.recipe.student or checkpoint)
     proof = result.proof
     facts = {
         "version": VERSION,
         "fingerprint": drawn.fingerprint,
         "objective": {"name": drawn.recipe.objective, **drawn.recipe.section},
         "student": {
-            "model": origin.get("model", checkpoint.name),
-            "source": origin.get("wheel", str(checkpoint)),
+            "model": origin.get("model", name.partition("@")[0]),
+            "source": origin.get("wheel", name),
             "wheel": origin.get("wheel"),
             "license": origin.get("license"),
             "weights_sha256": drawn.weights,
         },
         "dataset": {
-            "path": str(dataset),
+            "name": public_name(dataset),
             "files": dict(mixture.files),
             "content": mixture.content,
             "release": release_of(dataset),
@@ -118,5 +122,6 @@ def describe(folder: Path, result: "TrainingResult", drawn: "Drawn") -> None:
         **({"asked": result.asked} if result.asked else {}),
     }
     write_json(folder / RECORD, facts)
-    write_text(folder / "recipe.yaml", drawn.recipe.to_yaml())
+    write_json(folder / LOCAL, {"student": str(checkpoint.resolve()), "dataset": str(dataset.resolve())})
+    write_text(folder / "recipe.yaml", yaml.safe_dump(public_values(drawn.recipe.values()), sort_keys=False))
     write_model_card(folder, name=result.model.name)

@@ -173,7 +173,7 @@ class Recipe(BaseModel):
         return self.effective_batch // at_once
 
     def to_yaml(self) -> str:
-        """The recipe with every value written out, as the model's folder keeps it."""
+        """The recipe with every value written out."""
         return str(yaml.safe_dump(self.values(), sort_keys=False))
 
     def template_text(self) -> str | None:

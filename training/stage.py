@@ -6,6 +6,7 @@ Reads a release folder, a recipe, a student's checkpoint. Writes, all at once at
       config.json  generation_config.json  model.safetensors    the whole model, adapters merged
       tokenizer.json  tokenizer_config.json  chat_template.jinja  the *serving* template, not the training one
       recipe.yaml  training.json  README.md                       as resolved; loss of every step, hashes; a short card
+      local.json                                                  paths of this machine; neither signed nor pushed
       metrics.jsonl                                               loss, learning rate and pace of every step
 
 Run with `saferthoughts train RECIPE --dataset FOLDER`, on several GPUs `accelerate launch --config_file
@@ -263,8 +264,23 @@ def _keep_logs(work: Path, folder: Path) -> None:
     """The figures of each step, and the logs for TensorBoard, go with the model."""
     if (work / METRICS).is_file():
         shutil.copyfile(work / METRICS, folder / METRICS)
-    if (work / "runs").is_dir():
-        shutil.copytree(work / "runs", folder / "tensorboard")
+    if any(found := sorted((work / "runs").rglob("*tfevents*"))):
+        _keep_curves(found, folder / "tensorboard")
+
+
+def _keep_curves(found: list[Path], folder: Path) -> None:
+    """The curves of TensorBoard's logs, without the name of this machine, the paths and settings that these hold."""
+    from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
+    from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+    writer = EventFileWriter(str(folder))
+    for path in found:
+        for event in LegacyEventFileLoader(str(path)).Load():
+            if all(value.HasField("simple_value") for value in event.summary.value):
+                writer.add_event(event)
+    writer.close()
+    (written,) = folder.iterdir()
+    written.rename(folder / "events.out.tfevents.saferthoughts")
 
 
 def _check_output(output: Path) -> None:

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from curation.datasets.reading import TEACHER, DatasetRows, is_release, public_name, read_dataset
+from curation.datasets.reading import TEACHER, DatasetRows, is_release, read_dataset
 from pipelines.errors import UserError
 from pipelines.prompts.prompt_sets import UNKNOWN_LICENSE
 from pipelines.prompts.variant import load_variants
+from pipelines.public_names import public_name
 from pipelines.records import Prompt, Response, content_id, to_table
 from pipelines.runner.failures import Failure, count
 from pipelines.runs import RunFolder, file_hash
@@ -64,8 +65,8 @@ def _written(runs: Path, name: str, source: Source, found: DatasetRows) -> RunFo
         run.table_path(stale).unlink(missing_ok=True)
     harmful = sum(item.kind == "harmful" for item in prompts.values())
     pool = {
-        "name": public_name(source),
-        "source": public_name(source),
+        "name": public_name(source.hub),
+        "source": public_name(source.hub),
         "license": "; ".join(sorted({prompt.source_license for prompt in prompts.values()})),
         "sha256": content_id(sorted(prompts)),
         "behaviours": len({item.behaviour_id for item in prompts.values()}),

@@ -20,6 +20,7 @@ from pipelines.prompts.published import KIND_WORDS
 from pipelines.prompts.turns import Exchange, exchange, sound, turns_of
 from pipelines.prompts.variant import load_variants
 from pipelines.prompts.variant import variant as load_variant
+from pipelines.public_names import public_name
 from pipelines.records import Prompt, Response, content_id, response_from_elsewhere
 from pipelines.settings.old_names import current_name, first_name
 from pipelines.sources import Source, read_source
@@ -98,7 +99,7 @@ def read_dataset(
         for row in rows:
             number += 1
             try:
-                prompt, response = _read(row, columns, part or variant, kind, public_name(source))
+                prompt, response = _read(row, columns, part or variant, kind, public_name(source.hub))
             except ValueError as error:
                 refused.append((number, str(error)))
                 continue
@@ -111,12 +112,6 @@ def read_dataset(
         raise RuntimeError(f"{number} rows were read, {len(responses)} kept and {len(refused)} refused")
     unread = tuple(name for name in there if name not in (*columns.values(), *_KEPT))
     return DatasetRows(number, columns, unread, prompts, responses, tuple(refused))
-
-
-def public_name(source: Source) -> str:
-    """What a dataset is called on cards and in rows: no path of this machine."""
-    path = Path(source.hub)
-    return path.resolve().name if path.exists() else source.hub
 
 
 def parts_of(source: Source, most: int | None) -> list[tuple[list[dict[str, Any]], str | None]]:

@@ -3,16 +3,13 @@
 Reads and writes nothing; `eval/report/sections.py` names the models and settings of `Results` by it.
 """
 
-import re
 from dataclasses import replace
 from pathlib import PurePath
-from typing import Any
 
 from eval.run.results import Measured, Results
+from pipelines.public_names import public_name, public_values
 
 LOCAL = "local"
-# A snapshot in the cache of the Hub's client: models--ORG--NAME/snapshots/COMMIT.
-_SNAPSHOT = re.compile(r"models--(.+?)--(.+)")
 
 
 def without_paths(results: Results) -> Results:
@@ -20,9 +17,7 @@ def without_paths(results: Results) -> Results:
     return replace(
         results,
         models=tuple(_named(model) for model in results.models),
-        tasks=tuple(
-            replace(run, settings={key: _file(value) for key, value in run.settings.items()}) for run in results.tasks
-        ),
+        tasks=tuple(replace(run, settings=public_values(run.settings)) for run in results.tasks),
     )
 
 
@@ -34,12 +29,4 @@ def _named(model: Measured) -> Measured:
 
 def checkpoint_name(path: str) -> str:
     """`demo/model` for /data/runs/demo/model, the model's own name for one in the Hub's cache."""
-    parts = PurePath(path).parts
-    for part in parts:
-        if found := _SNAPSHOT.fullmatch(part):
-            return f"{found[1]}/{found[2]}"
-    return "/".join(part for part in parts[-2:] if part != "/") or path
-
-
-def _file(value: Any) -> Any:
-    return PurePath(value).name if isinstance(value, str) and PurePath(value).is_absolute() else value
+    return public_name(PurePath(path), parts=2)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import UserError, unknown
+from pipelines.public_names import public_name
 from pipelines.records import Kind
 from pipelines.row_files import Row, read_rows
 from pipelines.sources import Source, read_source
@@ -51,7 +52,7 @@ def kind_of_row(row: Row) -> Kind | None:
 def name_of(place: str) -> str:
     """What a place is called in rows and cards: no path of this machine."""
     where = place if Path(place).is_file() else place.partition("?")[0]
-    return Path(where).name if Path(where).is_file() else where
+    return public_name(where)
 
 
 def rows_at(place: str) -> list[Row]:

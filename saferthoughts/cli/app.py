@@ -45,7 +45,7 @@ from saferthoughts.cli.tools import doctor, ledger_app, rehearse, student_app, t
 from saferthoughts.settings import ChangeSettings, RequestSettings, RunSettings, StageSettings, TeacherSettings
 
 app = group(
-    "From prompts to safe reasoning data to a trained, measured student. The stages, in the order of work:",
+    "Make safe reasoning data, and train and measure a student on it. The stages, in the order of work:",
     completion=True,
 )
 
@@ -62,7 +62,7 @@ def _show_version(wanted: bool) -> None:
 def options_for_all(
     runs: Annotated[Path, typer.Option(envvar="SAFERTHOUGHTS_RUNS", help="The folder of run folders.")] = Path("runs"),
     env_file: Annotated[
-        Path | None, typer.Option("--env-file", help="Take variables from this file, where they are not set.")
+        Path | None, typer.Option("--env-file", help="Read variables that are not set from this file.")
     ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     version: Annotated[
@@ -82,11 +82,11 @@ def demo(
     name: Annotated[str, typer.Option("--run", help="Name of the run.")] = "demo",
     seed: Annotated[int, typer.Option(help="Seed of the draw, the rehearsal teacher and the training.")] = 0,
     train: Annotated[bool, typer.Option("--train/--no-train", help="Train and measure a student as well.")] = True,
-    student: Annotated[Path | None, typer.Option(help="A local checkpoint in place of the bundled student.")] = None,
-    objective: Annotated[str, typer.Option(help="sft, or dpo: go on from there with preference pairs.")] = "sft",
+    student: Annotated[Path | None, typer.Option(help="A local checkpoint instead of the bundled student.")] = None,
+    objective: Annotated[str, typer.Option(help="sft, or dpo: continue with preference pairs.")] = "sft",
     yes: Yes = False,
 ) -> None:
-    """The whole way at once, on a CPU: rehearsal teacher, release, small student before and after.
+    """Do everything at once on a CPU: rehearsal teacher, release, small student before and after.
 
     Example: saferthoughts demo --no-train
 
@@ -100,7 +100,7 @@ def demo(
 @app.command(name="prompts")
 @takes(RunSettings, ChangeSettings)
 def draw_prompts(name: RunName, as_json: AsJson = False, **options: Any) -> None:
-    """Start a run: draw its prompts and settle its configuration.
+    """Start a run: draw its prompts and fix its configuration.
 
     Example: saferthoughts prompts mine --harmful 40 --benign 20 --teacher deepseek
 
@@ -133,7 +133,7 @@ def repair(
     as_json: AsJson = False,
     **options: Any,
 ) -> None:
-    """Ask the teachers again for flagged rows, telling them what was wrong; the best attempt is kept.
+    """Ask the teachers again for flagged rows, with the faults named; keep the best attempt.
 
     Example: saferthoughts repair mine --attempts 3
     """
@@ -158,26 +158,26 @@ for releasing in (publish, pull, compare, regenerate):
 def train(
     recipe: Annotated[str | None, typer.Argument(help="A recipe's name or file.", metavar="RECIPE")] = None,
     dataset: Annotated[str | None, typer.Option(help="A release folder, or ORG/NAME@V; the recipe's if none.")] = None,
-    output: Annotated[Path | None, typer.Option(help="Where the student goes.")] = None,
-    student: Annotated[str | None, typer.Option(help="A checkpoint or ORG/NAME, in place of the recipe's.")] = None,
-    objective: Annotated[str | None, typer.Option(help="sft, dpo, kto, rm or grpo, in place of the recipe's.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder for the student.")] = None,
+    student: Annotated[str | None, typer.Option(help="A checkpoint or ORG/NAME instead of the recipe's.")] = None,
+    objective: Annotated[str | None, typer.Option(help="sft, dpo, kto, rm or grpo instead of the recipe's.")] = None,
     check_only: Annotated[bool, typer.Option("--check", help="Prove and plan; train nothing.")] = False,
     sweep: Annotated[str | None, typer.Option(help="A sweep's name or file: train all of its members.")] = None,
     launch: Annotated[str, typer.Option(help="For a sweep: what runs a member, e.g. accelerate launch ...")] = "",
     reward_judges: Annotated[
         list[str] | None,
-        typer.Option("--reward-judge", help="Who judges what GRPO's student writes, in the rules' place; repeatable."),
+        typer.Option("--reward-judge", help="Judge of GRPO's responses instead of the rules; repeatable."),
     ] = None,
     max_cost: MaxCost = None,
     max_tokens: MaxTokens = None,
-    push: Annotated[str | None, typer.Option(help="ORG/NAME on the Hub, where the student is pushed then.")] = None,
-    private: Annotated[bool, typer.Option("--private", help="Push for those whom the owner lets in.")] = False,
+    push: Annotated[str | None, typer.Option(help="ORG/NAME on the Hub, to which the student is pushed.")] = None,
+    private: Annotated[bool, typer.Option("--private", help="Make the repository private.")] = False,
     sets: Annotated[
         list[str] | None, typer.Option("--set", help="Any key of the recipe, as key=value; repeatable.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="With --check: print plan and proof as JSON.")] = False,
 ) -> None:
-    """Fine-tune a student on a release, having proved first that its reasoning is trained on; goes on if stopped.
+    """Fine-tune a student on a release, after proving that its reasoning is trained on; resumes if stopped.
 
     Example: saferthoughts train smollm2-135m-cpu --dataset runs/demo/release --output runs/demo/model
     """
@@ -210,14 +210,14 @@ def chat(
     model: Annotated[str, typer.Argument(help="A run, a checkpoint's folder, ORG/NAME, or the endpoint's model.")],
     base_url: BaseUrl = None,
     api_key_env: KeyVariable = None,
-    max_tokens: Annotated[int, typer.Option(min=1, help="The most tokens of a reply.")] = 1024,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of a reply.")] = 1024,
     temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest token each time.")] = 0.0,
-    beside: Annotated[str | None, typer.Option(help="With --json: a checkpoint that is asked the same first.")] = None,
+    beside: Annotated[str | None, typer.Option(help="With --json: a checkpoint that is asked first.")] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Take standard input as one question, and print the replies as JSON.")
     ] = False,
 ) -> None:
-    """Talk to a student, its reasoning shown apart; piped, a line in and an answer out.
+    """Talk to a student, with its reasoning shown separately; piped, each line is a question.
 
     Example: saferthoughts chat runs/demo/model
     """
@@ -244,7 +244,7 @@ def run_stages(
     as_json: AsJson = False,
     **options: Any,
 ) -> None:
-    """All stages from prompts to release; goes on where an earlier call was stopped.
+    """Run all stages from prompts to release; continues a stopped run.
 
     Example: saferthoughts run mine --base-url http://127.0.0.1:8000/v1 --model my-r1 --harmful 100
     """

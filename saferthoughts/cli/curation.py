@@ -27,18 +27,18 @@ if TYPE_CHECKING:
     from curation.report.survivorship import Survivorship
     from pipelines.runs import RunFolder
 
-Only = Annotated[list[str] | None, typer.Option("--only", help="Show what this check objects to, and write nothing.")]
+Only = Annotated[list[str] | None, typer.Option("--only", help="Show what this check rejects, and write nothing.")]
 OwnChecks = Annotated[Path | None, typer.Option("--checks", help="A folder of your own .sql checks, added to ours.")]
 Filter = Annotated[
-    str | None, typer.Option("--filter", help="Who decides: all, safety (the study's), but-weak-vacillation, clean.")
+    str | None, typer.Option("--filter", help="Filter: all, safety (the study's), but-weak-vacillation, clean.")
 ]
-Explain = Annotated[str | None, typer.Option(help="Tell one response's whole history, by its id, and check nothing.")]
+Explain = Annotated[str | None, typer.Option(help="Show the history of one response by its id; check nothing.")]
 Dataset = Annotated[str | None, typer.Option(help="A file, folder or OWNER/NAME on the Hub to make the run from.")]
 Mapping = Annotated[list[str] | None, typer.Option("--map", help="FIELD=COLUMN, for columns of other names.")]
-Kind = Annotated[str | None, typer.Option(help="With --dataset: harmful or benign, for rows that do not say.")]
+Kind = Annotated[str | None, typer.Option(help="With --dataset: harmful or benign, for rows without a kind.")]
 Config = Annotated[str | None, typer.Option(help="With --dataset: the configuration to read.")]
 Split = Annotated[str, typer.Option(help="With --dataset: the split to read.")]
-Shape = Annotated[str, typer.Option("--variant", help="With --dataset: whose shape to check for.")]
+Shape = Annotated[str, typer.Option("--variant", help="With --dataset: the variant whose shape is checked.")]
 Revision = Annotated[str | None, typer.Option(help="With --dataset: a tag or commit on the Hub.")]
 
 
@@ -181,7 +181,7 @@ def _printable(text: str) -> str:
 
 @takes(EngineSettings)
 def duplicates(name: RunName, as_json: AsJson = False, **options: Any) -> None:
-    """Find near-duplicate requests and responses, by MinHash; `check` rejects them where the run says so."""
+    """Find near-duplicate requests and responses by MinHash; `check` rejects them if the run is set so."""
     show(open_run(name).duplicates(**options), as_json)
 
 
@@ -210,14 +210,14 @@ def select(
         bool | None, typer.Option("--paired/--per-variant", help="Only prompts that survive in all chosen variants.")
     ] = None,
     stratified: Annotated[
-        bool | None, typer.Option("--stratified/--at-random", help="Mixed as the prompts are, or as the study drew.")
+        bool | None, typer.Option("--stratified/--at-random", help="In the prompts' proportions, or as the study drew.")
     ] = None,
     as_json: AsJson = False,
     by: Annotated[
         str | None, typer.Option(help="student_nll: first what the student finds likeliest (see `student nll`).")
     ] = None,
 ) -> None:
-    """Draw the rows to release, stratified by category and template, and show which prompts the checks took.
+    """Draw the rows to release, stratified by category and template; show which prompts the checks removed.
 
     Example: saferthoughts select mine --harmful 1000 --benign 100 --paired
     """

@@ -10,11 +10,11 @@ from saferthoughts.cli.options import group, say
 if TYPE_CHECKING:
     from curation.datasets.reading import DatasetRows
 
-dataset_app = group("Datasets of others: what is understood of one, before it is checked, judged or trained on.")
+dataset_app = group("Datasets of others: see how one is read before you check, judge or train on it.")
 
 Where = Annotated[str, typer.Argument(help="A file, a folder, or ORG/NAME on the Hub.", metavar="PATH")]
 Mapping = Annotated[list[str] | None, typer.Option("--map", help="FIELD=COLUMN, for columns of other names.")]
-Kind = Annotated[str | None, typer.Option(help="harmful or benign, for rows that do not say.")]
+Kind = Annotated[str | None, typer.Option(help="harmful or benign, for rows without a kind.")]
 Config = Annotated[str | None, typer.Option(help="The configuration to read.")]
 Split = Annotated[str, typer.Option(help="The split to read.")]
 Revision = Annotated[str | None, typer.Option(help="A tag or commit on the Hub.")]

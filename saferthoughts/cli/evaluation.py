@@ -31,33 +31,33 @@ Measured = Annotated[
 Suite = Annotated[
     str, typer.Option(help="quick (bundled samples), paper, safety, reasoning; attacks, over-refusal, useful.")
 ]
-Tasks = Annotated[list[str] | None, typer.Option("--task", help="A task in place of the suite's; repeatable.")]
+Tasks = Annotated[list[str] | None, typer.Option("--task", help="A task instead of the suite's; repeatable.")]
 Protocol = Annotated[
     str | None,
     typer.Option(help="paper, repository (the study's two), ours, or quick (short answers, for bundled samples)."),
 ]
-Limit = Annotated[int | None, typer.Option(help="At most so many questions a task, the first ones.")]
+Limit = Annotated[int | None, typer.Option(help="The first N questions of each task.")]
 Scored = Annotated[
     str,
-    typer.Option(help="What the guard sees of a response: full, answer, reasoning, or apart (both, each by itself)."),
+    typer.Option(help="Part of a response that the guard sees: full, answer, reasoning, or apart (both, separately)."),
 ]
-Guard = Annotated[str | None, typer.Option(help="Who tells unsafe responses: rules, a judge or a teacher.")]
-Rater = Annotated[str | None, typer.Option("--judge", help="Who reads refusals: a judge or a teacher.")]
+Guard = Annotated[str | None, typer.Option(help="Guard that detects unsafe responses: rules, a judge or a teacher.")]
+Rater = Annotated[str | None, typer.Option("--judge", help="Judge of refusals: a judge or a teacher.")]
 Judges = Annotated[
     list[str] | None,
-    typer.Option("--judge", help="Who rates attacks and reads refusals: NAME, or TASK=NAME for one task; repeatable."),
+    typer.Option("--judge", help="Judge of attacks and refusals: NAME, or TASK=NAME for one task; repeatable."),
 ]
-Attacker = Annotated[str | None, typer.Option(help="Who writes attacks: a teacher.")]
-Data = Annotated[list[str] | None, typer.Option(help="A local file in place of a task's data, TASK=FILE; repeatable.")]
+Attacker = Annotated[str | None, typer.Option(help="Teacher that writes attacks.")]
+Data = Annotated[list[str] | None, typer.Option(help="A local file instead of a task's data, TASK=FILE; repeatable.")]
 Trained = Annotated[str | None, typer.Option("--release", help="The release whose prompts XSTest leaves out.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="A setting of a task, TASK.key=value; repeatable.")]
 Replay = Annotated[
     Path | None,
-    typer.Option(help="Ask the best PAIR prompts of another evaluation (its folder or a log) in place of attacking."),
+    typer.Option(help="Ask the best PAIR prompts of another evaluation (its folder or a log) instead of attacking."),
 ]
-Output = Annotated[Path | None, typer.Option(help="Where results and logs go.")]
+Output = Annotated[Path | None, typer.Option(help="Folder for results and logs.")]
 Base = Annotated[str, typer.Option(help="The model of the study's table to compare with.")]
-Variant = Annotated[str, typer.Option(help="The row of that model: raw, direct, improved, ...")]
+Variant = Annotated[str, typer.Option(help="The method of that row: raw, direct, improved, ...")]
 Student = Annotated[Path | None, typer.Option(help="For a run: the checkpoint that was trained.")]
 
 
@@ -86,7 +86,7 @@ def evaluate(
     plan: Annotated[bool, typer.Option("--plan", help="Show what would be asked, and ask nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="With --plan: print it as JSON.")] = False,
 ) -> None:
-    """Measure a model by the tasks of a suite, with intervals; goes on where it was stopped.
+    """Measure a model by the tasks of a suite, with intervals; resumes if stopped.
 
     Example: saferthoughts eval demo --task refusal
 
@@ -179,7 +179,7 @@ def rescore(
     score: Scored = "full",
     teachers: TeacherFile = None,
 ) -> None:
-    """Score stored answers again, with another guard or judge; generates nothing and writes beside, never over.
+    """Score stored answers again with another guard or judge; generates and overwrites nothing.
 
     Example: saferthoughts rescore runs/demo/eval --guard llama-guard-3 --score answer
     """

@@ -42,15 +42,15 @@ def judge(
     vote: Annotated[str | None, typer.Option("--vote", help="majority, any or all: how many judges must flag.")] = None,
     policies: Annotated[
         list[str] | None,
-        typer.Option("--policy", help="What a judge of form policy calls a violation, as JUDGE=FILE; repeatable."),
+        typer.Option("--policy", help="Policy of a judge of form policy, as JUDGE=FILE; repeatable."),
     ] = None,
     repeat: Annotated[
         int | None,
-        typer.Option(min=1, max=20, help="Ask for each verdict so often: the share that agrees is its confidence."),
+        typer.Option(min=1, max=20, help="Requests for each verdict; the share that agrees is its confidence."),
     ] = None,
     logprobs: Annotated[
         bool | None,
-        typer.Option("--logprobs/--no-logprobs", help="Take it from the probabilities of the judges' tokens."),
+        typer.Option("--logprobs/--no-logprobs", help="Take the confidence from the judges' token probabilities."),
     ] = None,
     as_json: AsJson = False,
     **options: Any,
@@ -90,8 +90,8 @@ def list_judges() -> None:
 @judge_app.command()
 def distill(
     name: RunName,
-    to: Annotated[Path, typer.Option("--out", help="The folder to write; it must not be there.")],
-    source: Annotated[str, typer.Option("--from", help="Whose labels are learnt: judges or people.")] = "judges",
+    to: Annotated[Path, typer.Option("--out", help="The folder to write; it must not exist.")],
+    source: Annotated[str, typer.Option("--from", help="Source of the labels: judges or people.")] = "judges",
     encoder: Annotated[
         Path | None, typer.Option(help="A folder of sentence-transformers; all-MiniLM-L6-v2 if not given.")
     ] = None,
@@ -163,7 +163,7 @@ def score(
 @takes(RequestSettings, without=("max_failed", "allow_no_reasoning"))
 def stress(
     name: RunName,
-    rows: Annotated[int, typer.Option(min=1, help="Rows that are asked about, in nine forms each.")] = 50,
+    rows: Annotated[int, typer.Option(min=1, help="Rows to ask about, in nine forms each.")] = 50,
     as_json: AsJson = False,
     **options: Any,
 ) -> None:

@@ -243,50 +243,50 @@ RunName = Annotated[str, typer.Argument(help="Name of the run: a folder under --
 ReleaseName = Annotated[
     str, typer.Argument(help="A release folder, or ORG/NAME@VERSION on the Hub.", metavar="RELEASE")
 ]
-BaseUrl = Annotated[str | None, typer.Option("--base-url", help="An endpoint, in place of a named teacher.")]
+BaseUrl = Annotated[str | None, typer.Option("--base-url", help="An endpoint instead of a named teacher.")]
 ModelName = Annotated[str | None, typer.Option("--model", help="The model to ask for at --base-url.")]
 KeyVariable = Annotated[str | None, typer.Option("--api-key-env", help="Environment variable with its key.")]
 TeacherFile = Annotated[Path | None, typer.Option("--teachers", help="Your own teachers.yaml.")]
 JudgeNames = Annotated[
-    list[str] | None, typer.Option("--judge", help="Who judges, a name of judges.yaml; repeat for several, which vote.")
+    list[str] | None, typer.Option("--judge", help="Judge: a name of judges.yaml; repeat for several, which vote.")
 ]
-MaxCost = Annotated[float | None, typer.Option(min=0, help="US dollars that the run may cost, all calls together.")]
-MaxTokens = Annotated[int | None, typer.Option(min=0, help="Tokens that the run may take, all calls together.")]
+MaxCost = Annotated[float | None, typer.Option(min=0, help="Most US dollars for the run, all calls together.")]
+MaxTokens = Annotated[int | None, typer.Option(min=0, help="Most tokens for the run, all calls together.")]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="Any key of run.yaml, as key=value; repeatable.")]
 Yes = Annotated[
-    bool, typer.Option("--yes", help="Change a run although prompts or answers of it would go, or a teacher.")
+    bool, typer.Option("--yes", help="Agree to a change that loses prompts or answers or replaces a teacher.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON in place of words.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 _PLACE = "FILE or OWNER/NAME[:CONFIG[:SPLIT]], with ?COLUMN=VALUE for some rows"
 # The options that are settings of the API, by their names there (`saferthoughts/settings.py`).
 _SETTINGS: dict[str, Any] = {
-    "config": Annotated[Path | None, typer.Option("--config", help="A run.yaml to begin with.")],
+    "config": Annotated[Path | None, typer.Option("--config", help="A run.yaml with the initial settings.")],
     "prompts": Annotated[str | None, typer.Option(help="'bundled', a folder, or a file of prompts.")],
-    "kind": Annotated[str | None, typer.Option(help="harmful or benign, for a file that does not say.")],
+    "kind": Annotated[str | None, typer.Option(help="harmful or benign, for a file without a kind.")],
     "columns": Annotated[
         list[str] | None,
         typer.Option("--map", help="FIELD=COLUMN, for a file whose columns have other names; repeatable."),
     ],
     "harmful_file": Annotated[str | None, typer.Option(help=f"Harmful prompts as published: {_PLACE}.")],
-    "templates_file": Annotated[str | None, typer.Option(help="The same of jailbreak templates.")],
-    "benign_file": Annotated[str | None, typer.Option(help="The same of benign prompts.")],
+    "templates_file": Annotated[str | None, typer.Option(help="The same for jailbreak templates.")],
+    "benign_file": Annotated[str | None, typer.Option(help="The same for benign prompts.")],
     "harmful": Annotated[int | None, typer.Option(help="How many harmful prompts; all combinations if not given.")],
     "benign": Annotated[int | None, typer.Option(help="How many benign prompts; all if not given.")],
     "seed": Annotated[int | None, typer.Option(help="Seed of the draw.")],
     "variants": Annotated[list[str] | None, typer.Option("--variant", help="A variant to make; repeat for several.")],
-    "teacher": Annotated[str | None, typer.Option(help="Who answers: a name of `teachers list`.")],
-    "general_teacher": Annotated[str | None, typer.Option(help="Who answers short and template instead.")],
+    "teacher": Annotated[str | None, typer.Option(help="Teacher: a name of `teachers list`.")],
+    "general_teacher": Annotated[str | None, typer.Option(help="Teacher for short and template.")],
     "teachers": TeacherFile,
     "base_url": BaseUrl,
     "model": ModelName,
     "api_key_env": KeyVariable,
     "teacher_name": Annotated[
-        str | None, typer.Option("--name", help="What that teacher is called; by its model if not given.")
+        str | None, typer.Option("--name", help="Name of that teacher; the model's if not given.")
     ],
     "instructions": Annotated[
         list[str] | None,
-        typer.Option("--instruction", help="A variant's wording, as VARIANT=FILE; repeatable."),
+        typer.Option("--instruction", help="An instruction for a variant, as VARIANT=FILE; repeatable."),
     ],
     "judges": JudgeNames,
     "settings": Sets,
@@ -296,16 +296,18 @@ _SETTINGS: dict[str, Any] = {
     "max_failed": Annotated[
         float | None,
         typer.Option(
-            parser=share_of, metavar="SHARE", help="Go on where at most this share is refused for good, as 5% or 0.05."
+            parser=share_of,
+            metavar="SHARE",
+            help="Continue if at most this share is permanently refused, as 5% or 0.05.",
         ),
     ],
-    "reuse": Annotated[list[str] | None, typer.Option(help="A run whose answers may be taken over; repeatable.")],
+    "reuse": Annotated[list[str] | None, typer.Option(help="A run whose answers may be reused; repeatable.")],
     "engine": Annotated[str, typer.Option(help="local, or ray: on a cluster.")],
     "ray_address": Annotated[
         str | None, typer.Option(help="HOST:PORT or auto; a cluster on this machine if not given.")
     ],
     "allow_no_reasoning": Annotated[
-        bool, typer.Option("--allow-no-reasoning", help="Go on with a teacher that shows no reasoning.")
+        bool, typer.Option("--allow-no-reasoning", help="Continue with a teacher that shows no reasoning.")
     ],
 }
 _DEFAULTS: dict[str, Any] = {"engine": "local", "allow_no_reasoning": False, "agree": False}

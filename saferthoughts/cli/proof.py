@@ -28,17 +28,17 @@ _WAYS = {
 def proof(
     where: Where,
     tokenizer: Annotated[str, typer.Option(help="A folder with a tokenizer, or ORG/NAME on the Hub.")],
-    template: Annotated[Path | None, typer.Option(help="A chat template, in place of the tokenizer's.")] = None,
-    trainer: Annotated[str, typer.Option(help="trl, plain or prompt-completion: how it is trained on.")] = "trl",
+    template: Annotated[Path | None, typer.Option(help="A chat template instead of the tokenizer's.")] = None,
+    trainer: Annotated[str, typer.Option(help="trl, plain or prompt-completion: the way of training.")] = "trl",
     max_length: Annotated[int, typer.Option(min=1, help="Tokens at which rows are cut; the default is TRL's.")] = 1024,
     mapping: Mapping = None,
     config: Config = None,
     split: Split = "train",
     revision: Revision = None,
-    most: Annotated[int | None, typer.Option(min=1, help="The first so many rows; all if not given.")] = None,
+    most: Annotated[int | None, typer.Option(min=1, help="The first N rows; all if not given.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Whether training learns the reasoning and answers of any dataset, under any tokenizer's chat template.
+    """Check whether training learns the reasoning and answers of a dataset under a tokenizer's chat template.
 
     Example: saferthoughts proof rows.jsonl --tokenizer Qwen/Qwen3-8B --trainer plain
     """

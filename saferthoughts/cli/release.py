@@ -31,7 +31,7 @@ release_app = group("Accepted rows to a release folder with a card.")
 @release_app.command()
 def build(
     name: RunName,
-    version: Annotated[str | None, typer.Option(help="MAJOR.MINOR.PATCH; refused where it understates.")] = None,
+    version: Annotated[str | None, typer.Option(help="MAJOR.MINOR.PATCH; refused if too low for the changes.")] = None,
     since: Annotated[
         str | None, typer.Option(help="The release before this one (folder or ORG/NAME@V): version and changelog.")
     ] = None,
@@ -40,13 +40,13 @@ def build(
     ] = None,
     configs: Annotated[
         list[str] | None,
-        typer.Option("--with", help="preference, unpaired, prompts or steps beside the variants; repeatable. Or none."),
+        typer.Option("--with", help="Add preference, unpaired, prompts or steps; repeatable. Or none."),
     ] = None,
     length_ratio: Annotated[
-        float | None, typer.Option(help="Of a preference pair, words of the longer side over the shorter, at most.")
+        float | None, typer.Option(help="Largest ratio of words between the sides of a preference pair.")
     ] = None,
     reasoning_key: Annotated[
-        str | None, typer.Option(help="Where conversations have the reasoning: inline, reasoning_content or thinking.")
+        str | None, typer.Option(help="Place of the reasoning in conversations: inline, reasoning_content or thinking.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -111,16 +111,14 @@ def verify(
     release: ReleaseName,
     identity: Annotated[
         str | None,
-        typer.Option(
-            help="Whose signature it has to carry: a public key or root certificates (PEM), or a Sigstore name."
-        ),
+        typer.Option(help="Required signer: a public key or root certificates (PEM), or a Sigstore name."),
     ] = None,
-    issuer: Annotated[str | None, typer.Option(help="Who vouched for the Sigstore name, as a URL.")] = None,
+    issuer: Annotated[str | None, typer.Option(help="Issuer of the Sigstore identity, as a URL.")] = None,
     at: Annotated[
-        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="The day on which certificates have to be valid.")
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="The day on which certificates must be valid.")
     ] = None,
     trained_on: Annotated[
-        str | None, typer.Option("--release", help="Of a student: the release that it was trained on.")
+        str | None, typer.Option("--release", help="For a student: the release that it was trained on.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -180,13 +178,13 @@ def describe(
 
 def publish(
     what: Annotated[str, typer.Argument(help="A run, or a release folder.", metavar="RUN")],
-    repo: Annotated[str, typer.Option(help="ORG/NAME on the Hub; made where there is none.")],
-    private: Annotated[bool, typer.Option("--private", help="Only for those whom the owner lets in.")] = False,
+    repo: Annotated[str, typer.Option(help="ORG/NAME on the Hub; created if missing.")],
+    private: Annotated[bool, typer.Option("--private", help="Make the repository private.")] = False,
     gated: Annotated[bool, typer.Option("--gated", help="People agree to the card's gating text first.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change; write nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Put a release on the Hub: one commit, its tag, and everything read back. The token is HF_TOKEN, or hf's login.
+    """Put a release on the Hub: one commit and a tag, read back. The token is HF_TOKEN, or hf's login.
 
     Example: saferthoughts publish mine --repo me/safe-reasoning --private
     """
@@ -224,7 +222,7 @@ def compare(
     after: Annotated[str, typer.Argument(help="A later one.", metavar="B")],
     as_json: AsJson = False,
 ) -> None:
-    """What differs between two releases: rows, pattern rates, lengths, balance; and the version that makes.
+    """List the differences between two releases (rows, pattern rates, lengths, balance) and the resulting version.
 
     Example: saferthoughts compare mine-1.0.0 runs/mine/release
     """
@@ -245,7 +243,7 @@ def regenerate(
         str | None, typer.Argument(help="Name of the new run; RELEASE-TEACHER if not given.", metavar="RUN")
     ] = None,
     judge_teacher: Annotated[
-        list[str] | None, typer.Option(help="Who judges in a judge's name, as NAME=ENTRY; repeatable.")
+        list[str] | None, typer.Option(help="Teacher entry for a judge, as NAME=ENTRY; repeatable.")
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask, for scripts.")] = False,
     **who: Any,

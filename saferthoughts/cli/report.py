@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 # What a terminal of 80 columns shows.
 _MOST_COLUMNS = 6
 
-report_app = group("What was found, as pages to look at: report RUN.", Shortened)
+report_app = group("Write reports of a run or of evaluations as pages: report RUN.", Shortened)
 
 
 @report_app.command(name="run")
@@ -29,7 +29,7 @@ def report(name: RunName) -> None:
 def report_eval(
     paths: Annotated[list[Path], typer.Argument(help="Folders with a results.json.", metavar="PATH...")],
     output: Annotated[
-        Path | None, typer.Option(help="Where it goes: PATH/report for one evaluation, ./eval-report for several.")
+        Path | None, typer.Option(help="Output folder; PATH/report for one evaluation, ./eval-report for several.")
     ] = None,
     bundle: Annotated[bool, typer.Option("--bundle", help="Add Inspect's viewer with every transcript.")] = False,
     as_json: AsJson = False,

@@ -21,15 +21,15 @@ MaybeRun = Annotated[
     str | None, typer.Argument(metavar="RUN", help="Name of the run: a folder under --runs.", show_default=False)
 ]
 Evaluation = Annotated[
-    Path | None, typer.Option("--eval", help="In place of a run: a folder with results.json, on whose answers to vote.")
+    Path | None, typer.Option("--eval", help="A folder with results.json instead of a run: vote on its answers.")
 ]
-Workspace = Annotated[str | None, typer.Option(help="On a server of yours: the workspace to work in.")]
+Workspace = Annotated[str | None, typer.Option(help="For a server of your own: its workspace.")]
 
 
 @review_app.command()
 def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 6900,
-    annotators: Annotated[int, typer.Option(min=1, max=50, help="How many people's accounts there are at least.")] = 2,
+    annotators: Annotated[int, typer.Option(min=1, max=50, help="Least number of accounts for people.")] = 2,
 ) -> None:
     """Run an Argilla server on this machine until Ctrl-C; needs nothing installed. Data stay in RUNS/.argilla.
 
@@ -59,15 +59,15 @@ def push(
         int | None, typer.Option(min=1, help="A budget of votes, spent on what narrows the share of unsafe rows most.")
     ] = None,
     rows: Annotated[
-        int | None, typer.Option(min=1, help="Without a budget: how many rows to sample (200), half where in doubt.")
+        int | None, typer.Option(min=1, help="Without a budget: rows to sample (200), half of them doubtful ones.")
     ] = None,
     random_share: Annotated[
-        float | None, typer.Option(min=0, max=1, help="With --rows: share at random over all rows (0.5).")
+        float | None, typer.Option(min=0, max=1, help="With --rows: share drawn at random from all rows (0.5).")
     ] = None,
-    min_votes: Annotated[int | None, typer.Option(min=1, max=20, help="People that each row needs (1).")] = None,
+    min_votes: Annotated[int | None, typer.Option(min=1, max=20, help="Votes that each row needs (1).")] = None,
     overlap: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Share of rows that one more person votes on (0.2; with a budget 0.1)."),
+        typer.Option(min=0, max=1, help="Share of rows with one additional vote (0.2; with a budget 0.1)."),
     ] = None,
     assist: Annotated[
         bool, typer.Option("--assist/--blind", help="Show the judges' labels; such votes never score the judges.")
@@ -168,7 +168,7 @@ def pull(
     evaluation: Evaluation = None,
     workspace: Workspace = None,
     then_agree: Annotated[
-        bool, typer.Option("--agree", help="Of a run: evaluate the votes at once, as `review agree` does.")
+        bool, typer.Option("--agree", help="For a run: evaluate the votes at once, as `review agree` does.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -199,7 +199,7 @@ def pull(
 def agree(
     name: RunName,
     max_error: Annotated[
-        float | None, typer.Option(help="The share of errors, such as 0.02, with which judges may decide rows alone.")
+        float | None, typer.Option(help="Largest share of errors, such as 0.02, at which judges may decide rows alone.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -13,7 +13,7 @@ from saferthoughts.cli.options import AsJson, JudgeNames, MaxCost, MaxTokens, Se
 if TYPE_CHECKING:
     from training.reward_check import RewardCase
 
-reward_app = group("The reward that GRPO trains by: what does it let pass?")
+reward_app = group("Check which cheats GRPO's reward lets pass.")
 
 
 @reward_app.callback()
@@ -24,7 +24,7 @@ def only_group() -> None:
 @reward_app.command()
 def check(
     judges: JudgeNames = None,
-    config: Annotated[Path | None, typer.Option(help="A run.yaml, whose judges, teachers and vote hold.")] = None,
+    config: Annotated[Path | None, typer.Option(help="A run.yaml, whose judges, teachers and vote are used.")] = None,
     max_cost: MaxCost = None,
     max_tokens: MaxTokens = None,
     as_json: AsJson = False,

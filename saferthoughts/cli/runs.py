@@ -8,7 +8,7 @@ import typer
 from pipelines.errors import UserError
 from saferthoughts.cli.options import RunName, Settings, TeacherFile, group, note, open_folder, open_run, say
 
-runs_app = group("Run folders: renamed, removed, taken to another machine.")
+runs_app = group("Rename, remove, export and import run folders.")
 Agreed = Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")]
 
 
@@ -44,7 +44,7 @@ def remove(name: RunName, yes: Agreed = False) -> None:
 
 @runs_app.command()
 def export(
-    name: RunName, file: Annotated[Path | None, typer.Argument(help="Where to; NAME.run.zip if not given.")] = None
+    name: RunName, file: Annotated[Path | None, typer.Argument(help="The file; NAME.run.zip if not given.")] = None
 ) -> None:
     """Write a run as one zip file: settings, answers, tables and release; no models, evaluations or logs.
 

@@ -20,7 +20,7 @@ serve_app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="The stages from a page or over HTTP.",
+    help="Serve a web page and an HTTP API for the stages.",
 )
 token_app = group("Who may use the service: add, list, revoke.")
 serve_app.add_typer(token_app, name="token")
@@ -29,15 +29,15 @@ serve_app.add_typer(token_app, name="token")
 @serve_app.callback()
 def serve(
     context: typer.Context,
-    host: Annotated[str, typer.Option(help="The address to listen at.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 8300,
     certfile: Annotated[Path | None, typer.Option(help="TLS certificate, for other addresses than loopback.")] = None,
     keyfile: Annotated[Path | None, typer.Option(help="Its key.")] = None,
     behind_proxy: Annotated[
-        bool, typer.Option("--behind-proxy", help="A proxy of yours stands before it and speaks TLS.")
+        bool, typer.Option("--behind-proxy", help="Listen behind a proxy that handles TLS.")
     ] = False,
     hostname: Annotated[
-        list[str] | None, typer.Option(help="A name by which it is called from outside; repeatable.")
+        list[str] | None, typer.Option(help="A host name under which it is reached; repeatable.")
     ] = None,
     teachers: Annotated[Path | None, typer.Option(help="Your own teachers.yaml, whose names requests may use.")] = None,
     prompts: Annotated[Path | None, typer.Option(help="A folder of prompt sets, whose names requests may use.")] = None,
@@ -45,8 +45,8 @@ def serve(
     students: Annotated[
         Path | None, typer.Option(help="A folder of checkpoints, whose names requests may use.")
     ] = None,
-    jobs: Annotated[int, typer.Option(min=0, max=64, help="How many run at once; 0 holds all of them back.")] = 2,
-    rate: Annotated[float, typer.Option(min=1, help="Requests a second that each caller has for long.")] = 100.0,
+    jobs: Annotated[int, typer.Option(min=0, max=64, help="Jobs to run at once; 0 holds all of them back.")] = 2,
+    rate: Annotated[float, typer.Option(min=1, help="Sustained requests a second for each caller.")] = 100.0,
 ) -> None:
     """Serve the API and the page until Ctrl-C, on this machine only unless told otherwise.
 
@@ -76,9 +76,9 @@ def serve(
 
 @token_app.command()
 def add(
-    name: Annotated[str, typer.Argument(help="Who it is for.", metavar="NAME")],
-    role: Annotated[str, typer.Option(help="read, run or publish; each may do what those before it may.")] = "read",
-    days: Annotated[float | None, typer.Option(min=0, help="How long it is valid; for ever if not given.")] = None,
+    name: Annotated[str, typer.Argument(help="Name of its user.", metavar="NAME")],
+    role: Annotated[str, typer.Option(help="read, run or publish; each includes the ones before it.")] = "read",
+    days: Annotated[float | None, typer.Option(min=0, help="Days of validity; unlimited if not given.")] = None,
 ) -> None:
     """Make a token and show it, once.
 

@@ -14,7 +14,7 @@ def status(
     name: Annotated[str | None, typer.Argument(help="One run; all of them if not given.", metavar="[RUN]")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Where runs stand: what each has, what it waits for, what it took, and the command that goes on.
+    """Show each run's state, what it waits for, its cost, and the command that continues it.
 
     Example: saferthoughts status
     """

@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from saferthoughts.studies.artifacts import Artifacts
     from saferthoughts.studies.steps import Study
 
-study_app = group("Experiments of many runs, students and evaluations, by one file each.")
+study_app = group("Experiments of many runs, students and evaluations, each one file.")
 
 Name = Annotated[str, typer.Argument(help="A study of `study list`, or a YAML file.", metavar="STUDY")]
 Students = Annotated[list[str] | None, typer.Option("--student", help="Only this student; repeatable.")]
 Gpus = Annotated[
-    str | None, typer.Option(help="GPUs to use, as 0,1,2, or 4x80 for four of 80 GB; all that are seen if not given.")
+    str | None, typer.Option(help="GPUs to use, as 0,1,2, or 4x80 for four of 80 GB; all visible ones if not given.")
 ]
 Kept = Annotated[
     str | None,
-    typer.Option("--artifacts", help="hub:ORG/NAME: what is done is found and kept there, a private repository."),
+    typer.Option("--artifacts", help="hub:ORG/NAME: a private repository that shares finished steps."),
 ]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="Any key of the study, as key=value; repeatable.")]
 
@@ -103,12 +103,12 @@ def run_study(
         int | None, typer.Option(min=1, max=256, help="Steps at once; one for each GPU, 64 on Slurm.")
     ] = None,
     cluster: Annotated[
-        str | None, typer.Option(help="slurm: steps are its jobs, by submitit; local tries that on this machine.")
+        str | None, typer.Option(help="slurm: submit steps as jobs; local does the same on this machine.")
     ] = None,
     parameters: Annotated[
-        list[str] | None, typer.Option("--slurm", help="A parameter of submitit's, as partition=gpu; repeatable.")
+        list[str] | None, typer.Option("--slurm", help="A parameter of submitit, such as partition=gpu; repeatable.")
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Begin steps anew whose file or options have changed.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Start steps again whose file or options have changed.")] = False,
 ) -> None:
     """Do what is not done yet, and print the table. Stopped or killed, the same command goes on.
 

