@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from pipelines.errors import UserError
+from pipelines.errors import Incomplete
 from pipelines.runs import RunFolder, file_hash
 from pipelines.settings.config import load_config
 
@@ -23,10 +23,10 @@ def check_gate(run: RunFolder) -> None:
     """Let a release pass that meets what its run requires.
 
     Raises:
-        UserError: something is missing; all of it is named.
+        Incomplete: something is missing; all of it is named.
     """
     if missing := gate_gaps(run):
-        raise UserError(f"{run.name} is not released, since its run requires more: {'; '.join(missing)}.")
+        raise Incomplete(f"{run.name} waits for review, since its run requires more: {'; '.join(missing)}.")
 
 
 def gate_gaps(run: RunFolder) -> list[str]:
