@@ -120,6 +120,21 @@ class PublishWanted(Part):
     dry_run: bool = False
 
 
+class PullWanted(Part):
+    """A release of somebody else on the Hub."""
+
+    repo: RepoName
+    version: Version | None = Field(default=None, description="the newest if not given")
+
+
+class Answered(BaseModel):
+    """A question to ask of somebody's release, with what was found."""
+
+    question: str
+    answers: list[Words]
+    reassuring: bool
+
+
 class JobState(BaseModel):
     """One job of a run. Times are seconds since 1970."""
 
@@ -201,6 +216,19 @@ class RunState(BaseModel):
     def state_words(self) -> str:
         """The state as people read it."""
         return "waits for review" if self.state == "review" else self.state
+
+
+class ReleaseState(BaseModel):
+    """A release of a run, or one that was pulled; `key` names it in requests."""
+
+    key: str
+    name: str
+    title: Words
+    version: Words
+    rows: int | None
+    licence: Words
+    problem: Words = Field(description="why it cannot be read; empty where it can")
+    job: JobState | None = Field(description="the pull of it, where it was pulled")
 
 
 class TeacherTest(BaseModel):
