@@ -178,7 +178,7 @@ def state_of(state: AppState, run: RunFolder, student: str) -> TrainingState:
 
 
 def configurations(state: AppState, run: RunFolder, release: str) -> dict[str, int]:
-    """Rows of a release by its key, the run's own if "", by configuration; empty where its lineage does not count them."""
+    """Rows of a release (by its key; the run's own if "") by configuration; empty where no lineage counts them."""
     try:
         folder = Path(releases.folder_or_address(state.runs, release)) if release else release_of(run)
         return Release(folder).rows
