@@ -239,7 +239,7 @@ PAGES = (
     "runs/way", "runs/way/release", "runs/way/report", "runs/way/log", "releases", "releases/pulled/acme--safe@v1.0.0",
     "review", "review/way", "runs/way/training", "students", "students/way/model", "evaluations",
     "evaluations/way/eval", "evaluations/compare?first=way/eval/before&second=way/eval/after", "studies",
-    "studies/quick",
+    "costs", "keys", "studies/quick",
 )  # fmt: skip
 
 
