@@ -67,6 +67,12 @@ def state_where(client: httpx.Client, what: str, fits: Callable[[dict[str, Any]]
         time.sleep(0.05)
 
 
+def verdicts_come(progress: dict[str, Any]) -> bool:
+    """Whether a run under way has some verdicts."""
+    stage: str = progress["stage"]
+    return stage == "judge" and progress["done"] > 20 or stage in ("repair", "check", "release")
+
+
 def take(page: Page, url: str, name: str, ready: str, height: int = 900, width: int = 1360) -> None:
     """A picture of a page as soon as it shows what it is to show."""
     page.set_viewport_size({"width": width, "height": height})
@@ -79,8 +85,8 @@ def pictures(page: Page, client: httpx.Client, url: str) -> None:
     """Take them in the order in which the run comes to them."""
     answer = client.post("/runs", json=RUN)
     assert answer.status_code == 202, answer.text
-    # Anywhere under way: a stage may be over between two looks.
-    state_where(client, "answers", lambda state: (state["progress"] or {}).get("done", 0) > 20)
+    # Or later: judging may be over between two looks.
+    state_where(client, "verdicts", lambda state: bool(at := state["progress"]) and verdicts_come(at))
     take(page, f"{url}/ui/runs/{NAME}", "service-run", "#live progress", 900, 1180)
     state_where(client, "the release", lambda state: state["state"] == "released")
     rows = client.get(f"/runs/{NAME}/rows", params={"where": ["variant:eq:direct", "patterns:ge:1"]}).json()["rows"]
