@@ -70,7 +70,7 @@ def state_where(client: httpx.Client, what: str, fits: Callable[[dict[str, Any]]
 def verdicts_come(progress: dict[str, Any]) -> bool:
     """Whether a run under way has some verdicts."""
     stage: str = progress["stage"]
-    return stage == "judge" and progress["done"] > 20 or stage in ("repair", "check", "release")
+    return (stage == "judge" and progress["done"] > 20) or stage in ("repair", "check", "release")
 
 
 def take(page: Page, url: str, name: str, ready: str, height: int = 900, width: int = 1360) -> None:
