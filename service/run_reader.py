@@ -103,12 +103,17 @@ class RunReader:
         stages: dict[str, Any] = manifest["stages"]
         version = self._version(run)
         waits = self._waits(run, stages)
-        state = _state(jobs, own, version, waits, _moved_on(own, stages))
+        moved_on = _moved_on(own, stages)
+        state = _state(jobs, own, version, waits, moved_on)
         progress = _progress(run) if job is not None and job.state in ("running", "cancelling") else None
         return RunState(
             name=run.name,
             state=state,  # type: ignore[arg-type]
-            problem=waits if state == "review" else own.message if own and state in _OVER.values() else "",
+            problem=waits
+            if state == "review"
+            else own.message
+            if own and state in _OVER.values() and not moved_on
+            else "",
             created=manifest["created"],
             started_by=self._queue.first_asker(run.name),
             stage=progress.stage if progress else (next(reversed(stages)) if stages else ""),
