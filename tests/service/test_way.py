@@ -27,6 +27,8 @@ playwright = pytest.importorskip("playwright.sync_api", reason="playwright is no
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
 __all__ = ["browser", "tiny_student"]
 PATIENCE_MS = 300_000
+# The whole way counts with the first test; on a machine that does ten other things it takes as many minutes.
+pytestmark = pytest.mark.timeout(3600)
 # What a screen reader has of a run's page: its landmarks and headings, in their order.
 _RUN = """
 - main:
@@ -50,7 +52,7 @@ _RUN = """
 TRAINING = {
     "recipe": "smollm2-135m-cpu",
     "student": "tiny",
-    "mixture": {"nocot": 4},
+    "mixture": {"nocot": 3},
     "settings": {"epochs": 4, "batch_size": 4, "max_length": 512, "overlong_share": 0.9},
 }
 MEASURED = {"run": "way", "tasks": ["refusal"], "limit": 1}
