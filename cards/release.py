@@ -79,10 +79,11 @@ def build_release(
         license: The licence; the run's own if not given.
 
     Raises:
-        Incomplete: no text of a teacher is among the accepted rows.
-        UserError: a table is missing, no row was accepted, people's review does not meet what the run requires, the
-            version understates what differs from the release before, nobody said under which licence imported rows
-            of an unknown one are to be released, or the card is not one that the Hub takes.
+        Incomplete: no text of a teacher is among the accepted rows, or people's review does not meet what the run
+            requires.
+        UserError: a table is missing, no row was accepted, the version understates what differs from the release
+            before, nobody said under which licence imported rows of an unknown one are to be released, or the card is
+            not one that the Hub takes.
     """
     config = _configured(run, version, license)
     check_gate(run)

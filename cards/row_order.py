@@ -30,7 +30,8 @@ def parts_of(ids: Iterable[pa.RecordBatch], rows: int) -> list[str]:
         ids: All ids in ascending order, in batches of one column.
         rows: How many there are.
     """
-    step, bounds, found = max(_PART_ROWS, rows // _MOST_PARTS), [], 0
+    step, found = max(_PART_ROWS, rows // _MOST_PARTS), 0
+    bounds: list[str] = []
     for batch in ids:
         found += batch.num_rows
         if found >= step * (len(bounds) + 1) and found < rows:

@@ -1,8 +1,8 @@
 """Every picture of the service and the report in the docs and the README, from one rehearsal run.
 
 Starts a service on runs of its own, starts a run there and looks at it with Chromium, and
-writes docs/*.png. docs/review.png
-is made by hand, since it needs Argilla. Run it with `python docs/pictures.py`, then look at each: it takes minutes.
+writes docs/*.png; docs/review.png is made by hand, since it needs Argilla. Run it with `python docs/pictures.py`, then
+look at each: it takes a minute. What does not come is named, with the run's state, and nothing is waited for in vain.
 """
 
 import shutil
@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,29 +34,43 @@ RUN = {
         "judging": {"judges": ["rehearsal-judge", "rehearsal-guard"]},
     },
 }
-_PATIENCE_S = 1800
+# What is waited for at most, by us and by the browser.
+_PATIENCE_S = 120
+_MOVING = ("queued", "running", "cancelling")
 
 
-def served(runs: Path) -> tuple[subprocess.Popen[str], str]:
-    """A service on these runs, and its address."""
+def served(runs: Path) -> tuple[subprocess.Popen[bytes], str]:
+    """A service on these runs, and its address. What it prints goes to a file: a pipe that nobody reads would fill."""
     command = [sys.executable, "-m", "saferthoughts", "--runs", str(runs), "serve", "--port", "0", "--rate", "1000"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    for line in process.stdout:
-        if "login?code=" in line:
-            return process, line.split()[-1].partition("/login")[0]
-    raise SystemExit("The service did not start.")
-
-
-def state_where(client: httpx.Client, fits: Any) -> dict[str, Any]:
-    """The run's state as soon as it fits."""
+    log = runs.parent / "service.txt"
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
     until = time.monotonic() + _PATIENCE_S
-    while time.monotonic() < until:
-        state: dict[str, Any] = client.get(f"/runs/{NAME}").json()
+    while "login?code=" not in (printed := log.read_text()):
+        if process.poll() is not None or time.monotonic() > until:
+            process.kill()
+            raise SystemExit(f"The service did not start: {printed or 'it says nothing'}")
+        time.sleep(0.1)
+    return process, printed.split()[-1].partition("/login")[0]
+
+
+def state_where(client: httpx.Client, what: str, fits: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """The run's state as soon as it fits; a run that is over, or too slow, without having fitted ends the script."""
+    until = time.monotonic() + _PATIENCE_S
+    while True:
+        answer = client.get(f"/runs/{NAME}")
+        state: dict[str, Any] = answer.raise_for_status().json()
         if fits(state):
             return state
-        time.sleep(0.2)
-    raise SystemExit(f"The run did not come so far: {state}")
+        if state["state"] not in _MOVING or time.monotonic() > until:
+            raise SystemExit(f"Waited for {what}; the run is {state['state']} at {state['stage']}. {state['problem']}")
+        time.sleep(0.05)
+
+
+def verdicts_come(progress: dict[str, Any]) -> bool:
+    """Whether a run under way has some verdicts."""
+    stage: str = progress["stage"]
+    return (stage == "judge" and progress["done"] > 20) or stage in ("repair", "check", "release")
 
 
 def take(page: Page, url: str, name: str, ready: str, height: int = 900, width: int = 1360) -> None:
@@ -70,9 +85,10 @@ def pictures(page: Page, client: httpx.Client, url: str) -> None:
     """Take them in the order in which the run comes to them."""
     answer = client.post("/runs", json=RUN)
     assert answer.status_code == 202, answer.text
-    state_where(client, lambda state: state["stage"] == "judge" and (state["progress"] or {}).get("done", 0) > 20)
+    # Or later: judging may be over between two looks.
+    state_where(client, "verdicts", lambda state: bool(at := state["progress"]) and verdicts_come(at))
     take(page, f"{url}/ui/runs/{NAME}", "service-run", "#live progress", 900, 1180)
-    state_where(client, lambda state: state["state"] == "released")
+    state_where(client, "the release", lambda state: state["state"] == "released")
     rows = client.get(f"/runs/{NAME}/rows", params={"where": ["variant:eq:direct", "patterns:ge:1"]}).json()["rows"]
     row = f"{url}/ui/runs/{NAME}/rows/{rows[0]['prompt_id']}?at={rows[0]['response_id']}"
     take(page, row, "service-rows", "article mark", 980, 1180)
@@ -92,6 +108,7 @@ def main() -> None:
         ):
             browser = started.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
             page = browser.new_page(color_scheme="light")
+            page.set_default_timeout(1000 * _PATIENCE_S)
             page.goto(f"{url}/login")
             page.get_by_label("Token").fill(secret)
             page.get_by_role("button", name="Log in").click()
@@ -100,7 +117,10 @@ def main() -> None:
             browser.close()
     finally:
         service.terminate()
-        service.wait()
+        try:
+            service.wait(_PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            service.kill()
         shutil.rmtree(folder)
 
 

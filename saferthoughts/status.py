@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+from curation.review.gate import gate_gaps
 from pipelines.errors import one_line, refusal_of
 from pipelines.runs import RunFolder
 from pipelines.settings.changes import is_imported
@@ -160,9 +161,27 @@ def next_step(run: RunFolder, config: RunConfig, stages: Mapping[str, Any]) -> t
         return "people's votes", f"saferthoughts review pull {name}"
     if "select" in finished and finished["select"] < finished["check"]:
         return "its selection", f"saferthoughts select {name}"
-    if finished.get("release", "") < max(finished["check"], finished.get("select", "")):
+    if waits_for_review(run, finished):
+        after = {"review": "review pull", "pull": "review agree", "agree": "review apply", "apply": "review push"}
+        last = max(("", *(stage for stage in after if stage in finished)), key=lambda stage: finished.get(stage, ""))
+        return "people's review (release.requires)", f"saferthoughts {after.get(last, 'review push')} {name}"
+    if not _released(finished):
         return "its release", f"saferthoughts release build {name}"
     return "", None
+
+
+def waits_for_review(run: RunFolder, finished: Mapping[str, str]) -> list[str]:
+    """What `release.requires` asks of people's review and a run lacks that has all but its release; else nothing.
+
+    Args:
+        run: The run.
+        finished: When each stage last ended.
+    """
+    return gate_gaps(run) if "check" in finished and not _released(finished) else []
+
+
+def _released(finished: Mapping[str, str]) -> bool:
+    return finished.get("release", "") >= max(finished["check"], finished.get("select", ""))
 
 
 def _at_work(folder: Path) -> tuple[str, ...] | None:

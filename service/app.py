@@ -16,7 +16,7 @@ from starlette.staticfiles import StaticFiles
 
 from pipelines.errors import UserError
 from pipelines.runs import VERSION
-from service import api, page
+from service import api, api_releases, page
 from service.access import caller_of
 from service.app_state import AppState
 from service.description import description_of
@@ -60,6 +60,7 @@ def application(state: AppState) -> FastAPI:
     app.include_router(api.router)
     app.include_router(api_review.router)
     app.include_router(api_models.router)
+    app.include_router(api_releases.router)
     app.include_router(page.router)
     app.mount("/static", StaticFiles(directory=_STATIC), name="static")
     for kind in (Problem, UserError, RequestValidationError, HTTPException, Exception):

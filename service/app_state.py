@@ -112,7 +112,8 @@ class AppState:
             # A name may be longer than a file's can be.
             if RUN_NAME.fullmatch(name) is None:
                 raise Problem(404, f"There is no run '{one_line(name, _LONGEST_NAME)}'.") from error
-            raise Problem(409 if is_run(self.runs, name) else 404, str(error)) from error
+            words = str(error).replace(f"{self.runs}/", f"{self.runs.name}/")
+            raise Problem(409 if is_run(self.runs, name) else 404, words) from error
         if not (run.path / "run.yaml").exists():
             raise Problem(409, f"{run.path} has no run.yaml yet. Run first: saferthoughts prompts {run.name}")
         return run

@@ -6,6 +6,7 @@ the second are written by `saferthoughts pull` as a job, beside its log. Nothing
 
 import os
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -14,11 +15,13 @@ from typing import Any
 
 from pipelines.errors import UserError, one_line
 from pipelines.runs import RUN_NAME, RunFolder
+from service import commands
 from service.app_state import AppState
 from service.problems import Problem
 from service.queue import Job
 from service.shapes import REPO_PATTERN
 from service.store import home_of
+from service.tokens import Caller
 
 _PULLED = ".serve/pulled"
 _NEWEST = "newest"
@@ -112,6 +115,81 @@ def pulled_folder(runs: Path, name: str) -> Path:
     return runs.absolute() / run_of(name) / "release"
 
 
+def pull(state: AppState, repo: str, version: str, caller: Caller) -> str:
+    """Queue a pull of a release of somebody else, where none of it is under way; the name of its folder.
+
+    Raises:
+        UserError: no repository or no version.
+    """
+    name = pulled_name(repo, version)
+    folder, job = pulled_folder(state.runs, name), state.queue.latest(run_of(name))
+    if job is not None and job.open:
+        return name
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # The newest version may be another one by now; of the others it is checked whether the tag was moved.
+    if name.endswith(f"@{_NEWEST}"):
+        shutil.rmtree(folder, ignore_errors=True)
+    state.queue.put(run_of(name), "pull", ["pull", address_of(name), "--to", str(folder)], caller.name)
+    state.supervisor.wake()
+    return name
+
+
+def remove(state: AppState, name: str) -> None:
+    """Delete a pulled release.
+
+    Raises:
+        Problem: 404, there is none; 409, it is being pulled.
+    """
+    folder, job = here(state, name), state.queue.latest(run_of(name))
+    if job is not None and job.open:
+        raise Problem(409, f"{address_of(name)} is being pulled. Wait for it.")
+    shutil.rmtree(folder.parent, ignore_errors=True)
+
+
+def here(state: AppState, name: str) -> Path:
+    """Where a release lies that was pulled, or is being pulled.
+
+    Raises:
+        Problem: 404, it was not.
+    """
+    folder = pulled_folder(state.runs, name)
+    if not folder.parent.is_dir():
+        raise Problem(404, f"{address_of(name)} was not pulled here.")
+    return folder
+
+
+def verified(state: AppState, name: str) -> dict[str, Any]:
+    """What `release verify` finds of a pulled release, computed again in a child process.
+
+    Raises:
+        Problem: 404, it is not here; 503, others are being waited for.
+    """
+    folder = pulled_folder(state.runs, name)
+    if not (folder / "lineage.json").exists():
+        raise Problem(404, f"{address_of(name)} is not here yet.")
+    found: dict[str, Any] = commands.answer(state.runs, commands.mark_of(folder), "release", "verify", str(folder))
+    return found
+
+
+def usable(state: AppState, key: str) -> Path:
+    """The folder of a release to train on or to measure with, by its key: run:NAME, or pulled:NAME, which is verified.
+
+    Raises:
+        Problem: 404, nothing of ours; 409, it is being pulled, or does not match itself.
+    """
+    kind, _, name = key.partition(":")
+    if kind == "hub":
+        raise Problem(409, f"{one_line(name, 80)} is not here yet. Pull it first.")
+    folder = Path(folder_or_address(state.runs, key))
+    if kind == "pulled":
+        job = state.queue.latest(run_of(name))
+        if job is not None and job.open:
+            raise Problem(409, f"{address_of(name)} is being pulled. Wait for it.")
+        if faults := verified(state, name)["faults"]:
+            raise Problem(409, f"{address_of(name)} is not used, since it does not match itself: {one_line(faults[0])}")
+    return folder
+
+
 def commit_of(job: Job | None) -> str:
     """The commit that a pull compared every byte with; "" where its last word names none."""
     found = _COMMIT.search(job.message) if job is not None else None
@@ -175,36 +253,45 @@ def published(state: AppState, name: str) -> tuple[Published, ...]:
 
 def gate_of(run: RunFolder) -> tuple[bool, str]:
     """Whether a run's release may be built by what it requires of people's review, and in words what it waits for."""
-    from curation.review.gate import check_gate
+    from curation.review.gate import gate_gaps
     from pipelines.settings.config import load_config
 
     requires = load_config(run).release.requires
     if requires == type(requires)():
         return True, "Nothing is required of people's review (release.requires in run.yaml)."
-    try:
-        check_gate(run)
-    except UserError as error:
-        return False, str(error)
-    return True, "People's review shows what the run requires of it."
+    gaps = gate_gaps(run)
+    return not gaps, "; ".join(gaps) or "People's review shows what the run requires of it."
 
 
-def answers(folder: Path, verified: Mapping[str, Any], commit: str) -> list[tuple[str, list[str], bool]]:
+def answers(state: AppState, name: str) -> list[tuple[str, list[str], bool]]:
     """The questions to ask of somebody's release, with what the machine found, and whether that is reassuring.
 
-    Args:
-        folder: The release, pulled.
-        verified: What `release verify --json` prints.
-        commit: What its bytes were compared with; "" where that is not known.
-
     Raises:
+        Problem: 404, it is not here; 503, others are being waited for.
         UserError: its lineage cannot be read.
     """
     from cards.release_folder import lineage_now
     from cards.verify import shaped_like_ours
 
+    whole, folder = verified(state, name), pulled_folder(state.runs, name)
     found = lineage_now(folder)
     with shaped_like_ours(folder):
-        return _answers(folder, found, verified, commit)
+        return _answers(folder, found, whole, commit_of(state.queue.latest(run_of(name))))
+
+
+def compared(state: AppState, before: str, after: str) -> dict[str, Any]:
+    """What `compare` finds of two releases by their keys, in a child process, and the version that makes: `proposed`.
+
+    Raises:
+        Problem: 404, nothing of ours; 503, others are being waited for.
+        UserError: what the command says.
+    """
+    from cards.compare import proposed
+
+    paths = [folder_or_address(state.runs, key) for key in (before, after)]
+    marks = tuple(commands.mark_of(state.runs / path) if path.startswith("/") else path for path in paths)
+    found: dict[str, Any] = commands.answer(state.runs, marks, "compare", *paths)
+    return {**found, "proposed": proposed(found["versions"][0], found["step"])}
 
 
 def _answers(

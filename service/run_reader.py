@@ -9,8 +9,9 @@ import os
 import re
 import time
 import traceback
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from pipelines.errors import one_line, refusal_of
 from pipelines.runs import RUN_NAME, RunFolder
 from pipelines.settings.config import load_config
 from pipelines.teachers.ledger import Ledger, Totals
-from saferthoughts.status import funnel_of
+from saferthoughts.status import funnel_of, waits_for_review
 from service.jobs import PROGRESS_FILE
 from service.problems import Problem
 from service.queue import OPEN, Job, Queue
@@ -101,12 +102,18 @@ class RunReader:
         own = next((each for each in jobs if not each.side), None)
         stages: dict[str, Any] = manifest["stages"]
         version = self._version(run)
-        state = _state(jobs, own, version)
+        waits = self._waits(run, stages)
+        moved_on = _moved_on(own, stages)
+        state = _state(jobs, own, version, waits, moved_on)
         progress = _progress(run) if job is not None and job.state in ("running", "cancelling") else None
         return RunState(
             name=run.name,
             state=state,  # type: ignore[arg-type]
-            problem=own.message if own is not None and state in _OVER.values() else "",
+            problem=waits
+            if state == "review"
+            else own.message
+            if own and state in _OVER.values() and not moved_on
+            else "",
             created=manifest["created"],
             started_by=self._queue.first_asker(run.name),
             stage=progress.stage if progress else (next(reversed(stages)) if stages else ""),
@@ -165,6 +172,12 @@ class RunReader:
             return str(self._kept_for(str(run.path), "version", _mark(path), read))
         return None
 
+    def _waits(self, run: RunFolder, stages: dict[str, Any]) -> str:
+        """What the release lacks of people's review, in a line, where nothing else is missing."""
+        files = (run.path / "manifest.json", run.path / "run.yaml", run.path / "agreement.json")
+        mark = tuple(_mark(path) for path in (*files, run.table_path("reviews")))
+        return str(self._kept_for(str(run.path), "waits", mark, lambda: "; ".join(waits_for_review(run, stages))))
+
     def job_state(self, job: Job) -> JobState:
         """A job as it is shown."""
         return self._shape(job)
@@ -221,8 +234,6 @@ def _budget(own: Job | None) -> Budget:
 
 def _begun(path: Path) -> float:
     with suppress(OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError):
-        from datetime import datetime
-
         with path.open(encoding="utf-8") as file:
             begins = file.read(_BEGINS)
             found = _CREATED.search(begins)
@@ -245,18 +256,30 @@ def _progress(run: RunFolder) -> Progress | None:
     return None
 
 
-def _state(jobs: Sequence[Job], own: Job | None, version: str | None) -> str:
+def _moved_on(own: Job | None, stages: Mapping[str, str]) -> bool:
+    """Whether a run was checked or selected from anew after its own last job, as applied votes have it."""
+    if own is None or own.finished is None:
+        return False
+    ends = [datetime.fromisoformat(stages[name]).timestamp() for name in ("check", "select") if name in stages]
+    return any(end > own.finished for end in ends)
+
+
+def _state(jobs: Sequence[Job], own: Job | None, version: str | None, waits: str, moved_on: bool) -> str:
     """By the job under way, else by the run's own last one: what is beside it failed for itself.
 
     Args:
         jobs: The last job of each action, the newest first.
         own: The last one that made the run itself.
         version: Of the release, where there is one.
+        waits: What the release lacks of people's review.
+        moved_on: Whether what that last one ended with is past.
     """
     if jobs and jobs[0].open:
         return jobs[0].state
+    if waits and not version:
+        return "review"
     released = version and any(each.action == "release" and each.state == "done" for each in jobs)
-    if own is not None and own.state in _OVER and not released:
+    if own is not None and own.state in _OVER and not released and not moved_on:
         # A process that died, or was never started, says nothing about the run.
         return "stopped" if own.fault in ("job", "service") else _OVER[own.state]
     return "released" if version else ("new" if own is None else "stopped")
@@ -353,12 +376,12 @@ def _event(kind: str, state: RunState) -> str:
 
 def spoken(state: RunState) -> str:
     """A run's state in a few words that change seldom: its stage, and the tenth of it that is done."""
-    words: str = state.state
+    words = state.state_words
     if state.progress is not None:
         tenths = f", {10 * (10 * state.progress.done // state.progress.total)} %" if state.progress.total else ""
         words = f"{state.progress.stage}{tenths}"
     elif state.problem:
-        words = f"{state.state}. {state.problem}"
+        words = f"{state.state_words}. {state.problem}"
     elif state.job is not None and state.job.state not in OPEN and state.job.message:
-        words = f"{state.state}. {state.job.message}"
+        words = f"{state.state_words}. {state.job.message}"
     return words

@@ -120,6 +120,21 @@ class PublishWanted(Part):
     dry_run: bool = False
 
 
+class PullWanted(Part):
+    """A release of somebody else on the Hub."""
+
+    repo: RepoName
+    version: Version | None = Field(default=None, description="the newest if not given")
+
+
+class Answered(BaseModel):
+    """A question to ask of somebody's release, with what was found."""
+
+    question: str
+    answers: list[Words]
+    reassuring: bool
+
+
 class JobState(BaseModel):
     """One job of a run. Times are seconds since 1970."""
 
@@ -173,8 +188,10 @@ class RunState(BaseModel):
     """A run: what it has so far, what is under way, what it took."""
 
     name: str
-    state: Literal["new", "queued", "running", "cancelling", "stopped", "failed", "incomplete", "released", "broken"]
-    problem: Words = Field(description="what is wrong with the run itself, in a line; empty where nothing is")
+    state: Literal[
+        "new", "queued", "running", "cancelling", "stopped", "failed", "incomplete", "review", "released", "broken"
+    ] = Field(description="review: only its release is missing, and waits for what the run requires of people's votes")
+    problem: Words = Field(description="what is wrong with the run itself, or what its review lacks, in a line")
     created: Words
     started_by: Words = Field(description="whose token its first job here was asked for with; empty where none was")
     stage: Words = Field(description="the stage under way, or the last one that ended")
@@ -194,6 +211,24 @@ class RunState(BaseModel):
     version: Words | None = Field(description="of the release, where there is one")
     job: JobState | None = Field(description="the newest one")
     side_jobs: list[JobState] = Field(description="the last one of each kind that is over; they change no state")
+
+    @property
+    def state_words(self) -> str:
+        """The state as people read it."""
+        return "waits for review" if self.state == "review" else self.state
+
+
+class ReleaseState(BaseModel):
+    """A release of a run, or one that was pulled; `key` names it in requests."""
+
+    key: str
+    name: str
+    title: Words
+    version: Words
+    rows: int | None
+    licence: Words
+    problem: Words = Field(description="why it cannot be read; empty where it can")
+    job: JobState | None = Field(description="the pull of it, where it was pulled")
 
 
 class TeacherTest(BaseModel):

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from pipelines.errors import UserError
+from pipelines.errors import Incomplete
 from pipelines.runs import RunFolder, file_hash
 from pipelines.settings.config import load_config
 
@@ -23,10 +23,10 @@ def check_gate(run: RunFolder) -> None:
     """Let a release pass that meets what its run requires.
 
     Raises:
-        UserError: something is missing; all of it is named.
+        Incomplete: something is missing; all of it is named.
     """
     if missing := gate_gaps(run):
-        raise UserError(f"{run.name} is not released, since its run requires more: {'; '.join(missing)}.")
+        raise Incomplete(f"{run.name} waits for review: {'; '.join(missing)}.")
 
 
 def gate_gaps(run: RunFolder) -> list[str]:
@@ -37,8 +37,8 @@ def gate_gaps(run: RunFolder) -> list[str]:
     found = agreement_of(run)
     if found is None:
         return [
-            "people's review (release.requires), and has none that is evaluated. Run: "
-            f"saferthoughts review pull {run.name}, review agree {run.name}, review apply {run.name}"
+            "release.requires asks for people's votes, and none are evaluated yet "
+            f"(saferthoughts review push {run.name}, then review pull, agree and apply)"
         ]
     missing = []
     if requires.reviewed is not None and found["rows"] < requires.reviewed:

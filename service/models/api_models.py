@@ -36,7 +36,7 @@ async def plan_training(
     name: str, wanted: model_shapes.TrainingWanted, caller: Runner, state: AppStateOf, request: Request
 ) -> model_shapes.PlanState:
     """What a training would take, and the proof that its reasoning is trained on. Loads the student; begins nothing."""
-    words = training.arguments(state, state.run(name), wanted, output=False)
+    words = await asyncio.to_thread(training.arguments, state, state.run(name), wanted, False)
     found = await json_of(state, state.asking, request, (*words, "--check", "--json"))
     return model_shapes.PlanState.model_validate(found)
 
@@ -45,7 +45,7 @@ async def plan_training(
 def train(
     name: str, wanted: model_shapes.TrainingWanted, caller: Runner, state: AppStateOf
 ) -> model_shapes.TrainingState:
-    """Train a student on the run's release. POST /runs/{name}/cancel stops it, and a repeated job goes on."""
+    """Train a student on a release. POST /runs/{name}/cancel stops it, and a repeated job goes on."""
     run = state.run(name)
     training.start(state, run, wanted, caller)
     return training.state_of(state, run, wanted.name)
@@ -68,8 +68,7 @@ def list_students(caller: Reader, state: AppStateOf) -> list[model_shapes.Studen
 @router.get("/students/{name}/{student}/lineage", tags=["students"])
 def lineage(name: str, student: str, caller: Reader, state: AppStateOf) -> model_shapes.Lineage:
     """What the verification of the release behind a student finds, and people's votes on its rows."""
-    students.folder_of(state, name, student)
-    return students.lineage_of(state.run(name))
+    return students.lineage_of(state, students.folder_of(state, name, student))
 
 
 @router.post("/students/{name}/{student}/chat", tags=["students"])
@@ -140,7 +139,7 @@ async def plan_evaluation(
     wanted: model_shapes.EvaluationWanted, caller: Runner, state: AppStateOf, request: Request
 ) -> model_shapes.EvaluationPlanState:
     """What an evaluation would ask and cost. Builds its tasks; asks nobody."""
-    _, words = evaluations.arguments(state, wanted)
+    _, words = await asyncio.to_thread(evaluations.arguments, state, wanted)
     found = await json_of(state, state.asking, request, (*words, "--plan", "--json"))
     return model_shapes.EvaluationPlanState.model_validate(found)
 

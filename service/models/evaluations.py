@@ -16,6 +16,7 @@ from eval.suites import SUITES, TASKS, chosen_tasks
 from pipelines.errors import UserError, one_line, unknown
 from pipelines.runs import RUN_NAME
 from pipelines.settings.judge import load_judges
+from service import releases
 from service.app_state import AppState
 from service.models import students
 from service.models.evaluation_results import live_rate, rates_of, results_of
@@ -83,7 +84,8 @@ def arguments(state: AppState, wanted: EvaluationWanted) -> tuple[str, tuple[str
     """The folder's name under runs/, and the words of `eval`.
 
     Raises:
-        Problem: 404, no such run or student; 409, a teacher has a run's name.
+        Problem: 404, no such run, student or release; 409, a teacher has a run's name, or a pulled release does not
+            match itself.
         UserError: an unknown name, or values that do not go together.
     """
     if (wanted.run is None) == (wanted.teacher is None):
@@ -106,6 +108,8 @@ def arguments(state: AppState, wanted: EvaluationWanted) -> tuple[str, tuple[str
     for field in fields:
         if (value := getattr(wanted, field)) not in (None, ""):
             words += [f"--{field}", str(value)]
+    if wanted.release is not None:
+        words += ["--release", str(releases.usable(state, wanted.release))]
     words += [word for task in wanted.tasks for word in ("--task", task)]
     if state.settings.teachers is not None:
         words += ["--teachers", str(state.settings.teachers.absolute())]

@@ -13,7 +13,7 @@ def training_in(form: Form) -> TrainingWanted:
     Raises:
         UserError: a field does not fit.
     """
-    values: dict[str, object] = {**_filled(form, "recipe", "name", "objective", "student")}
+    values: dict[str, object] = {**_filled(form, "recipe", "name", "objective", "student", "release")}
     mixture: object = form.text("mixture").strip()
     if not mixture:
         counts = {field.removeprefix(_ROWS): form.text(field).strip() for field in form.names(_ROWS)}
@@ -31,7 +31,7 @@ def evaluation_in(form: Form) -> EvaluationWanted:
     Raises:
         UserError: a field does not fit.
     """
-    fields = ("name", "suite", "protocol", "limit", "score", "guard", "judge", "attacker")
+    fields = ("name", "suite", "protocol", "limit", "score", "guard", "judge", "attacker", "release")
     values: dict[str, object] = {**_filled(form, *fields)}
     measured = form.text("measured")
     if measured.startswith(":"):

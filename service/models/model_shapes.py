@@ -8,6 +8,7 @@ from pipelines.settings.parts import Part
 from service.shapes import JobState, RepoName, RunName, Words
 
 Listed = Annotated[str, Field(min_length=1, max_length=200)]
+Key = Annotated[str, Field(min_length=1, max_length=300)]
 Figure = float | None
 
 
@@ -23,9 +24,10 @@ class TrainingSettings(Part):
 
 
 class TrainingWanted(Part):
-    """A training on the release of a run."""
+    """A training on the release of a run, or on another one that is here."""
 
     recipe: Listed
+    release: Key | None = Field(default=None, description="a key of GET /releases; the run's own if not given")
     name: RunName = Field(default="model", description="of the student")
     objective: Listed | None = Field(default=None, description="the recipe's if not given")
     mixture: Listed | dict[Listed, Annotated[int, Field(ge=1, le=10**9)]] | None = Field(
@@ -98,8 +100,9 @@ class StudentState(BaseModel):
     release: Words
     rehearsal: bool
     release_is: Literal["here", "changed", "gone", "not recorded"] = Field(
-        description="whether the run's release is still the one that the student was trained on"
+        description="whether the release that the student was trained on is here as it was"
     )
+    pulled: str = Field(description="the name of the pulled release it was trained on; empty where it is the run's")
     rows: int | None
     steps: int | None
     tokens_per_s: Figure
@@ -154,6 +157,9 @@ class EvaluationWanted(Part):
     guard: Listed | None = None
     judge: Listed | None = None
     attacker: Listed | None = None
+    release: Key | None = Field(
+        default=None, description="a key of GET /releases whose prompts are left out; a student's own if not given"
+    )
     base: str = Field(default="", max_length=200, description="the model of the study's table to compare with")
     variant: str = Field(default="", max_length=200, description="the row of that model")
     replace: bool = Field(default=False, description="results of that name may be replaced")

@@ -13,6 +13,7 @@ from typing import Any
 from cards.model_card import RECORD, local_place
 from pipelines.errors import UserError, one_line
 from pipelines.runs import RUN_NAME, RunFolder, file_hash
+from service import releases
 from service.app_state import AppState
 from service.models.model_shapes import Lineage, StudentState
 from service.problems import Problem
@@ -52,13 +53,14 @@ def folder_of(state: AppState, name: str, student: str) -> Path:
 
 def listed(state: AppState) -> list[StudentState]:
     """Every student."""
-    return [state_of(run, student, place) for run, student, place in folders(state)]
+    return [state_of(state.runs, run, student, place) for run, student, place in folders(state)]
 
 
-def state_of(run: str, student: str, place: Path) -> StudentState:
+def state_of(runs: Path, run: str, student: str, place: Path) -> StudentState:
     """A student by its record, of which nothing is taken for granted."""
     facts = record_of(place)
     release = _part(facts, "dataset", "release")
+    folder = release_behind(runs, place)
     rows = _part(facts, "supervision", "rows")
     named = " ".join(str(release[key]) for key in ("title", "version") if release.get(key)) if release else ""
     return StudentState(
@@ -70,7 +72,8 @@ def state_of(run: str, student: str, place: Path) -> StudentState:
         trained_at=(place / RECORD).stat().st_mtime,
         release=one_line(named or "not recorded", 200),
         rehearsal=bool(release and release.get("rehearsal")),
-        release_is=_release_is(place, release),  # type: ignore[arg-type]
+        release_is=_release_is(folder, release),  # type: ignore[arg-type]
+        pulled=folder.parent.name if folder.parent.parent.name == "pulled" else "",
         rows=rows if isinstance(rows, int) else None,
         steps=facts["steps"] if isinstance(facts.get("steps"), int) else None,
         tokens_per_s=_number(facts.get("trained_tokens_per_s")),
@@ -124,8 +127,15 @@ def base_of(place: Path) -> str | None:
     return None
 
 
-def lineage_of(run: RunFolder) -> Lineage:
-    """What `release verify` finds of the run's release, and its votes.
+def release_behind(runs: Path, place: Path) -> Path:
+    """The folder of the release that a student was trained on: one that was pulled by its record, else its run's."""
+    recorded = str(_part(record_of(place), "dataset", "path"))
+    pulled = (releases.pulled_folder(runs, name) for name in releases.pulled(runs))
+    return next((folder for folder in pulled if str(folder) == recorded), run_of(place) / "release")
+
+
+def lineage_of(state: AppState, place: Path) -> Lineage:
+    """What `release verify` finds of the release behind a student, and its votes.
 
     Raises:
         Problem: 409, there is no release.
@@ -133,7 +143,9 @@ def lineage_of(run: RunFolder) -> Lineage:
     from cards.verify import verify
     from service.starting import release_of
 
-    folder = release_of(run)
+    folder = release_behind(state.runs, place)
+    if folder.parent == run_of(place):
+        folder = release_of(RunFolder(folder.parent))
     found = verify(folder)
     people: Any = None
     with suppress(OSError, ValueError, RecursionError, AttributeError):
@@ -143,10 +155,10 @@ def lineage_of(run: RunFolder) -> Lineage:
     return Lineage(checked=found.checked, faults=list(found.faults[:50]), signature=found.signature, votes=votes)
 
 
-def _release_is(place: Path, release: Any) -> str:
+def _release_is(folder: Path, release: Any) -> str:
     if not isinstance(release, dict) or not release.get("digest"):
         return "not recorded"
-    sums = run_of(place) / "release" / "checksums.sha256"
+    sums = folder / "checksums.sha256"
     if not sums.is_file():
         return "gone"
     return "here" if file_hash(sums) == release["digest"] else "changed"

@@ -1,4 +1,4 @@
-"""Trainings on a run's release: what a request may name, the command line that it becomes, and what a training writes.
+"""Trainings on a release of a run or of others: what a request may name, its command line, and what it writes.
 
 Recipes and students go by name: those of the project, those of the folders that the service was started with
 (`--recipes`, `--students`), and students that were trained here, as RUN/NAME.
@@ -12,6 +12,7 @@ from pipelines.runs import RUN_NAME, RunFolder
 from pipelines.settings.overrides import settings_of
 from saferthoughts.release import Release
 from saferthoughts.settings import assignments
+from service import releases
 from service.app_state import AppState
 from service.models import students
 from service.models.model_shapes import (
@@ -85,7 +86,7 @@ def arguments(state: AppState, run: RunFolder, wanted: TrainingWanted, output: b
     """The words of `train` for a request.
 
     Raises:
-        Problem: 409, the run has no release.
+        Problem: 409, the run has no release, or the pulled one does not match itself; 404, there is none of that key.
         UserError: an unknown name, or values that do not go together.
     """
     recipe = _named("recipe", wanted.recipe, recipes(state))
@@ -99,7 +100,8 @@ def arguments(state: AppState, run: RunFolder, wanted: TrainingWanted, output: b
     given = assignments(sets)
     # What does not go together is refused here, and not by a job.
     load_recipe(recipe, settings_of(given))
-    words = ["train", recipe, "--dataset", str(release_of(run).absolute())]
+    release = release_of(run) if wanted.release is None else releases.usable(state, wanted.release)
+    words = ["train", recipe, "--dataset", str(release.absolute())]
     if wanted.student is not None:
         words += ["--student", _named("student", wanted.student, checkpoints(state))]
     words += [word for text in given for word in ("--set", text)]
@@ -175,10 +177,11 @@ def state_of(state: AppState, run: RunFolder, student: str) -> TrainingState:
     )
 
 
-def configurations(run: RunFolder) -> dict[str, int]:
-    """Rows of the release by configuration, as its lineage counts them; empty where it does not say."""
+def configurations(state: AppState, run: RunFolder, release: str) -> dict[str, int]:
+    """Rows of a release (by its key; the run's own if "") by configuration; empty where no lineage counts them."""
     try:
-        return Release(release_of(run)).rows
+        folder = Path(releases.folder_or_address(state.runs, release)) if release else release_of(run)
+        return Release(folder).rows
     except (UserError, Problem, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
 

@@ -1,5 +1,6 @@
 """Evaluations: /ui/evaluations with the form of a new one, /ui/evaluations/NAME/EVALUATION, and two compared."""
 
+import asyncio
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -7,6 +8,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from pipelines.errors import UserError
+from service import releases
 from service.access import AppStateOf, check_role
 from service.app_state import AppState
 from service.forms import Form
@@ -40,7 +42,7 @@ async def start(caller: Viewer, state: AppStateOf, form: Posted, request: Reques
             shown = {} if part else _listed(state, form)
             name = "evaluation_plan" if part else "evaluations"
             return page(name, caller, **{**shown, "plan": found, "message": ""})
-        name, _ = evaluations.start(state, wanted, caller)
+        name, _ = await asyncio.to_thread(evaluations.start, state, wanted, caller)
     except (UserError, Problem) as error:
         if part:
             return page("evaluation_plan", caller, plan=None, message=str(error))
@@ -124,6 +126,7 @@ def _listed(state: AppState, form: Form) -> dict[str, Any]:
     return {
         "evaluations": found,
         "choices": evaluations.choices(state),
+        "releases": releases.choices(state, ""),
         "students": [f"{run}/{student}" for run, student, _ in students.folders(state)],
         "form": form,
         "plan": None,

@@ -67,6 +67,8 @@ def upload(caller: Viewer, state: AppStateOf, form: Posted) -> Response:
 @router.post("/ui/estimate")
 def estimate(caller: Viewer, state: AppStateOf, form: Posted) -> Response:
     """What the run of a form would take."""
+    if not form.text("reasoning"):
+        return page("estimate", caller, message="Counted once a reasoning teacher is chosen.", wrong=False, warnings=[])
     try:
         config = new_run_in(form, named=False).config
         found, warnings = starting.estimate(state, config), starting.warnings(state, config)

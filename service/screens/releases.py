@@ -1,6 +1,5 @@
 """Releases: /ui/releases, a run's at /ui/runs/RUN/release, those of others at /ui/releases/pulled/NAME, /ui/compare."""
 
-import shutil
 from hashlib import sha256
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -10,7 +9,7 @@ from starlette.responses import FileResponse, Response
 
 from pipelines.errors import UserError
 from pipelines.settings.parts import validated
-from service import commands, releases, starting
+from service import api_releases, releases, starting
 from service.access import AppStateOf, check_role
 from service.app_state import AppState
 from service.card_text import PICTURE, card_of, front_of
@@ -22,6 +21,8 @@ from service.screens.shared import Place, Posted, Viewer, page, to
 from service.shapes import ReleaseWanted
 
 PER_PAGE = 25
+# Runs that a student of a pulled release can be kept with, in a list: the newest.
+_MOST_RUNS = 50
 
 router = APIRouter(include_in_schema=False)
 PLACE = Place(40, "Releases", "/ui/releases")
@@ -59,26 +60,10 @@ def pull(caller: Viewer, state: AppStateOf, form: Posted) -> Response:
     """Pull a release of somebody else, as a job."""
     check_role(caller, "run")
     try:
-        name = releases.pulled_name(form.text("repo"), form.text("version"))
+        name = releases.pull(state, form.text("repo"), form.text("version"), caller)
     except UserError as error:
         return _list(state, caller, form=form, message=str(error))
-    folder = releases.pulled_folder(state.runs, name)
-    job = state.queue.latest(releases.run_of(name))
-    if job is not None and job.open:
-        return to(_path(name))
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    # The newest version may be another one by now; of the others it is checked whether the tag was moved.
-    if name.endswith("@newest"):
-        shutil.rmtree(folder, ignore_errors=True)
-    state.queue.put(
-        releases.run_of(name), "pull", ["pull", releases.address_of(name), "--to", str(folder)], caller.name
-    )
-    state.supervisor.wake()
-    return to(_path(name))
-
-
-def _path(name: str) -> str:
-    return f"/ui/releases/pulled/{quote(name)}"
+    return to(f"/ui/releases/pulled/{quote(name)}")
 
 
 @router.get("/ui/releases/pulled/{name}")
@@ -95,9 +80,7 @@ def show_pulled(name: str, caller: Viewer, state: AppStateOf, seen: str = "") ->
 
 
 def _pulled(state: AppState, name: str) -> dict[str, Any]:
-    folder, job = releases.pulled_folder(state.runs, name), state.queue.latest(releases.run_of(name))
-    if job is None and not folder.parent.is_dir():
-        raise Problem(404, f"{releases.address_of(name)} was not pulled here.")
+    folder, job = releases.here(state, name), state.queue.latest(releases.run_of(name))
     found = releases.listed(folder)
     here = not found.problem
     return {
@@ -111,19 +94,14 @@ def _pulled(state: AppState, name: str) -> dict[str, Any]:
         "front": front_of(folder) if here else {},
         "choices": releases.choices(state, found.key),
         "teachers": list(state.known_teachers()),
+        "runs": state.reader.names()[:_MOST_RUNS],
     }
 
 
 @router.get("/ui/releases/pulled/{name}/answers")
 def pulled_answers(name: str, caller: Viewer, state: AppStateOf, request: Request) -> Response:
     """The questions to ask of somebody's release, with what the machine found: computed again in a child process."""
-    folder = releases.pulled_folder(state.runs, name)
-    if not (folder / "lineage.json").exists():
-        raise Problem(404, f"{releases.address_of(name)} is not here yet.")
-    verified = commands.answer(state.runs, commands.mark_of(folder), "release", "verify", str(folder))
-    commit = releases.commit_of(state.queue.latest(releases.run_of(name)))
-    found = releases.answers(folder, verified, commit)
-    address = releases.address_of(name)
+    found, address = releases.answers(state, name), releases.address_of(name)
     return page("answers", caller, name=name, address=address, answers=found, part=_part(request))
 
 
@@ -131,15 +109,12 @@ def pulled_answers(name: str, caller: Viewer, state: AppStateOf, request: Reques
 def act_on_pulled(name: str, action: str, caller: Viewer, state: AppStateOf, form: Posted) -> Response:
     """Remove a pulled release, or make it again with a teacher of ours, after its texts were shown and agreed to."""
     check_role(caller, "run")
-    values = _pulled(state, name)
     if action == "remove":
-        job = values["job"]
-        if job is not None and job.open:
-            raise Problem(409, f"{values['address']} is being pulled. Wait for it.")
-        shutil.rmtree(releases.pulled_folder(state.runs, name).parent, ignore_errors=True)
+        releases.remove(state, name)
         return to("/ui/releases")
     if action != "regenerate":
         raise Problem(404, f"There is no button '{action}'.")
+    values = _pulled(state, name)
     try:
         wanted = again_in(form, "pulled")
         judges = dict(part.partition("=")[::2] for part in form.text("judges").split())
@@ -226,13 +201,7 @@ def show_picture(name: str, picture: str, caller: Viewer, state: AppStateOf) -> 
 @router.get("/ui/compare")
 def compare(caller: Viewer, state: AppStateOf, request: Request, before: str = "", after: str = "") -> Response:
     """What differs between two releases, and which version that makes; computed in a child process."""
-    from cards.compare import proposed
-
-    paths = [releases.folder_or_address(state.runs, key) for key in (before, after)]
-    if before.startswith("hub:"):
-        check_role(caller, "run")
-    marks = tuple(commands.mark_of(state.runs / path) if path.startswith("/") else path for path in paths)
-    found = commands.answer(state.runs, marks, "compare", *paths)
+    found = api_releases.compare(caller, state, before, after)
     run = after.removeprefix("run:") if after.startswith("run:") else ""
     return page(
         "compared",
@@ -242,7 +211,7 @@ def compare(caller: Viewer, state: AppStateOf, request: Request, before: str = "
         run=run,
         found=found,
         drifted=[one for one in found["drifts"] if one["apart"]],
-        proposed=proposed(found["versions"][0], found["step"]),
+        proposed=found["proposed"],
         part=_part(request),
     )
 

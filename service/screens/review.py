@@ -80,7 +80,7 @@ def show_review(name: str, caller: Viewer, state: AppStateOf) -> Response:
 @router.get("/ui/review/{name}/live")
 def review_part(name: str, caller: Viewer, state: AppStateOf) -> Response:
     """The part of it that moves."""
-    return page("review_part", caller, **_review(state, name))
+    return page("review_part", caller, **_review(state, name), preview=None)
 
 
 def _review(state: AppState, name: str) -> dict[str, Any]:

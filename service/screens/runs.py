@@ -95,7 +95,8 @@ def _next(state: AppState, run: RunState) -> dict[str, str]:
         return {"waits_for": "", "button": ""}
     folder = state.run(run.name)
     waits_for, command = next_step(folder, load_config(folder), folder.manifest()["stages"])
-    goes_on = "release" if "release" in (command or "") else "resume" if " run " in (command or "") else ""
+    first = (command or "").split()[1:2]
+    goes_on = {"release": "release", "run": "resume", "review": "review"}.get("".join(first), "")
     return {"waits_for": waits_for, "button": goes_on or ("look" if run.version else "")}
 
 

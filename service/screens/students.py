@@ -63,7 +63,7 @@ def push(name: str, student: str, caller: Viewer, state: AppStateOf, form: Poste
 
 def _shown(state: AppState, name: str, student: str) -> dict[str, Any]:
     place = students.folder_of(state, name, student)
-    found = students.state_of(name, student, place)
+    found = students.state_of(state.runs, name, student, place)
     return {
         "one": found,
         "card": students.card_of(place),

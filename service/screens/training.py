@@ -1,9 +1,10 @@
-"""Training on a run's release: /ui/runs/RUN/training with its form, plan, live figures, stop and go on."""
+"""Training in a run: /ui/runs/RUN/training with its form, plan, live figures, stop and go on."""
 
-from typing import Any
-from urllib.parse import quote
+import asyncio
+from typing import Annotated, Any
+from urllib.parse import quote, urlencode
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from pipelines.errors import UserError
@@ -15,20 +16,33 @@ from service.models import api_models, charts, students, training
 from service.models.model_forms import training_in
 from service.models.model_shapes import TrainingState
 from service.problems import Problem
+from service.releases import address_of, pulled
 from service.screens.shared import Posted, Viewer, page, to
 from service.shapes import RunName
 
 router = APIRouter(include_in_schema=False)
+ReleaseKey = Annotated[str, Query(max_length=300)]
 # What is drawn of each step, and what it is called.
 _DRAWN = {"loss": "loss", "learning_rate": "learning rate", "trained_tokens_per_s": "trained tokens a second"}
 
 
 @router.get("/ui/runs/{name}/training")
 def show_training(
-    name: str, caller: Viewer, state: AppStateOf, recipe: str = "", student: RunName = students.OWN
+    name: str,
+    caller: Viewer,
+    state: AppStateOf,
+    recipe: str = "",
+    student: RunName = students.OWN,
+    release: ReleaseKey = "",
 ) -> Response:
     """The training of a run's student: what it does now, and the form of the next one."""
-    return page("training", caller, **_shown(state, name, student, recipe, Form({})))
+    return page("training", caller, **_shown(state, name, student, recipe, Form({"release": [release]})))
+
+
+@router.get("/ui/training")
+def choose_run(caller: Viewer, run: RunName, release: ReleaseKey = "") -> Response:
+    """To the training of a run that was chosen for a release."""
+    return to(f"/ui/runs/{quote(run)}/training?{urlencode({'release': release})}")
 
 
 @router.get("/ui/runs/{name}/training/live")
@@ -48,7 +62,7 @@ async def start_training(name: str, caller: Viewer, state: AppStateOf, form: Pos
             part = request.headers.get("hx-target") == "plan"
             shown = {} if part else _shown(state, name, wanted.name, wanted.recipe, form)
             return page("plan" if part else "training", caller, **{**shown, "plan": found, "message": ""})
-        api_models.train(name, wanted, caller, state)
+        await asyncio.to_thread(api_models.train, name, wanted, caller, state)
     except (UserError, Problem) as error:
         if request.headers.get("hx-target") == "plan":
             return page("plan", caller, plan=None, message=str(error))
@@ -78,8 +92,14 @@ def _shown(state: AppState, name: str, student: str, recipe: str, form: Form) ->
     chosen = next((one for one in known.recipes if one.name == recipe), None)
     if chosen is None:
         chosen = next((one for one in known.recipes if one.name == "smollm2-135m-cpu"), known.recipes[0])
-    rows = training.configurations(run)
+    own = {"": "this run's own"} if (run.path / "release" / "lineage.json").exists() else {}
+    known_releases = own | {f"pulled:{one}": f"{address_of(one)}, pulled" for one in pulled(state.runs)}
+    asked = form.text("release")
+    release = asked if asked in known_releases else next(iter(known_releases), "")
+    rows = training.configurations(state, run, release)
     return {
+        "releases": known_releases,
+        "release": release,
         **_live(state, name, student),
         "choices": known,
         "recipe": chosen,

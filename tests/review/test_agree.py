@@ -199,8 +199,9 @@ def gated(run: RunFolder, **wanted: Any) -> None:
 
 def test_a_release_obeys_its_gate_and_tells_what_is_missing(checked: RunFolder) -> None:
     gated(checked, reviewed=20, judge_kappa=0.6, unsafe_upper_bound=0.2)
-    with pytest.raises(UserError, match="requires more: people's review"):
+    with pytest.raises(UserError, match="asks for people's votes, and none are evaluated") as refused:
         build_release(checked)
+    assert refused.value.exit_code == 1
     rows = sampled(checked)
     with open_views(checked) as db:
         kept = {name for (name,) in db.sql("SELECT response_id FROM accepted").fetchall()}
@@ -232,7 +233,7 @@ def test_figures_of_other_votes_do_not_open_the_gate(checked: RunFolder) -> None
     gated(checked, reviewed=10)
     build_release(checked)
     reviewed(checked, [vote(row["response_id"], "a") for row in rows[:12]])
-    with pytest.raises(UserError, match="has none that is evaluated"):
+    with pytest.raises(UserError, match="none are evaluated yet"):
         build_release(checked)
 
 

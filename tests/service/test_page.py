@@ -226,7 +226,8 @@ def test_the_keyboard_reaches_everything_and_everything_has_a_name(opened: Open,
         "/ui/costs",
         "/ui/review/small",
     ):
-        page.goto(service.url + path)
+        answer = page.goto(service.url + path)
+        assert answer.status == 200, path
         assert page.locator("main").count() == page.locator("h1").count() == 1
         nameless = page.evaluate(
             """() => [...document.querySelectorAll("a[href], button, input:not([type=hidden]), select, progress")]
