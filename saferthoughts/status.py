@@ -157,6 +157,8 @@ def next_step(run: RunFolder, config: RunConfig, stages: Mapping[str, Any]) -> t
         return "repair of flagged rows", f"saferthoughts run {name}"
     if finished.get("check", "") < finished["judge"]:
         return "its checks", f"saferthoughts run {name}"
+    if not stages["check"]["counts"]["accepted"]:
+        return "rows that pass its checks, of which there is none", f'saferthoughts sql {name} "FROM rejected"'
     if "review" in stages and not run.table_path("reviews").exists():
         return "people's votes", f"saferthoughts review pull {name}"
     if "select" in finished and finished["select"] < finished["check"]:

@@ -38,7 +38,7 @@ from pipelines.settings.options import Options, configured
 # Until all tests are found (`pytest_runtest_logstart`), there is little garbage and much to look through.
 gc.disable()
 # What the product thaws after each generation and evaluation is all that is frozen: a second a collection from then on.
-_freeze, gc.freeze, gc.unfreeze = gc.freeze, lambda: None, lambda: None
+_freeze, _unfreeze, gc.freeze, gc.unfreeze = gc.freeze, gc.unfreeze, lambda: None, lambda: None
 # The command line's parser is the same for every command that a test runs in this process.
 typer.testing._get_command = cache(typer.testing._get_command)  # type: ignore[attr-defined]
 # The processes of tests read what the first of them compiled, whatever the shell says.
@@ -101,6 +101,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 _spared = 0
+
+
+def pytest_unconfigure() -> None:
+    # What stays frozen to the end is reported as leaked by the libraries that made it.
+    _unfreeze()
 
 
 def pytest_runtest_logstart() -> None:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipelines.errors import Incomplete
 from saferthoughts.cli.options import group, say
 
 if TYPE_CHECKING:
@@ -54,6 +55,10 @@ def look(
     say(f"  not read: {', '.join(found.unread) or 'nothing'}")
     _show_refused(found)
     _show_rows(found)
+    if not found.responses:
+        raise Incomplete(
+            f"No row of {where} can be used so. Name its columns with --map FIELD=COLUMN, or give another."
+        )
 
 
 def _show_refused(found: "DatasetRows") -> None:

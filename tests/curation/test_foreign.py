@@ -264,3 +264,7 @@ def test_a_look_says_what_is_understood_not_read_and_refused(tmp_path: Path) -> 
         f"  answer: {REFUSAL}",
     ]
     assert "1 of 4 rows can be used" in done.stdout.splitlines()[0]
+    rows(tmp_path / "none.jsonl", {**good, "Question": 7})
+    done = CliRunner().invoke(app, ["dataset", "look", str(tmp_path / "none.jsonl")])
+    assert (done.exit_code, "Next:" in done.output) == (1, False), done.output
+    assert "No row of" in str(done.exception) + done.output

@@ -12,15 +12,16 @@ from typing import Any
 
 from cards.verify import VerificationResult
 from curation.overlap.duplicates import Duplicates
-from curation.quality.checks import CheckResult
+from curation.quality.checks import CheckResult, check
 from curation.selection import SelectionResult
 from pipelines.doctor import Finding, ListedTeacher
 from pipelines.generate.stage import GenerationResult
 from pipelines.judges.stage import JudgingResult
 from pipelines.repairs.accounting import RepairResult
 from pipelines.runs import VERSION, RunFolder
+from pipelines.settings.config import load_config
 from saferthoughts.ledgers import Spending
-from saferthoughts.status import RunStatus
+from saferthoughts.status import RunStatus, next_step
 from tests.commands import command
 
 DOCS = Path(__file__).parents[2] / "docs" / "json.md"
@@ -67,6 +68,18 @@ def test_status_says_what_each_run_waits_for(judged: RunFolder, tmp_path: Path) 
     assert "torn: its files cannot be read." in done.stdout
     assert "nowhere" in command(["status", "nowhere"], tmp_path).stderr
     assert "saferthoughts demo" in command(["--runs", "empty", "status"], tmp_path).stderr
+
+
+def test_a_run_of_which_no_row_was_accepted_is_not_sent_to_its_release(judged: RunFolder) -> None:
+    check(judged)
+    stages, config = judged.manifest()["stages"], load_config(judged)
+    stages["judge"]["counts"]["unscored"] = 0
+    stages["repair"] = stages["check"]
+    assert next_step(judged, config, stages)[1] == f"saferthoughts release build {judged.name}"
+    stages["check"]["counts"]["accepted"] = 0
+    waits_for, command_for_it = next_step(judged, config, stages)
+    assert "there is none" in waits_for
+    assert "FROM rejected" in str(command_for_it)
 
 
 def test_variables_come_from_a_file_that_is_named_and_no_value_is_shown(tmp_path: Path) -> None:
