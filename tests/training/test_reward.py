@@ -43,7 +43,7 @@ def test_known_cheats_do_not_pass() -> None:
     }
     gold = [case["passes"] for case in cases if case["group"] == "gold"]
     words = " ".join((ROOT / "docs/training.md").read_text(encoding="utf-8").split())
-    assert f"{gold.count(False)} of {len(gold)} good answers go without their reward" in words
+    assert f"{gold.count(False)} of {len(gold)} good answers get no reward" in words
     assert "a thought about nothing" in " ".join(command(["reward", "check"]).stdout.split())
 
 
