@@ -64,9 +64,10 @@ def split(
     """Take a reply apart, whichever way the server put its reasoning in.
 
     The two keyword arguments are the reply's fields of those names (DeepSeek and older vLLM, newer vLLM); a field
-    that holds text wins over tags in `content`. Inline, in the marks of any family of `reasoning_families.py`: a
-    leading block, nested tags kept inside it, several leading blocks joined by a blank line; a missing opener (R1's
-    templates put it into the prompt); a block never closed (truncated: all of it is reasoning, the answer is empty).
+    that holds text wins over tags in `content`, and a leading block there that repeats it goes. Inline, in the marks of
+    any family of `reasoning_families.py`: a leading block, nested tags kept inside it, several leading blocks joined by
+    a blank line; a missing opener (R1's templates put it into the prompt); a block never closed (truncated: all of it
+    is reasoning, the answer is empty).
     A mark around the whole answer (`<answer>`) goes. Tags further on stay in the answer, where a quality check finds
     them. `split(join(r, a))` gives back r and a, character for character, for an r with balanced tags and an a that
     opens with none. A `style` other than "auto" rules the other forms out.
@@ -74,9 +75,9 @@ def split(
     text = content or ""
     if style in ("auto", "field"):
         if reasoning_content:
-            return Thought(reasoning_content, _unwrapped(text), "reasoning_content")
+            return Thought(reasoning_content, _unwrapped(_once(text, reasoning_content)), "reasoning_content")
         if reasoning:
-            return Thought(reasoning, _unwrapped(text), "reasoning")
+            return Thought(reasoning, _unwrapped(_once(text, reasoning)), "reasoning")
     if style in ("field", "none"):
         return Thought("", text, "none")
     found = _leading(text) or _harmony(text) or _stripped_harmony(text) or _without_opener(text)
@@ -85,6 +86,12 @@ def split(
     if style == "missing_opener":
         return Thought(_trim_block(text), "", "truncated")
     return Thought("", text, "none")
+
+
+def _once(text: str, reasoning: str) -> str:
+    """Content without a leading block that some servers fill with what is in the field too."""
+    found = _leading(text)
+    return found.answer if found is not None and found.reasoning.split() == reasoning.split() else text
 
 
 def _leading(text: str) -> Thought | None:

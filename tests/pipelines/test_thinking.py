@@ -92,6 +92,12 @@ def test_every_family_is_taken_apart(family: Family, reasoning: str, answer: str
     assert split(text) == Thought(reasoning, answer, "inline")
 
 
+def test_reasoning_that_is_in_the_field_and_inline_is_kept_once() -> None:
+    assert split("<think>\nHm. So\n</think>\n\nYes.", reasoning="Hm.\nSo ") == Thought("Hm.\nSo ", "Yes.", "reasoning")
+    # Two thoughts are no repetition: the second stays where it is, and a check finds its tag.
+    assert "<think>" in split("<think>\nNo.\n</think>\n\nYes.", reasoning_content="Hm.").answer
+
+
 @pytest.mark.parametrize("family", TAGGED, ids=lambda family: family.name)
 @few
 @given(free_of_marks, free_of_marks)
