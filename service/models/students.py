@@ -129,9 +129,9 @@ def base_of(place: Path) -> str | None:
 
 def release_behind(runs: Path, place: Path) -> Path:
     """The folder of the release that a student was trained on: one that was pulled by its record, else its run's."""
-    recorded = str(_part(record_of(place), "dataset", "path"))
+    recorded = local_place(place, "dataset")
     pulled = (releases.pulled_folder(runs, name) for name in releases.pulled(runs))
-    return next((folder for folder in pulled if str(folder) == recorded), run_of(place) / "release")
+    return next((folder for folder in pulled if folder.resolve() == recorded), run_of(place) / "release")
 
 
 def lineage_of(state: AppState, place: Path) -> Lineage:
