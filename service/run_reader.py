@@ -50,6 +50,7 @@ class RunReader:
         self._runs, self._queue = runs, queue
         self._kept: dict[tuple[str, str], tuple[object, Any]] = {}
         self._begun: dict[str, tuple[object, float]] = {}
+        self._seen: object = None
         self._reported: set[tuple[str, str]] = set()
 
     def names(self, part: str = "") -> list[str]:
@@ -57,6 +58,16 @@ class RunReader:
         is kept."""
         if not self._runs.is_dir():
             return []
+        # Thousands of runs are looked at once for all who ask within a moment.
+        mark = _mark(self._runs), time.monotonic() // _LOOK_EVERY_S
+        if mark != self._seen:
+            self._look_for_runs()
+            self._seen = mark
+        begun = self._begun
+        fit = (name for name in begun if part.lower() in name.lower())
+        return sorted(fit, key=lambda name: (-begun[name][1], name))
+
+    def _look_for_runs(self) -> None:
         begun: dict[str, tuple[object, float]] = {}
         for name in os.listdir(self._runs):
             manifest = f"{self._runs}/{name}/manifest.json"
@@ -68,8 +79,6 @@ class RunReader:
         for key in [key for key in list(self._kept) if gone and key[0] in gone]:
             self._kept.pop(key, None)
         self._begun = begun
-        fit = (name for name in begun if part.lower() in name.lower())
-        return sorted(fit, key=lambda name: (-begun[name][1], name))
 
     def look(self, name: str) -> RunState:
         """The state of a run by its name; a run with broken files is shown as broken, with the reason.
