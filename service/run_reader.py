@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from pydantic import ValidationError
@@ -51,6 +52,7 @@ class RunReader:
         self._kept: dict[tuple[str, str], tuple[object, Any]] = {}
         self._begun: dict[str, tuple[object, float]] = {}
         self._seen: object = None
+        self._looking = Lock()
         self._reported: set[tuple[str, str]] = set()
 
     def names(self, part: str = "") -> list[str]:
@@ -59,10 +61,11 @@ class RunReader:
         if not self._runs.is_dir():
             return []
         # Thousands of runs are looked at once for all who ask within a moment.
-        mark = _mark(self._runs), time.monotonic() // _LOOK_EVERY_S
-        if mark != self._seen:
-            self._look_for_runs()
-            self._seen = mark
+        with self._looking:
+            mark = _mark(self._runs), time.monotonic() // _LOOK_EVERY_S
+            if mark != self._seen:
+                self._look_for_runs()
+                self._seen = mark
         begun = self._begun
         fit = (name for name in begun if part.lower() in name.lower())
         return sorted(fit, key=lambda name: (-begun[name][1], name))
