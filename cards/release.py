@@ -165,9 +165,8 @@ def _write_rows(
 ) -> dict[str, Written]:
     """Every configuration's parquet files, in one pass over the rows."""
     schema = schema_of(COLUMNS, key)
-    with ExitStack() as stack:
-        batches = stack.enter_context(released_rows(db, folder / ".scratch"))
-        shown = stack.enter_context(meter("release", total=sum(counts.values())))
+    batches = released_rows(db, folder / ".scratch")
+    with ExitStack() as stack, meter("release", total=sum(counts.values())) as shown:
         writers = {
             name: stack.enter_context(ConfigWriter(folder / "data" / name, schema, shard_bytes))
             for name in sorted(counts)

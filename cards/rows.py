@@ -5,7 +5,7 @@ part of the ids at a time: memory does not grow with the rows. `cards/shards.py`
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,8 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cards.row_order import Parts, parts_of
+from cards.row_order import cut, parts_of, taken
 from cards.schema import COLUMNS, schema_of, turns_type
+from cards.shards import fenced
 from curation.selection import selected_rows
 from curation.sql.views import open_views
 from pipelines.progress import meter
@@ -64,9 +65,10 @@ def released_views(run: RunFolder, scratch: Path | None = None) -> Iterator[duck
         yield db
 
 
-@contextmanager
-def released_rows(db: duckdb.DuckDBPyConnection, scratch: Path) -> Iterator[Iterator[pa.Table]]:
+def released_rows(db: duckdb.DuckDBPyConnection, scratch: Path) -> Iterator[pa.Table]:
     """All rows in batches, in the order of ids: the columns of PUBLIC but messages and run_id.
+
+    The call puts them in order, and shows that where they are many; what it returns reads them.
 
     Args:
         db: The run's tables, of `released_views`.
@@ -79,42 +81,36 @@ def released_rows(db: duckdb.DuckDBPyConnection, scratch: Path) -> Iterator[Iter
     ids = db.sql("SELECT response_id FROM released ORDER BY response_id").to_arrow_reader(BATCH)
     bounds = parts_of(ids, expected)
     scratch.mkdir(exist_ok=True)
-    with ExitStack() as stack:
-        parts = {name: stack.enter_context(_parts(db, name, bounds, scratch)) for name in _IN_PARTS}
-        one = stack.enter_context(duckdb.connect(config={"memory_limit": _MEMORY, "temp_directory": str(scratch)}))
-        one.register("prompts", db.sql("FROM prompts").to_arrow_table())
-        yield _in_order(one, parts, len(bounds) + 1, expected)
+    parts = {name: _parts(db, name, bounds, scratch) for name in _IN_PARTS}
+    return _in_order(db.sql("FROM prompts").to_arrow_table(), parts, scratch, expected)
+
+
+def _parts(db: duckdb.DuckDBPyConnection, name: str, bounds: list[str], scratch: Path) -> list[Path]:
+    """The released rows' part of a table, in a file for each part of the ids."""
+    query = f"FROM {name} WHERE response_id IN (SELECT response_id FROM released)"  # noqa: S608
+    reader = db.sql(query).to_arrow_reader(_PASSED_ON)
+    # The texts take the time; and a release of one part is written before anyone asks how far it is.
+    if name != "responses" or not bounds:
+        return cut(reader, bounds, scratch, name, lambda rows: None)
+    with meter("release, responses put in order") as shown:
+        return cut(reader, bounds, scratch, name, shown.advance)
 
 
 def _in_order(
-    db: duckdb.DuckDBPyConnection, parts: Mapping[str, Parts], count: int, expected: int
+    prompts: pa.Table, parts: Mapping[str, Sequence[Path]], scratch: Path, expected: int
 ) -> Iterator[pa.Table]:
     query = _ROWS.read_text(encoding="utf-8")
     found = 0
-    for place in range(count):
-        for name, part in parts.items():
-            db.register(name, part.read(place))
-        for batch in db.sql(query).to_arrow_reader(BATCH):
-            found += batch.num_rows
-            yield pa.Table.from_batches([batch])
+    with fenced([], scratch) as db:
+        db.register("prompts", prompts)
+        for paths in zip(*parts.values(), strict=True):
+            for name, path in zip(parts, paths, strict=True):
+                db.register(name, taken(path))
+            for batch in db.sql(query).to_arrow_reader(BATCH):
+                found += batch.num_rows
+                yield pa.Table.from_batches([batch])
     if found != expected:
         raise RuntimeError(f"{expected} rows are to be released, but {found} of them have response, prompt and verdict")
-
-
-@contextmanager
-def _parts(db: duckdb.DuckDBPyConnection, name: str, bounds: list[str], scratch: Path) -> Iterator[Parts]:
-    """The released rows' part of a table, by parts of the ids."""
-    query = f"FROM {name} WHERE response_id IN (SELECT response_id FROM released)"  # noqa: S608
-    reader = db.sql(query).to_arrow_reader(_PASSED_ON)
-    # A release of one part is written before anyone asks how far it is.
-    seen = meter(f"release, {name} put in order") if bounds and name == "responses" else nullcontext(None)
-    with Parts(scratch, name, bounds, reader.schema) as parts:
-        with seen as shown:
-            for batch in reader:
-                parts.write(batch)
-                if shown:
-                    shown.advance(batch.num_rows)
-        yield parts
 
 
 def public_rows(rows: pa.Table, run_id: str, reasoning_key: str = "inline") -> pa.Table:

@@ -194,9 +194,11 @@ class ShardFile:
         self._sink.close()
 
 
-def fenced(paths: Iterable[Path]) -> duckdb.DuckDBPyConnection:
-    """A connection that reads these files and no others, whatever a column of somebody's release is called."""
-    db = duckdb.connect(config={"memory_limit": "1GB", "python_enable_replacements": "false"})
+def fenced(paths: Iterable[Path], scratch: Path | None = None) -> duckdb.DuckDBPyConnection:
+    """A connection that reads these files and no others, whatever a column of somebody's release is called; what does
+    not fit into memory goes into `scratch`."""
+    spills = {} if scratch is None else {"temp_directory": str(scratch)}
+    db = duckdb.connect(config={"memory_limit": "1GB", "python_enable_replacements": "false", **spills})
     fence(db, paths)
     return db
 

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import datasets
 import duckdb
@@ -15,7 +16,7 @@ import pytest
 
 from cards.card import dataset_card
 from cards.release import build_release
-from cards.row_order import parts_of
+from cards.row_order import cut, parts_of
 from cards.validator import front_matter_of
 from curation.quality.checks import check
 from pipelines.errors import UserError
@@ -100,14 +101,24 @@ def test_the_same_rows_give_the_same_bytes_in_any_order(released: RunFolder) -> 
 
 
 def test_many_rows_in_parts_give_the_bytes_of_one(released: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Parts of a few rows stand for millions of them."""
+    """Parts of a few rows stand for millions of them; the files of one table are open at a time."""
     before = (released.path / "release" / "checksums.sha256").read_text()
     rows = released.read("accepted").num_rows
     monkeypatch.setattr("cards.row_order._PART_ROWS", 1)
     monkeypatch.setattr("cards.row_order._MOST_PARTS", 5)
     monkeypatch.setattr("cards.rows.BATCH", 3)
     assert len(parts_of(iter([pa.record_batch({"id": [str(n)]}) for n in range(rows)]), rows)) == 5
+    parts: list[int] = []
+
+    def watched(*arguments: Any) -> list[Path]:
+        paths = cut(*arguments)
+        parts.append(len(paths))
+        assert not [one for one in Path("/proc/self/fd").iterdir() if str(one.resolve()).endswith(".arrow")]
+        return paths
+
+    monkeypatch.setattr("cards.rows.cut", watched)
     build_release(released)
+    assert parts == [5] * 5
     assert (released.path / "release" / "checksums.sha256").read_text() == before
 
 
