@@ -44,18 +44,11 @@ def reworded_task(
 
 
 def _reword(rewriting: Rewriting, kept: KeptReplies | None) -> Solver:
+    # Inspect writes a solver's arguments into the log, so this one has none.
     @solver(name="reword")
     def made() -> Solver:
         async def solve(state: TaskState, generate: Generate) -> TaskState:
-            async def ask() -> Reply | None:
-                asked = rewriting.asked(state.input_text, state.metadata)
-                return await _asked(get_model(role=ATTACKER, required=True), asked, rewriting)
-
-            if kept is None:
-                reply, known = await ask(), False
-            else:
-                key = rewriting.key(kept.role, state.input_text, state.metadata, state.epoch)
-                reply, known = await kept.reply(key, _readable, ask)
+            reply, known = await _written(state, rewriting, kept)
             state.metadata[WRITTEN] = KEPT if known else ASKED
             attack = read_attack(reply.content or "") if reply else None
             if reply is None or attack is None:
@@ -70,6 +63,19 @@ def _reword(rewriting: Rewriting, kept: KeptReplies | None) -> Solver:
         return solve
 
     return made()
+
+
+async def _written(state: TaskState, rewriting: Rewriting, kept: KeptReplies | None) -> tuple[Reply | None, bool]:
+    """The attacker's reply to a sample, and whether it was kept already."""
+
+    async def ask() -> Reply | None:
+        asked = rewriting.asked(state.input_text, state.metadata)
+        return await _asked(get_model(role=ATTACKER, required=True), asked, rewriting)
+
+    if kept is None:
+        return await ask(), False
+    key = rewriting.key(kept.role, state.input_text, state.metadata, state.epoch)
+    return await kept.reply(key, _readable, ask)
 
 
 async def _asked(attacker: Model, asked: str, rewriting: Rewriting) -> Reply | None:
