@@ -117,15 +117,16 @@ class RunReader:
         waits = self._waits(run, stages)
         moved_on = _moved_on(own, stages)
         state = _state(jobs, own, version, waits, moved_on)
+        problem = ""
+        if state == "review":
+            problem = waits
+        elif own is not None and state in _OVER.values() and not moved_on:
+            problem = own.message
         progress = _progress(run) if job is not None and job.state in ("running", "cancelling") else None
         return RunState(
             name=run.name,
             state=state,  # type: ignore[arg-type]
-            problem=waits
-            if state == "review"
-            else own.message
-            if own and state in _OVER.values() and not moved_on
-            else "",
+            problem=problem,
             created=manifest["created"],
             started_by=self._queue.first_asker(run.name),
             stage=progress.stage if progress else (next(reversed(stages)) if stages else ""),
