@@ -188,7 +188,8 @@ class RunReader:
     def _waits(self, run: RunFolder, stages: dict[str, Any]) -> str:
         """What the release lacks of people's review, in a line, where nothing else is missing."""
         files = (run.path / "manifest.json", run.path / "run.yaml", run.path / "agreement.json")
-        mark = tuple(_mark(path) for path in (*files, run.table_path("reviews")))
+        # The manifest may have changed since `stages` was read of it.
+        mark = (tuple(stages.items()), *(_mark(path) for path in (*files, run.table_path("reviews"))))
         return str(self._kept_for(str(run.path), "waits", mark, lambda: "; ".join(waits_for_review(run, stages))))
 
     def job_state(self, job: Job) -> JobState:
@@ -314,8 +315,8 @@ class Broadcaster:
 
     def __init__(self, look: Callable[[str], RunState]) -> None:
         self._look = look
-        self._listeners: dict[str, set[asyncio.Queue[RunState]]] = {}
-        self._last: dict[str, RunState] = {}
+        # By run, what each listener has last.
+        self._listeners: dict[str, dict[asyncio.Queue[RunState], RunState]] = {}
 
     @property
     def listening(self) -> int:
@@ -337,9 +338,14 @@ class Broadcaster:
             if refusal_of(error) is None and not isinstance(error, Problem):
                 traceback.print_exc()
             return
-        if state != self._last.get(name):
-            self._last[name] = state
-            for queue in self._listeners.get(name, ()):
+        listeners = self._listeners.get(name, {})
+        compared, changed = None, False
+        for queue, last in listeners.items():
+            # Most have the same one from the look before, which is compared once.
+            if last is not compared:
+                compared, changed = last, state != last
+            listeners[queue] = state
+            if changed:
                 if queue.full():
                     queue.get_nowait()  # a slow listener gets the newest state only
                 queue.put_nowait(state)
@@ -350,8 +356,7 @@ class Broadcaster:
         `first` is where the run stood when the listener came.
         """
         queue: asyncio.Queue[RunState] = asyncio.Queue(1)
-        self._listeners.setdefault(name, set()).add(queue)
-        self._last.setdefault(name, first)
+        self._listeners.setdefault(name, {})[queue] = first
         until = time.monotonic() + _LONGEST_S
         try:
             yield "retry: 2000\n\n" + _event("state", first)
@@ -367,11 +372,10 @@ class Broadcaster:
                     last_spoken = spoken(state)
                     yield _event("step", state)
         finally:
-            queues = self._listeners.get(name, set())
-            queues.discard(queue)
-            if not queues:
+            listeners = self._listeners.get(name, {})
+            listeners.pop(queue, None)
+            if not listeners:
                 self._listeners.pop(name, None)
-                self._last.pop(name, None)
 
     def check_room(self) -> None:
         """Refuse a further listener where there are too many.

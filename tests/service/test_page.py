@@ -126,6 +126,17 @@ def test_the_worst_rows_are_found_and_walked_through_by_keys(opened: Open, servi
     assert "kind" not in page.url
 
 
+def test_two_changes_at_once_are_both_shown(opened: Open, service: Service) -> None:
+    page = opened()
+    page.goto(f"{service.url}/ui/runs/small")
+    asked = "() => performance.getEntriesByType('resource').filter((one) => one.name.endsWith('/live')).length"
+    page.wait_for_function(f"{asked} >= 1")
+    before = page.evaluate(asked)
+    # The second comes while the first is still asked for.
+    page.evaluate("for (let i = 0; i < 2; i++) htmx.trigger('#live', 'sse:state')")
+    page.wait_for_function(f"{asked} >= {before + 2}")
+
+
 def test_a_run_is_deleted_after_its_name_was_typed(opened: Open, service: Service) -> None:
     with service.client("read") as client:
         content = client.get("/runs/small/run.zip").content
