@@ -22,6 +22,9 @@ from hypothesis import HealthCheck, settings
 
 # Nothing in the suite may reach for the Hub; set before any library reads it.
 os.environ["HF_HUB_OFFLINE"] = "1"
+# In bfloat16, which some processors have, other tokens are the likeliest and other losses the highest. torch looks for
+# it among the instructions that oneDNN may use.
+os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX2"
 # A shell that starts the suite in the background has it ignore Ctrl-C, and nohup SIGHUP, which some tests send.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -31,14 +34,10 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
 if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
     os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // workers))
 
-import training.arithmetic
 from pipelines.prompts.stage import start
 from pipelines.runs import RunFolder
 from pipelines.settings.options import Options, configured
 
-# In bfloat16, which some processors have, other tokens are the likeliest and other losses the highest. The commands
-# that tests start as processes compute as they do for anybody.
-training.arithmetic.bf16_pays = lambda: False  # type: ignore[assignment]
 # Until all tests are found (`pytest_runtest_logstart`), there is little garbage and much to look through.
 gc.disable()
 # What the product thaws after each generation and evaluation is all that is frozen: a second a collection from then on.

@@ -160,6 +160,8 @@ def test_only_the_process_that_was_started_is_taken_for_a_job(tmp_path: Path) ->
     with subprocess.Popen(words, start_new_session=True, env=noted) as process:
         try:
             born = psutil.Process(process.pid).create_time()
+            # For a moment after its start a process shows no environment.
+            _wait(lambda: "SAFERTHOUGHTS_PROGRESS" in psutil.Process(process.pid).environ())
             for name, started in (("same", born), ("other", born - 100), ("unnoted", None)):
                 (tmp_path / name).mkdir()
                 job = queue.put(name, "run", ["run", name], "me")
