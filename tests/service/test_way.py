@@ -268,6 +268,9 @@ def walked(browser: Any, tiny_student: Path, tmp_path_factory: pytest.TempPathFa
             for step in STEPS:
                 step(person)
             yield service, person.page
+        except Exception:
+            print(person.page.url, person.page.locator("main").inner_text(), service.get("/runs/way"), sep="\n")
+            raise
         finally:
             context.close()
             service.stop()
