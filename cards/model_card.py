@@ -1,7 +1,7 @@
 """The card of a student: `model_card.md.jinja` filled from its training record and, once it is measured, its scores.
 
-Writes README.md into a model's folder. `training.model_folder` calls it when a training ends, `saferthoughts eval`
-again with the table of scores.
+Writes README.md into a model's folder. `training.trainer.model_folder` calls it when a training ends, `saferthoughts
+eval` again with the table of scores.
 """
 
 import json

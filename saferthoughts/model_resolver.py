@@ -13,8 +13,8 @@ from pipelines.errors import UserError
 from pipelines.runs import RunFolder
 from pipelines.settings.config import load_config
 from pipelines.settings.teacher import Teacher, load_teachers
-from training.student import HUB_MODEL, checkpoint_of, fetch_student
-from training.student import NAME as BUNDLED
+from training.students.student import HUB_MODEL, checkpoint_of, fetch_student
+from training.students.student import NAME as BUNDLED
 
 _GGUF = "gguf:"
 _PLAIN = re.compile(r"[^A-Za-z0-9._-]+")

@@ -31,14 +31,14 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
 if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
     os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // workers))
 
-import training.arithmetic
+import training.students.arithmetic
 from pipelines.prompts.stage import start
 from pipelines.runs import RunFolder
 from pipelines.settings.options import Options, configured
 
 # In bfloat16, which some processors have, other tokens are the likeliest and other losses the highest. The commands
 # that tests start as processes compute as they do for anybody.
-training.arithmetic.bf16_pays = lambda: False  # type: ignore[assignment]
+training.students.arithmetic.bf16_pays = lambda: False  # type: ignore[assignment]
 # Until all tests are found (`pytest_runtest_logstart`), there is little garbage and much to look through.
 gc.disable()
 # What the product thaws after each generation and evaluation is all that is frozen: a second a collection from then on.

@@ -126,7 +126,7 @@ def forget(name: RunName) -> None:
 @student_app.command()
 def fetch() -> None:
     """Download the bundled student once, check it, and keep it in the cache."""
-    from training.student import fetch_student
+    from training.students.student import fetch_student
 
     say(str(fetch_student()))
 

@@ -115,7 +115,7 @@ def has_base(place: Path) -> bool:
 
 def base_of(place: Path) -> str | None:
     """The checkpoint that a student was trained from, as its record has it; None where it is not here any more."""
-    from training.student import WHEEL, check_checkpoint, fetch_student
+    from training.students.student import WHEEL, check_checkpoint, fetch_student
 
     checkpoint = local_place(place, "student")
     with suppress(OSError, ValueError, UserError):

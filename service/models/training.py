@@ -27,10 +27,10 @@ from service.problems import Problem
 from service.queue import Job
 from service.starting import release_of
 from service.tokens import Caller
-from training.mixture_rows import MIXTURES, Blend
-from training.objective_settings import objective_names
-from training.recipe import load_recipe, recipe_names
-from training.step_metrics import METRICS, read_metrics, working_folder
+from training.mixtures.mixture_rows import MIXTURES, Blend
+from training.recipes.objective_settings import objective_names
+from training.recipes.recipe import load_recipe, recipe_names
+from training.trainer.step_metrics import METRICS, read_metrics, working_folder
 
 ACTION = "train"
 _MOST_STEPS = 400

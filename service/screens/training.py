@@ -115,7 +115,7 @@ def _shown(state: AppState, name: str, student: str, recipe: str, form: Form) ->
 def _drawn_of(mixture: str | dict[str, int], rows: dict[str, int]) -> dict[str, int]:
     """Rows that a form begins with: the recipe's, and no more than the release has."""
     if isinstance(mixture, str):
-        from training.mixture_rows import load_blend
+        from training.mixtures.mixture_rows import load_blend
 
         mixture = dict(load_blend(mixture).release)
     return {config: min(count, rows[config]) for config, count in mixture.items() if config in rows}

@@ -15,7 +15,7 @@ from pipelines.documents import json_of, parquet_batches, yaml_of
 from pipelines.errors import UserError
 from tests.security.commands import Command
 from tests.security.hostile import FAULTY, REFUSED
-from training.mixture import draw
+from training.mixtures.mixture import draw
 
 
 def test_there_are_as_many_as_are_spoken_of() -> None:

@@ -3,7 +3,7 @@
 Reads lines from standard input; writes answers to standard output. On a terminal the reasoning stands dimmed before the
 answer and a conversation goes on from line to line; piped, each line is a question of its own, answers alone go to
 standard output and reasoning to standard error. Run it with `saferthoughts chat MODEL`. Who replies is in
-`training.chat_models`; what they write is hostile text.
+`training.students.chat_models`; what they write is hostile text.
 """
 
 import sys
@@ -15,7 +15,7 @@ from typing import Literal, Protocol
 from rich.console import Console
 
 from pipelines.thinking import CLOSE, OPEN
-from training.terminal import harmless
+from training.students.terminal import harmless
 
 Section = Literal["reasoning", "answer", "remark"]
 

@@ -2,7 +2,7 @@
 loss that holds benign rows to the student as it was.
 
 Reads and writes what SFTTrainer does. Tokens are those of the batches that a step takes: no batch is counted while it
-is computed. `training.stage` builds the trainer, `training.steps` runs it.
+is computed. `training.stage` builds the trainer, `training.trainer.steps` runs it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from trl.trainer.sft_trainer import SFTTrainer
 
-from training.paced import Paced
-from training.sampler import SeededOrder
+from training.trainer.paced import Paced
+from training.trainer.sampler import SeededOrder
 
 # The column, and the part of a batch, that says which rows are benign.
 BENIGN = "benign"

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import UserError
 from pipelines.prompts.mildness import severity
-from training.mixture import TrainingRow
-from training.supervision import (
+from training.mixtures.mixture import TrainingRow
+from training.proof.supervision import (
     IGNORED,
     Document,
     Expected,

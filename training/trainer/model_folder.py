@@ -14,8 +14,8 @@ from cards.model_card import RECORD, release_of, write_model_card
 from pipelines.files import as_umask, scratch_folder, write_json, write_text
 from pipelines.public_names import LOCAL, public_name, public_values
 from pipelines.runs import VERSION
-from training.loading import load_model
-from training.recipe import Recipe
+from training.recipes.recipe import Recipe
+from training.students.loading import load_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

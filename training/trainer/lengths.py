@@ -11,8 +11,8 @@ from typing import Any
 
 from pipelines.errors import UserError
 from pipelines.records import content_id
-from training.mixture import Mixture
-from training.recipe import Recipe
+from training.mixtures.mixture import Mixture
+from training.recipes.recipe import Recipe
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """The figures of each training step, one JSON object a line: what a page draws while a training runs.
 
-Writes metrics.jsonl into the working folder of a training (`training.checkpoints`), from where it goes into the model's
+Writes metrics.jsonl into the working folder of a training (`trainer.checkpoints`), from where it goes into the model's
 folder. A line has step, of (steps in all), at (seconds since 1970), and as far as the trainer logs them loss,
 learning_rate, trained_tokens_per_s, grad_norm, reward. A figure that is no number is null.
 """

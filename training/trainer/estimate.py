@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipelines.errors import UserError
-from training.arithmetic import bf16_pays
-from training.recipe import Recipe
-from training.supervision import SupervisionProof
+from training.proof.supervision import SupervisionProof
+from training.recipes.recipe import Recipe
+from training.students.arithmetic import bf16_pays
 
 if TYPE_CHECKING:
     from trl.trainer.sft_trainer import SFTTrainer

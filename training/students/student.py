@@ -28,7 +28,7 @@ from typing import Any
 from pipelines.documents import json_of, read_json
 from pipelines.errors import UserError, one_line
 from pipelines.files import as_umask, atomic_folder, file_hash, write_json
-from training.loading import check_no_code, load_tokenizer
+from training.students.loading import check_no_code, load_tokenizer
 
 # ORG/NAME, or ORG/NAME@REVISION.
 HUB_MODEL = re.compile(r"(?P<repo>[\w][\w.-]*/[\w][\w.-]*)(@(?P<revision>[\w./-]+))?")
@@ -260,7 +260,7 @@ def _convert(gguf: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    from training.quiet import quiet
+    from training.students.quiet import quiet
 
     with quiet():
         # Without `dequantize`, the model stays marked as quantised: it can then be neither saved nor trained.

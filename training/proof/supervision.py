@@ -21,9 +21,9 @@ from pipelines.errors import UserError
 from pipelines.prompts.mildness import severity
 from pipelines.prompts.variant import load_variants
 from pipelines.thinking import CLOSE, OPEN, join, split
-from training.loading import prompt_of
-from training.mixture import TrainingRow
-from training.terminal import harmless
+from training.mixtures.mixture import TrainingRow
+from training.students.loading import prompt_of
+from training.students.terminal import harmless
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -12,7 +12,7 @@ from pipelines.judges.examples import Example, load_examples
 from pipelines.judges.patterns import rubric
 from pipelines.records import Kind
 from pipelines.thinking import OPEN, join
-from training.reward import Reward, rewards_of
+from training.reward.reward import Reward, rewards_of
 
 if TYPE_CHECKING:
     from pipelines.judges.replies import ReplyJudges

@@ -12,12 +12,12 @@ from pipelines.errors import UserError
 from pipelines.settings.teacher import Teacher
 from pipelines.teachers.client import api_key
 from pipelines.thinking import OPEN
-from training.arithmetic import cpu_threads, serving_dtype
-from training.chat import ReplyPart, Splitter, parted
-from training.decoding import ReplyDecoder
-from training.loading import load_model, load_tokenizer, prompt_of
-from training.quiet import quiet
-from training.student import checkpoint_of
+from training.students.arithmetic import cpu_threads, serving_dtype
+from training.students.chat import ReplyPart, Splitter, parted
+from training.students.decoding import ReplyDecoder
+from training.students.loading import load_model, load_tokenizer, prompt_of
+from training.students.quiet import quiet
+from training.students.student import checkpoint_of
 
 
 class Checkpoint:

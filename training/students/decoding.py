@@ -1,8 +1,8 @@
 """A student's tokens as text: without its special tokens, but with the marks around its reasoning.
 
 Some tokenizers have `<think>` and `</think>` as special tokens, which decoding usually drops: the reasoning would then
-become part of the answer. Reads and writes nothing. Used by `eval/models/hf_local.py`, `training/chat_models.py` and
-`train --check`.
+become part of the answer. Reads and writes nothing. Used by `eval/models/hf_local.py`, `chat_models.py` here
+and `train --check`.
 """
 
 import re

@@ -20,13 +20,13 @@ from pipelines.command_line import typed_command
 from pipelines.errors import Incomplete, Interrupted, UserError
 from pipelines.interrupts import SAME_WISH_S
 from pipelines.progress import Meter, console, meter
-from training.checkpoints import TimedCheckpoints, Workplace, checkpoints_in, is_main, processes
-from training.estimate import Plan
-from training.recipe import Recipe
-from training.step_metrics import METRICS, StepMetrics
+from training.recipes.recipe import Recipe
+from training.trainer.checkpoints import TimedCheckpoints, Workplace, checkpoints_in, is_main, processes
+from training.trainer.estimate import Plan
+from training.trainer.step_metrics import METRICS, StepMetrics
 
 if TYPE_CHECKING:
-    from training.student_trainer import StudentTrainer
+    from training.trainer.student_trainer import StudentTrainer
 
 _TENFOLD = 10
 # A loss below is that of rows that are known by heart: a few new ones make it grow as much.

@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import UserError, unknown
 from pipelines.thinking import CLOSE, Thought
-from training.loading import prompt_of, rendered
-from training.proof_rows import INLINE, KEYS, Conversation
-from training.recipe import TEMPLATES
-from training.supervision import IGNORED, Document, Piece, agreement, decode, pieces, shown
+from training.proof.dataset_rows import INLINE, KEYS, Conversation
+from training.proof.supervision import IGNORED, Document, Piece, agreement, decode, pieces, shown
+from training.recipes.recipe import TEMPLATES
+from training.students.loading import prompt_of, rendered
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -27,9 +27,9 @@ from pipelines.settings.old_names import keys_now
 from pipelines.settings.parts import Part, read_yaml, validated
 from pipelines.sources import Source, read_source
 from pipelines.thinking import join, split
-from training.mixture import Mixture, RowForm, TrainingRow, draw
+from training.mixtures.mixture import Mixture, RowForm, TrainingRow, draw
 
-MIXTURES = Path(__file__).parent / "mixtures"
+MIXTURES = Path(__file__).parent
 
 
 class Further(Source):

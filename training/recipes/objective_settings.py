@@ -15,7 +15,8 @@ _Positive = Annotated[float, Field(gt=0)]
 
 def objective_names() -> list[str]:
     """The objectives there are: the files of training/objectives."""
-    return sorted(path.stem for path in (Path(__file__).parent / "objectives").glob("*.py") if path.stem != "__init__")
+    folder = Path(__file__).parents[1] / "objectives"
+    return sorted(path.stem for path in folder.glob("*.py") if path.stem != "__init__")
 
 
 class Dpo(BaseModel):
@@ -59,7 +60,7 @@ class Rm(BaseModel):
 
 
 class Grpo(BaseModel):
-    """Responses that the student writes itself, rewarded by `training/reward.py` against others to the same prompt."""
+    """Responses that the student writes itself, rewarded by `training/reward` against others to the same prompt."""
 
     model_config = _STRICT
 

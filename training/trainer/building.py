@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import UserError
-from training.arithmetic import bf16_pays, cpu_threads
-from training.checkpoints import processes
-from training.loading import load_model, load_scorer, load_tokenizer
-from training.mixture import TrainingRow
-from training.recipe import Recipe
+from training.mixtures.mixture import TrainingRow
+from training.recipes.recipe import Recipe
+from training.students.arithmetic import bf16_pays, cpu_threads
+from training.students.loading import load_model, load_scorer, load_tokenizer
+from training.trainer.checkpoints import processes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -80,7 +80,7 @@ def arguments_of(recipe: Recipe, work: Path, accumulation: int) -> dict[str, Any
         "logging_steps": 1,
         "logging_nan_inf_filter": False,
         "report_to": recipe.report_to,
-        # Checkpoints are asked for by the clock (training/checkpoints.py), never by the step.
+        # Checkpoints are asked for by the clock (training/trainer/checkpoints.py), never by the step.
         "save_strategy": "steps" if recipe.checkpoint_minutes else "no",
         "save_steps": 10**9,
         "save_total_limit": 1,

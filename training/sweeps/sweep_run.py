@@ -30,7 +30,7 @@ from pipelines.progress import console
 from pipelines.runs import write_json, write_text
 from pipelines.teachers.server_process import kept
 from training.stage import is_trained
-from training.sweep import Member, shown
+from training.sweeps.sweep import Member, shown
 
 # A member that is asked to stop ends its step and saves a checkpoint.
 _GRACE_S = 600

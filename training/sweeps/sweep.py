@@ -8,7 +8,7 @@ Reads training/sweeps/NAME.yaml, or any YAML file of that form:
     grids:                            by name; each is every combination of its keys' values
       learning-rate: {learning_rate: [1.0e-5, 1.0e-4]}
 
-Members whose recipes are the same are one member. `training.sweep_run` trains them.
+Members whose recipes are the same are one member. `training.sweeps.sweep_run` trains them.
 """
 
 import itertools
@@ -24,10 +24,10 @@ from pipelines.errors import UserError, unknown
 from pipelines.settings.old_names import first_name
 from pipelines.settings.overrides import Setting
 from pipelines.settings.parts import Part, read_yaml, validated
-from training.mixture_rows import Blend, load_blend
-from training.recipe import Recipe, load_recipe, mixture_now
+from training.mixtures.mixture_rows import Blend, load_blend
+from training.recipes.recipe import Recipe, load_recipe, mixture_now
 
-SWEEPS = Path(__file__).parent / "sweeps"
+SWEEPS = Path(__file__).parent
 
 # A grid's keys, each with the values that it takes.
 Grid = Annotated[dict[str, Annotated[list[Any], Field(min_length=1)]], Field(min_length=1)]

@@ -3,7 +3,7 @@
 Reads and writes what TRL's trainers do; each class here goes before one of them. Beside its loss, every log entry has
 `trained_tokens_per_s` (those that the loss is on, over all processes), `mfu`, and where they are counted by batch
 `trained_tokens`. TensorBoard, wandb and trackio show them. The files of training/objectives build the trainers,
-`training.steps` runs them.
+`training.trainer.steps` runs them.
 """
 
 import os
@@ -13,8 +13,8 @@ from typing import Any
 
 from transformers import Trainer
 
-from training.estimate import Plan, flops_of
-from training.sampler import SeededOrder
+from training.trainer.estimate import Plan, flops_of
+from training.trainer.sampler import SeededOrder
 
 _RESPONSES = ("chosen_ids", "rejected_ids", "completion_ids", "KL_completion_ids")
 

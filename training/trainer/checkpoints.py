@@ -4,7 +4,7 @@
       fingerprint.json       what is trained on what: another recipe, dataset or student begins anew
       checkpoint-<step>/     weights, optimizer, data order and losses, as transformers saves them
       checkpoint-<step>.torn   the newest one that cannot be gone on from: cut off, or damaged since
-      metrics.jsonl          a line for each step, see training/step_metrics.py
+      metrics.jsonl          a line for each step, see training/trainer/step_metrics.py
       runs/                  logs for TensorBoard
 
 The folder goes when the model is finished. `training.stage` uses it.
@@ -27,9 +27,9 @@ from pipelines.errors import UserError
 from pipelines.records import content_id
 from pipelines.runs import write_json
 from pipelines.settings.old_names import first_name
-from training.recipe import Recipe
-from training.step_metrics import METRICS, working_folder
-from training.torn import fault_of
+from training.recipes.recipe import Recipe
+from training.trainer.step_metrics import METRICS, working_folder
+from training.trainer.torn import fault_of
 
 # What changes how a training runs, and not what comes out of it.
 _APART = ("checkpoint_minutes", "stop_when_diverging", "report_to", "student", "dataset")

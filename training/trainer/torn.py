@@ -1,7 +1,7 @@
 """Whether a checkpoint can be resumed from, judged by the contents of its files.
 
 A process that is killed, a disk that is full and a machine that loses power leave files that are missing, empty or cut.
-Tensors are not read: headers, tables of contents and lengths show that a file is whole. Used by `training.checkpoints`.
+Tensors are not read: headers, tables of contents and lengths show that a file is whole. Used by `trainer.checkpoints`.
 """
 
 import json

@@ -16,11 +16,11 @@ from pipelines.errors import UserError, unknown
 from pipelines.settings.old_names import keys_now, typed_name
 from pipelines.settings.overrides import Setting, override
 from pipelines.settings.parts import read_yaml
-from training.mixture_rows import Blend, load_blend
-from training.objective_settings import Dpo, Grpo, Kto, Rm, objective_names
+from training.mixtures.mixture_rows import Blend, load_blend
+from training.recipes.objective_settings import Dpo, Grpo, Kto, Rm, objective_names
 
-RECIPES = Path(__file__).parent / "recipes"
-TEMPLATES = Path(__file__).parent / "chat_templates"
+RECIPES = Path(__file__).parent
+TEMPLATES = Path(__file__).parents[1] / "chat_templates"
 
 _STRICT = ConfigDict(extra="forbid", frozen=True)
 
