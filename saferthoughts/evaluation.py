@@ -252,7 +252,7 @@ def measure(place: Place, wanted: "Wanted") -> Evaluation:
         Incomplete: answers are lacking; everything else has been done with what there is.
         Interrupted: Ctrl-C.
     """
-    from cards.model_card import write_model_card
+    from cards.card.model_card import write_model_card
     from eval.report.hub_results import hub_results
     from eval.report.table import results_markdown
     from eval.run.results import NAME

@@ -75,7 +75,7 @@ def place_of(named: Named) -> Place:
         path = checkpoint_of(None if named.name == BUNDLED else named.name)
         return _elsewhere(named, Target(label, path=path, base=named.base, variant=named.variant))
     if folder.is_dir():
-        from cards.model_card import RECORD
+        from cards.card.model_card import RECORD
 
         target = Target(_label(folder.resolve().name), path=folder, base=named.base, variant=named.variant)
         cards = (folder,) if (folder / RECORD).exists() else ()

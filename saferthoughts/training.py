@@ -16,7 +16,7 @@ from saferthoughts.release import Release, release_path
 from saferthoughts.settings import Assignments, StoredPath, assignments
 
 if TYPE_CHECKING:
-    from cards.push_model import PushedModel
+    from cards.hub.push_model import PushedModel
     from training.recipes.recipe import Recipe
     from training.stage import TrainingCheck, TrainingResult
     from training.students.chat import Talker
@@ -45,7 +45,7 @@ class Student:
         Raises:
             UserError: the Hub refuses, or holds something else there.
         """
-        from cards.push_model import push_model
+        from cards.hub.push_model import push_model
 
         return push_model(self.path, repo, private)
 

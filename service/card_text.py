@@ -108,7 +108,7 @@ def _image(self: Any, tokens: Sequence[Token], at: int, options: Any, env: Any) 
 
 def front_of(folder: Path) -> dict[str, str]:
     """What the Hub shows beside a card, of its front matter: each a line; empty where it cannot be read."""
-    from cards.validator import front_matter_of
+    from cards.card.validator import front_matter_of
 
     path = folder / "README.md"
     if path.is_symlink() or not path.is_file():

@@ -27,8 +27,8 @@ RELEASES = (
     "curation.report.page",
     "saferthoughts.run",
     "saferthoughts.cli.words",
-    "cards.release",
-    "cards.signing",
+    "cards.release.build",
+    "cards.signing.signing",
     "cards.verify",
     "duckdb",
     "altair",
@@ -48,7 +48,7 @@ STAGES = (
     "curation.review.agree",
     "pipelines.rehearsal.server",
 )
-HUB = ("saferthoughts.release", "cards.publish", "cards.pull", "cards.verify", "pandas", "datasets")
+HUB = ("saferthoughts.release", "cards.hub.publish", "cards.hub.pull", "cards.verify", "pandas", "datasets")
 MODELS = (
     "saferthoughts.cli.evaluation",
     "saferthoughts.cli.training",

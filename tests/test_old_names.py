@@ -11,8 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from cards.compare import compare
-from cards.regenerate import Answering, regenerate
-from cards.release import build_release
+from cards.release.build import build_release
+from cards.release.regenerate import Answering, regenerate
 from cards.release_folder import lineage_now
 from curation.quality.checks import check
 from curation.report.data import figures_of

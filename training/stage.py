@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cards.model_card import RECORD
+from cards.card.model_card import RECORD
 from pipelines.errors import UserError
 from pipelines.files import atomic_folder, recover, scratch_folder
 from training.mixtures.mixture_rows import blended

@@ -138,7 +138,7 @@ def push(
     private: Annotated[bool, typer.Option("--private", help="Make the repository private.")] = False,
 ) -> None:
     """Put a finished student on the Hub, and read everything back."""
-    from cards.push_model import check_pushable, push_model
+    from cards.hub.push_model import check_pushable, push_model
     from saferthoughts.cli.words import words_of
 
     check_pushable(repo)

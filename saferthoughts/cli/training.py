@@ -45,7 +45,7 @@ def train_student(
     if output is None:
         raise UserError("Where does the student go? Give --output FOLDER, or --check to prove and plan only.")
     if push is not None:
-        from cards.push_model import check_pushable
+        from cards.hub.push_model import check_pushable
 
         # Before hours of training, not after them.
         check_pushable(push)

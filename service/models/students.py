@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from cards.model_card import RECORD, local_place
+from cards.card.model_card import RECORD, local_place
 from pipelines.errors import UserError, one_line
 from pipelines.runs import RUN_NAME, RunFolder, file_hash
 from service import releases

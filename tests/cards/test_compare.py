@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cards.compare import compare, lines_of, proposed
-from cards.release import build_release
+from cards.release.build import build_release
 from cards.verify import verify
 from curation.quality.checks import check
 from pipelines.errors import UserError

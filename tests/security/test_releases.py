@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cards.compare import compare
-from cards.regenerate import Answering, regenerate
+from cards.release.regenerate import Answering, regenerate
 from cards.release_folder import name_fault, open_release
 from cards.verify import verify
 from pipelines.documents import json_of, parquet_batches, yaml_of

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from cards.model_card import local_place
+from cards.card.model_card import local_place
 from pipelines.errors import UserError
 from pipelines.public_names import check_public, public_name
 from tests.cards.conftest import serving

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
 from trl.data_utils import is_conversational
 
-from cards.release import build_release
+from cards.release.build import build_release
 from curation.quality.checks import check
 from pipelines.runs import RunFolder
 from saferthoughts.run import Run

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cards.release_folder import open_release
-from cards.shards import shards_of
+from cards.rows.shards import shards_of
 from pipelines.errors import UserError, one_line, unknown
 from pipelines.files import ON_WRITING
 from pipelines.records import content_id

@@ -21,8 +21,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from cards.model_card import RECORD
-from cards.pull import opened
+from cards.card.model_card import RECORD
+from cards.hub.pull import opened
 from pipelines.command_line import typed_command
 from pipelines.errors import Interrupted, UserError
 from pipelines.interrupts import unhurried

@@ -1,7 +1,7 @@
 """What a finished training leaves: the model, the tokenizer as it is served, and how the model came to be.
 
 Writes into the folder it is given: model and tokenizer files, recipe.yaml, training.json, local.json, README.md (its
-words are in cards/model_card.md.jinja). Only local.json names paths of this machine. Run by `training.stage`.
+words are in cards/card/model_card.md.jinja). Only local.json names paths of this machine. Run by `training.stage`.
 """
 
 import json
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from cards.model_card import RECORD, release_of, write_model_card
+from cards.card.model_card import RECORD, release_of, write_model_card
 from pipelines.files import as_umask, scratch_folder, write_json, write_text
 from pipelines.public_names import LOCAL, public_name, public_values
 from pipelines.runs import VERSION

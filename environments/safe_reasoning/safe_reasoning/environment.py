@@ -12,7 +12,7 @@ import verifiers.v1 as vf
 from pydantic import Field
 from verifiers.v1.dialects.chat import message_to_wire
 
-from cards.shards import shards_of
+from cards.rows.shards import shards_of
 from pipelines.errors import UserError
 from pipelines.files import scratch_folder
 from pipelines.judges.replies import ReplyJudges

@@ -8,7 +8,7 @@ import jinja2
 
 from pipelines.errors import visible, visible_value
 
-TEMPLATES = Path(__file__).parent
+TEMPLATES = Path(__file__).parents[1]
 
 
 def cell(value: Any) -> str:
@@ -24,7 +24,7 @@ def fence(text: str) -> str:
 
 
 def template(name: str) -> jinja2.Template:
-    """A template beside this file, with the filters `cell` and `fence`; a name that nothing fills is an error."""
+    """A template by its path in cards/, with the filters `cell` and `fence`; a name that nothing fills is an error."""
     return _ENVIRONMENT.get_template(name)
 
 

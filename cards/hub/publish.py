@@ -14,8 +14,8 @@ from pathlib import Path
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
-from cards.hub import Hub, Stored, hub_error, repeated
-from cards.push import Difference, Push
+from cards.hub.hub import Hub, Stored, hub_error, repeated
+from cards.hub.push import Difference, Push
 from cards.verify import lineage_in, verify
 from pipelines.errors import UserError
 from pipelines.runs import file_hash

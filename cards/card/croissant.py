@@ -11,12 +11,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from cards.card import tags_of
-from cards.citation import STUDY
-from cards.datasheet import datasheet, is_synthetic, teachers_of
+from cards.card.citation import STUDY
+from cards.card.dataset_card import tags_of
+from cards.card.datasheet import datasheet, is_synthetic, teachers_of
 from cards.objectives.schema import all_rows, columns_of, reasoning_key_of
-from cards.schema import Column
-from cards.shards import shards_of
+from cards.rows.schema import Column
+from cards.rows.shards import shards_of
 from pipelines.runs import file_hash
 
 _PARQUET = "application/x-parquet"

@@ -15,7 +15,7 @@ from pathlib import Path
 from filelock import FileLock
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
-from cards.hub import Address, Hub, Stored, address_of
+from cards.hub.hub import Address, Hub, Stored, address_of
 from cards.release_folder import MOST_FILES, kind_fault, open_release, shown
 from cards.verify import verify
 from pipelines.errors import UserError

@@ -1,7 +1,7 @@
 """Sign a release or a student, and check whose signature one carries: OpenSSF model-signing over the whole folder.
 
 Reads keys, certificates and the folder; writes signature.sigstore.json (model-signing's statement of every file) and
-provenance.sigstore.json (`cards.attestation`'s claims, a DSSE envelope by the same key) into it. Run it with
+provenance.sigstore.json (`cards.signing.attestation`'s claims, a DSSE envelope by the same key) into it. Run it with
 `saferthoughts release sign` and `saferthoughts release verify --identity`.
 
 model-signing signs and checks the envelopes; which files there are and what they hold is compared here, since its own
@@ -35,8 +35,16 @@ from OpenSSL import crypto
 from sigstore.errors import Error as SigstoreError
 from sigstore.oidc import IdentityError, detect_credential
 
-from cards.attestation import PREDICATE, Claims, claims_of, false_claims
-from cards.signatures import PROVENANCE, SIGNATURE, SIGNED_WITH, Signature, changes, read_signature, signed_files
+from cards.signing.attestation import PREDICATE, Claims, claims_of, false_claims
+from cards.signing.signatures import (
+    PROVENANCE,
+    SIGNATURE,
+    SIGNED_WITH,
+    Signature,
+    changes,
+    read_signature,
+    signed_files,
+)
 from pipelines.documents import json_of
 from pipelines.errors import UserError
 from pipelines.files import write_text

@@ -8,7 +8,7 @@ sources and activities.
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from cards.imported import how_written, origin
+from cards.card.imported import how_written, origin
 from cards.objectives.schema import OBJECTIVES, holding_rejected
 
 _MOST_NAMED = 20

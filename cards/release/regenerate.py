@@ -14,9 +14,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from cards.preview import preview
-from cards.prompts_file import prompts_file, prompts_fit, read_prompts
+from cards.release.preview import preview
 from cards.release_folder import lineage_now
+from cards.rows.prompts_file import prompts_file, prompts_fit, read_prompts
 from cards.verify import shaped_like_ours
 from pipelines.errors import UserError, unknown
 from pipelines.prompts.variant import load_variants

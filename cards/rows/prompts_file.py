@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from cards.shards import ContentHash
+from cards.rows.shards import ContentHash
 from pipelines.documents import parquet_batches
 from pipelines.records import Prompt, arrow_schema, content_id
 from pipelines.runs import RunFolder

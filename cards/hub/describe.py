@@ -11,10 +11,10 @@ from pathlib import Path
 
 import yaml
 
-from cards.card import default_config
-from cards.hub import Address
+from cards.card.dataset_card import default_config
+from cards.hub.hub import Address
 from cards.release_folder import lineage_now
-from cards.shards import shards_of
+from cards.rows.shards import shards_of
 from pipelines.errors import unknown
 
 TRAINERS = ("axolotl", "llama-factory")

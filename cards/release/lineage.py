@@ -12,10 +12,10 @@ from typing import Any
 
 import duckdb
 
-from cards.card import template_hash
-from cards.imported import imported_of
-from cards.provenance import packages, source_state
-from cards.schema import FORMAT
+from cards.card.dataset_card import template_hash
+from cards.card.imported import imported_of
+from cards.release.provenance import packages, source_state
+from cards.rows.schema import FORMAT
 from curation.datasets.reading import TEACHER
 from curation.report.data import costs_of, known, lengths_of, patterns_of
 from curation.report.survivorship import survival_counts
@@ -39,7 +39,7 @@ def lineage_of(
 
     Args:
         run: A run that is checked.
-        db: Its tables, with the view `released` (`cards.rows.released_views`).
+        db: Its tables, with the view `released` (`cards.rows.rows.released_views`).
         run_id: The configuration's hash.
         rows: Released rows of each configuration.
     """

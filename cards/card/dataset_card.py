@@ -8,13 +8,13 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
-from cards.citation import cited
-from cards.datasheet import TURNED_DOWN, answers_of, datasheet, is_synthetic
-from cards.imported import origin
-from cards.markdown import TEMPLATES, template
+from cards.card.citation import cited
+from cards.card.datasheet import TURNED_DOWN, answers_of, datasheet, is_synthetic
+from cards.card.imported import origin
+from cards.card.markdown import TEMPLATES, template
 from cards.objectives.schema import OBJECTIVES, all_rows, columns_of, holding_rejected, reasoning_key_of
-from cards.schema import schema_of, type_name
-from cards.shards import OBJECTIVES as OBJECTIVES_FOLDER
+from cards.rows.schema import schema_of, type_name
+from cards.rows.shards import OBJECTIVES as OBJECTIVES_FOLDER
 from pipelines.errors import visible
 from pipelines.judges.alone import RULES_ALONE
 from pipelines.records import PATTERNS
@@ -29,8 +29,8 @@ _SIZES = (
 def template_hash() -> str:
     """sha256 of all that words a card: one that another version worded is not a wrong one."""
     sources = (
-        *("dataset_card.md.jinja", "objectives/card.md.jinja", "card.py", "markdown.py", "citation.py", "datasheet.py"),
-        *("imported.py", "schema.py", "objectives/schema.py"),
+        *("card/dataset_card.md.jinja", "objectives/card.md.jinja", "card/dataset_card.py", "card/markdown.py"),
+        *("card/citation.py", "card/datasheet.py", "card/imported.py", "rows/schema.py", "objectives/schema.py"),
     )
     return hashlib.sha256(b"".join((TEMPLATES / name).read_bytes() for name in sources)).hexdigest()
 
@@ -48,7 +48,7 @@ def dataset_card(lineage: dict[str, Any]) -> str:
     front = yaml.safe_dump(
         front_matter(lineage), sort_keys=False, allow_unicode=True, width=1_000, default_flow_style=None
     )
-    body = template("dataset_card.md.jinja").render(
+    body = template("card/dataset_card.md.jinja").render(
         **lineage,
         total=sum(rows.values()),
         first=default_config(lineage) or next(iter(rows)),

@@ -11,9 +11,9 @@ from typing import Any
 
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
-from cards.hub import Hub
-from cards.model_card import RECORD
-from cards.push import Push
+from cards.card.model_card import RECORD
+from cards.hub.hub import Hub
+from cards.hub.push import Push
 from pipelines.errors import UserError
 from pipelines.judges.local.model import RECORD as JUDGE
 from pipelines.judges.local.model import digest_of

@@ -1,7 +1,7 @@
 """The signature that a release or a student carries: which files it is, what it names, and what differs from it.
 
 Reads signature.sigstore.json and the names and hashes of a folder's files; writes nothing and needs no cryptography:
-whose signature it is, `cards.signing` checks. Everything in the folder is signed but the signature itself, and of a
+whose signature it is, `signing.py` here checks. Everything in the folder is signed but the signature itself, and of a
 student `eval/` (its measurements) and local.json, which are not pushed with it.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cards.model_card import RECORD
+from cards.card.model_card import RECORD
 from cards.release_folder import shown
 from pipelines.documents import json_of, read_json
 from pipelines.public_names import LOCAL

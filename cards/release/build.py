@@ -27,17 +27,17 @@ from typing import Any
 import duckdb
 import pyarrow.compute as pc
 
-from cards.card import dataset_card
-from cards.citation import citation
+from cards.card.citation import citation
+from cards.card.croissant import croissant_json
+from cards.card.dataset_card import dataset_card
+from cards.card.validator import check_card
 from cards.compare import check_version, compare, lines_of, proposed
-from cards.croissant import croissant_json
-from cards.lineage import lineage_of
 from cards.objectives.build import write_objectives
-from cards.prompts_file import write_prompts
-from cards.rows import configs_of, count_configs, public_rows, released_rows, released_views
-from cards.schema import COLUMNS, schema_of
-from cards.shards import SHARD_BYTES, ConfigWriter, Written, read_shards
-from cards.validator import check_card
+from cards.release.lineage import lineage_of
+from cards.rows.prompts_file import write_prompts
+from cards.rows.rows import configs_of, count_configs, public_rows, released_rows, released_views
+from cards.rows.schema import COLUMNS, schema_of
+from cards.rows.shards import SHARD_BYTES, ConfigWriter, Written, read_shards
 from curation.report.charts import plot_files
 from curation.review.gate import check_gate
 from pipelines.errors import Incomplete, UserError
@@ -235,7 +235,7 @@ def license_of(release: Release) -> str:
     if release.license_text:
         return f"{release.license_text.strip()}\n"
     if release.license == "apache-2.0":
-        return (Path(__file__).parents[1] / "LICENSE").read_text(encoding="utf-8")
+        return (Path(__file__).parents[2] / "LICENSE").read_text(encoding="utf-8")
     if release.license == UNKNOWN_LICENSE:
         return "The licence of this dataset is unknown.\n"
     return f"This dataset is licensed under {release.license}. Its text: https://spdx.org/licenses/\n"

@@ -1,7 +1,7 @@
 """The rows of a release: what of a run's tables becomes public, and as which columns.
 
 Reads prompts, responses, judgements, verdicts, reviews, accepted and selected of a run by the query of rows.sql, a
-part of the ids at a time: memory does not grow with the rows. `cards/shards.py` writes them.
+part of the ids at a time: memory does not grow with the rows. `cards/rows/shards.py` writes them.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cards.row_order import cut, parts_of, taken
-from cards.schema import COLUMNS, schema_of, turns_type
-from cards.shards import fenced
+from cards.rows.row_order import cut, parts_of, taken
+from cards.rows.schema import COLUMNS, schema_of, turns_type
+from cards.rows.shards import fenced
 from curation.selection import selected_rows
 from curation.sql.views import open_views
 from pipelines.progress import meter

@@ -13,7 +13,7 @@ _PACKAGES = (
     *("altair", "datasets", "distilabel", "duckdb", "huggingface-hub", "jinja2", "mlcroissant", "numpy", "openai"),
     *("pyarrow", "pydantic", "pyyaml", "scipy", "vl-convert-python"),
 )
-_ROOT = Path(__file__).parents[1]
+_ROOT = Path(__file__).parents[2]
 
 
 def packages() -> dict[str, str | None]:

@@ -1,6 +1,6 @@
 """What a signer states about a release or a student, as SLSA provenance v1 in an in-toto statement.
 
-Reads lineage.json, or a student's training.json; writes nothing. `cards.signing` signs the statement, and compares a
+Reads lineage.json, or a student's training.json; writes nothing. `signing.py` here signs the statement, and compares a
 signed one with what the files say now. The predicate of a `buildType` is made in the same way for ever, so that a
 signature of any version can be checked: another mapping is another `buildType`.
 
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cards.model_card import RECORD
+from cards.card.model_card import RECORD
 from cards.release_folder import open_release
-from cards.signatures import is_student
+from cards.signing.signatures import is_student
 from pipelines.documents import read_json
 from pipelines.errors import UserError, visible_value
 from pipelines.runs import file_hash

@@ -13,7 +13,7 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 from huggingface_hub.errors import HfHubHTTPError
 
-from cards.hub import Hub, Stored, hub_error, repeated
+from cards.hub.hub import Hub, Stored, hub_error, repeated
 from pipelines.errors import UserError
 from pipelines.progress import meter
 from pipelines.public_names import check_public

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import yaml
 
-from cards.markdown import template
+from cards.card.markdown import template
 from pipelines.documents import read_json
 from pipelines.errors import UserError
 from pipelines.public_names import LOCAL
@@ -77,7 +77,7 @@ def model_card(
         front["datasets"] = [release["repo"]]
     if results:
         front["model-index"] = eval_results_to_model_index(name, [EvalResult(**one) for one in results])
-    words = template("model_card.md.jinja").render(
+    words = template("card/model_card.md.jinja").render(
         facts, name=name, recipe=recipe.strip(), scores=scores, release=release
     )
     return f"---\n{yaml.safe_dump({**front, 'tags': tags}, sort_keys=False, allow_unicode=True)}---\n{words}"
