@@ -38,8 +38,8 @@ from pipelines.settings.config import Roles, RunConfig, save_config
 from pipelines.settings.resolving import resolve
 from pipelines.settings.teacher import load_teachers
 from pipelines.teachers.ledger import Ledger
+from service.http.tokens import Tokens
 from service.store import Store
-from service.tokens import Tokens
 
 VARIANTS = ("direct", "realsafe", "improved", "short", "template", "nocot")
 _VOCABULARY = 30_000

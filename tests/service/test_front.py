@@ -13,7 +13,7 @@ import httpx
 import psutil
 import pytest
 
-from service.queue import Queue
+from service.jobs.queue import Queue
 from service.store import Store
 from tests.service.conftest import Service
 from tests.service.test_page import browser as browser
