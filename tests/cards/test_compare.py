@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,8 +18,6 @@ from pipelines.judges.stage import judge
 from pipelines.records import Prompt, Response, from_table, to_table
 from pipelines.runs import RunFolder
 from pipelines.settings.config import load_config, save_config
-
-Built = Callable[..., Path]
 
 
 @pytest.fixture

@@ -53,7 +53,7 @@ def prove_sides(
     expected = {side: expected_of([row.side(side) for row in rows], serving) for side in sides}
     tokens = labelled = longest = 0
     shown: dict[int, Document] = {}
-    for number, side, document in _documents(trainer, rows, batch_size, sides):
+    for number, side, document in _documents(trainer, rows, batch_size):
         item = expected[sides[side]][number]
         _check(item, document, serving, scored=loss_on == "scored")
         tokens += len(document.ids)
@@ -70,9 +70,7 @@ def _check(item: Expected, document: Document, serving: "PreTrainedTokenizerBase
     check_document(item, document, serving, scored)
 
 
-def _documents(
-    trainer: Any, rows: Sequence[TrainingRow], batch_size: int, sides: Sequence[str]
-) -> Iterator[tuple[int, int, Document]]:
+def _documents(trainer: Any, rows: Sequence[TrainingRow], batch_size: int) -> Iterator[tuple[int, int, Document]]:
     """The number of a row, that of its side, and the side as the model meets it."""
     dataset = trainer.train_dataset
     for start in range(0, len(dataset), batch_size):

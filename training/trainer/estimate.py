@@ -122,7 +122,7 @@ def plan_of(
     if plan.memory_gb > plan.available_gb:
         raise UserError(
             f"This training takes an estimated {plan.memory_gb:.0f} GB for each process, and there are "
-            f"{plan.available_gb:.0f} GB. {_advice(recipe, processes)}"
+            f"{plan.available_gb:.0f} GB. {_advice(recipe)}"
         )
     return plan
 
@@ -229,7 +229,7 @@ def _available(device: str) -> float:
     return float(psutil.virtual_memory().available + own) / 1e9
 
 
-def _advice(recipe: Recipe, processes: int) -> str:
+def _advice(recipe: Recipe) -> str:
     ways = []
     if recipe.batch_size > 1:
         ways.append(
