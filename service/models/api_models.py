@@ -1,4 +1,4 @@
-"""The HTTP API of students, trainings, evaluations and studies; `api.py` has the rest.
+"""The HTTP API of students, trainings, evaluations and studies; `service/run/api.py` has the rest.
 
 Functions with `async` wait for a child; the others run in threads, since what they do reads files.
 """
