@@ -77,7 +77,7 @@ def compare(path: Path | None, asked: list[Asked], rows: int, rounds: int) -> di
     import torch
 
     from eval.models.hf_local import Student
-    from training.student import fetch_student
+    from training.students.student import fetch_student
 
     student = Student(path or fetch_student(), batch=rows)
     # Of one instance: the same weights, in the same numbers.

@@ -68,7 +68,7 @@ def main() -> None:
 
 def build(run: RunFolder) -> None:
     """`saferthoughts release build`."""
-    from cards.release import build_release
+    from cards.release.build import build_release
 
     done = build_release(run)
     accepted = pq.read_metadata(run.table_path("accepted")).num_rows

@@ -38,8 +38,8 @@ from pipelines.settings.config import Roles, RunConfig, save_config
 from pipelines.settings.resolving import resolve
 from pipelines.settings.teacher import load_teachers
 from pipelines.teachers.ledger import Ledger
+from service.http.tokens import Tokens
 from service.store import Store
-from service.tokens import Tokens
 
 VARIANTS = ("direct", "realsafe", "improved", "short", "template", "nocot")
 _VOCABULARY = 30_000
@@ -242,38 +242,7 @@ async def measured(
             await asyncio.sleep(0.2)
         words_s = time.perf_counter() - began
         server.look()
-        rng = random.Random(1)
-        sorts = [sign + name for name in ("worst", "output_tokens", "latency_s", "patterns") for sign in ("", "-")]
-
-        def search() -> str:
-            # From words that a tenth of the rows have to those that a few have; each search is asked once or twice.
-            return word(min(int(100 * 10 ** (2.3 * rng.random())), _VOCABULARY - 1))
-
-        filters = ("variant:eq:improved", "patterns:ge:1", "outcome:eq:accepted&where=output_tokens:gt:300")
-        kinds: dict[str, tuple[httpx.AsyncClient, Callable[[], str]]] = {
-            "GET /health (bare)": (client, lambda: "/health"),
-            "GET /runs/{name}": (client, lambda: "/runs/big"),
-            "GET rows": (client, lambda: f"/runs/big/rows?offset={rng.randrange(rows)}"),
-            "GET rows, filtered": (
-                client,
-                lambda: f"/runs/big/rows?where={rng.choice(filters)}&offset={rng.randrange(rows // 10)}",
-            ),
-            "GET rows, whole texts": (client, lambda: f"/runs/big/rows?texts=true&offset={rng.randrange(rows)}"),
-            "GET rows, sorted": (
-                client,
-                lambda: f"/runs/big/rows?sort={rng.choice(sorts)}&where=output_tokens:gt:{rng.randrange(4000)}",
-            ),
-            "GET rows, searched": (client, lambda: f"/runs/big/rows?q={search()}"),
-            "page: rows, searched and sorted": (
-                browser,
-                lambda: f"/ui/runs/big/rows?q={search()}&sort={rng.choice(sorts)}",
-            ),
-            "page: rows": (browser, lambda: f"/ui/runs/big/rows?flag=any&offset={rng.randrange(rows // 10)}"),
-            "page: a prompt": (browser, lambda: f"/ui/runs/big/rows/{rng.choice(prompts)}"),
-            "page: list of runs": (browser, lambda: f"/?offset={12 * rng.randrange(max(runs // 12, 1))}"),
-            "page: list of runs, searched": (browser, lambda: f"/?q=run-{rng.randrange(100)}"),
-            "page: the run": (browser, lambda: "/ui/runs/big"),
-        }
+        kinds = _kinds(client, browser, prompts, rows, runs)
         found = {name: await _timed(server, *kind, requests) for name, kind in kinds.items()}
         for name, kind in kinds.items():
             found[name] |= await _computed(server, *kind, requests // 4)
@@ -284,6 +253,44 @@ async def measured(
                 found[f"{name}, {_LISTENERS} listeners"] = await _timed(server, *kinds[name], requests)
     times = {"lay_out_s": round(lay_out_s, 2), "words_s": round(words_s, 2)}
     return {"requests": found, **times, "rss_mb": round(server.most_mb, 1)}
+
+
+def _kinds(
+    client: httpx.AsyncClient, browser: httpx.AsyncClient, prompts: list[str], rows: int, runs: int
+) -> dict[str, tuple[httpx.AsyncClient, Callable[[], str]]]:
+    """Who asks for what, by the name of the kind of request."""
+    rng = random.Random(1)
+    sorts = [sign + name for name in ("worst", "output_tokens", "latency_s", "patterns") for sign in ("", "-")]
+
+    def search() -> str:
+        # From words that a tenth of the rows have to those that a few have; each search is asked once or twice.
+        return word(min(int(100 * 10 ** (2.3 * rng.random())), _VOCABULARY - 1))
+
+    filters = ("variant:eq:improved", "patterns:ge:1", "outcome:eq:accepted&where=output_tokens:gt:300")
+    return {
+        "GET /health (bare)": (client, lambda: "/health"),
+        "GET /runs/{name}": (client, lambda: "/runs/big"),
+        "GET rows": (client, lambda: f"/runs/big/rows?offset={rng.randrange(rows)}"),
+        "GET rows, filtered": (
+            client,
+            lambda: f"/runs/big/rows?where={rng.choice(filters)}&offset={rng.randrange(rows // 10)}",
+        ),
+        "GET rows, whole texts": (client, lambda: f"/runs/big/rows?texts=true&offset={rng.randrange(rows)}"),
+        "GET rows, sorted": (
+            client,
+            lambda: f"/runs/big/rows?sort={rng.choice(sorts)}&where=output_tokens:gt:{rng.randrange(4000)}",
+        ),
+        "GET rows, searched": (client, lambda: f"/runs/big/rows?q={search()}"),
+        "page: rows, searched and sorted": (
+            browser,
+            lambda: f"/ui/runs/big/rows?q={search()}&sort={rng.choice(sorts)}",
+        ),
+        "page: rows": (browser, lambda: f"/ui/runs/big/rows?flag=any&offset={rng.randrange(rows // 10)}"),
+        "page: a prompt": (browser, lambda: f"/ui/runs/big/rows/{rng.choice(prompts)}"),
+        "page: list of runs": (browser, lambda: f"/?offset={12 * rng.randrange(max(runs // 12, 1))}"),
+        "page: list of runs, searched": (browser, lambda: f"/?q=run-{rng.randrange(100)}"),
+        "page: the run": (browser, lambda: "/ui/runs/big"),
+    }
 
 
 async def _timed(server: Server, client: httpx.AsyncClient, path: Callable[[], str], requests: int) -> dict[str, float]:

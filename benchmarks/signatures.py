@@ -24,8 +24,8 @@ from model_signing.verifying import Config
 from rich.console import Console
 from rich.table import Table
 
-from cards.signatures import SIGNATURE
-from cards.signing import Identity, check_signature, identity_of, key_signer, sign
+from cards.signing.signatures import SIGNATURE
+from cards.signing.signing import Identity, check_signature, identity_of, key_signer, sign
 from tests.cards.keys import write_key
 
 _SAMPLES = Path(__file__).parents[1] / "tests" / "signatures"

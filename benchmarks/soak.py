@@ -61,9 +61,9 @@ class Findings:
 class Soak:
     """One run, its server and its disk."""
 
-    def __init__(self, run: RunFolder, url: str, mounted: bool, seed: int) -> None:
+    def __init__(self, run: RunFolder, url: str, seed: int) -> None:
         self.findings = Findings()
-        self._run, self._root, self._mounted = run, url.removesuffix("/v1"), mounted
+        self._run, self._root = run, url.removesuffix("/v1")
         self._draw = random.Random(seed)
         self._numbers = {prompt.prompt_id: int(prompt.behaviour_id.split("-")[1]) for prompt in prompts_of(run)}
         self._asks = {ask.key: self._numbers[ask.prompt_id] for ask in plan(load_config(run), prompts_of(run))}
@@ -220,7 +220,7 @@ def soak(requests: int, kills: int, seed: int) -> dict[str, object]:
         own_disk(Path(made)) as mounted,
         serving("benchmarks.odd_server") as server,
     ):
-        disturbed = Soak(prepared(requests, server.url, Path(made)), server.url, mounted, seed)
+        disturbed = Soak(prepared(requests, server.url, Path(made)), server.url, seed)
         draw = random.Random(seed)
         for number in range(kills):
             event = EVENTS[number % len(EVENTS)]

@@ -13,7 +13,7 @@ from scipy.stats import norm  # type: ignore[import-untyped]
 
 from pipelines.prompts.prompt_files import load_pool
 from pipelines.thinking import join
-from training.mixture import TrainingRow
+from training.mixtures.mixture import TrainingRow
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,8 +106,8 @@ _SHAPES: dict[str, dict[str, Any]] = {
 def measured(student: Path, scale: Scale, way: str, count: int, objective: str = "sft") -> dict[str, float | str]:
     """Train one epoch on `count` rows, every way on the same ones and all of them."""
     from benchmarks.training_rows import study_rows
-    from training.estimate import flops_of, peak_flops
-    from training.quiet import quiet
+    from training.students.quiet import quiet
+    from training.trainer.estimate import flops_of, peak_flops
 
     rows = study_rows(count, scale.shorter, objective)
     with quiet(), tempfile.TemporaryDirectory() as work:
@@ -142,8 +142,8 @@ def _plain(way: str, rows: Sequence[Any], student: Path, scale: Scale, work: Pat
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-    from training.building import responses_of
-    from training.recipe import TEMPLATES
+    from training.recipes.recipe import TEMPLATES
+    from training.trainer.building import responses_of
 
     on_gpu = torch.cuda.is_available()
     config, kind = (_named(name) for name in OBJECTIVES[objective])
@@ -199,7 +199,7 @@ def _adapters(objective: str) -> Any:
 
 def _ours(way: str, rows: Sequence[Any], student: Path, scale: Scale, work: Path, objective: str) -> Any:
     from training.objective import objective_of
-    from training.recipe import Recipe
+    from training.recipes.recipe import Recipe
 
     changed = EVERY_WAY[way]
     packing = changed.get("packing", False)
@@ -263,7 +263,7 @@ def made_student(name: str, folder: Path) -> Path:
     import torch
     from transformers import AutoModelForCausalLM, Qwen2Config
 
-    from training.student import fetch_student
+    from training.students.student import fetch_student
 
     if name not in _SHAPES:
         return fetch_student()
@@ -294,7 +294,7 @@ def _tokenizer() -> Any:
     from transformers import PreTrainedTokenizerFast
 
     from benchmarks.training_rows import study_rows
-    from training.recipe import TEMPLATES
+    from training.recipes.recipe import TEMPLATES
 
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -13,7 +13,7 @@ from typing import Any
 import duckdb
 
 from cards.objectives.schema import OBJECTIVES
-from cards.shards import fenced, shards_of, tables_in
+from cards.rows.shards import fenced, shards_of, tables_in
 from pipelines.errors import UserError
 from pipelines.records import PATTERNS
 from pipelines.statistics import CONFIDENCE, Interval, clustered_totals, dependence, wilson

@@ -14,24 +14,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cards.attestation import in_words
-from cards.card import dataset_card, template_hash
+from cards.card.dataset_card import dataset_card, template_hash
+from cards.card.validator import faults_of
 from cards.objectives.schema import columns_of, reasoning_key_of
 from cards.objectives.verify import objective_faults
-from cards.prompts_file import prompts_file, prompts_fit, read_prompts
 from cards.release_folder import ReleaseFolder, name_fault, shown
-from cards.rows import assistant_turn, conversations, user_turn
-from cards.schema import FIRST_METADATA, FIRST_PUBLIC
-from cards.shards import ContentHash, read_shards, shards_of, tables_in
-from cards.signatures import SIGNATURE, SIGNED_WITH, changes, read_signature
-from cards.validator import faults_of
+from cards.rows.prompts_file import prompts_file, prompts_fit, read_prompts
+from cards.rows.rows import assistant_turn, conversations, user_turn
+from cards.rows.schema import FIRST_METADATA, FIRST_PUBLIC
+from cards.rows.shards import ContentHash, read_shards, shards_of, tables_in
+from cards.signing.attestation import in_words
+from cards.signing.signatures import SIGNATURE, SIGNED_WITH, changes, read_signature
 from pipelines.documents import read_json
 from pipelines.judges.tallies import NOT_APPLICABLE
 from pipelines.records import PATTERNS
 from pipelines.runs import file_hash
 
 if TYPE_CHECKING:
-    from cards.signing import Identity
+    from cards.signing.signing import Identity
 
 
 def message_of(error: Exception) -> str:
@@ -69,7 +69,7 @@ class ReleaseChecks:
     def signature(self, identity: "Identity | None") -> None:
         """The files are those that the signature names, if there is one; with an identity, it is theirs."""
         if identity is not None:
-            from cards.signing import check_signature
+            from cards.signing.signing import check_signature
 
             checked = check_signature(self.folder, identity)
             self.count += 1

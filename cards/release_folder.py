@@ -16,9 +16,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from cards.card.validator import front_matter_of
 from cards.objectives.schema import OBJECTIVES
-from cards.schema import FORMAT
-from cards.validator import front_matter_of
+from cards.rows.schema import FORMAT
 from pipelines.documents import check_parquet, read_json
 from pipelines.errors import UserError
 from pipelines.settings.old_names import all_names_now

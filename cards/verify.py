@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cards.attestation import in_words, release_digest
 from cards.release_checks import ReleaseChecks, message_of
 from cards.release_folder import inspected, open_release
+from cards.signing.attestation import in_words, release_digest
 from pipelines.errors import UserError
 
 if TYPE_CHECKING:
-    from cards.signing import Identity
+    from cards.signing.signing import Identity
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ def verify(folder: Path, identity: "Identity | None" = None, signature: bool = T
     """Check a release folder.
 
     Args:
-        identity: Who is to have signed it (`cards.signing.identity_of`); not asked if not given.
+        identity: Who is to have signed it (`cards.signing.signing.identity_of`); not asked if not given.
         signature: Whether to look at the signature that it may carry.
 
     Raises:
@@ -67,7 +67,7 @@ def verify_student(folder: Path, identity: "Identity", release: Path | None = No
     Raises:
         UserError: there is no such release.
     """
-    from cards.signing import check_signature, release_of_student
+    from cards.signing.signing import check_signature, release_of_student
 
     checked = check_signature(folder, identity)
     if checked.faults:

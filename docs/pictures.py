@@ -19,8 +19,8 @@ from playwright.sync_api import Page, sync_playwright
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from service.http.tokens import Tokens
 from service.store import Store
-from service.tokens import Tokens
 
 DOCS = Path(__file__).parent
 NAME = "spring"

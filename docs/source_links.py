@@ -1,7 +1,8 @@
 """An extension of the site's Markdown: a link from a page to a source file outside docs/ becomes the file's path.
 
-On a code host such a link opens the file. The site has no copy of the sources, so there it reads `training/recipe.py`.
-A link to a file that is not there stops the build. `mkdocs.yml` names this module; Zensical says which page it renders.
+On a code host such a link opens the file. The site has no copy of the sources, so there it reads
+`training/recipes/recipe.py`. A link to a file that is not there stops the build. `mkdocs.yml` names this
+module; Zensical says which page it renders.
 """
 
 import os

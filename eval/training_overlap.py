@@ -15,7 +15,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cards.model_card import RECORD, local_place
+from cards.card.model_card import RECORD, local_place
 from pipelines.errors import UserError
 from pipelines.runs import file_hash
 
@@ -31,7 +31,7 @@ def trained_prompts(release: Path) -> frozenset[str]:
     Raises:
         UserError: the folder is no release, or a table of it cannot be read or holds no prompts.
     """
-    from cards.prompts_file import prompts_file
+    from cards.rows.prompts_file import prompts_file
 
     tables = [path for path in sorted(release.glob("data/*/*.parquet")) if path.parent.name != "metadata"]
     if not tables:
@@ -42,7 +42,7 @@ def trained_prompts(release: Path) -> frozenset[str]:
 
 
 def _prompts(path: Path) -> Iterator[str]:
-    from cards.prompts_file import prompt_batches  # which needs DuckDB, as tasks of Inspect's do not
+    from cards.rows.prompts_file import prompt_batches  # which needs DuckDB, as tasks of Inspect's do not
 
     try:
         if path.suffix == ".jsonl":

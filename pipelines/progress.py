@@ -1,7 +1,7 @@
 """Progress reporting: a rich bar with counts, rate, cost and time left; plain lines where output is piped.
 
 Where the environment variable SAFERTHOUGHTS_PROGRESS names a file, the same figures are written there as JSON, at most
-twice a second, for a process that watches this one (`service/run_reader.py`).
+twice a second, for a process that watches this one (`service/run/run_reader.py`).
 """
 
 import json

@@ -95,10 +95,10 @@ def _number_of(error: BaseException) -> int | None:
     if found:
         return int(found.group(1) or found.group(2))
     # An OSError without a number may still be about a server's file: only the words of a full disk are telling there.
-    return next((number for phrase, number in _WORDS.items() if phrase in words and _informative(error, number)), None)
+    return next((number for phrase, number in _WORDS.items() if phrase in words and _informative(number)), None)
 
 
-def _informative(error: BaseException, number: int) -> bool:
+def _informative(number: int) -> bool:
     """Whether the words of a library are about the system: "no such file" may as well be about a model's name."""
     return number not in (errno.ENOENT, errno.EEXIST, errno.EPERM, errno.EINTR, errno.EBUSY)
 

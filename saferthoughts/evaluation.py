@@ -34,6 +34,7 @@ from saferthoughts.training import Student
 if TYPE_CHECKING:
     from eval.run.planning import Wanted
     from eval.run.results import Results, ScoreMode
+    from pipelines.settings.teacher import Teacher
     from saferthoughts.evaluation_plan import EvaluationPlan
 
 _MODES: "tuple[ScoreMode, ...]" = ("full", "answer", "reasoning", "apart")
@@ -183,25 +184,21 @@ def evaluate(
     from eval.models.inspect_models import roles
     from eval.models.kept_replies import FOLDER
     from eval.run.planning import Wanted
-    from pipelines.settings.old_names import typed_name
-    from pipelines.settings.options import teacher_at
 
     if isinstance(model, Run):
         runs, model = model.path.parent, model.name
+    folder = runs_folder(runs)
     general_judge, judges = _judges(judge)
-    named = str(model.path) if isinstance(model, Student) else None if model is None else str(model)
-    endpoint = teacher_at(base_url, endpoint_model, api_key_env) if base_url or endpoint_model or api_key_env else None
-    method, at, teacher = variant.partition("@")
     place = place_of(
         Named(
-            runs=runs_folder(runs),
-            name=named,
-            endpoint=endpoint,
+            runs=folder,
+            name=_name_of(model),
+            endpoint=_endpoint(base_url, endpoint_model, api_key_env),
             teachers=path_of(teachers),
             student=path_of(student),
             output=path_of(output),
             base=base,
-            variant=f"{typed_name(method)}{at}{teacher}",
+            variant=_variant(variant),
         )
     )
     wanted = Wanted(
@@ -213,19 +210,43 @@ def evaluate(
         limit=limit,
         score=score_mode(score),
         data=dict(_file(text) for text in files_by_name(data)),
-        trained=_trained(release, place, runs_folder(runs)),
-        kept=runs_folder(runs) / FOLDER,
+        trained=_trained(release, place, folder),
+        kept=folder / FOLDER,
     )
     if guard is None:
         _require_guard(wanted)
     if replay is not None:
         _require_pair(wanted)
     if before is not None:
-        from eval.run.planning import plan
-        from saferthoughts.evaluation_plan import plan_of
-
-        before(plan_of(place.targets, plan(wanted), wanted.kept))
+        before(_plan(place, wanted))
     return measure(place, wanted)
+
+
+def _name_of(model: Student | StoredPath | None) -> str | None:
+    if isinstance(model, Student):
+        return str(model.path)
+    return None if model is None else str(model)
+
+
+def _endpoint(base_url: str | None, model: str | None, api_key_env: str | None) -> "Teacher | None":
+    from pipelines.settings.options import teacher_at
+
+    return teacher_at(base_url, model, api_key_env) if base_url or model or api_key_env else None
+
+
+def _variant(typed: str) -> str:
+    """A row of the study's table, METHOD or METHOD@TEACHER, by the name that the method has now."""
+    from pipelines.settings.old_names import typed_name
+
+    method, at, teacher = typed.partition("@")
+    return f"{typed_name(method)}{at}{teacher}"
+
+
+def _plan(place: Place, wanted: "Wanted") -> "EvaluationPlan":
+    from eval.run.planning import plan
+    from saferthoughts.evaluation_plan import plan_of
+
+    return plan_of(place.targets, plan(wanted), wanted.kept)
 
 
 def _overrides(settings: Assignments | None, replay: StoredPath | None) -> "dict[str, dict[str, Any]]":
@@ -252,7 +273,7 @@ def measure(place: Place, wanted: "Wanted") -> Evaluation:
         Incomplete: answers are lacking; everything else has been done with what there is.
         Interrupted: Ctrl-C.
     """
-    from cards.model_card import write_model_card
+    from cards.card.model_card import write_model_card
     from eval.report.hub_results import hub_results
     from eval.report.table import results_markdown
     from eval.run.results import NAME

@@ -13,8 +13,8 @@ from pipelines.errors import UserError
 from pipelines.runs import RunFolder
 from pipelines.settings.config import load_config
 from pipelines.settings.teacher import Teacher, load_teachers
-from training.student import HUB_MODEL, checkpoint_of, fetch_student
-from training.student import NAME as BUNDLED
+from training.students.student import HUB_MODEL, checkpoint_of, fetch_student
+from training.students.student import NAME as BUNDLED
 
 _GGUF = "gguf:"
 _PLAIN = re.compile(r"[^A-Za-z0-9._-]+")
@@ -75,7 +75,7 @@ def place_of(named: Named) -> Place:
         path = checkpoint_of(None if named.name == BUNDLED else named.name)
         return _elsewhere(named, Target(label, path=path, base=named.base, variant=named.variant))
     if folder.is_dir():
-        from cards.model_card import RECORD
+        from cards.card.model_card import RECORD
 
         target = Target(_label(folder.resolve().name), path=folder, base=named.base, variant=named.variant)
         cards = (folder,) if (folder / RECORD).exists() else ()

@@ -35,8 +35,8 @@ def regenerate(
     Raises:
         UserError: an unknown teacher, a judge without one, a run of that name, or no consent.
     """
-    from cards.regenerate import Answering
-    from cards.regenerate import regenerate as start_again
+    from cards.release.regenerate import Answering
+    from cards.release.regenerate import regenerate as start_again
     from pipelines.settings.options import teacher_at
 
     place = who.get("base_url"), who.get("model"), who.get("api_key_env")

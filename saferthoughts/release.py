@@ -17,7 +17,7 @@ from saferthoughts.tables import Table
 
 if TYPE_CHECKING:
     from cards.compare import ReleaseComparison
-    from cards.publish import PublishingResult
+    from cards.hub.publish import PublishingResult
     from cards.verify import VerificationResult
 
 
@@ -68,7 +68,7 @@ class Release:
         Raises:
             UserError: there is no such configuration, or it cannot be read.
         """
-        from cards.shards import read_shards
+        from cards.rows.shards import read_shards
 
         if config not in self.rows:
             raise unknown(f"configuration of {self.path}", config, self.rows)
@@ -99,7 +99,7 @@ class Release:
         Raises:
             UserError: the release does not match itself, or its tag stands for something else there.
         """
-        from cards.publish import publish
+        from cards.hub.publish import publish
 
         return publish(self.path, repo, private, gated, dry_run)
 
@@ -131,9 +131,9 @@ def sign(
     Raises:
         UserError: the folder does not match itself, or a key, certificate or token is not right.
     """
-    from cards.signatures import is_student
-    from cards.signing import key_signer, sigstore_signer
-    from cards.signing import sign as sign_folder
+    from cards.signing.signatures import is_student
+    from cards.signing.signing import key_signer, sigstore_signer
+    from cards.signing.signing import sign as sign_folder
     from cards.verify import verify as verify_folder
 
     path = folder.path if isinstance(folder, Release) else Path(folder)
@@ -175,7 +175,7 @@ def release_path(release: "Release | StoredPath", progress: Callable[[str], None
     """The folder of a release that is given as one, as a folder, or as an address."""
     if isinstance(release, Release):
         return release.path
-    from cards.pull import opened
+    from cards.hub.pull import opened
 
     return opened(str(release), progress)
 
@@ -209,8 +209,8 @@ def describe(release: "Release | StoredPath", trainer: str, *configs: str) -> st
     Raises:
         UserError: there is no such release, trainer or configuration.
     """
-    from cards.describe import describe as describe_folder
-    from cards.hub import address_of
+    from cards.hub.describe import describe as describe_folder
+    from cards.hub.hub import address_of
 
     there = isinstance(release, Release) or Path(release).exists()
     return describe_folder(release_path(release), trainer, configs, None if there else address_of(str(release)))
@@ -239,7 +239,7 @@ def verify(
     Raises:
         UserError: there is no such release, or the identity cannot be read.
     """
-    from cards.signatures import is_student
+    from cards.signing.signatures import is_student
     from cards.verify import verify as verify_folder
     from cards.verify import verify_student
 
@@ -254,7 +254,7 @@ def verify(
                 f"{path} is a student. Whose is it to be? saferthoughts release verify {path} --identity FILE"
             )
         return verify_folder(path)
-    from cards.signing import identity_of
+    from cards.signing.signing import identity_of
 
     day = None if at is None else datetime.combine(at, time.max, UTC)
     who = identity_of(identity, issuer, day)

@@ -273,7 +273,7 @@ class Run(StoredRun):
         Raises:
             UserError: nothing was accepted, or what the run requires of a release is not met.
         """
-        from cards.release import build_release
+        from cards.release.build import build_release
         from saferthoughts.release import Release, release_path
 
         given = {"license": license, "length_ratio": length_ratio, "reasoning_key": reasoning_key}

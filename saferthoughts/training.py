@@ -16,11 +16,11 @@ from saferthoughts.release import Release, release_path
 from saferthoughts.settings import Assignments, StoredPath, assignments
 
 if TYPE_CHECKING:
-    from cards.push_model import PushedModel
-    from training.chat import Talker
-    from training.recipe import Recipe
+    from cards.hub.push_model import PushedModel
+    from training.recipes.recipe import Recipe
     from training.stage import TrainingCheck, TrainingResult
-    from training.sweep_run import MemberOutcome
+    from training.students.chat import Talker
+    from training.sweeps.sweep_run import MemberOutcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Student:
         Raises:
             UserError: the Hub refuses, or holds something else there.
         """
-        from cards.push_model import push_model
+        from cards.hub.push_model import push_model
 
         return push_model(self.path, repo, private)
 
@@ -90,7 +90,7 @@ def whole_reply(talker: "Talker", text: str) -> StudentReply:
 
 @lru_cache(maxsize=1)
 def _talker(path: Path, max_tokens: int, temperature: float) -> "Talker":
-    from training.chat_models import Checkpoint
+    from training.students.chat_models import Checkpoint
 
     return Checkpoint(str(path), max_tokens, temperature)
 
@@ -129,7 +129,7 @@ def train(
     """
     chosen = settled_recipe(release, recipe, student, settings)
     dataset = release_path(_dataset_of(chosen, release), progress)
-    from training.recipe import Recipe
+    from training.recipes.recipe import Recipe
     from training.stage import is_trained
     from training.stage import train as train_model
 
@@ -167,9 +167,9 @@ def sweep(
         UserError: the sweep, a key, or a checkpoint is not right.
     """
     from pipelines.settings.overrides import settings_of
-    from training.student import check_named
-    from training.sweep import load_sweep, members_of
-    from training.sweep_run import run_sweep
+    from training.students.student import check_named
+    from training.sweeps.sweep import load_sweep, members_of
+    from training.sweeps.sweep_run import run_sweep
 
     given = settings_of(assignments(settings), "epochs=2")
     where = None if release is None else str(release)
@@ -211,8 +211,8 @@ def settled_recipe(
         UserError: the recipe, a key or the student's folder is not right, or no release is named.
     """
     from pipelines.settings.overrides import settings_of
-    from training.recipe import Recipe, load_recipe, recipe_names
-    from training.student import check_named
+    from training.recipes.recipe import Recipe, load_recipe, recipe_names
+    from training.students.student import check_named
 
     if recipe is None:
         raise UserError(f"Which recipe? Give a file, or one of: {', '.join(recipe_names())}.")

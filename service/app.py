@@ -16,17 +16,19 @@ from starlette.staticfiles import StaticFiles
 
 from pipelines.errors import UserError
 from pipelines.runs import VERSION
-from service import api, api_releases, page
-from service.access import caller_of
 from service.app_state import AppState
-from service.description import description_of
+from service.http.access import caller_of
+from service.http.description import description_of
+from service.http.problems import Problem
+from service.http.request_filters import Refusals, RequestFilters
 from service.models import api_models
-from service.problems import Problem
-from service.request_filters import Refusals, RequestFilters
+from service.page import page
+from service.releases import api_releases
 from service.review import api_review
 from service.review.reviews import VotesWatcher
+from service.run import api
 
-_STATIC = Path(__file__).parent / "static"
+_STATIC = Path(__file__).parent / "page" / "static"
 
 
 def application(state: AppState) -> FastAPI:

@@ -15,16 +15,16 @@ from pipelines.prompts.prompt_files import load_pool
 from pipelines.row_files import READERS
 from pipelines.runs import RUN_NAME, RunFolder
 from pipelines.settings.teacher import Teacher, load_teachers
-from service.jobs import Supervisor
-from service.keys import SessionKeys
-from service.problems import Problem
-from service.queue import Job, Queue
+from service.http.problems import Problem
+from service.http.shapes import RunState
+from service.http.tokens import Tokens
+from service.jobs.jobs import Supervisor
+from service.jobs.keys import SessionKeys
+from service.jobs.queue import Job, Queue
 from service.review.argilla import ArgillaServer
 from service.rows.indexes import RowIndexes
-from service.run_reader import Broadcaster, RunReader, is_run
-from service.shapes import RunState
+from service.run.run_reader import Broadcaster, RunReader, is_run
 from service.store import Store
-from service.tokens import Tokens
 
 BUNDLED = "bundled"
 _LONGEST_NAME = 80
@@ -213,7 +213,7 @@ class AppState:
         return sets[name]
 
 
-# What service/starting.py calls it.
+# What service/run/starting.py calls it.
 
 
 def opened(settings: ServeSettings, environment: dict[str, str]) -> AppState:

@@ -14,7 +14,7 @@ from pipelines.errors import UserError
 from pipelines.settings.teacher import load_teachers
 from service.app import guarded
 from service.app_state import ServeSettings, opened
-from service.connections import HEADERS_S, limits
+from service.http.connections import HEADERS_S, limits
 from service.store import home_of
 
 # Listeners get the end of the stream; those still connected after this many seconds are cut off.

@@ -27,8 +27,8 @@ RELEASES = (
     "curation.report.page",
     "saferthoughts.run",
     "saferthoughts.cli.words",
-    "cards.release",
-    "cards.signing",
+    "cards.release.build",
+    "cards.signing.signing",
     "cards.verify",
     "duckdb",
     "altair",
@@ -48,16 +48,16 @@ STAGES = (
     "curation.review.agree",
     "pipelines.rehearsal.server",
 )
-HUB = ("saferthoughts.release", "cards.publish", "cards.pull", "cards.verify", "pandas", "datasets")
+HUB = ("saferthoughts.release", "cards.hub.publish", "cards.hub.pull", "cards.verify", "pandas", "datasets")
 MODELS = (
     "saferthoughts.cli.evaluation",
     "saferthoughts.cli.training",
     "trl.trainer.sft_trainer",
     "peft",
     "transformers.models.llama.modeling_llama",
-    "training.student_trainer",
+    "training.trainer.student_trainer",
     "training.stage",
-    "training.proof",
+    "training.proof.dataset",
     "inspect_ai",
     "openai",
     "eval.run.stage",

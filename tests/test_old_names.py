@@ -11,8 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from cards.compare import compare
-from cards.regenerate import Answering, regenerate
-from cards.release import build_release
+from cards.release.build import build_release
+from cards.release.regenerate import Answering, regenerate
 from cards.release_folder import lineage_now
 from curation.quality.checks import check
 from curation.report.data import figures_of
@@ -31,12 +31,12 @@ from pipelines.settings.parts import validated
 from pipelines.teachers.ledger import Ledger
 from saferthoughts.cli.app import app
 from service.rows.columns import filter_of
-from training.checkpoints import fingerprint_of
-from training.mixture import draw
-from training.mixture_rows import load_blend
-from training.recipe import Recipe, load_recipe
-from training.sweep import Sweep, members_of
-from training.sweep_run import _where_it_is
+from training.mixtures.mixture import draw
+from training.mixtures.mixture_rows import load_blend
+from training.recipes.recipe import Recipe, load_recipe
+from training.sweeps.sweep import Sweep, members_of
+from training.sweeps.sweep_run import _where_it_is
+from training.trainer.checkpoints import fingerprint_of
 
 
 def renamed_back(path: Path) -> None:

@@ -22,7 +22,7 @@ import yaml
 from pipelines.errors import UserError
 from pipelines.judges.safety import CONTINUED
 from tests.commands import command
-from training.student import GGUF_SHA256, fetch_gguf
+from training.students.student import GGUF_SHA256, fetch_gguf
 
 ROOT = Path(__file__).parents[1]
 BOUND_S = 1000

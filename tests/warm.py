@@ -42,7 +42,7 @@ def _prepare() -> None:
 
     typer.main.get_command = cache(typer.main.get_command)
     typer.main.get_command(app)
-    for module in ("cards.markdown", "curation.report.page"):
+    for module in ("cards.card.markdown", "curation.report.page"):
         if module in sys.modules:
             environment = sys.modules[module]._ENVIRONMENT
             for name in environment.list_templates(extensions=["jinja"]):

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pipelines.errors import UserError
 from pipelines.records import content_id
-from training.estimate import Cost
-from training.mixture import CONVERSATIONS, RowForm, TrainingRow, content_of
-from training.recipe import Recipe
-from training.sides import prove_sides
-from training.supervision import SupervisionProof, tokens_of
+from training.mixtures.mixture import CONVERSATIONS, RowForm, TrainingRow, content_of
+from training.proof.sides import prove_sides
+from training.proof.supervision import SupervisionProof, tokens_of
+from training.recipes.recipe import Recipe
+from training.trainer.estimate import Cost
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

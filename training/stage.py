@@ -23,23 +23,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cards.model_card import RECORD
+from cards.card.model_card import RECORD
 from pipelines.errors import UserError
 from pipelines.files import atomic_folder, recover, scratch_folder
-from training.building import tokenizer_of
-from training.checkpoints import Workplace, check_disk, fingerprint_of, is_main, processes, workplace_of
-from training.decoding import ReplyDecoder
-from training.estimate import Plan, flops_of, plan_of
-from training.lengths import Fitting, fitting, positions_of
-from training.mixture_rows import blended
-from training.model_folder import describe, save_model, whole_state
+from training.mixtures.mixture_rows import blended
 from training.objective import Objective, objective_of
-from training.quiet import quiet
-from training.recipe import Recipe
-from training.step_metrics import METRICS
-from training.steps import run_steps
-from training.student import checkpoint_of, weights_hash
-from training.supervision import SupervisionProof
+from training.proof.supervision import SupervisionProof
+from training.recipes.recipe import Recipe
+from training.students.decoding import ReplyDecoder
+from training.students.quiet import quiet
+from training.students.student import checkpoint_of, weights_hash
+from training.trainer.building import tokenizer_of
+from training.trainer.checkpoints import Workplace, check_disk, fingerprint_of, is_main, processes, workplace_of
+from training.trainer.estimate import Plan, flops_of, plan_of
+from training.trainer.lengths import Fitting, fitting, positions_of
+from training.trainer.model_folder import describe, save_model, whole_state
+from training.trainer.step_metrics import METRICS
+from training.trainer.steps import run_steps
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -73,7 +73,7 @@ class TrainingResult:
 
     @property
     def utilisation(self) -> float | None:
-        """The share of the machine's products that the steps made use of (MFU); see `training.estimate.peak_flops`.
+        """The share of the machine's products that the steps made use of (MFU); see `trainer.estimate.peak_flops`.
         None where the student wrote the responses itself: what that took is not counted."""
         if self.proof.loss_on == "written":
             return None
@@ -114,7 +114,7 @@ def train(
     """Train, and put the finished model at `output`. A training that was stopped goes on from its last checkpoint.
 
     Args:
-        recipe: What and how; see `training.recipe`.
+        recipe: What and how; see `training.recipes.recipe`.
         dataset: A release folder.
         output: The model's folder. An earlier model there is replaced when this one is finished.
         student: A checkpoint or a model on the Hub, over the recipe's own.

@@ -20,11 +20,11 @@ from pipelines.judges.stage import rows_of
 from pipelines.progress import meter
 from pipelines.runs import RunFolder, file_hash
 from pipelines.thinking import OPEN, join
-from training.building import has_gpu, tokenizer_of
-from training.lengths import positions_of
-from training.loading import load_model, prompt_of
-from training.quiet import quiet
-from training.student import checkpoint_of, weights_hash
+from training.students.loading import load_model, prompt_of
+from training.students.quiet import quiet
+from training.students.student import checkpoint_of, weights_hash
+from training.trainer.building import has_gpu, tokenizer_of
+from training.trainer.lengths import positions_of
 
 STAGE = "student nll"
 # Tokens of a batch, padding included: what they take at once is their logits.

@@ -1,6 +1,6 @@
 """Pairs, labels, prompts and steps from a run's tables into a release that is being built.
 
-Reads the views of `cards.rows.released_views`; writes objectives/<config>/train-*.parquet. DuckDB pairs by ids and
+Reads the views of `cards.rows.rows.released_views`; writes objectives/<config>/train-*.parquet. DuckDB pairs by ids and
 counts alone, in temporary tables, and texts pass through in batches: memory does not grow with the rows. Every accepted
 response and every response with a fault is in a configuration or counted with the reason why it is not.
 """
@@ -18,10 +18,10 @@ import pyarrow as pa
 
 from cards.objectives.schema import OBJECTIVES, columns_of
 from cards.objectives.steps import labelled
-from cards.rows import BATCH, assistant_turn, conversations, finished, user_turn
-from cards.schema import schema_of
-from cards.shards import OBJECTIVES as FOLDER
-from cards.shards import ConfigWriter, fenced, shards_of
+from cards.rows.rows import BATCH, assistant_turn, conversations, finished, user_turn
+from cards.rows.schema import schema_of
+from cards.rows.shards import OBJECTIVES as FOLDER
+from cards.rows.shards import ConfigWriter, fenced, shards_of
 from curation.selection import selected_rows
 from pipelines.runs import RunFolder
 from pipelines.settings.config import Release
@@ -34,7 +34,7 @@ def write_objectives(
 
     Args:
         run: A run that is checked.
-        db: Its tables, with the view `released` (`cards.rows.released_views`).
+        db: Its tables, with the view `released` (`cards.rows.rows.released_views`).
         run_id: The configuration's hash.
         shard_bytes: About how large a parquet file grows.
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from cards.schema import COLUMNS, INLINE, MESSAGES, Column, keyed
+from cards.rows.schema import COLUMNS, INLINE, MESSAGES, Column, keyed
 
 _COMMON = {column.name: column for column in COLUMNS}
 _FAULTS = "by comma; empty where the judges see none"

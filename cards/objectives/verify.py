@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from cards.objectives.build import counts_of
 from cards.objectives.schema import columns_of, reasoning_key_of
-from cards.shards import OBJECTIVES as FOLDER
-from cards.shards import ContentHash, fenced, read_shards, shards_of
+from cards.rows.shards import OBJECTIVES as FOLDER
+from cards.rows.shards import ContentHash, fenced, read_shards, shards_of
 from pipelines.records import PATTERNS
 
 # Good sides are rows of the release, word by word, and carry no pattern and nothing unsafe by their own verdict.

@@ -39,11 +39,11 @@ from inspect_ai.tool import ToolChoice, ToolInfo
 from eval.models.responses import is_begun, message_of
 from pipelines.errors import UserError
 from pipelines.thinking import CLOSE, OPEN, split
-from training.arithmetic import serving_dtype
-from training.decoding import ReplyDecoder
-from training.loading import load_model, load_tokenizer, prompt_of
-from training.quiet import quiet
-from training.student import check_checkpoint
+from training.students.arithmetic import serving_dtype
+from training.students.decoding import ReplyDecoder
+from training.students.loading import load_model, load_tokenizer, prompt_of
+from training.students.quiet import quiet
+from training.students.student import check_checkpoint
 
 if TYPE_CHECKING:
     from eval.models.batch import Padded
@@ -121,7 +121,7 @@ class Student:
         import torch
 
         # It takes seconds to import, which whoever asks an endpoint need not wait for.
-        from training.arithmetic import cpu_threads
+        from training.students.arithmetic import cpu_threads
 
         torch.set_num_threads(cpu_threads())
         try:

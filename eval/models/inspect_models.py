@@ -30,9 +30,9 @@ from pipelines.settings.judge import Judge, load_judges
 from pipelines.settings.teacher import Sampling, Serve, Teacher, load_teachers
 from pipelines.teachers.client import api_key
 from pipelines.thinking import OPEN, ReasoningStyle
-from training.decoding import ReplyDecoder
-from training.loading import load_tokenizer, prompt_of
-from training.student import check_checkpoint, weights_hash
+from training.students.decoding import ReplyDecoder
+from training.students.loading import load_tokenizer, prompt_of
+from training.students.student import check_checkpoint, weights_hash
 
 # The forms of judges.yaml that `eval/scorers/guards.py` knows.
 _FORMS = ("llamaguard", "reasoningshield", "qwen3guard", "wildguard", "harmbench", "policy")

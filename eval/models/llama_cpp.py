@@ -24,7 +24,7 @@ from select import select
 from pipelines.errors import UserError
 from pipelines.teachers.server_process import kept
 from pipelines.teachers.vllm_server import last_lines
-from training.arithmetic import cpu_threads
+from training.students.arithmetic import cpu_threads
 
 GGUF = ".gguf"
 # Answers under way at once, and the tokens that prompt and answer of each may have together.

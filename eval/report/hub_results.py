@@ -1,6 +1,6 @@
 """Results in the form of the Hub's metadata: what the `model-index` of a model's card is made of.
 
-Reads `Results`, writes nothing; `cards.model_card` puts it into the card.
+Reads `Results`, writes nothing; `cards.card.model_card` puts it into the card.
 """
 
 from typing import Any

@@ -27,7 +27,7 @@ import jinja2
 import yaml
 from markupsafe import Markup
 
-from cards.markdown import cell
+from cards.card.markdown import cell
 from curation.report.headline import LOOK, with_contents
 from eval.report import words as report_words
 from eval.report.charts import chart_files, page_charts

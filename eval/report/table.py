@@ -13,7 +13,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from cards.markdown import cell
+from cards.card.markdown import cell
 from eval.report.attack_tables import attack_tables
 from eval.report.cells import Cells
 from eval.report.words import NOT_MEASURED, p_value

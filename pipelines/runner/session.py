@@ -7,7 +7,7 @@ ledger.
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -158,7 +158,6 @@ def run_stage(run: RunFolder, stage: StageWork[RowT, ResultT], seed: int, option
     """
     check_teachers(stage.teachers, options.caps)
     control = Control()
-    results: list[ResultT] = []
     with ExitStack() as stack:
         stack.enter_context(at_work(run, stage.stage))
         ledger = Ledger(run.path / "ledger.sqlite")
@@ -171,30 +170,11 @@ def run_stage(run: RunFolder, stage: StageWork[RowT, ResultT], seed: int, option
         # Not the other way round: what is said of a cluster would fall into the progress display.
         client = stack.enter_context(clients_of(options.engine, run))
         shown = stack.enter_context(shown_rows(stage.stage, stage.total, stage.expected))
-
-        async def outcomes() -> AsyncIterator[list[Outcome[RowT, ResultT]]]:
-            async with asking(ledger.path, stage.stage, stage.teachers, urls, options, control, shown, client) as asker:
-
-                async def worked(row: RowT) -> ResultT:
-                    result = await stage.work(row, asker)
-                    for _ in range(stage.size(row)):
-                        asker.row_ended()
-                    return result
-
-                async for batch in run_rows([Lane(stage.rows, at_once)], worked, control):
-                    yield batch
-
+        session = asking(ledger.path, stage.stage, stage.teachers, urls, options, control, shown, client)
         logging.getLogger("httpx2").setLevel(logging.WARNING)
-        failed: list[str] = []
-        done = 0
         with signals_end(control):
-            for batch in in_thread(outcomes, control):
-                for outcome in batch:
-                    if outcome.state == "done":
-                        results.append(outcome.result)  # type: ignore[arg-type]
-                        done += stage.size(outcome.row)
-                    elif outcome.state == "failed":
-                        failed.append(outcome.reason)
+            batches = in_thread(lambda: _outcomes(stage, session, at_once, control), control)
+            results, done, failed = _gathered(batches, stage.size)
         again = f"saferthoughts {stage.stage} {run.name}"
         raise_if_ended(control.ending, before, ledger.totals(), options.caps, again)
         say_damaged(ledger, aside)
@@ -205,6 +185,38 @@ def run_stage(run: RunFolder, stage: StageWork[RowT, ResultT], seed: int, option
             f"kept; try those again: {typed_command(again)}"
         )
     return results
+
+
+async def _outcomes(
+    stage: StageWork[RowT, ResultT], session: AbstractAsyncContextManager[Asker], at_once: int, control: Control
+) -> AsyncIterator[list[Outcome[RowT, ResultT]]]:
+    async with session as asker:
+
+        async def worked(row: RowT) -> ResultT:
+            result = await stage.work(row, asker)
+            for _ in range(stage.size(row)):
+                asker.row_ended()
+            return result
+
+        async for batch in run_rows([Lane(stage.rows, at_once)], worked, control):
+            yield batch
+
+
+def _gathered(
+    batches: Iterable[list[Outcome[RowT, ResultT]]], size: Callable[[RowT], int]
+) -> tuple[list[ResultT], int, list[str]]:
+    """The results, how many rows they are of, and why the others failed."""
+    results: list[ResultT] = []
+    failed: list[str] = []
+    done = 0
+    for batch in batches:
+        for outcome in batch:
+            if outcome.state == "done":
+                results.append(outcome.result)  # type: ignore[arg-type]
+                done += size(outcome.row)
+            elif outcome.state == "failed":
+                failed.append(outcome.reason)
+    return results, done, failed
 
 
 def check_teachers(teachers: Mapping[str, Teacher], caps: Caps) -> None:

@@ -77,7 +77,7 @@ async def ask_first(name: str, teacher: Teacher, url: str, prompt_tokens: int = 
     """
     key = api_key(name, teacher)
     try:
-        models = await list_models(teacher, url, key)
+        models = await list_models(url, key)
     except ConnectionFailed as error:
         raise _unreachable(name, url, str(error)) from error
     listed = models.find(teacher.model)

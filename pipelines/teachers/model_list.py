@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.errors import one_line
-from pipelines.settings.teacher import Teacher
 from pipelines.teachers.transport import ConnectionFailed, Transport
 
 LIST_TIMEOUT_S = 10.0
@@ -48,7 +47,7 @@ class ModelList:
         return next((model for model in self.models if model.name == name), None)
 
 
-async def list_models(teacher: Teacher, url: str, key: str) -> ModelList:
+async def list_models(url: str, key: str) -> ModelList:
     """What a server lists; empty where it answers anything else.
 
     Raises:

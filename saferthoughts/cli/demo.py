@@ -47,7 +47,7 @@ def run_demo(
     if objective != "sft" and not train:
         raise UserError(f"--objective {objective} trains, and --no-train does not: leave one out.")
     if train:
-        from training.student import check_checkpoint, fetch_student
+        from training.students.student import check_checkpoint, fetch_student
 
         # First, so that a missing network or folder is told at once and not after the stages that need neither.
         check_checkpoint(student or fetch_student())

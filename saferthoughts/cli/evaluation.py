@@ -5,6 +5,7 @@ Writes what `eval/run/stage.py` does, and the table into the card of a model tha
 
 import shlex
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -97,11 +98,6 @@ def evaluate(
     from saferthoughts.cli.release_words import release_folder
     from saferthoughts.evaluation import evaluate as measure
 
-    def show_plan(found: "EvaluationPlan") -> None:
-        if plan:
-            say_json(found) if as_json else say(found.words())
-            raise typer.Exit
-
     if as_json and not plan:
         raise UserError("--json is for --plan. Give both; an evaluation's figures are in its results.json.")
     _print(
@@ -128,9 +124,14 @@ def evaluate(
             api_key_env=api_key_env,
             teachers=teachers,
             runs=Settings.runs,
-            before=show_plan if plan else None,
+            before=partial(_show_plan, as_json) if plan else None,
         )
     )
+
+
+def _show_plan(as_json: bool, found: "EvaluationPlan") -> None:
+    say_json(found) if as_json else say(found.words())
+    raise typer.Exit
 
 
 def evaluate_run(run: "Run", student: Path | None) -> None:

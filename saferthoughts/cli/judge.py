@@ -105,14 +105,14 @@ def distill(
     from pipelines.errors import Incomplete
 
     if push is not None:
-        from cards.push_model import check_pushable
+        from cards.hub.push_model import check_pushable
 
         check_pushable(push)
     done = open_run(name).distil(to, source=source, encoder=encoder)
     out.print(_measures_table(done.measures))
     say(f"{done.path}: version {done.version[:12]}, from {done.rows} responses to {done.prompts} prompts")
     if push is not None:
-        from cards.push_model import push_model
+        from cards.hub.push_model import push_model
         from saferthoughts.cli.words import words_of
 
         say(words_of(push_model(done.path, push, private)))

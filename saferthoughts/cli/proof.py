@@ -16,7 +16,7 @@ from saferthoughts.cli.dataset import Config, Mapping, Revision, Split, Where
 from saferthoughts.cli.options import AsJson, out, say
 
 if TYPE_CHECKING:
-    from training.proof import Proof
+    from training.proof.dataset import Proof
 
 _WAYS = {
     "trl": "assistant_only_loss=True on messages",
@@ -44,10 +44,10 @@ def proof(
     """
     from pipelines.settings.overrides import key_and_value
     from pipelines.sources import Source
-    from training.proof import PARTS, REASONING, prove_rows, trainer_of
-    from training.proof_rows import read_conversations
-    from training.quiet import quiet
-    from training.student import tokenizer_of
+    from training.proof.dataset import PARTS, REASONING, prove_rows, trainer_of
+    from training.proof.dataset_rows import read_conversations
+    from training.students.quiet import quiet
+    from training.students.student import tokenizer_of
 
     columns = dict(key_and_value(text, "--map", "response=completion") for text in mapping or ())
     source = Source(hub=where, config=config, split=split, revision=revision)
@@ -86,7 +86,7 @@ def _text_of(template: Path | None) -> str | None:
 
 def _show(found: "Proof", head: str, refused: list[tuple[int, str]]) -> None:
     from saferthoughts.cli.training import example_of
-    from training.proof import PARTS
+    from training.proof.dataset import PARTS
 
     say(head)
     if refused:

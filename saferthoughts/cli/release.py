@@ -212,7 +212,7 @@ def pull(
 
     Example: saferthoughts pull me/safe-reasoning@v1.0.0
     """
-    from cards.pull import pull as download
+    from cards.hub.pull import pull as download
 
     show(download(address, to), as_json)
 

@@ -11,7 +11,7 @@ from rich.text import Text
 from saferthoughts.cli.options import AsJson, JudgeNames, MaxCost, MaxTokens, Settings, group, show
 
 if TYPE_CHECKING:
-    from training.reward_check import RewardCase
+    from training.reward.check import RewardCase
 
 reward_app = group("Check which cheats GRPO's reward lets pass.")
 
@@ -38,7 +38,7 @@ def check(
     from pipelines.errors import UserError
     from pipelines.judges.replies import ReplyJudges
     from pipelines.runner.options import Caps
-    from training.reward_check import check_reward
+    from training.reward.check import check_reward
 
     asked = None
     if judges or config:

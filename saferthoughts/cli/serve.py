@@ -111,7 +111,7 @@ def _day(seconds: float) -> str:
 
 
 def _tokens() -> Any:
+    from service.http.tokens import Tokens
     from service.store import Store
-    from service.tokens import Tokens
 
     return Tokens(Store(Settings.runs))

@@ -26,7 +26,7 @@ def train_sweep(
         Incomplete: some members failed; the table says why.
     """
     from saferthoughts.training import sweep as train_members
-    from training.sweep_run import table_of
+    from training.sweeps.sweep_run import table_of
 
     outcomes = train_members(
         sweep, recipe, dataset, output=output, student=student, settings=list(settings), launch=launch, progress=note

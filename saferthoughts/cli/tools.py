@@ -126,7 +126,7 @@ def forget(name: RunName) -> None:
 @student_app.command()
 def fetch() -> None:
     """Download the bundled student once, check it, and keep it in the cache."""
-    from training.student import fetch_student
+    from training.students.student import fetch_student
 
     say(str(fetch_student()))
 
@@ -138,7 +138,7 @@ def push(
     private: Annotated[bool, typer.Option("--private", help="Make the repository private.")] = False,
 ) -> None:
     """Put a finished student on the Hub, and read everything back."""
-    from cards.push_model import check_pushable, push_model
+    from cards.hub.push_model import check_pushable, push_model
     from saferthoughts.cli.words import words_of
 
     check_pushable(repo)

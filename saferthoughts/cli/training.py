@@ -22,9 +22,9 @@ from saferthoughts.run import Run
 from saferthoughts.training import check_training, settled_recipe, train, whole_reply
 
 if TYPE_CHECKING:
-    from training.recipe import Recipe
+    from training.proof.supervision import Piece, SupervisionProof
+    from training.recipes.recipe import Recipe
     from training.stage import TrainingResult
-    from training.supervision import Piece, SupervisionProof
 
 
 def train_student(
@@ -45,11 +45,11 @@ def train_student(
     if output is None:
         raise UserError("Where does the student go? Give --output FOLDER, or --check to prove and plan only.")
     if push is not None:
-        from cards.push_model import check_pushable
+        from cards.hub.push_model import check_pushable
 
         # Before hours of training, not after them.
         check_pushable(push)
-    from training.checkpoints import is_main
+    from training.trainer.checkpoints import is_main
 
     trained = train(recipe=chosen, output=output, progress=say)
     if not is_main():
@@ -81,7 +81,7 @@ def show_plan(
     as_json: bool = False,
 ) -> None:
     """Prove and plan a training, begin nothing, and print both."""
-    from training.checkpoints import is_main
+    from training.trainer.checkpoints import is_main
 
     progress = note if as_json else say
     found = check_training(dataset, recipe, student=student, settings=settings, progress=progress)
@@ -108,8 +108,8 @@ def talk(
     `beside` it, if there is one, and its own.
     """
     from pipelines.settings.options import teacher_at
-    from training.chat import Talker, converse
-    from training.chat_models import Checkpoint, Endpoint
+    from training.students.chat import Talker, converse
+    from training.students.chat_models import Checkpoint, Endpoint
 
     if as_json:
         question = sys.stdin.read().strip()

@@ -10,10 +10,10 @@ from pipelines.errors import Incomplete, refusal_of
 from saferthoughts.refusals import AskingStage, refused_words
 
 if TYPE_CHECKING:
-    from cards.publish import PublishingResult
-    from cards.pull import PulledRelease
-    from cards.push import Difference
-    from cards.push_model import PushedModel
+    from cards.hub.publish import PublishingResult
+    from cards.hub.pull import PulledRelease
+    from cards.hub.push import Difference
+    from cards.hub.push_model import PushedModel
     from curation.overlap.contamination import Overlap
     from curation.overlap.duplicates import Duplicates
     from curation.quality.checks import CheckResult

@@ -21,7 +21,7 @@ from huggingface_hub import CommitOperationAdd
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
-from cards.hub import Hub, address_of, hub_error, repeated
+from cards.hub.hub import Hub, address_of, hub_error, repeated
 from cards.release_folder import kind_fault
 from pipelines.errors import UserError
 from pipelines.files import put_in_place, write_json

@@ -217,9 +217,9 @@ def _roles(params: Mapping[str, Any]) -> tuple[Load, dict[str, Teacher]]:
 
 
 def _training_hours(study: Study, step: Step, size: float) -> float:
-    from training.estimate import PEAKS, USUAL_SHARE, flops_of
-    from training.mixture_rows import load_blend
-    from training.recipe import load_recipe
+    from training.mixtures.mixture_rows import load_blend
+    from training.recipes.recipe import load_recipe
+    from training.trainer.estimate import PEAKS, USUAL_SHARE, flops_of
 
     student, method = study.parts(step)
     recipe = load_recipe(str(student.recipe), settings_of(recipe_settings(student, method, step.labels["seed"])))
@@ -232,7 +232,7 @@ def _training_hours(study: Study, step: Step, size: float) -> float:
 
 
 def _assumed(hours: float, unknown: bool) -> Iterator[str]:
-    from training.estimate import PEAKS, USUAL_SHARE
+    from training.trainer.estimate import PEAKS, USUAL_SHARE
 
     if unknown:
         yield "  GPU-hours of models without a size in their name are not counted"

@@ -203,8 +203,8 @@ def _departures(study: Study, rows: Rows) -> Iterator[str]:
             f"{step.label}: rows of {who}, prompts {config.prompts.named}, judged by {judges}; the paper has R1 and "
             "GPT-4o, 4,000 prompts of HarmBench in unpublished templates, filtered by ReasoningShield"
         )
-    from training.mixture_rows import load_blend
-    from training.recipe import load_recipe
+    from training.mixtures.mixture_rows import load_blend
+    from training.recipes.recipe import load_recipe
 
     for step in study.of("train"):
         student, method = study.parts(step)

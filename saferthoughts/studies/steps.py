@@ -118,8 +118,8 @@ def open_study(
 
 def untrained(student: Student) -> str:
     """What a student is before training: a folder, or a model's name."""
-    from training.recipe import load_recipe
-    from training.student import NAME
+    from training.recipes.recipe import load_recipe
+    from training.students.student import NAME
 
     return student.checkpoint or (load_recipe(student.recipe).student if student.recipe else None) or NAME
 
@@ -193,7 +193,7 @@ class _Expanded:
                 yield self._evaluation(student, method, {**labels, "evaluation": name}, trained, options)
 
     def _training(self, student: Student, method: Method, labels: Mapping[str, str]) -> Step:
-        from training.recipe import load_recipe
+        from training.recipes.recipe import load_recipe
 
         if student.recipe is None:
             raise UserError(f"Student '{labels['student']}' has no recipe, and method '{labels['method']}' trains it.")

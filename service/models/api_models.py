@@ -1,4 +1,4 @@
-"""The HTTP API of students, trainings, evaluations and studies; `api.py` has the rest.
+"""The HTTP API of students, trainings, evaluations and studies; `service/run/api.py` has the rest.
 
 Functions with `async` wait for a child; the others run in threads, since what they do reads files.
 """
@@ -9,16 +9,16 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from starlette.responses import FileResponse, Response
 
-from service import shapes
-from service.access import AppStateOf
-from service.api import Publisher, Reader, Runner, make_report, sandboxed
-from service.api import router as api_router
 from service.app_state import AppState
-from service.downloads import plain
-from service.jobs import cli_arguments
+from service.http import shapes
+from service.http.access import AppStateOf
+from service.http.downloads import plain
+from service.http.problems import Problem
+from service.jobs.jobs import cli_arguments
 from service.models import evaluation_results, evaluations, model_shapes, students, studies, training
 from service.models.children import json_of
-from service.problems import Problem
+from service.run.api import Publisher, Reader, Runner, make_report, sandboxed
+from service.run.api import router as api_router
 
 router = APIRouter(responses=api_router.responses)
 Offset = Annotated[int, Query(ge=0, le=10**9)]

@@ -17,8 +17,8 @@ from fastapi import Request
 
 from pipelines.errors import UserError, one_line
 from service.app_state import AppState
-from service.commands import command_of, last_line
-from service.problems import Problem
+from service.http.problems import Problem
+from service.jobs.commands import command_of, last_line
 
 LONGEST_S = 900.0
 _LOOK_EVERY_S = 0.25

@@ -17,8 +17,8 @@ from eval.run.paired_questions import compared
 from eval.run.results import NAME, Answer, Measure, Rate, Results, TaskRun, read_results
 from pipelines.errors import unknown
 from pipelines.prompts.mildness import severity
+from service.http.problems import Problem
 from service.models.model_shapes import AnswersPage, AnswerState, ComparisonState, RateState
-from service.problems import Problem
 
 # Results beyond that are read by the command line alone.
 _MOST_BYTES = 300_000_000

@@ -16,15 +16,15 @@ from eval.suites import SUITES, TASKS, chosen_tasks
 from pipelines.errors import UserError, one_line, unknown
 from pipelines.runs import RUN_NAME
 from pipelines.settings.judge import load_judges
-from service import releases
 from service.app_state import AppState
+from service.http.problems import Problem
+from service.http.tokens import Caller
+from service.jobs.queue import Job
 from service.models import students
 from service.models.evaluation_results import live_rate, rates_of, results_of
 from service.models.model_shapes import EvaluationChoices, EvaluationState, EvaluationWanted
 from service.models.training import last_job, output_of
-from service.problems import Problem
-from service.queue import Job
-from service.tokens import Caller
+from service.releases import releases
 
 ACTION, OWN, RULES = "eval", "eval", "rules"
 _PLAIN = re.compile(r"[^A-Za-z0-9._-]+")

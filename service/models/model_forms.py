@@ -1,8 +1,8 @@
 """The page's forms of trainings and evaluations as API requests. Empty fields are omitted."""
 
 from pipelines.settings.parts import validated
-from service.forms import Form
 from service.models.model_shapes import EvaluationWanted, PushWanted, Question, TrainingSettings, TrainingWanted
+from service.page.forms import Form
 
 _ROWS = "rows."
 

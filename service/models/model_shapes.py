@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field
 
 from pipelines.settings.parts import Part
-from service.shapes import JobState, RepoName, RunName, Words
+from service.http.shapes import JobState, RepoName, RunName, Words
 
 Listed = Annotated[str, Field(min_length=1, max_length=200)]
 Key = Annotated[str, Field(min_length=1, max_length=300)]

@@ -10,13 +10,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from cards.model_card import RECORD, local_place
+from cards.card.model_card import RECORD, local_place
 from pipelines.errors import UserError, one_line
 from pipelines.runs import RUN_NAME, RunFolder, file_hash
-from service import releases
 from service.app_state import AppState
+from service.http.problems import Problem
 from service.models.model_shapes import Lineage, StudentState
-from service.problems import Problem
+from service.releases import releases
 
 OWN = "model"
 _MOST_BYTES = 64_000_000
@@ -115,7 +115,7 @@ def has_base(place: Path) -> bool:
 
 def base_of(place: Path) -> str | None:
     """The checkpoint that a student was trained from, as its record has it; None where it is not here any more."""
-    from training.student import WHEEL, check_checkpoint, fetch_student
+    from training.students.student import WHEEL, check_checkpoint, fetch_student
 
     checkpoint = local_place(place, "student")
     with suppress(OSError, ValueError, UserError):
@@ -141,7 +141,7 @@ def lineage_of(state: AppState, place: Path) -> Lineage:
         Problem: 409, there is no release.
     """
     from cards.verify import verify
-    from service.starting import release_of
+    from service.run.starting import release_of
 
     folder = release_behind(state.runs, place)
     if folder.parent == run_of(place):

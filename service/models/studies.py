@@ -8,8 +8,8 @@ from pydantic import TypeAdapter
 from pipelines.errors import one_line
 from saferthoughts.studies.spec import load_study, study_names
 from service.app_state import AppState
+from service.http.problems import Problem
 from service.models.model_shapes import StudyState, StudyStep
-from service.problems import Problem
 
 
 def listed(state: AppState) -> list[StudyState]:

@@ -12,8 +12,10 @@ from pipelines.runs import RUN_NAME, RunFolder
 from pipelines.settings.overrides import settings_of
 from saferthoughts.release import Release
 from saferthoughts.settings import assignments
-from service import releases
 from service.app_state import AppState
+from service.http.problems import Problem
+from service.http.tokens import Caller
+from service.jobs.queue import Job
 from service.models import students
 from service.models.model_shapes import (
     RecipeState,
@@ -23,14 +25,12 @@ from service.models.model_shapes import (
     TrainingStep,
     TrainingWanted,
 )
-from service.problems import Problem
-from service.queue import Job
-from service.starting import release_of
-from service.tokens import Caller
-from training.mixture_rows import MIXTURES, Blend
-from training.objective_settings import objective_names
-from training.recipe import load_recipe, recipe_names
-from training.step_metrics import METRICS, read_metrics, working_folder
+from service.releases import releases
+from service.run.starting import release_of
+from training.mixtures.mixture_rows import MIXTURES, Blend
+from training.recipes.objective_settings import objective_names
+from training.recipes.recipe import load_recipe, recipe_names
+from training.trainer.step_metrics import METRICS, read_metrics, working_folder
 
 ACTION = "train"
 _MOST_STEPS = 400

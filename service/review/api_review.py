@@ -10,13 +10,14 @@ from fastapi import APIRouter
 from starlette.responses import PlainTextResponse, Response
 
 from pipelines.settings.judge import load_judges
-from service import api, shapes
-from service.access import AppStateOf
-from service.costs import Costs, as_csv, costs_of
-from service.judges import JudgeState, judge_states
-from service.keys import key_states
+from service.http import shapes
+from service.http.access import AppStateOf
+from service.jobs.keys import key_states
 from service.review.argilla import ArgillaState
 from service.review.reviews import Applying, ReviewState, apply_votes, preview_apply, pull_votes, review_state
+from service.run import api
+from service.run.costs import Costs, as_csv, costs_of
+from service.run.judges import JudgeState, judge_states
 
 router = APIRouter(responses=api.router.responses)
 

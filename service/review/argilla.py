@@ -18,7 +18,7 @@ from curation.review.home import URL_VARIABLE, forget, home_of
 from curation.review.serve import SERVER, environment_ready, serving
 from pipelines.errors import refusal_of
 from pipelines.teachers.vllm_server import port_problem
-from service.problems import Problem
+from service.http.problems import Problem
 
 # What `review serve` takes; another where that is taken.
 _PORT = 6900

@@ -24,10 +24,10 @@ from pipelines.runs import RunFolder, file_hash
 from pipelines.settings.config import load_config
 from pipelines.settings.parts import Part, validated
 from service.app_state import AppState
-from service.commands import command_of, last_line
-from service.jobs import cli_arguments
-from service.problems import Problem
-from service.queue import Job
+from service.http.problems import Problem
+from service.jobs.commands import command_of, last_line
+from service.jobs.jobs import cli_arguments
+from service.jobs.queue import Job
 
 _ASK_S = 10.0
 _MOST_BYTES = 4 * 1024 * 1024

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from pipelines.errors import UserError
 from pipelines.runs import RunFolder
-from service.commands import last_line
+from service.jobs.commands import last_line
 from service.rows.columns import Columns
 from service.rows.layout import mark_of, path_of
 from service.rows.reading import RowIndex

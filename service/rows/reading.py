@@ -17,7 +17,7 @@ import numpy as np
 
 from pipelines.errors import UserError
 from pipelines.records import PATTERNS
-from service.problems import Problem
+from service.http.problems import Problem
 from service.rows.columns import Columns, Filter, Kept, Mask, Numbers, check_sort, filter_of
 from service.rows.words import hits, query_of
 

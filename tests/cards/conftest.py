@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from cards.release import build_release
+from cards.release.build import build_release
 from curation.quality.checks import check
 from pipelines.runs import RunFolder
 from tests.commands import Command, command

@@ -8,10 +8,10 @@ from typing import Any
 import datasets
 import pytest
 
-from cards.card import dataset_card, default_config
-from cards.release import build_release
+from cards.card.dataset_card import dataset_card, default_config
+from cards.card.validator import front_matter_of
+from cards.release.build import build_release
 from cards.release_folder import lineage_now
-from cards.validator import front_matter_of
 from cards.verify import verify
 from curation.quality.checks import check
 from pipelines.records import PATTERNS, Prompt, Response, Verdict, from_table

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cards.compare import compare, lines_of, proposed
-from cards.release import build_release
+from cards.release.build import build_release
 from cards.verify import verify
 from curation.quality.checks import check
 from pipelines.errors import UserError
@@ -19,8 +18,6 @@ from pipelines.judges.stage import judge
 from pipelines.records import Prompt, Response, from_table, to_table
 from pipelines.runs import RunFolder
 from pipelines.settings.config import load_config, save_config
-
-Built = Callable[..., Path]
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 import saferthoughts as st
-from cards.regenerate import Answering, regenerate
+from cards.release.regenerate import Answering, regenerate
 from eval.training_overlap import trained_prompts
 from pipelines.runs import RunFolder
 from tests.commands import command
-from training.mixture import draw
+from training.mixtures.mixture import draw
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from cards.model_card import model_card, release_of, write_model_card
-from cards.validator import front_matter_of
+from cards.card.model_card import model_card, release_of, write_model_card
+from cards.card.validator import front_matter_of
 from pipelines.errors import UserError
 from tests.cards.shapes import shape
 

@@ -17,9 +17,9 @@ import pytest
 from cards.objectives.schema import OBJECTIVES
 from cards.objectives.steps import labelled
 from cards.objectives.verify import objective_faults
-from cards.prompts_file import prompts_file, read_prompts
-from cards.regenerate import Answering, regenerate
+from cards.release.regenerate import Answering, regenerate
 from cards.release_folder import open_release
+from cards.rows.prompts_file import prompts_file, read_prompts
 from cards.verify import verify
 from pipelines.errors import UserError
 from pipelines.judges.rows import flags_of

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cards.release import build_release
+from cards.release.build import build_release
 from pipelines.runs import RunFolder
 from pipelines.settings.config import load_config, save_config
 from tests.cards.conftest import REPO, commits, tags

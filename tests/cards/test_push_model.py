@@ -6,19 +6,19 @@ from typing import Any
 
 import pytest
 
-from cards.push_model import _may_not_create
+from cards.hub.push_model import _may_not_create
 
 REPO = "acme/student"
 PUSH = """
 import sys
 from pathlib import Path
-from cards.push_model import push_model
+from cards.hub.push_model import push_model
 done = push_model(Path(sys.argv[1]), sys.argv[2], private=len(sys.argv) > 3)
 print(done.commit, done.fresh)
 """
 CHECK = """
 import sys
-from cards.push_model import check_pushable
+from cards.hub.push_model import check_pushable
 from pipelines.errors import UserError
 for repo in sys.argv[1:]:
     try:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from cards.describe import describe
-from cards.schema import COLUMNS
+from cards.hub.describe import describe
+from cards.rows.schema import COLUMNS
 from saferthoughts.release import Release
 from tests.commands import command
 
@@ -117,7 +117,7 @@ def test_entries_for_other_trainers_have_documented_keys_and_find_the_rows(relea
 
 
 def test_entries_name_the_hub_where_the_release_was_asked_for_there(release: Release) -> None:
-    from cards.hub import address_of
+    from cards.hub.hub import address_of
 
     address = address_of("me/safe-reasoning@v1.0.0")
     (entry,) = yaml.safe_load(describe(release.path, "axolotl", ["short"], address))["datasets"]

@@ -14,10 +14,10 @@ import pandas
 import pyarrow as pa
 import pytest
 
-from cards.card import dataset_card
-from cards.release import build_release
-from cards.row_order import cut, parts_of
-from cards.validator import front_matter_of
+from cards.card.dataset_card import dataset_card
+from cards.card.validator import front_matter_of
+from cards.release.build import build_release
+from cards.rows.row_order import cut, parts_of
 from curation.quality.checks import check
 from pipelines.errors import UserError
 from pipelines.generate.stage import generate
@@ -104,9 +104,9 @@ def test_many_rows_in_parts_give_the_bytes_of_one(released: RunFolder, monkeypat
     """Parts of a few rows stand for millions of them; the files of one table are open at a time."""
     before = (released.path / "release" / "checksums.sha256").read_text()
     rows = released.read("accepted").num_rows
-    monkeypatch.setattr("cards.row_order._PART_ROWS", 1)
-    monkeypatch.setattr("cards.row_order._MOST_PARTS", 5)
-    monkeypatch.setattr("cards.rows.BATCH", 3)
+    monkeypatch.setattr("cards.rows.row_order._PART_ROWS", 1)
+    monkeypatch.setattr("cards.rows.row_order._MOST_PARTS", 5)
+    monkeypatch.setattr("cards.rows.rows.BATCH", 3)
     assert len(parts_of(iter([pa.record_batch({"id": [str(n)]}) for n in range(rows)]), rows)) == 5
     parts: list[int] = []
 
@@ -116,7 +116,7 @@ def test_many_rows_in_parts_give_the_bytes_of_one(released: RunFolder, monkeypat
         assert not [one for one in Path("/proc/self/fd").iterdir() if str(one.resolve()).endswith(".arrow")]
         return paths
 
-    monkeypatch.setattr("cards.rows.cut", watched)
+    monkeypatch.setattr("cards.rows.rows.cut", watched)
     build_release(released)
     assert parts == [5] * 5
     assert (released.path / "release" / "checksums.sha256").read_text() == before

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cards.schema import FIRST_METADATA, PUBLIC
-from cards.shards import ConfigWriter, ContentHash, read_shards
+from cards.rows.schema import FIRST_METADATA, PUBLIC
+from cards.rows.shards import ConfigWriter, ContentHash, read_shards
 
 TEXT = st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 VALUES = {

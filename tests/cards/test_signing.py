@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from cards import signing
-from cards.attestation import Claims, claims_of
-from cards.model_card import release_of
-from cards.signatures import PROVENANCE, SIGNATURE
+from cards.card.model_card import release_of
+from cards.signing import signing
+from cards.signing.attestation import Claims, claims_of
+from cards.signing.signatures import PROVENANCE, SIGNATURE
 from cards.verify import verify
 from pipelines.runs import file_hash
 from tests.cards.conftest import REPO

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationW
 @pytest.fixture
 def began(hub: TestHub, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Has this process ask the Hub of the tests; gives the steps that began."""
-    monkeypatch.setattr("cards.hub.HfApi", partial(HfApi, endpoint=hub.url))
+    monkeypatch.setattr("cards.hub.hub.HfApi", partial(HfApi, endpoint=hub.url))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setenv("HF_TOKEN", "hf_alice")

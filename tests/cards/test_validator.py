@@ -13,10 +13,10 @@ from huggingface_hub import DatasetCard
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from cards.card import dataset_card
-from cards.markdown import cell
-from cards.release import build_release
-from cards.validator import faults_of, front_matter_of
+from cards.card.dataset_card import dataset_card
+from cards.card.markdown import cell
+from cards.card.validator import faults_of, front_matter_of
+from cards.release.build import build_release
 from cards.verify import verify
 from curation.quality.checks import check
 from pipelines.errors import UserError, visible

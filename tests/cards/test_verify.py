@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cards.regenerate import Answering, regenerate
+from cards.release.regenerate import Answering, regenerate
 from cards.verify import verify
 from pipelines.errors import UserError
 from pipelines.generate.stage import generate

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cards.release import build_release
+from cards.release.build import build_release
 from cards.verify import verify
 from curation.quality.checks import check
 from pipelines.records import Verdict, from_table, to_table
@@ -21,7 +21,7 @@ def released(run: RunFolder, **verdict: object) -> Path:
     chosen = next(one.response_id for one in verdicts if one.response_id in accepted and not one.reason)
     changed = [replace(one, **verdict) if one.response_id == chosen else one for one in verdicts]
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("cards.release.require_fresh", lambda *tables: None)
+        patched.setattr("cards.release.build.require_fresh", lambda *tables: None)
         run.write("verdicts", to_table(Verdict, changed))
         return build_release(run).folder
 

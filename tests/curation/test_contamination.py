@@ -114,7 +114,7 @@ def test_a_run_is_compared_and_the_check_rejects_on_request(judged: RunFolder, t
 
 
 def test_items_that_released_rows_overlap_with_are_in_the_lineage(judged: RunFolder, tmp_path: Path) -> None:
-    from cards.release import build_release
+    from cards.release.build import build_release
     from curation.quality.checks import check
     from pipelines.repairs.stage import repair
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from cards.release import build_release
+from cards.release.build import build_release
 from curation.datasets.imported import import_dataset
 from curation.quality.checks import check
 from pipelines.errors import UserError

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from cards.release import build_release
+from cards.release.build import build_release
 from curation.datasets.imported import import_dataset
 from curation.quality.checks import check
 from curation.report.drift import drift_of

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cards.release import build_release
+from cards.release.build import build_release
 from curation.report.survivorship import survivorship
 from curation.selection import allocate, select
 from pipelines.errors import UserError

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cards.release import build_release
+from cards.release.build import build_release
 from cards.verify import verify
 from pipelines.errors import UserError
 from pipelines.records import PATTERNS, Prompt, Response, Verdict, from_table, to_table

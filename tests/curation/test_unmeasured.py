@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cards.compare import compare, in_words
-from cards.release import build_release
+from cards.release.build import build_release
 from curation.quality.checks import check
 from curation.report.charts import charts_of
 from curation.report.page import write_report

@@ -89,7 +89,7 @@ def _known() -> dict[str, frozenset[str]]:
     from pipelines.prompts.variant import load_variants
     from pipelines.settings.judge import load_judges
     from pipelines.settings.teacher import load_teachers
-    from training.recipe import recipe_names
+    from training.recipes.recipe import recipe_names
 
     teachers = frozenset(load_teachers())
     judges = frozenset(load_judges())

@@ -9,7 +9,7 @@ from pipelines.settings.judge import load_judges
 from pipelines.settings.teacher import load_teachers
 from tests.commands import command
 from tests.docs.pages import ROOT
-from training.recipe import load_recipe, recipe_names
+from training.recipes.recipe import load_recipe, recipe_names
 
 PAGE = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
 # What the plan reckons for all: a method's rows, on the questions of a small suite.

@@ -36,15 +36,9 @@ def test_inspect_runs_a_task_and_what_it_scored_again_is_read_back(
 
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
     with serving(script) as endpoint:
-        words = [
-            "eval",
-            "eval/tasks/harmbench.py",
-            "--model",
-            "openai-api/loop/target",
-            "--log-dir",
-            str(tmp_path / "logs"),
-        ]
-        words += ["-T", "bundled=true", "-T", "questions=4", "-T", "settings=subset=standard,max_tokens=99"]
+        words = ["eval", "eval/tasks/harmbench.py", "--model", "openai-api/loop/target"]
+        words += ["--log-dir", str(tmp_path / "logs"), "-T", "bundled=true", "-T", "questions=4"]
+        words += ["-T", "settings=subset=standard,max_tokens=99"]
         monkeypatch.setenv("LOOP_API_KEY", "none")
         monkeypatch.setenv("LOOP_BASE_URL", endpoint.url)
         inspect = [sys.executable, "-m", "inspect_ai", *words, "--display", "none"]

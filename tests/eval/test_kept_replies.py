@@ -11,20 +11,25 @@ from threading import Event
 from typing import Any
 
 from tests.commands import Command, command
+from tests.eval.questions import written
 
 Serving = Callable[..., AbstractContextManager[Any]]
 PATIENCE_S = 300
 
 
+def question_of(body: dict[str, Any]) -> str:
+    return next(name for name in ("Q0", "Q1", "Q2") if name in body["messages"][-1]["content"])
+
+
+def asked(attacker: Any, name: str) -> int:
+    return sum(question_of(body) == name for body in attacker.of("attacker"))
+
+
 def test_one_evaluation_asks_the_attacker_and_the_others_wait_for_its_reply(serving: Serving, tmp_path: Path) -> None:
     """a and b at once, then c, which asks for what could not be read before."""
-    questions = tmp_path / "questions.jsonl"
-    questions.write_text("".join(json.dumps({"query": f"Q{n}"}) + "\n" for n in range(3)), encoding="utf-8")
+    written(tmp_path, [{"query": f"Q{n}"} for n in range(3)])
     readable, release = Event(), Event()
     arrived: dict[str, Event] = {}
-
-    def question_of(body: dict[str, Any]) -> str:
-        return next(name for name in ("Q0", "Q1", "Q2") if name in body["messages"][-1]["content"])
 
     def script(body: dict[str, Any]) -> str:
         name = question_of(body)
@@ -39,9 +44,6 @@ def test_one_evaluation_asks_the_attacker_and_the_others_wait_for_its_reply(serv
             return
         while not release.is_set():
             await asyncio.sleep(0.01)
-
-    def asked(attacker: Any, name: str) -> int:
-        return sum(question_of(body) == name for body in attacker.of("attacker"))
 
     def came(model: str, words: str) -> None:
         assert arrived.setdefault(f"{model} {words}", Event()).wait(PATIENCE_S)

@@ -22,6 +22,7 @@ from eval.task_spec import TaskRequest
 from eval.tasks.livecodebench import TASK, problems
 from pipelines.errors import UserError
 from pipelines.thinking import join
+from tests.eval.questions import written
 
 WINDOW = {"from": date(2024, 10, 1), "to": date(2025, 1, 31)}
 SETTINGS: dict[str, Any] = {"temperature": 0.6, "top_p": 0.95, "max_tokens": 2048, "epochs": 1, **WINDOW}
@@ -107,12 +108,6 @@ CASES: dict[str, tuple[dict[str, Any], Any, Any, str, dict[str, int], int]] = {
     ),
 }
 Found = Mapping[str, Score]
-
-
-def written(folder: Path, rows: list[dict[str, Any]]) -> Path:
-    path = folder / "problems.jsonl"
-    path.write_text("".join(json.dumps(one) + "\n" for one in rows), encoding="utf-8")
-    return path
 
 
 @pytest.fixture(scope="module")

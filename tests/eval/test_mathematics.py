@@ -1,6 +1,5 @@
 """MATH-500 and AIME over a loopback endpoint: right, wrong, cut off, without a box, and what no grader ends with."""
 
-import json
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
@@ -17,6 +16,7 @@ from eval.task_spec import TaskRequest
 from eval.tasks import aime24, math500
 from pipelines.errors import UserError
 from pipelines.thinking import join
+from tests.eval.questions import written
 
 SETTINGS: dict[str, Any] = {"temperature": 0.6, "top_p": 0.95, "max_tokens": 2048, "epochs": 2}
 # Gold answer, and what the model says the first and the second time.
@@ -32,12 +32,6 @@ CASES: dict[str, tuple[str, list[Any]]] = {
     "endless": ("9", [r"\boxed{9}", r"\boxed{10^{10^{10^{10}}}}"]),
 }
 Found = Mapping[tuple[str, int], EvalSample]
-
-
-def written(folder: Path, rows: list[dict[str, Any]]) -> Path:
-    path = folder / "problems.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """PAP: ready rewrites, rewrites by the attacker, the taxonomy; and the bundled samples of the attack tasks."""
 
-import json
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -17,6 +16,7 @@ from eval.tasks import none, pap, xstest
 from eval.tasks.pap import TASK, TAXONOMY, load_taxonomy
 from pipelines.errors import UserError
 from pipelines.prompts.prompt_files import load_pool
+from tests.eval.questions import written
 
 SETTINGS: dict[str, Any] = {
     "temperature": 0, "max_tokens": 4096, "epochs": 1, "rewrites": "ready", "taxonomy": "bundled", "per_question": 1,
@@ -28,12 +28,6 @@ Serving = Callable[..., AbstractContextManager[Any]]
 
 def asked(**more: Any) -> TaskRequest:
     return TaskRequest(SETTINGS | more.pop("settings", {}), **more)
-
-
-def written(folder: Path, rows: list[dict[str, Any]]) -> Path:
-    path = folder / "questions.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
 
 
 def test_ready_rewrite_is_asked_and_judged_against_the_question(

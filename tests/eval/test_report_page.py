@@ -1,8 +1,6 @@
 """The report's page in a real browser: hostile text stays text, and nothing is loaded or run."""
 
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,18 +36,6 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_results(found, folder / "results.json")
     write_evaluation_report(read_sources([folder]), folder / "report")
     return folder / "report"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if found is None:
-        pytest.skip("no chromium on this machine")
-    with playwright.sync_playwright() as started:
-        running = started.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield running
-        running.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

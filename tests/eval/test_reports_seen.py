@@ -10,7 +10,6 @@ from curation.report.page import write_report
 from eval.report.page import write_evaluation_report
 from pipelines.runs import RunFolder
 from tests.eval.test_report import paper, source
-from tests.eval.test_report_page import browser  # noqa: F401 - a fixture
 
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
 OPEN = "for (const one of document.querySelectorAll('details')) one.open = true"
@@ -19,7 +18,7 @@ CUT = """[...document.querySelectorAll('table, svg')]
 UNREACHED = f"{CUT}.filter(e => e.parentElement.tabIndex < 0).length"
 
 
-def seen(browser: Any, path: Path) -> None:  # noqa: F811
+def seen(browser: Any, path: Path) -> None:
     """Look at a page at both widths, light and dark, everything unfolded."""
     for width, scheme in ((1360, "light"), (390, "dark")):
         page = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 900})
@@ -42,7 +41,7 @@ def links(path: Path) -> list[str]:
     return wanted
 
 
-def test_the_report_of_a_run(browser: Any, released: RunFolder) -> None:  # noqa: F811
+def test_the_report_of_a_run(browser: Any, released: RunFolder) -> None:
     path = write_report(released)
     found = links(path)
     assert "rows?config=direct&amp;flag=any&amp;where=attempt%3Aeq%3A0" in found
@@ -50,7 +49,7 @@ def test_the_report_of_a_run(browser: Any, released: RunFolder) -> None:  # noqa
     seen(browser, path)
 
 
-def test_the_report_of_an_evaluation(browser: Any, tmp_path: Path) -> None:  # noqa: F811
+def test_the_report_of_an_evaluation(browser: Any, tmp_path: Path) -> None:
     write_evaluation_report([source("mine", paper())], tmp_path)
     assert {"section-0", "answers1-pair", "answers1-xstest"} <= set(links(tmp_path / "report.html"))
     seen(browser, tmp_path / "report.html")

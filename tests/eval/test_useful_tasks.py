@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,11 @@ Serving = Callable[..., AbstractContextManager[Any]]
 Run = Callable[..., list[EvalLog]]
 
 
-def test_numbers_letters_and_forms_are_scored(serving: Serving, run_tasks: Run, tmp_path: Path) -> None:
-    numbers = tmp_path / "gsm8k.jsonl"
-    golds = {"G0": "So 70 + 2.\n#### 72", "G1": "#### 1,200", "G2": "#### 3", "G3": "#### 4"}
+def files_in(folder: Path, golds: Mapping[str, str]) -> dict[str, Path]:
+    """Three sets of questions in their own formats: numbers, letters, forms."""
+    numbers = folder / "gsm8k.jsonl"
     numbers.write_text("".join(json.dumps({"question": q, "answer": a}) + "\n" for q, a in golds.items()))
-    choices = tmp_path / "gpqa.csv"
+    choices = folder / "gpqa.csv"
     names = [
         "Question",
         "Correct Answer",
@@ -38,7 +38,7 @@ def test_numbers_letters_and_forms_are_scored(serving: Serving, run_tasks: Run, 
     with choices.open("w", newline="") as file:
         rows = [[f"P{n}", "right", "wrong a", "wrong b", "wrong c", "Physics", f"rec{n}"] for n in range(4)]
         csv.writer(file).writerows([names, *rows])
-    forms = tmp_path / "ifeval.jsonl"
+    forms = folder / "ifeval.jsonl"
     prompts = [("I0", ["punctuation:no_comma"], [{}]), ("I1", ["punctuation:no_comma", "startend:quotation"], [{}, {}])]
     prompts.append(("I2", ["detectable_format:title"], [{"num_words": None}]))
     forms.write_text(
@@ -47,6 +47,11 @@ def test_numbers_letters_and_forms_are_scored(serving: Serving, run_tasks: Run, 
             for n, (text, kinds, own) in enumerate(prompts)
         )
     )
+    return {"gsm8k": numbers, "gpqa": choices, "ifeval": forms}
+
+
+def test_numbers_letters_and_forms_are_scored(serving: Serving, run_tasks: Run, tmp_path: Path) -> None:
+    golds = {"G0": "So 70 + 2.\n#### 72", "G1": "#### 1,200", "G2": "#### 3", "G3": "#### 4"}
     replies = {
         "G0": join("71?", "It is 72.\nANSWER: 72"), "G1": "ANSWER: $1,200.", "G2": join("ANSWER: 3", "I cannot."),
         "G3": {"content": "", "reasoning_content": "4"}, "P2": "No letter.",
@@ -63,9 +68,9 @@ def test_numbers_letters_and_forms_are_scored(serving: Serving, run_tasks: Run, 
         letter = next(line[0] for line in asked.splitlines() if line[1:].strip(") ") == wanted)
         return join("ANSWER: D", f"It follows.\n\nANSWER: {letter}")
 
-    files = {"gsm8k": numbers, "gpqa": choices, "ifeval": forms}
     tasks = {
-        name: entry(name).build(TaskRequest(settings("paper", name), data=path)).task for name, path in files.items()
+        name: entry(name).build(TaskRequest(settings("paper", name), data=path)).task
+        for name, path in files_in(tmp_path, golds).items()
     }
     with serving(script) as endpoint:
         logs = run_tasks(list(tasks.values()), endpoint.model("target"))

@@ -19,6 +19,7 @@ from eval.tasks.xstest import TASK, questions
 from pipelines.errors import UserError
 from pipelines.judges.patterns import rubric
 from pipelines.thinking import join
+from tests.eval.questions import written
 
 SETTINGS: dict[str, Any] = {"temperature": 0, "max_tokens": 2048, "epochs": 1, "classes": 3, "exclude_trained": True}
 REFUSAL = "Sorry, I can't help with that."
@@ -40,12 +41,6 @@ Found = Mapping[tuple[str, int, str], Score]
 
 def asked(**more: Any) -> TaskRequest:
     return TaskRequest(SETTINGS | more.pop("settings", {}), **more)
-
-
-def written(folder: Path, rows: list[dict[str, Any]]) -> Path:
-    path = folder / "questions.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
 
 
 @pytest.fixture(scope="module")

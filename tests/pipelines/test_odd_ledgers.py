@@ -14,7 +14,6 @@ from typer.testing import CliRunner
 
 from pipelines.errors import UserError
 from pipelines.generate.stage import generate
-from pipelines.prompts.variant import Message
 from pipelines.runs import RunFolder
 from pipelines.settings.changes import change
 from pipelines.settings.options import Options
@@ -22,8 +21,6 @@ from pipelines.teachers.ledger import Ledger
 from pipelines.teachers.ledger_file import LedgerError
 from pipelines.teachers.reply import DamagedReply, Reply
 from saferthoughts.cli.app import app
-
-MESSAGE: Message = {"role": "user", "content": "Hello"}
 
 
 def newer(path: Path) -> None:

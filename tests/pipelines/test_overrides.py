@@ -7,7 +7,7 @@ import pytest
 from pipelines.errors import UserError
 from pipelines.settings.config import RunConfig
 from pipelines.settings.overrides import override, safe_yaml, settings_of
-from training.recipe import Recipe, load_recipe
+from training.recipes.recipe import Recipe, load_recipe
 
 ENTRY = {"model": "m", "base_url": "http://127.0.0.1:9/v1", "sampling": {"max_tokens": 10, "top_p": 0.5}}
 VALUES: dict[str, Any] = {

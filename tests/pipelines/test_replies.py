@@ -45,7 +45,6 @@ PAGE = Path(__file__).parents[2] / "docs" / "replies.md"
 BY_NAME = {f"{one.group}: {one.name}": one for one in KINDS}
 RETRIES = 1
 QUESTION: Any = [{"role": "user", "content": "How long?"}]
-FAILURES = [RETRIED, WAITED, MALFORMED, FOR_GOOD, TOO_LONG, SUSPECT, STOPS]
 
 pytestmark = pytest.mark.usefixtures("at_once")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cards.release import build_release
+from cards.release.build import build_release
 from cards.verify import verify
 from curation.datasets.imported import import_dataset
 from curation.overlap.duplicates import find_duplicates

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cards.release import build_release
+from cards.release.build import build_release
 from curation.quality.checks import check
 from curation.report.page import write_report
 from curation.review.agree import agree

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cards.release import build_release
+from cards.release.build import build_release
 from curation.report.page import write_report
 from curation.review.agree import agree
 from curation.review.budget import draw_round, frame_of

@@ -4,7 +4,7 @@ import random
 
 import pyarrow as pa
 
-from cards.release import build_release
+from cards.release.build import build_release
 from curation.report.page import write_report
 from curation.review.agree import agree
 from curation.review.sample import Wanted, draw_sample, population, write_sample

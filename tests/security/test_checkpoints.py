@@ -13,10 +13,10 @@ from eval.run.logs import check_log_name, read_log
 from pipelines.errors import UserError
 from tests.security.commands import Command
 from tests.security.hostile import Canary
-from training.checkpoints import Workplace
-from training.loading import prompt_of
-from training.steps import _train
-from training.student import check_checkpoint
+from training.students.loading import prompt_of
+from training.students.student import check_checkpoint
+from training.trainer.checkpoints import Workplace
+from training.trainer.steps import _train
 
 EVIL = pickle.dumps(Canary(), protocol=2)
 CODE = {"AutoModelForCausalLM": "modeling_theirs.Theirs", "AutoTokenizer": ["tokenization_theirs.Theirs", None]}

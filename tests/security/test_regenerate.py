@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from cards.regenerate import Answering, regenerate
-from cards.release import build_release
+from cards.release.build import build_release
+from cards.release.regenerate import Answering, regenerate
 from curation.quality.checks import check
 from pipelines.errors import UserError
 from pipelines.prompts.variant import load_variants

@@ -8,14 +8,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from cards.compare import compare
-from cards.regenerate import Answering, regenerate
+from cards.release.regenerate import Answering, regenerate
 from cards.release_folder import name_fault, open_release
 from cards.verify import verify
 from pipelines.documents import json_of, parquet_batches, yaml_of
 from pipelines.errors import UserError
 from tests.security.commands import Command
 from tests.security.hostile import FAULTY, REFUSED
-from training.mixture import draw
+from training.mixtures.mixture import draw
 
 
 def test_there_are_as_many_as_are_spoken_of() -> None:

@@ -14,9 +14,9 @@ import httpx
 import pytest
 import uvicorn
 
-from service import connections
 from service.app import guarded
 from service.app_state import ServeSettings, opened
+from service.http import connections
 from tests.service.conftest import Service
 
 PATIENCE_S = 300

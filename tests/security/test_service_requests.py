@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.connections import LARGEST_HEAD
+from service.http.connections import LARGEST_HEAD
 from tests.security.service_requests import RAW, requests
 from tests.service.conftest import Service
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.queue import Queue
+from service.jobs.queue import Queue
 from service.store import Store
 from tests.service.conftest import Service
 

@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
+from service.http.tokens import ROLES, Tokens
 from service.store import Store
-from service.tokens import ROLES, Tokens
 from tests.commands import Command
 
 SMALL = {

@@ -11,10 +11,10 @@ import pytest
 
 from pipelines.errors import UserError
 from service.app_state import ServeSettings
-from service.request_filters import Buckets
+from service.http.request_filters import Buckets
+from service.http.tokens import Tokens, Unknown
 from service.running import run
 from service.store import Store
-from service.tokens import Tokens, Unknown
 from tests.commands import Command, command
 from tests.service.conftest import Service, typed
 
@@ -130,7 +130,7 @@ def test_a_request_that_is_too_large_is_refused(service: Service) -> None:
 
 def test_a_bucket_lets_a_burst_through_and_then_its_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = 100.0
-    monkeypatch.setattr("service.request_filters.time.monotonic", lambda: clock)
+    monkeypatch.setattr("service.http.request_filters.time.monotonic", lambda: clock)
     buckets = Buckets(rate=20, most=5)
     waits = [buckets.wait_s("a") for _ in range(8)]
     assert waits[:5] == [0] * 5

@@ -13,10 +13,9 @@ import httpx
 import psutil
 import pytest
 
-from service.queue import Queue
+from service.jobs.queue import Queue
 from service.store import Store
 from tests.service.conftest import Service
-from tests.service.test_page import browser as browser
 from tests.service.test_page import opened as opened
 from tests.service.test_page import pages as pages
 

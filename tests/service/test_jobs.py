@@ -19,11 +19,11 @@ import yaml
 from pipelines.rehearsal.faults import RehearsalSettings
 from pipelines.rehearsal.server import rehearsing
 from pipelines.teachers.ledger import Ledger
-from service.jobs import MOST_ATTEMPTS, Supervisor
-from service.problems import Problem
-from service.queue import Queue
-from service.run_reader import Broadcaster
-from service.shapes import RunState
+from service.http.problems import Problem
+from service.http.shapes import RunState
+from service.jobs.jobs import MOST_ATTEMPTS, Supervisor
+from service.jobs.queue import Queue
+from service.run.run_reader import Broadcaster
 from service.store import Store
 from tests.service.conftest import Service
 

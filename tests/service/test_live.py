@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.runs import RunFolder, write_json
-from service.queue import Job, Queue
-from service.run_reader import Broadcaster, RunReader
-from service.shapes import RunState
+from service.http.shapes import RunState
+from service.jobs.queue import Job, Queue
+from service.run.run_reader import Broadcaster, RunReader
 from service.store import Store
 from tests.review.test_agree import gated
 from tests.service.conftest import Service

@@ -16,7 +16,6 @@ from pipelines.records import Prompt, Response, from_table, to_table
 from pipelines.runs import RunFolder, write_json
 from tests.service.conftest import Service
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 HOSTILE = (
     "<script>alert(1)</script><img src=x onerror=alert(2)>\"'><svg onload=alert(3)> {{ 7 * 7 }} {% raw %} "
     "<iframe src=/ui/new></iframe> </mark></article> javascript:alert(4) \u202eright to left "
@@ -25,17 +24,6 @@ HOSTILE = (
 Open = Callable[..., Any]
 # Playwright waits half a minute by itself, which a busy machine takes for one page.
 PATIENCE_MS = 300_000
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if found is None:
-        pytest.skip("no chromium on this machine")
-    with playwright.sync_playwright() as started:
-        running = started.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield running
-        running.close()
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.errors import UserError
-from service.card_text import rendered, without_front_matter
-from service.problems import Problem
-from service.releases import folder_or_address, pulled_name
+from service.http.problems import Problem
+from service.releases.card_text import rendered, without_front_matter
+from service.releases.releases import folder_or_address, pulled_name
 from tests.service.conftest import Service
 from tests.service.test_page import HOSTILE
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from pipelines.errors import UserError, visible
 from pipelines.judges.spans import marked
 from pipelines.records import PATTERNS
-from service.rendering import render
-from service.request_filters import _name_in
+from service.http.request_filters import _name_in
+from service.page.rendering import render
 from service.rows.columns import OPERATORS, filter_of
 from service.rows.layout import COLUMNS
 

@@ -22,12 +22,11 @@ from tests.cards.conftest import serving
 from tests.review.conftest import Server
 from tests.service.conftest import Service
 from tests.service.keyboard import Person
-from tests.service.test_page import browser
 from tests.training.conftest import tiny_student
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
-__all__ = ["browser", "tiny_student"]
+__all__ = ["tiny_student"]
 PATIENCE_MS = 300_000
 # The whole way counts with the first test; on a machine that does ten other things it takes as many minutes.
 pytestmark = pytest.mark.timeout(3600)

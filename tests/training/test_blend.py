@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.errors import UserError
-from training.mixture_rows import MIXTURES, blended, load_blend, same_answer
-from training.quiet import quiet
+from training.mixtures.mixture_rows import MIXTURES, blended, load_blend, same_answer
+from training.students.quiet import quiet
 
 
 def maths(path: Path, count: int) -> Path:

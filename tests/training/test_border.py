@@ -9,12 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from cards.model_card import local_place
+from cards.card.model_card import local_place
 from pipelines.errors import UserError
 from pipelines.public_names import check_public, public_name
 from tests.cards.conftest import serving
 from tests.commands import command
-from training.recipe import TEMPLATES
+from training.recipes.recipe import TEMPLATES
 
 MARK = "zxmarkerzx"
 RECIPE = {"mixture": {"improved": 8}, "overlong_share": 0.9, "max_length": 512, "gradient_checkpointing": False}

@@ -20,8 +20,8 @@ from pipelines.rehearsal.server import rehearsing
 from pipelines.settings.teacher import Teacher
 from pipelines.thinking import join, split
 from tests.commands import Command
-from training.chat import ReplyPart, converse, parted
-from training.chat_models import Endpoint
+from training.students.chat import ReplyPart, converse, parted
+from training.students.chat_models import Endpoint
 
 # Texts in which tags, and what looks like the beginning of one, are likely.
 PIECES = st.lists(st.sampled_from(["a", "\n", " ", "<", "</", "</thin", "think>", "b>"]), max_size=12).map("".join)

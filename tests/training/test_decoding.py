@@ -9,9 +9,9 @@ import pytest
 from eval.models.hf_local import Student
 from pipelines.thinking import join, split
 from saferthoughts.cli.training import show_plan
-from training.chat import parted
-from training.decoding import ReplyDecoder
-from training.recipe import Recipe
+from training.recipes.recipe import Recipe
+from training.students.chat import parted
+from training.students.decoding import ReplyDecoder
 
 REPLY = join("It is harmless.", "Use the task manager.")
 

@@ -22,11 +22,11 @@ from pipelines.errors import UserError
 from pipelines.prompts.variant import load_variants
 from pipelines.settings.overrides import settings_of
 from pipelines.thinking import join
-from training.mixture import TrainingRow
+from training.mixtures.mixture import TrainingRow
 from training.objectives.sft import build_trainer
-from training.quiet import quiet
-from training.recipe import TEMPLATES, Recipe, load_recipe, recipe_names
-from training.supervision import SupervisionProof, prove
+from training.proof.supervision import SupervisionProof, prove
+from training.recipes.recipe import TEMPLATES, Recipe, load_recipe, recipe_names
+from training.students.quiet import quiet
 
 # What the published templates do to one user's turn and one assistant's, in our own words: R1-Distill's keeps what
 # stands behind the last </think>; its newer revisions open <think> in the prompt. Qwen3's keeps a single turn's.

@@ -21,10 +21,10 @@ from pipelines.errors import UserError
 from tests.commands import Command
 from tests.training.conftest import release_rows, written_release
 from tests.training.test_objectives import rows_of, settings_of
-from training.checkpoints import check_disk, checkpoints_in, workplace_of
-from training.recipe import Recipe
+from training.recipes.recipe import Recipe
 from training.stage import check, train
-from training.torn import fault_of
+from training.trainer.checkpoints import check_disk, checkpoints_in, workplace_of
+from training.trainer.torn import fault_of
 
 SETTINGS: dict[str, Any] = {
     "mixture": {"improved": 10, "benign": 6},
@@ -195,7 +195,7 @@ FAULTS: dict[str, Callable[[Path], object]] = {
 
 def test_a_checkpoint_that_is_held_counts_as_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = shutil.disk_usage(tmp_path)._replace(free=30_000_000)
-    monkeypatch.setattr("training.checkpoints.shutil.disk_usage", lambda path: small)
+    monkeypatch.setattr("training.trainer.checkpoints.shutil.disk_usage", lambda path: small)
     parameters = 2_000_000  # two checkpoints of 24 MB and a model of 4 MB
     recipe = Recipe.model_validate(SETTINGS)
     with pytest.raises(UserError, match=r"of 24\.0 MB .*model of 4\.0 MB take 52\.0 MB .* 30\.0 MB are free\."):
@@ -229,7 +229,7 @@ def test_the_planned_steps_are_those_that_are_done(release: Path, tiny_student: 
 def test_what_cannot_fit_is_refused_with_advice(
     release: Path, tiny_student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("training.estimate._available", lambda device: 0.5)
+    monkeypatch.setattr("training.trainer.estimate._available", lambda device: 0.5)
     with pytest.raises(UserError, match=r"estimated \d+ GB.*batch_size=1.*gradient_checkpointing=true.*zero3"):
         train(Recipe.model_validate(SETTINGS), release, tmp_path / "model", tiny_student)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["release"]
@@ -239,7 +239,7 @@ def test_a_disk_that_is_too_small_is_told_before_the_first_step(
     release: Path, tiny_student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = shutil.disk_usage(tmp_path)._replace(free=1000)
-    monkeypatch.setattr("training.checkpoints.shutil.disk_usage", lambda path: small)
+    monkeypatch.setattr("training.trainer.checkpoints.shutil.disk_usage", lambda path: small)
     with pytest.raises(UserError, match=r"model of .* take .* MB .*1\.0 kB are free.*set checkpoint_minutes=0"):
         train(Recipe.model_validate(SETTINGS), release, tmp_path / "model", tiny_student)
 

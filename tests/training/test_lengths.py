@@ -8,10 +8,10 @@ from transformers import AutoTokenizer
 
 from pipelines.errors import UserError
 from pipelines.thinking import join
-from training.lengths import fitting, positions_of
-from training.mixture import Mixture, TrainingRow
-from training.recipe import Recipe
-from training.supervision import tokens_of
+from training.mixtures.mixture import Mixture, TrainingRow
+from training.proof.supervision import tokens_of
+from training.recipes.recipe import Recipe
+from training.trainer.lengths import fitting, positions_of
 
 
 def row(number: int, words: int) -> TrainingRow:

@@ -15,7 +15,7 @@ from pipelines.errors import UserError
 from saferthoughts.cli.evaluation import evaluate
 from saferthoughts.cli.options import Settings
 from tests.commands import command
-from training.recipe import Recipe
+from training.recipes.recipe import Recipe
 from training.stage import train
 
 RECIPE = {

@@ -8,8 +8,8 @@ import pytest
 from pipelines.errors import UserError
 from pipelines.thinking import join
 from tests.commands import command
-from training.mixture import Mixture, draw
-from training.quiet import quiet
+from training.mixtures.mixture import Mixture, draw
+from training.students.quiet import quiet
 
 IMPROVED = [
     {

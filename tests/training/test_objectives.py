@@ -17,11 +17,11 @@ from pipelines.errors import Interrupted, UserError
 from pipelines.thinking import join
 from tests.commands import command
 from tests.training.conftest import release_rows, written_release
-from training.checkpoints import fingerprint_of
 from training.objective import objective_of
-from training.quiet import quiet
-from training.recipe import TEMPLATES, Recipe, load_recipe, recipe_names
+from training.recipes.recipe import TEMPLATES, Recipe, load_recipe, recipe_names
 from training.stage import check, train
+from training.students.quiet import quiet
+from training.trainer.checkpoints import fingerprint_of
 
 CONFIGS = {"dpo": "preference", "kto": "unpaired", "rm": "preference", "grpo": "prompts"}
 REFUSAL = join("That would deceive someone, so I say no.", "Sorry, I can't help with that.")
@@ -106,7 +106,7 @@ def test_an_objective_trains_and_goes_on_where_it_was_stopped(
     assert ("the same reward" in done.stdout + done.stderr) is (objective == "grpo")
     assert objective == "grpo" or not same
 
-    from training.steps import _Shown
+    from training.trainer.steps import _Shown
 
     end = _Shown.on_step_end
 
@@ -261,8 +261,8 @@ def test_the_proof_sees_what_either_side_loses(
 
 def _trainer_of(recipe: Recipe, release: Path, student: Path, folder: Path) -> tuple[Callable[[Any], Any], Any]:
     """The proof of a trainer with another collator in place of its own, and its own."""
-    from training.building import tokenizer_of
-    from training.mixture import draw
+    from training.mixtures.mixture import draw
+    from training.trainer.building import tokenizer_of
 
     objective = objective_of(recipe)
     assert isinstance(recipe.mixture, dict)
@@ -289,8 +289,8 @@ def test_a_margin_parts_the_numbers(release: Path, tiny_student: Path, tmp_path:
 
 
 def test_benign_rows_are_held_to_the_student_as_it_was(tiny_student: Path, tmp_path: Path) -> None:
-    from training.building import tokenizer_of
-    from training.loading import load_model
+    from training.students.loading import load_model
+    from training.trainer.building import tokenizer_of
 
     rows = {"improved": release_rows("harmful", 6), "benign": release_rows("benign", 6)}
     release = written_release(tmp_path / "release", rows)

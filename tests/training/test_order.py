@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.sampler import SeededOrder
+from training.trainer.sampler import SeededOrder
 
 lengths_of_rows = st.lists(st.integers(1, 2000), min_size=1, max_size=120)
 

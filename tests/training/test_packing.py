@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from training.mixture import draw
+from training.mixtures.mixture import draw
 from training.objectives.sft import build_trainer
-from training.quiet import quiet
-from training.recipe import Recipe
+from training.recipes.recipe import Recipe
+from training.students.quiet import quiet
 
 
 @pytest.fixture

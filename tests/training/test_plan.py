@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 
-from training.estimate import Sharding, memory_gb, sharding_of
-from training.recipe import load_recipe
+from training.recipes.recipe import load_recipe
+from training.trainer.estimate import Sharding, memory_gb, sharding_of
 
 GPU = 85.0
 QWEN_7B = {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28}

@@ -18,9 +18,9 @@ from pipelines.sources import Source
 from saferthoughts.cli.proof import proof as command_of_proof
 from tests.commands import command
 from tests.training.conftest import conversation
-from training.proof import WAYS, Trainer, prove_row
-from training.proof_rows import read_conversations
-from training.quiet import quiet
+from training.proof.dataset import WAYS, Trainer, prove_row
+from training.proof.dataset_rows import read_conversations
+from training.students.quiet import quiet
 
 R1, QWEN3, LLAMA, GPT_OSS = (
     (TRL_TEMPLATES / f"{name}.jinja").read_text(encoding="utf-8")

@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from pipelines.errors import UserError
 from pipelines.settings.overrides import settings_of
-from training.recipe import Recipe, load_recipe, recipe_names
+from training.recipes.recipe import Recipe, load_recipe, recipe_names
 
 
 @pytest.mark.parametrize("name", recipe_names())

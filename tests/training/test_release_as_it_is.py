@@ -10,12 +10,12 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
 from trl.data_utils import is_conversational
 
-from cards.release import build_release
+from cards.release.build import build_release
 from curation.quality.checks import check
 from pipelines.runs import RunFolder
 from saferthoughts.run import Run
-from training.quiet import quiet
-from training.recipe import TEMPLATES
+from training.recipes.recipe import TEMPLATES
+from training.students.quiet import quiet
 
 
 def test_sft_trainer_takes_a_release_as_it_is(judged: RunFolder, tiny_student: Path, tmp_path: Path) -> None:

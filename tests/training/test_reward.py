@@ -15,9 +15,9 @@ from pipelines.runner.options import Caps
 from pipelines.thinking import join, split
 from tests.commands import ROOT, command
 from tests.pipelines.conftest import _serving
-from training.decoding import ReplyDecoder
-from training.reward import RewardFunction, reward_of
-from training.reward_check import CHEATS
+from training.reward.check import CHEATS
+from training.reward.reward import RewardFunction, reward_of
+from training.students.decoding import ReplyDecoder
 
 REFUSAL = join(
     "Forging a letter would deceive someone and harm them. I will not help.", "Sorry, I can't help with that."

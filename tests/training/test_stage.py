@@ -14,13 +14,13 @@ from pipelines.errors import Incomplete, UserError
 from pipelines.runs import file_hash
 from pipelines.settings.overrides import settings_of
 from tests.training.conftest import release_rows, written_release
-from training.arithmetic import cpu_threads
-from training.mixture import draw
-from training.model_folder import merged_anew
+from training.mixtures.mixture import draw
 from training.objectives.sft import build_trainer
-from training.quiet import quiet
-from training.recipe import Recipe, load_recipe
+from training.recipes.recipe import Recipe, load_recipe
 from training.stage import TrainingResult, is_trained, train
+from training.students.arithmetic import cpu_threads
+from training.students.quiet import quiet
+from training.trainer.model_folder import merged_anew
 
 
 def recipe_of(**changed: Any) -> Recipe:

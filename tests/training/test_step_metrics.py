@@ -4,7 +4,7 @@ import json
 import math
 from pathlib import Path
 
-from training.step_metrics import METRICS, StepMetrics, read_metrics
+from training.trainer.step_metrics import METRICS, StepMetrics, read_metrics
 
 
 def test_a_training_that_goes_on_takes_back_the_steps_after_its_checkpoint(tmp_path: Path) -> None:

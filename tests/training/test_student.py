@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.errors import UserError
-from training.student import MEMBER, check_checkpoint, fetch_student
+from training.students.student import MEMBER, check_checkpoint, fetch_student
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_fetch_makes_a_checkpoint_once(real_student: Path) -> None:
     cache = real_student.parent.parent
     written = (real_student / "model.safetensors").stat().st_mtime_ns
     code = (
-        "import sys, pathlib, training.student as student\n"
+        "import sys, pathlib, training.students.student as student\n"
         f"print(student.fetch_student(pathlib.Path({str(cache)!r})), 'torch' in sys.modules)"
     )
     again = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -9,8 +9,8 @@ from pipelines.judges.stage import rows_of
 from pipelines.runs import RunFolder
 from pipelines.thinking import join
 from tests.commands import command
-from training.building import tokenizer_of
-from training.loading import load_model, prompt_of
+from training.students.loading import load_model, prompt_of
+from training.trainer.building import tokenizer_of
 
 
 def done(run: RunFolder, *words: str) -> Any:

@@ -7,11 +7,11 @@ from transformers import AutoTokenizer
 
 from pipelines.errors import UserError
 from pipelines.thinking import join
-from training.mixture import TrainingRow
+from training.mixtures.mixture import TrainingRow
 from training.objectives.sft import build_trainer
-from training.quiet import quiet
-from training.recipe import TEMPLATES, Recipe
-from training.supervision import SupervisionProof, prove
+from training.proof.supervision import SupervisionProof, prove
+from training.recipes.recipe import TEMPLATES, Recipe
+from training.students.quiet import quiet
 
 OURS = (TEMPLATES / "smollm2.jinja").read_text(encoding="utf-8")
 WRITTEN = "{{- message['content'] + '<|im_end|>' -}}\n        {%- endgeneration -%}"

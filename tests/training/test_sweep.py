@@ -14,10 +14,10 @@ import yaml
 from pipelines.errors import UserError
 from pipelines.settings.overrides import settings_of
 from tests.commands import Command, command
-from training.recipe import Recipe, load_recipe
+from training.recipes.recipe import Recipe, load_recipe
 from training.stage import train
-from training.sweep import SWEEPS, Member, load_sweep, members_of, shown
-from training.sweep_run import MemberOutcome, Score, table_of, write_results
+from training.sweeps.sweep import SWEEPS, Member, load_sweep, members_of, shown
+from training.sweeps.sweep_run import MemberOutcome, Score, table_of, write_results
 
 RECIPE = {
     "mixture": {"improved": 6},

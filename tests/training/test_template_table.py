@@ -19,10 +19,10 @@ from trl.chat_template_utils import _CHAT_TEMPLATES_DIR as TRL_TEMPLATES
 from pipelines.prompts.turns import Turn
 from pipelines.thinking import join
 from tests.commands import ROOT
-from training.proof import COMPLETION, REASONING, WAYS, Trainer, prove_row
-from training.proof_rows import KEYS, Conversation
-from training.quiet import quiet
-from training.recipe import TEMPLATES
+from training.proof.dataset import COMPLETION, REASONING, WAYS, Trainer, prove_row
+from training.proof.dataset_rows import KEYS, Conversation
+from training.recipes.recipe import TEMPLATES
+from training.students.quiet import quiet
 
 PAGE = ROOT / "docs" / "proof.md"
 BEGIN, END = "<!-- templates: begin -->\n", "<!-- templates: end -->\n"

@@ -196,7 +196,7 @@ def _write(
 ) -> None:
     from safetensors.numpy import save_file
 
-    from cards.markdown import template
+    from cards.card.markdown import template
 
     names = ("sentence", "row", "foretell", "reply", "combine")
     tensors = {name: getattr(heads, name) for name in names}
@@ -206,7 +206,7 @@ def _write(
     write_json(folder / RECORD, facts)
     for file, content in reliability_plot(facts["measures"]).items():
         (folder / file).write_bytes(content)
-    words = template("judge_card.md.jinja").render(
+    words = template("card/judge_card.md.jinja").render(
         facts, name=name, missing=missing, version=digest_of(folder)[:12], package=PACKAGE
     )
     write_text(folder / "README.md", words)

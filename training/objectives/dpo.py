@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from training.building import arguments_of, finished, responses_of, training_tokenizer, weights_of
-from training.checkpoints import processes
-from training.estimate import Cost
-from training.mixture import TrainingRow
+from training.mixtures.mixture import TrainingRow
 from training.objective import PAIRS, Objective
-from training.recipe import Recipe
+from training.recipes.recipe import Recipe
+from training.trainer.building import arguments_of, finished, responses_of, training_tokenizer, weights_of
+from training.trainer.checkpoints import processes
+from training.trainer.estimate import Cost
 
 
 class Dpo(Objective):
@@ -29,7 +29,7 @@ class Dpo(Objective):
         from trl.trainer.dpo_config import DPOConfig
         from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
 
-        from training.paced import LateReference, Ordered, UntilEnd
+        from training.trainer.paced import LateReference, Ordered, UntilEnd
 
         class Student(Ordered, LateReference, DPOTrainer):  # type: ignore[misc,unused-ignore]
             rows_at_once = recipe.batch_size * accumulation * processes()

@@ -1,7 +1,7 @@
 """GRPO: the student writes several responses to a prompt, and those above their mean reward become likelier.
 
 Reads `prompt` and `kind`: the configuration `prompts` of a release. TRL's GRPOTrainer; the reward is
-`training/reward.py`. Responses are written by transformers, or by vLLM on a GPU (`grpo.vllm`).
+`training/reward/reward.py`. Responses are written by transformers, or by vLLM on a GPU (`grpo.vllm`).
 """
 
 import os
@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 from pipelines.errors import UserError
 from pipelines.prompts.mildness import severity
 from pipelines.thinking import OPEN
-from training.building import arguments_of, finished, tokenizer_of, weights_of
-from training.checkpoints import processes
-from training.estimate import Cost
-from training.loading import prompt_of
-from training.mixture import RowForm, TrainingRow
+from training.mixtures.mixture import RowForm, TrainingRow
 from training.objective import Objective, answered_row
-from training.recipe import Recipe
-from training.supervision import Piece, SupervisionProof
-from training.terminal import harmless
+from training.proof.supervision import Piece, SupervisionProof
+from training.recipes.recipe import Recipe
+from training.students.loading import prompt_of
+from training.students.terminal import harmless
+from training.trainer.building import arguments_of, finished, tokenizer_of, weights_of
+from training.trainer.checkpoints import processes
+from training.trainer.estimate import Cost
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -62,9 +62,9 @@ class Grpo(Objective):
         from trl.trainer.grpo_config import GRPOConfig
         from trl.trainer.grpo_trainer import GRPOTrainer
 
-        from training.decoding import ReplyDecoder
-        from training.paced import Counted
-        from training.reward import RewardFunction
+        from training.reward.reward import RewardFunction
+        from training.students.decoding import ReplyDecoder
+        from training.trainer.paced import Counted
 
         class Student(Counted, GRPOTrainer):  # type: ignore[misc,unused-ignore]
             pass

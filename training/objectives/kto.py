@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import UserError
-from training.building import arguments_of, finished, responses_of, training_tokenizer, weights_of
-from training.estimate import Cost
-from training.mixture import RowForm, TrainingRow
+from training.mixtures.mixture import RowForm, TrainingRow
 from training.objective import Objective, answered_row
-from training.recipe import Recipe
+from training.recipes.recipe import Recipe
+from training.trainer.building import arguments_of, finished, responses_of, training_tokenizer, weights_of
+from training.trainer.estimate import Cost
 
 
 def labelled_row(values: Mapping[str, Any], config: str) -> TrainingRow:
@@ -45,7 +45,7 @@ class Kto(Objective):
         from trl.trainer.kto_config import KTOConfig
         from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference, KTOTrainer
 
-        from training.paced import Counted, LateReference, UntilEnd
+        from training.trainer.paced import Counted, LateReference, UntilEnd
 
         class Student(Counted, LateReference, KTOTrainer):  # type: ignore[misc,unused-ignore]
             pass

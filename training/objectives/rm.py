@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import UserError
-from training.building import arguments_of, finished, responses_of, training_tokenizer, weights_of
-from training.checkpoints import processes
-from training.mixture import RowForm, TrainingRow
+from training.mixtures.mixture import RowForm, TrainingRow
 from training.objective import PAIRS, Objective
-from training.recipe import Recipe
+from training.recipes.recipe import Recipe
+from training.trainer.building import arguments_of, finished, responses_of, training_tokenizer, weights_of
+from training.trainer.checkpoints import processes
 
 
 def graded_row(values: Mapping[str, Any], config: str) -> TrainingRow:
@@ -49,7 +49,7 @@ class RewardModel(Objective):
         from trl.trainer.reward_config import RewardConfig
         from trl.trainer.reward_trainer import RewardTrainer
 
-        from training.paced import Ordered
+        from training.trainer.paced import Ordered
 
         class Student(Ordered, RewardTrainer):  # type: ignore[misc,unused-ignore]
             rows_at_once = recipe.batch_size * accumulation * processes()

@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import UserError
-from training.building import arguments_of, finished, training_tokenizer, weights_of
-from training.checkpoints import processes
-from training.estimate import Cost
-from training.mixture import TrainingRow
+from training.mixtures.mixture import TrainingRow
 from training.objective import Objective
-from training.recipe import Recipe
-from training.supervision import SupervisionProof, prove
+from training.proof.supervision import SupervisionProof, prove
+from training.recipes.recipe import Recipe
+from training.trainer.building import arguments_of, finished, training_tokenizer, weights_of
+from training.trainer.checkpoints import processes
+from training.trainer.estimate import Cost
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from training.student_trainer import StudentTrainer
+    from training.trainer.student_trainer import StudentTrainer
 
 
 class Sft(Objective):
@@ -59,7 +59,7 @@ def build_trainer(
     from datasets import Dataset
     from trl.trainer.sft_config import SFTConfig
 
-    from training.student_trainer import BENIGN, StudentTrainer
+    from training.trainer.student_trainer import BENIGN, StudentTrainer
 
     arguments = SFTConfig(
         max_length=recipe.max_length,

@@ -1,7 +1,7 @@
 """Taskset, harness and environment of `safe_reasoning`, as `verifiers` 0.4 loads them.
 
 Reads a release; the harness asks the policy by one request, in this process, so nothing has to be installed where it
-runs. The reward is `training/reward.py`, asked with the kind of the row's prompt.
+runs. The reward is `training/reward/reward.py`, asked with the kind of the row's prompt.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ import verifiers.v1 as vf
 from pydantic import Field
 from verifiers.v1.dialects.chat import message_to_wire
 
-from cards.shards import shards_of
+from cards.rows.shards import shards_of
 from pipelines.errors import UserError
 from pipelines.files import scratch_folder
 from pipelines.judges.replies import ReplyJudges
@@ -20,10 +20,10 @@ from pipelines.progress import unseen
 from pipelines.records import Kind
 from pipelines.runner.options import Caps
 from pipelines.thinking import CLOSE, OPEN, join
-from training.mixture import draw
+from training.mixtures.mixture import draw
 from training.objectives.grpo import OBJECTIVE
-from training.quiet import quiet
-from training.reward import Reward, rewards_of
+from training.reward.reward import Reward, rewards_of
+from training.students.quiet import quiet
 
 
 class SafeReasoningData(vf.TaskData):

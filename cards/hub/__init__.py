@@ -1,0 +1,1 @@
+"""Releases and students to the Hub, and from it."""

@@ -1,0 +1,1 @@
+"""Signatures of releases and students: made, read and checked."""

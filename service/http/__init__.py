@@ -1,0 +1,1 @@
+"""What passes between the service and who asks: requests let in, callers, bodies, problems, downloads."""

@@ -1,0 +1,1 @@
+"""Work of the service: the queue, child processes, and the keys that they are given."""

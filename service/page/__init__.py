@@ -1,0 +1,1 @@
+"""The page: screens, their templates and forms, and what a browser loads beside them."""

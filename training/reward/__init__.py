@@ -1,0 +1,1 @@
+"""The reward of GRPO, and the cheats that it is tried against."""

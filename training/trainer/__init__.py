@@ -1,0 +1,1 @@
+"""One training: estimate, trainer, loop, checkpoints, and the folder that it leaves."""
