@@ -82,7 +82,9 @@ def _serve(
     # With a proxy in between the session's cookie goes over TLS only, and so to the proxy.
     where = f"https://{settings.host_names[0]}" if settings.behind_proxy else address
     say(f"Open once, in a browser of yours: {where}/login?code={state.tokens.one_time_code()}")
-    server.run(sockets=[listener])
+    # From before the event loop begins, whose own way to stop cancels what uvicorn has begun, with a traceback.
+    with server.capture_signals():
+        server.run(sockets=[listener])
 
 
 def _check(settings: ServeSettings, certfile: Path | None, keyfile: Path | None) -> None:

@@ -158,6 +158,35 @@ def test_servers_are_stopped(
     assert command.stopped(number, group=True).startswith("saferthoughts: Stopped.")
 
 
+# A stop between the start of the event loop and uvicorn's own handlers.
+_STOPPED_WHILE_IT_BEGINS = """
+import os, signal, sys, uvicorn
+serve = uvicorn.Server.serve
+async def stopped(self, *words, **settings):
+    os.kill(os.getpid(), signal.SIGHUP)
+    return await serve(self, *words, **settings)
+uvicorn.Server.serve = stopped
+from saferthoughts.cli.main import main
+sys.argv[0] = "saferthoughts"
+main()
+"""
+
+
+def test_a_service_that_is_stopped_while_it_begins_ends_with_one_line(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", _STOPPED_WHILE_IT_BEGINS, "serve", "--port", "0"]
+    done = subprocess.run(
+        words,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        timeout=_S,
+        check=False,
+    )
+    (line,) = [line for line in done.stderr.splitlines() if not line.startswith(("SaferThoughts serves", "Open once"))]
+    assert (done.returncode, line.startswith("saferthoughts: Stopped.")) == (130, True)
+
+
 def test_a_query_ends_with_its_command_even_by_kill_9(
     judged: RunFolder, tmp_path: Path, started: Callable[..., Command]
 ) -> None:
