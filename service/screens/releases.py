@@ -168,12 +168,14 @@ def release_work(name: str, caller: Viewer, state: AppStateOf, seen: str = "") -
 
 
 def _release(state: AppState, name: str, card: bool = True) -> dict[str, Any]:
-    run, found = state.run(name), state.run_state(name)
+    run = state.run(name)
     folder = run.path / "release"
-    here = (folder / "lineage.json").exists()
+    # What the mark is of comes first: what is shown may be newer than its mark, and never older.
     jobs = [job for job in state.queue.latest_of_each(name) if job.action in ("release", "publish")]
+    here = (folder / "lineage.json").exists()
     built = (folder / "lineage.json").stat().st_mtime_ns if here else 0
     repos = releases.published(state, name)
+    found = state.run_state(name)
     return {
         "run": found,
         "listed": releases.listed(folder) if here else None,
