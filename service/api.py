@@ -65,7 +65,7 @@ def start_run(wanted: shapes.NewRun, caller: Runner, state: AppStateOf) -> shape
 @router.post("/regenerate", status_code=202, tags=["runs"])
 def regenerate(wanted: shapes.Again, caller: Runner, state: AppStateOf) -> shapes.RunState:
     """Start a run with the prompts, variants, judges and settings behind a release, and another teacher."""
-    starting.again(state, wanted, caller)
+    starting.again(state, wanted, starting.release_of(state.run(wanted.release)), caller)
     return state.run_state(wanted.name)
 
 

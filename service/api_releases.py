@@ -5,9 +5,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from starlette.responses import Response
 
-from service import api, releases, shapes
+from service import api, releases, shapes, starting
 from service.access import AppStateOf, check_role
 from service.app_state import AppState
+from service.problems import Problem
 
 router = APIRouter(responses=api.router.responses, tags=["releases"])
 Key = Annotated[str, Query(max_length=300, description="run:NAME, pulled:NAME or hub:ORG/NAME@vVERSION")]
@@ -46,6 +47,31 @@ def questions(name: str, caller: api.Reader, state: AppStateOf) -> list[shapes.A
     """What to ask of somebody's release before using it, with what was found: computed again from its files."""
     found = releases.answers(state, name)
     return [shapes.Answered(question=one, answers=lines, reassuring=right) for one, lines, right in found]
+
+
+@router.post("/releases/pulled/{name}/regenerate/preview")
+def preview(name: str, wanted: shapes.PulledAgain, caller: api.Runner, state: AppStateOf) -> shapes.AgainPreview:
+    """What making a pulled release again would ask of whom, in which words; nothing is begun."""
+    try:
+        starting.pulled_again(state, name, wanted.model_copy(update={"agreed": ""}), caller)
+    except starting.Preview as shown:
+        return shapes.AgainPreview(text=shown.text, agreed=shown.digest)
+    raise AssertionError("an empty digest agrees to nothing")
+
+
+@router.post("/releases/pulled/{name}/regenerate", status_code=202)
+def regenerate(name: str, wanted: shapes.PulledAgain, caller: api.Runner, state: AppStateOf) -> shapes.RunState:
+    """Start a run with a pulled release's prompts, variants, judges and settings, and a teacher of yours; `agreed` is
+    that of a preview."""
+    try:
+        starting.pulled_again(state, name, wanted, caller)
+    except starting.Preview as shown:
+        raise Problem(
+            409,
+            f"Nothing was begun: `agreed` is not that of what would be asked now. Read it, and send its `agreed`: POST "
+            f"/releases/pulled/{name}/regenerate/preview",
+        ) from shown
+    return state.run_state(wanted.name)
 
 
 @router.post("/releases/pulled/{name}/remove", status_code=204)

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from pipelines.runs import RunFolder
 from pipelines.settings.config import load_config
 from saferthoughts.status import next_step
-from service import api, starting
+from service import api
 from service.access import AppStateOf, check_role
 from service.app_state import AppState
 from service.forms import again_in, budget_in, publish_in
@@ -127,7 +127,7 @@ def act(name: str, action: str, caller: Viewer, state: AppStateOf, form: Posted)
         api.repeat(name, int(number) if _NUMBER.fullmatch(number) else 0, caller, state)
     elif action == "regenerate":
         wanted = again_in(form, name)
-        starting.again(state, wanted, caller)
+        api.regenerate(wanted, caller, state)
         name = wanted.name
     else:
         raise Problem(404, f"There is no button '{action}'.")
