@@ -186,6 +186,10 @@ class Columns:
     def rows(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
         """The figures of rows by their numbers."""
         places = [divmod(int(number) - 1, BATCH_ROWS) for number in numbers]
-        found = [self._batches[batch].slice(at, 1).to_pylist()[0] for batch, at in places]
+        found: dict[tuple[int, int], dict[str, Any]] = {}
+        for batch in {batch for batch, _ in places}:
+            own = [place for place in places if place[0] == batch]
+            taken = self._batches[batch].take(pa.array([at for _, at in own]))
+            found |= zip(own, taken.to_pylist(), strict=True)
         self._mapped.madvise(mmap.MADV_DONTNEED)
-        return found
+        return [found[place] for place in places]
