@@ -211,9 +211,6 @@ class AppState:
         return sets[name]
 
 
-# What service/starting.py calls it.
-
-
 def opened(settings: ServeSettings, environment: dict[str, str]) -> AppState:
     """Create the service's parts; nothing is started yet."""
     store = Store(settings.runs)
