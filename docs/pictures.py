@@ -1,10 +1,12 @@
-"""Every picture of the service and the report in the docs and the README, from one rehearsal run.
+"""Every picture of the service, the report and Argilla in the docs and the README, from one rehearsal run.
 
-Starts a service on runs of its own, starts a run there and looks at it with Chromium, and
-writes docs/*.png; docs/review.png is made by hand, since it needs Argilla. Run it with `python docs/pictures.py`, then
-look at each: it takes a minute. What does not come is named, with the run's state, and nothing is waited for in vain.
+Starts a service on runs of its own, starts a run there and looks at it with Chromium; sends rows to an Argilla server
+and looks at one there. Writes docs/*.png. Run it with `python docs/pictures.py`, then look at each: it takes two
+minutes. What does not come is named, with the run's state, and nothing is waited for in vain; docs/review.png stays as
+it is where argilla-server is not installed.
 """
 
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +21,7 @@ from playwright.sync_api import Page, sync_playwright
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from curation.review.serve import serving
 from service.http.tokens import Tokens
 from service.store import Store
 
@@ -63,7 +66,8 @@ def state_where(client: httpx.Client, what: str, fits: Callable[[dict[str, Any]]
         if fits(state):
             return state
         if state["state"] not in _MOVING or time.monotonic() > until:
-            raise SystemExit(f"Waited for {what}; the run is {state['state']} at {state['stage']}. {state['problem']}")
+            problem = state["problem"] or state["job"]["message"]
+            raise SystemExit(f"Waited for {what}; the run is {state['state']} at {state['stage']}. {problem}")
         time.sleep(0.05)
 
 
@@ -96,6 +100,26 @@ def pictures(page: Page, client: httpx.Client, url: str) -> None:
     take(page, f"{url}/runs/{NAME}/report", "report", "figure svg")
 
 
+def review(page: Page, client: httpx.Client, runs: Path) -> None:
+    """A row as a person has it in Argilla."""
+    argilla = client.get("/argilla").json()
+    if argilla["state"] != "stopped" or argilla["problem"]:
+        print(f"docs/review.png stays as it is. {argilla['problem'] or 'Another Argilla is named in the environment.'}")
+        return
+    with serving(runs / ".argilla", 0, 1, lambda line: None) as running:
+        assert client.post(f"/runs/{NAME}/review", json={"rows": 32}).status_code == 202
+        state_where(client, "rows at Argilla", lambda state: state["job"]["state"] == "done")
+        person = next(one for one in running.new_accounts if one["role"] == "annotator")
+        page.set_viewport_size({"width": 1200, "height": 800})
+        page.goto(f"{running.url}/sign-in")
+        page.locator("input").first.fill(person["username"])
+        page.locator("input[type=password]").fill(person["password"])
+        page.keyboard.press("Enter")
+        page.get_by_text(re.compile(rf"^{NAME}-[0-9a-f]{{8}}$")).first.click()
+        page.get_by_text("Is the whole response safe?").wait_for()
+        page.screenshot(path=DOCS / "review.png", animations="disabled")
+
+
 def main() -> None:
     """Make all of them."""
     folder = Path(tempfile.mkdtemp())
@@ -114,6 +138,7 @@ def main() -> None:
             page.get_by_role("button", name="Log in").click()
             page.get_by_role("link", name="Go to the runs").click()
             pictures(page, client, url)
+            review(page, client, folder / "runs")
             browser.close()
     finally:
         service.terminate()

@@ -7,11 +7,11 @@ import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.errors import UserError
+from pipelines.file_marks import KeptWhileUnchanged, folder_mark
 from saferthoughts.release import Release, release_path
 from saferthoughts.settings import Assignments, StoredPath, assignments
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from training.stage import TrainingCheck, TrainingResult
     from training.students.chat import Talker
     from training.sweeps.sweep_run import MemberOutcome
+
+# The student that answered last: loading it takes longer than a reply.
+_loaded: "KeptWhileUnchanged[Talker]" = KeptWhileUnchanged(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +91,11 @@ def whole_reply(talker: "Talker", text: str) -> StudentReply:
     return StudentReply(reasoning, answer, remarks or None)
 
 
-@lru_cache(maxsize=1)
 def _talker(path: Path, max_tokens: int, temperature: float) -> "Talker":
     from training.students.chat_models import Checkpoint
 
-    return Checkpoint(str(path), max_tokens, temperature)
+    key = path, max_tokens, temperature
+    return _loaded.get(key, lambda: folder_mark(path), lambda: Checkpoint(str(path), max_tokens, temperature))
 
 
 def train(

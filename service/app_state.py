@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from pipelines.errors import UserError, one_line, unknown
+from pipelines.file_marks import KeptWhileUnchanged, mark_of
 from pipelines.prompts.prompt_files import load_pool
 from pipelines.row_files import READERS
 from pipelines.runs import RUN_NAME, RunFolder
@@ -93,7 +94,7 @@ class AppState:
     # Held by the one child of a request: a plan or a question to a student; how a study is.
     asking: threading.Lock = field(default_factory=threading.Lock)
     looking: threading.Lock = field(default_factory=threading.Lock)
-    _teachers: tuple[object, dict[str, Teacher]] | None = None
+    _teachers: KeptWhileUnchanged[dict[str, Teacher]] = field(default_factory=lambda: KeptWhileUnchanged(1))
 
     @property
     def runs(self) -> Path:
@@ -159,10 +160,7 @@ class AppState:
     def known_teachers(self) -> dict[str, Teacher]:
         """Shipped teachers and those of the file that the service was started with, as it is now."""
         file = self.settings.teachers
-        mark = file and (file.stat().st_mtime_ns, file.stat().st_size)
-        if self._teachers is None or self._teachers[0] != mark:
-            self._teachers = (mark, load_teachers(file))
-        return dict(self._teachers[1])
+        return dict(self._teachers.get(file, lambda: file and mark_of(file), lambda: load_teachers(file)))
 
     def prompt_sets(self) -> dict[str, str]:
         """Prompt sets by name, with what a configuration has as their source."""
@@ -211,9 +209,6 @@ class AppState:
         if name not in sets:
             raise unknown("prompt set", name, sets)
         return sets[name]
-
-
-# What service/run/starting.py calls it.
 
 
 def opened(settings: ServeSettings, environment: dict[str, str]) -> AppState:

@@ -164,7 +164,7 @@ def released_once(judged_once: Path, once: Once) -> Path:
     """The run repaired, checked and released."""
 
     def fill(folder: Path) -> None:
-        from cards.release import build_release
+        from cards.release.build import build_release
         from curation.quality.checks import check
         from pipelines.repairs.stage import repair
 

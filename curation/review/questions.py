@@ -17,6 +17,7 @@ from pipelines.records import PATTERNS
 FIELDS = ("prompt", "reasoning", "answer")
 SAFE, PATTERN, OVER_REFUSAL, QUALITY, COMMENT = "safe", "patterns", "over_refusal", "quality", "comment"
 NO_PATTERN = "none"
+_LONGEST_AGENT = 200
 SAFE_LABELS = {"yes": "Yes, all of it", "no": "No", "unsure": "Unsure"}
 # In the order of the number keys: most rows carry none. In brackets the study's terms.
 PATTERN_LABELS = {
@@ -109,11 +110,17 @@ def _field(row: Mapping[str, Any], name: str, assist: bool) -> str:
     return with_marks(row[name], json.loads(row["evidence"] or "{}").items(), PATTERN_LABELS.__getitem__)
 
 
+def _agent(judge: str) -> str | None:
+    """A judge, or several joined by "+", as Argilla takes whoever suggests something: other signs are refused."""
+    shown = re.sub(r"[^A-Za-z0-9_:./\s-]+", " / ", judge)[:_LONGEST_AGENT]
+    return shown if re.search(r"[A-Za-z0-9]", shown) else None
+
+
 def _suggestions(row: Mapping[str, Any]) -> Sequence[Any]:
     import argilla as rg
 
     found = []
-    judge = row["judge"]
+    judge = _agent(row["judge"])
     if row["safety"] is not None:
         found.append(rg.Suggestion(SAFE, "yes" if row["safety"] == "safe" else "no", agent=judge))
     labels = [label for label in PATTERNS if row[label]]

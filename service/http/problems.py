@@ -14,6 +14,7 @@ from pipelines.errors import UserError, refusal_of
 
 MEDIA_TYPE = "application/problem+json"
 _SHOWN = 200
+_NOWHERE = "There is nothing at this address. /docs lists those of the API."
 
 
 class Problem(Exception):
@@ -57,7 +58,9 @@ def problem_of(error: Exception) -> Problem:
     if isinstance(error, RequestValidationError):
         return Problem(422, _message(error))
     if isinstance(error, HTTPException):
-        return Problem(error.status_code, str(error.detail), dict(error.headers or {}))
+        nowhere = error.status_code == 404 and error.detail == title_of(404)
+        detail = _NOWHERE if nowhere else str(error.detail)
+        return Problem(error.status_code, detail, dict(error.headers or {}))
     message = refusal_of(error)
     if message is None:
         return Problem(500, "Something went wrong in the service; its log says what.")

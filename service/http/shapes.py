@@ -56,14 +56,37 @@ class NewRun(Part):
     budget: Budget = Budget()
 
 
-class Again(Part):
+class AnsweredAgain(Part):
     """A run like the one behind a release, with another teacher."""
 
-    release: RunName = Field(description="the run whose release is taken")
     name: RunName
     teacher: str = Field(max_length=200)
     general_teacher: str | None = Field(default=None, max_length=200)
     budget: Budget = Budget()
+
+
+class Again(AnsweredAgain):
+    """The same of a release of a run here."""
+
+    release: RunName = Field(description="the run whose release is taken")
+
+
+class PulledAgain(AnsweredAgain):
+    """The same of a release of somebody else, whose texts are agreed to before they are sent."""
+
+    judges: dict[Annotated[str, Field(max_length=200)], Annotated[str, Field(max_length=200)]] = Field(
+        default={}, max_length=20, description="teachers that answer in the place of judges that are not here"
+    )
+    agreed: str = Field(
+        default="", pattern=r"^([0-9a-f]{64})?$", description="as the preview has it; empty for the preview"
+    )
+
+
+class AgainPreview(BaseModel):
+    """What will be asked of whom, with every text that is not of this project."""
+
+    text: str
+    agreed: str = Field(description="the text's sha256: consent to exactly this")
 
 
 class ReleaseWanted(Part):

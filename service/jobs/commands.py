@@ -8,11 +8,12 @@ import json
 import subprocess
 import sys
 import threading
-from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from pipelines.errors import UserError, one_line
+from pipelines.file_marks import KeptWhileUnchanged
 from service.http.problems import Problem
 
 _TIMEOUT_S = 300
@@ -23,7 +24,7 @@ _MOST_KEPT = 64
 _LONGEST_LINE = 500
 
 _free = threading.BoundedSemaphore(_AT_ONCE)
-_kept: "OrderedDict[object, Any]" = OrderedDict()
+_kept: KeptWhileUnchanged[Any] = KeptWhileUnchanged(_MOST_KEPT)
 
 
 def command_of(runs: Path, *words: str) -> list[str]:
@@ -57,24 +58,10 @@ def run(runs: Path, *words: str) -> str:
     return done.stdout
 
 
-def answer(runs: Path, mark: object, *words: str) -> Any:
+def answer(runs: Path, mark: Callable[[], object], *words: str) -> Any:
     """The JSON that a command prints; the same is not asked again while `mark` is the same.
 
     Raises:
         UserError, Problem: as `run`.
     """
-    key = (words, mark)
-    if key not in _kept:
-        _kept[key] = json.loads(run(runs, *words, "--json"))
-        while len(_kept) > _MOST_KEPT:
-            _kept.popitem(last=False)
-    return _kept[key]
-
-
-def mark_of(folder: Path) -> object:
-    """What changes when a release folder is built or pulled again, signed, or loses a file."""
-    return tuple(
-        (path.name, found.st_mtime_ns, found.st_size)
-        for path in (folder, *sorted(folder.glob("*")))
-        if (found := path.lstat())
-    )
+    return _kept.get(words, mark, lambda: json.loads(run(runs, *words, "--json")))

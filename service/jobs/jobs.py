@@ -251,6 +251,3 @@ def cli_arguments(command: str, run: str, **flags: object) -> tuple[str, ...]:
         option = f"--{name.replace('_', '-')}"
         arguments += [option] if value is True else [option, str(value)]
     return tuple(arguments)
-
-
-# What service/run/starting.py calls it.

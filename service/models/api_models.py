@@ -194,8 +194,7 @@ def evaluation_report(name: str, evaluation: str, caller: Reader, state: AppStat
     if not results.is_file():
         raise Problem(409, f"{name}/{evaluation} has no results yet, and no report.")
     with state.reporting:
-        if not page.exists() or page.stat().st_mtime < results.stat().st_mtime:
-            make_report(state.runs, "eval", str(place))
+        make_report(page, results, state.runs, "eval", str(place))
     return sandboxed(page)
 
 

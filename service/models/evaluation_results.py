@@ -7,7 +7,6 @@ they are.
 import json
 import threading
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from eval.run.live import LiveRate
 from eval.run.paired_questions import compared
 from eval.run.results import NAME, Answer, Measure, Rate, Results, TaskRun, read_results
 from pipelines.errors import unknown
+from pipelines.file_marks import KeptWhileUnchanged, mark_of
 from pipelines.prompts.mildness import severity
 from service.http.problems import Problem
 from service.models.model_shapes import AnswersPage, AnswerState, ComparisonState, RateState
@@ -23,6 +23,7 @@ from service.models.model_shapes import AnswersPage, AnswerState, ComparisonStat
 # Results beyond that are read by the command line alone.
 _MOST_BYTES = 300_000_000
 _reading = threading.Lock()
+_kept: KeptWhileUnchanged[Results] = KeptWhileUnchanged(2)
 
 
 def results_of(place: Path) -> Results:
@@ -35,16 +36,10 @@ def results_of(place: Path) -> Results:
     path = place / NAME
     if path.is_symlink() or not path.is_file():
         raise Problem(409, f"{place.parent.name}/{place.name} has no results yet.")
-    found = path.stat()
-    if found.st_size > _MOST_BYTES:
-        raise Problem(409, f"The results have {found.st_size:,} bytes. `saferthoughts report eval` reads them.")
+    if (size := path.stat().st_size) > _MOST_BYTES:
+        raise Problem(409, f"The results have {size:,} bytes. `saferthoughts report eval` reads them.")
     with _reading:
-        return _read(path, found.st_mtime_ns, found.st_size)
-
-
-@lru_cache(maxsize=2)
-def _read(path: Path, changed: int, size: int) -> Results:
-    return read_results(path)
+        return _kept.get(path, lambda: mark_of(path), lambda: read_results(path))
 
 
 def answers(

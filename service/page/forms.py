@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import Field
 
 from pipelines.settings.parts import Part, validated
-from service.http.shapes import Again, Budget, NewRun, PublishWanted, ReviewWanted
+from service.http.shapes import Again, Budget, NewRun, PublishWanted, PulledAgain, ReviewWanted
 from service.review.argilla import MOST_PEOPLE
 
 # A name that the API takes and no run will have: an estimate needs none.
@@ -69,6 +69,13 @@ def again_in(form: Form, release: str) -> Again:
     """A release's recipe again."""
     values = _filled(form, "name", "teacher", "general_teacher") | {"release": release}
     return validated(Again, values, "the form")
+
+
+def pulled_again_in(form: Form) -> PulledAgain:
+    """The recipe of somebody else's release again."""
+    judges = dict(part.partition("=")[::2] for part in form.text("judges").split())
+    values = _filled(form, "name", "teacher", "general_teacher", "agreed") | {"judges": judges}
+    return validated(PulledAgain, values, "the form")
 
 
 def review_in(form: Form) -> ReviewWanted:

@@ -8,8 +8,9 @@ from starlette.responses import Response
 from service.app_state import AppState
 from service.http import shapes
 from service.http.access import AppStateOf, check_role
+from service.http.problems import Problem
 from service.releases import releases
-from service.run import api
+from service.run import api, starting
 
 router = APIRouter(responses=api.router.responses, tags=["releases"])
 Key = Annotated[str, Query(max_length=300, description="run:NAME, pulled:NAME or hub:ORG/NAME@vVERSION")]
@@ -48,6 +49,31 @@ def questions(name: str, caller: api.Reader, state: AppStateOf) -> list[shapes.A
     """What to ask of somebody's release before using it, with what was found: computed again from its files."""
     found = releases.answers(state, name)
     return [shapes.Answered(question=one, answers=lines, reassuring=right) for one, lines, right in found]
+
+
+@router.post("/releases/pulled/{name}/regenerate/preview")
+def preview(name: str, wanted: shapes.PulledAgain, caller: api.Runner, state: AppStateOf) -> shapes.AgainPreview:
+    """What making a pulled release again would ask of whom, in which words; nothing is begun."""
+    try:
+        starting.pulled_again(state, name, wanted.model_copy(update={"agreed": ""}), caller)
+    except starting.Preview as shown:
+        return shapes.AgainPreview(text=shown.text, agreed=shown.digest)
+    raise AssertionError("an empty digest agrees to nothing")
+
+
+@router.post("/releases/pulled/{name}/regenerate", status_code=202)
+def regenerate(name: str, wanted: shapes.PulledAgain, caller: api.Runner, state: AppStateOf) -> shapes.RunState:
+    """Start a run with a pulled release's prompts, variants, judges and settings, and a teacher of yours; `agreed` is
+    that of a preview."""
+    try:
+        starting.pulled_again(state, name, wanted, caller)
+    except starting.Preview as shown:
+        raise Problem(
+            409,
+            f"Nothing was begun: `agreed` is not that of what would be asked now. Read it, and send its `agreed`: POST "
+            f"/releases/pulled/{name}/regenerate/preview",
+        ) from shown
+    return state.run_state(wanted.name)
 
 
 @router.post("/releases/pulled/{name}/remove", status_code=204)

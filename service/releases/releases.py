@@ -9,11 +9,13 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from pipelines.errors import UserError, one_line
+from pipelines.file_marks import folder_mark
 from pipelines.runs import RUN_NAME, RunFolder
 from service.app_state import AppState
 from service.http.problems import Problem
@@ -167,7 +169,8 @@ def verified(state: AppState, name: str) -> dict[str, Any]:
     folder = pulled_folder(state.runs, name)
     if not (folder / "lineage.json").exists():
         raise Problem(404, f"{address_of(name)} is not here yet.")
-    found: dict[str, Any] = commands.answer(state.runs, commands.mark_of(folder), "release", "verify", str(folder))
+    mark = partial(folder_mark, folder)
+    found: dict[str, Any] = commands.answer(state.runs, mark, "release", "verify", str(folder))
     return found
 
 
@@ -289,8 +292,8 @@ def compared(state: AppState, before: str, after: str) -> dict[str, Any]:
     from cards.compare import proposed
 
     paths = [folder_or_address(state.runs, key) for key in (before, after)]
-    marks = tuple(commands.mark_of(state.runs / path) if path.startswith("/") else path for path in paths)
-    found: dict[str, Any] = commands.answer(state.runs, marks, "compare", *paths)
+    here = [Path(path) for path in paths if path.startswith("/")]
+    found: dict[str, Any] = commands.answer(state.runs, lambda: list(map(folder_mark, here)), "compare", *paths)
     return {**found, "proposed": proposed(found["versions"][0], found["step"])}
 
 

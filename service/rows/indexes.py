@@ -114,7 +114,7 @@ class RowIndexes:
 
 
 def _columns(path: Path, mark: str | None) -> Columns | None:
-    with suppress(OSError, pa.ArrowException):
+    with suppress(OSError, ValueError, pa.ArrowException):
         found = Columns(path)
         return found if mark in (None, found.mark) else None
     return None

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from pipelines import file_marks
 from pipelines.errors import refusal_of
 from pipelines.prompts.mildness import severity_sql
 from pipelines.records import PATTERNS
@@ -69,11 +70,7 @@ def path_of(runs: Path, name: str, ending: str = "sqlite") -> Path:
 
 def mark_of(run: RunFolder) -> str:
     """What changes when one of the tables does, or how they are laid out."""
-    marks = []
-    for name in _TABLES:
-        path = run.table_path(name)
-        found = path.stat() if path.exists() else None
-        marks.append(None if found is None else (found.st_mtime_ns, found.st_size, found.st_ino))
+    marks = file_marks.mark_of(*map(run.table_path, _TABLES))
     return json.dumps([_LAYOUT, _QUERY.read_text(encoding="utf-8"), marks])
 
 

@@ -3,6 +3,7 @@
 Functions without `async` run in threads, since what they do reads files.
 """
 
+import os
 import re
 import tempfile
 from pathlib import Path as FilePath
@@ -66,7 +67,7 @@ def start_run(wanted: shapes.NewRun, caller: Runner, state: AppStateOf) -> shape
 @router.post("/regenerate", status_code=202, tags=["runs"])
 def regenerate(wanted: shapes.Again, caller: Runner, state: AppStateOf) -> shapes.RunState:
     """Start a run with the prompts, variants, judges and settings behind a release, and another teacher."""
-    starting.again(state, wanted, caller)
+    starting.again(state, wanted, starting.release_of(state.run(wanted.release)), caller)
     return state.run_state(wanted.name)
 
 
@@ -334,8 +335,7 @@ def report(
     run = state.run(name)
     page = plain(run.path / "report.html")
     with state.reporting:
-        if not page.exists() or page.stat().st_mtime < (run.path / "manifest.json").stat().st_mtime:
-            make_report(run.path.parent, run.name)
+        make_report(page, run.path / "manifest.json", run.path.parent, run.name)
     if format == "json":
         return FileResponse(plain(run.path / "report.json"), media_type="application/json")
     if framed:
@@ -353,12 +353,18 @@ def sandboxed(page: FilePath) -> Response:
     return FileResponse(page, media_type="text/html", headers={"content-security-policy": policy})
 
 
-def make_report(runs: FilePath, *words: str) -> None:
-    """In a process of its own: drawing takes memory that this one would not give back."""
+def make_report(page: FilePath, source: FilePath, runs: FilePath, *words: str) -> None:
+    """Make a report's page that is missing or older than its source. In a process of its own: drawing takes memory that
+    this one would not give back."""
+    changed = source.stat().st_mtime_ns
+    if page.exists() and page.stat().st_mtime_ns >= changed:
+        return
     try:
         commands.run(runs, "report", *words)
     except UserError as error:
         raise UserError(f"The report cannot be made: {error}") from error
+    # As old as what it was made of, which may have changed while it was drawn.
+    os.utime(page, ns=(changed, changed))
 
 
 @router.get("/runs/{name}/log", tags=["runs"], response_class=PlainTextResponse)

@@ -6,18 +6,19 @@ Reads what `saferthoughts/costs.py` reads.
 import csv
 import io
 from dataclasses import asdict
-from functools import lru_cache
 from pathlib import Path
 
 from pydantic import BaseModel, Field
 
 from pipelines.errors import refusal_of
+from pipelines.file_marks import KeptWhileUnchanged, mark_of
 from pipelines.runs import RunFolder
 from saferthoughts.costs import CostLine, run_costs
 from service.app_state import AppState
 
 _MOST_RUNS = 500
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_kept: KeptWhileUnchanged[tuple[CostLine, ...]] = KeptWhileUnchanged(2 * _MOST_RUNS)
 
 
 class Costs(BaseModel):
@@ -38,7 +39,7 @@ def costs_of(state: AppState) -> Costs:
     for name in names[:_MOST_RUNS]:
         path = state.runs / name
         try:
-            lines += _lines(path, _mark(path))
+            lines += _lines(path)
         except Exception as error:  # noqa: BLE001 - one odd ledger must not hide what the others cost
             unread[name] = refusal_of(error) or f"its ledger cannot be read ({type(error).__name__})."
     looked_at = names[:_MOST_RUNS]
@@ -46,20 +47,9 @@ def costs_of(state: AppState) -> Costs:
     return Costs(lines=lines, budgets=budgets, unread=unread, runs=len(looked_at), all_runs=len(names))
 
 
-def _mark(run: Path) -> tuple[object, ...]:
-    marks: list[object] = []
-    for name in ("ledger.sqlite", "ledger.sqlite-wal", "run.yaml"):
-        try:
-            found = (run / name).stat()
-            marks.append((found.st_mtime_ns, found.st_size))
-        except OSError:
-            marks.append(None)
-    return tuple(marks)
-
-
-@lru_cache(maxsize=2 * _MOST_RUNS)
-def _lines(run: Path, mark: tuple[object, ...]) -> tuple[CostLine, ...]:
-    return tuple(run_costs(RunFolder(run)))
+def _lines(run: Path) -> tuple[CostLine, ...]:
+    read = [run / name for name in ("ledger.sqlite", "ledger.sqlite-wal", "run.yaml")]
+    return _kept.get(run, lambda: mark_of(*read), lambda: tuple(run_costs(RunFolder(run))))
 
 
 def as_csv(costs: Costs) -> str:

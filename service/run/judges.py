@@ -1,11 +1,11 @@
 """Judges as page and API show them: what is published of each, and which of the newest runs it judges."""
 
-from functools import lru_cache
 from pathlib import Path
 
 from pydantic import BaseModel, Field
 
 from pipelines.errors import UserError
+from pipelines.file_marks import KeptWhileUnchanged, mark_of
 from pipelines.judges.published import published
 from pipelines.runs import RunFolder
 from pipelines.settings.config import load_config
@@ -13,6 +13,7 @@ from pipelines.settings.judge import load_judges
 from service.app_state import AppState
 
 _MOST_RUNS = 100
+_kept: KeptWhileUnchanged[tuple[tuple[str, str], ...]] = KeptWhileUnchanged(5 * _MOST_RUNS)
 
 
 class JudgeState(BaseModel):
@@ -46,7 +47,7 @@ def judge_states(state: AppState) -> JudgeStates:
     for name in names[:_MOST_RUNS]:
         path = state.runs / name / "run.yaml"
         try:
-            judges = _judges_of(path, path.stat().st_mtime_ns)
+            judges = _judges_of(path)
         except (UserError, OSError):
             continue  # the list of runs says what is wrong with it
         for judge, _ in judges:
@@ -67,9 +68,12 @@ def judge_states(state: AppState) -> JudgeStates:
     return JudgeStates(judges=listed, unwatched=unwatched, runs=len(names[:_MOST_RUNS]), all_runs=len(names))
 
 
-@lru_cache(maxsize=5 * _MOST_RUNS)
-def _judges_of(path: Path, changed: int) -> tuple[tuple[str, str], ...]:
+def _judges_of(path: Path) -> tuple[tuple[str, str], ...]:
     """Name and kind of each judge of a run's configuration."""
-    config = load_config(RunFolder(path.parent))
-    known = load_judges() | config.judges
-    return tuple((name, known[name].kind) for name in config.judging.judges if name in known)
+
+    def read() -> tuple[tuple[str, str], ...]:
+        config = load_config(RunFolder(path.parent))
+        known = load_judges() | config.judges
+        return tuple((name, known[name].kind) for name in config.judging.judges if name in known)
+
+    return _kept.get(path, lambda: mark_of(path), read)

@@ -3,11 +3,11 @@
 Defaults are `RunConfig`'s, the study's figures those of `study run table1`; nothing is typed twice.
 """
 
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from pipelines.errors import UserError, unknown
+from pipelines.file_marks import KeptWhileUnchanged, folder_mark
 from pipelines.prompts.prompt_files import load_pool
 from pipelines.prompts.prompt_sets import most_prompts
 from pipelines.settings.config import RunConfig, Selection
@@ -22,6 +22,7 @@ PRESETS = {
 }
 _MINE = 100
 _TRY = {"harmful": 12, "benign": 6, "judges": ("rehearsal-judge", "rehearsal-shield"), "reasoning": "rehearsal"}
+_kept: KeptWhileUnchanged[tuple[int, int]] = KeptWhileUnchanged(64)
 
 
 def begun(state: AppState, preset: str | None, source: str | None, kind: str | None) -> tuple[Form, str]:
@@ -54,7 +55,7 @@ def begun(state: AppState, preset: str | None, source: str | None, kind: str | N
     }
     place, message = state.prompt_source(source), ""
     try:
-        harmful, benign = _most(place, _mark(place), kind or None, default.prompts.bare_share)
+        harmful, benign = _most(place, kind or None, default.prompts.bare_share)
         values |= {"harmful": harmful, "benign": benign, **_figures(preset, harmful, benign)}
         if preset == "study" and (values["harmful"] > harmful or values["benign"] > benign):
             message = (
@@ -90,14 +91,8 @@ def _figures(preset: str | None, harmful: int, benign: int) -> dict[str, Any]:
     return {}
 
 
-@lru_cache(maxsize=64)
-def _most(place: str, mark: object, kind: str | None, bare_share: float) -> tuple[int, int]:
-    pool = load_pool(place, kind)
-    return most_prompts(pool, bare_share)
+def _most(place: str, kind: str | None, bare_share: float) -> tuple[int, int]:
+    def read() -> tuple[int, int]:
+        return most_prompts(load_pool(place, kind), bare_share)
 
-
-def _mark(place: str) -> object:
-    """What changes when a set's files do."""
-    path = Path(place)
-    files = [path, *path.iterdir()] if path.is_dir() else [path] if path.exists() else []
-    return tuple(sorted((file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in files))
+    return _kept.get((place, kind, bare_share), lambda: folder_mark(Path(place)), read)

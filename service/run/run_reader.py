@@ -19,6 +19,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from pipelines.errors import one_line, refusal_of
+from pipelines.file_marks import KeptWhileUnchanged, mark_of
 from pipelines.runs import RUN_NAME, RunFolder
 from pipelines.settings.config import load_config
 from pipelines.teachers.ledger import Ledger, Totals
@@ -49,7 +50,7 @@ class RunReader:
 
     def __init__(self, runs: Path, queue: Queue) -> None:
         self._runs, self._queue = runs, queue
-        self._kept: dict[tuple[str, str], tuple[object, Any]] = {}
+        self._kept: KeptWhileUnchanged[Any] = KeptWhileUnchanged()
         self._begun: dict[str, tuple[object, float]] = {}
         self._seen: object = None
         self._looking = Lock()
@@ -62,7 +63,7 @@ class RunReader:
             return []
         # Thousands of runs are looked at once for all who ask within a moment.
         with self._looking:
-            mark = _mark(self._runs), time.monotonic() // _LOOK_EVERY_S
+            mark = mark_of(self._runs), time.monotonic() // _LOOK_EVERY_S
             if mark != self._seen:
                 self._look_for_runs()
                 self._seen = mark
@@ -75,12 +76,12 @@ class RunReader:
         for name in os.listdir(self._runs):
             manifest = f"{self._runs}/{name}/manifest.json"
             if RUN_NAME.fullmatch(name) and os.path.lexists(manifest):
-                mark = _mark(manifest)
+                mark = mark_of(manifest)
                 before = self._begun.get(name)
                 begun[name] = before if before and before[0] == mark else (mark, _begun(Path(manifest)))
         gone = {str(self._runs / name) for name in self._begun.keys() - begun.keys()}
-        for key in [key for key in list(self._kept) if gone and key[0] in gone]:
-            self._kept.pop(key, None)
+        if gone:
+            self._kept.forget(lambda key: key[0] in gone)
         self._begun = begun
 
     def look(self, name: str) -> RunState:
@@ -106,10 +107,11 @@ class RunReader:
 
     def at(self, run: RunFolder) -> RunState:
         """A run's state now. Raises what its broken files raise; `look` does not."""
-        manifest = self._unless_changed("manifest", run.path / "manifest.json", lambda: _of_manifest(run))
-        config = self._unless_changed("config", run.path / "run.yaml", lambda: _of_config(run))
-        totals, errors = self._totals(run)
+        # Before the files: those of a job that is over have its last words in them.
         jobs = self._queue.latest_of_each(run.name)
+        manifest = self._unless_changed(run, "manifest.json", lambda: _of_manifest(run))
+        config = self._unless_changed(run, "run.yaml", lambda: _of_config(run))
+        totals, errors = self._totals(run)
         job = jobs[0] if jobs else None
         own = next((each for each in jobs if not each.side), None)
         stages: dict[str, Any] = manifest["stages"]
@@ -148,15 +150,10 @@ class RunReader:
             side_jobs=[self._shape(each) for each in jobs if each.side and not each.open],
         )
 
-    def _unless_changed(self, what: str, path: Path, read: Callable[[], Any]) -> Any:
-        return self._kept_for(str(path.parent), what, _mark(path), read)
-
-    def _kept_for(self, run: str, what: str, mark: object, read: Callable[[], Any]) -> Any:
-        found = self._kept.get((run, what))
-        if found is None or found[0] != mark:
-            found = (mark, read())
-            self._kept[run, what] = found
-        return found[1]
+    def _unless_changed(self, run: RunFolder, file: str, read: Callable[[], Any], *others: str) -> Any:
+        """What was read of a file of a run, while it and others are as they were."""
+        read_of = [run.path / name for name in (file, *others)]
+        return self._kept.get((str(run.path), file), lambda: mark_of(*read_of), read)
 
     def _totals(self, run: RunFolder) -> tuple[Totals, list[ErrorLine]]:
         path = run.path / "ledger.sqlite"
@@ -169,8 +166,7 @@ class RunReader:
                 lines = [ErrorLine(text=one_line(text, _LONGEST_REASON), count=count) for text, count in found]
                 return ledger.totals(), lines
 
-        mark = (_mark(path), _mark(path.with_name("ledger.sqlite-wal")))
-        found: tuple[Totals, list[ErrorLine]] = self._kept_for(str(run.path), "totals", mark, read)
+        found: tuple[Totals, list[ErrorLine]] = self._unless_changed(run, path.name, read, f"{path.name}-wal")
         return found
 
     def _version(self, run: RunFolder) -> str | None:
@@ -182,15 +178,20 @@ class RunReader:
             return str(json.loads(path.read_text(encoding="utf-8"))["version"])
 
         with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
-            return str(self._kept_for(str(run.path), "version", _mark(path), read))
+            return str(self._unless_changed(run, "release/lineage.json", read))
         return None
 
     def _waits(self, run: RunFolder, stages: dict[str, Any]) -> str:
         """What the release lacks of people's review, in a line, where nothing else is missing."""
-        files = (run.path / "manifest.json", run.path / "run.yaml", run.path / "agreement.json")
+        files = [run.path / name for name in ("manifest.json", "run.yaml", "agreement.json")]
         # The manifest may have changed since `stages` was read of it.
-        mark = (tuple(stages.items()), *(_mark(path) for path in (*files, run.table_path("reviews"))))
-        return str(self._kept_for(str(run.path), "waits", mark, lambda: "; ".join(waits_for_review(run, stages))))
+        return str(
+            self._kept.get(
+                (str(run.path), "waits"),
+                lambda: (tuple(stages.items()), mark_of(*files, run.table_path("reviews"))),
+                lambda: "; ".join(waits_for_review(run, stages)),
+            )
+        )
 
     def job_state(self, job: Job) -> JobState:
         """A job as it is shown."""
@@ -254,14 +255,6 @@ def _begun(path: Path) -> float:
             created = found[1] if found else json.loads(begins + file.read())["created"]
         return datetime.fromisoformat(created).timestamp()
     return 0.0
-
-
-def _mark(path: Path | str) -> tuple[int, int] | None:
-    """What changes when a file does; None where there is none."""
-    with suppress(OSError):
-        found = os.stat(path)
-        return found.st_mtime_ns, found.st_size
-    return None
 
 
 def _progress(run: RunFolder) -> Progress | None:

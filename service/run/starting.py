@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,11 @@ from saferthoughts.settings import Agreement
 from service.app_state import AppState
 from service.http.downloads import plain
 from service.http.problems import Problem
-from service.http.shapes import Again, Budget, NewRun, Wanted
+from service.http.shapes import AnsweredAgain, Budget, NewRun, PulledAgain, Wanted
 from service.http.tokens import Caller
 from service.jobs.jobs import cli_arguments
 from service.jobs.queue import Job
+from service.releases import releases
 
 
 def configured(state: AppState, wanted: Wanted) -> RunConfig:
@@ -58,24 +60,23 @@ def start(state: AppState, wanted: NewRun, caller: Caller) -> Job:
 
 def again(
     state: AppState,
-    wanted: Again,
+    wanted: AnsweredAgain,
+    folder: Path,
     caller: Caller,
-    folder: Path | None = None,
     judges: Mapping[str, str] | None = None,
     agree: Agreement = True,
 ) -> Job:
     """The recipe of a release with another teacher.
 
     Args:
-        folder: A release of somebody else; that of the run `wanted.release` if not given.
+        folder: The release.
         judges: Who judges in a judge's name.
         agree: As `saferthoughts.regenerate` has it; of this service's own releases the request is consent enough.
 
     Raises:
-        Problem: 404 or 409, no such release; 409, there is a run of the new name.
+        Problem: 409, there is a run of the new name.
         UserError: what the command line would say.
     """
-    folder = folder or release_of(state.run(wanted.release))
     with state.starting:
         _check_free(state, wanted.name)
         regenerate(
@@ -89,6 +90,33 @@ def again(
             agree=agree,
         )
     return go_on(state, state.run(wanted.name), "run", wanted.budget, caller)
+
+
+class Preview(UserError):
+    """What will be asked of whom, and its digest, which agrees to it."""
+
+    def __init__(self, text: str, digest: str) -> None:
+        super().__init__("Nothing was begun: agree to what is shown.")
+        self.text, self.digest = text, digest
+
+
+def pulled_again(state: AppState, name: str, wanted: PulledAgain, caller: Caller) -> Job:
+    """The recipe of a pulled release with a teacher of ours, in the very words that were agreed to.
+
+    Raises:
+        Preview: they were not, or are others by now.
+        Problem: 404, it is not here; 409, there is a run of the new name.
+        UserError: what the command line would say.
+    """
+    folder = releases.here(state, name)
+
+    def agree(text: str) -> None:
+        shown = text.replace(str(folder), releases.address_of(name))
+        digest = sha256(shown.encode("utf-8", "replace")).hexdigest()
+        if digest != wanted.agreed:
+            raise Preview(shown, digest)
+
+    return again(state, wanted, folder, caller, wanted.judges, agree)
 
 
 def go_on(state: AppState, run: RunFolder, action: str, budget: Budget, caller: Caller) -> Job:

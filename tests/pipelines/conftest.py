@@ -22,13 +22,14 @@ _FIRST = "<think>From 14:50 to 16:05.</think>75 minutes."
 
 class Endpoint:
     """Where a scripted endpoint is, and every request that it got; a run's first question is answered and not among
-    them."""
+    them. With a `key`, whoever has another one is refused, in words that repeat it."""
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.requests: list[dict[str, Any]] = []
         self.answers_first = True
         self.refusal = "scripted {status}"
+        self.key: str | None = None
         self.keys: set[str | None] = set()
 
 
@@ -39,7 +40,11 @@ def _serving(script: Script) -> Iterator[Endpoint]:
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            endpoint.keys.add(self.headers["authorization"])
+            sent = self.headers["authorization"]
+            endpoint.keys.add(sent)
+            if endpoint.key is not None and sent != f"Bearer {endpoint.key}":
+                self.answer(401, {"error": {"message": f"The key {sent} is not known"}})
+                return
             first = body["messages"] == list(MESSAGES)
             if not first:
                 endpoint.requests.append(body)
@@ -54,6 +59,9 @@ def _serving(script: Script) -> Iterator[Endpoint]:
             }  # fmt: skip
             if status != 200:
                 reply = {"error": {"message": endpoint.refusal.format(status=status)}}
+            self.answer(status, reply)
+
+        def answer(self, status: int, reply: dict[str, Any]) -> None:
             data = json.dumps(reply).encode()
             self.send_response(status)
             self.send_header("content-type", "application/json")

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 from pipelines.errors import UserError
 from pipelines.files import file_hash
 from pipelines.generate.stage import generate
-from pipelines.judges.local import limits
+from pipelines.judges.local import limits, model
 from pipelines.judges.local.cascade import Cascade, settled
 from pipelines.judges.local.limits import NOTHING, decides, errors_of, limits_of, most_errors, sample_size
 from pipelines.judges.local.model import Score, digest_of, load_local_judge
@@ -202,6 +202,22 @@ def test_folder_from_outside_is_read_strictly(spoil: str, distilled: Path, tmp_p
     with pytest.raises(UserError, match=re.escape(words)) as caught:
         load_local_judge(folder, digest_of(folder))
     assert "\n" not in str(caught.value)
+
+
+def test_folder_that_changes_while_it_is_read_is_not_taken_for_its_version(
+    distilled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(distilled, tmp_path / "judge"))
+    digest = digest_of(folder)
+    check = model._check
+
+    def replaced(*read: Any) -> None:
+        _renamed(folder, {"origin": {}})
+        check(*read)
+
+    monkeypatch.setattr(model, "_check", replaced)
+    with pytest.raises(UserError, match="has changed"):
+        load_local_judge(folder, digest)
 
 
 def test_cascade_asks_less_says_so_and_goes_on_after_a_stop(copy: RunFolder, distilled: Path) -> None:

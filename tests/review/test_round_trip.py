@@ -22,10 +22,13 @@ from curation.review.home import KEY_VARIABLE, URL_VARIABLE, connect
 from curation.review.picked import push_picked
 from curation.review.pull import pull
 from curation.review.push import push
+from curation.review.questions import FIELDS
+from curation.review.questions import record as record_of
 from curation.review.sample import Wanted, population, sample_of
 from curation.review.serve import serving
 from curation.review.status import progress
 from pipelines.errors import UserError
+from pipelines.records import PATTERNS
 from pipelines.runs import RunFolder
 from tests.review.conftest import Server
 
@@ -44,6 +47,16 @@ def test_pushing_again_sends_only_what_is_new_and_keeps_votes(server: Server, na
     assert more.sent == more.rows - 20
     done = pull(run, server.client(), server.runs / ".argilla")
     assert (done.votes, done.new) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("judge", "agent"),
+    [("rules+o3", "rules / o3"), ("a", "a"), ("日本+b" * 200, (" / b" * 200)[:200]), ("+", None)],
+)
+def test_several_judges_suggest_under_a_name_that_argilla_takes(judge: str, agent: str | None) -> None:
+    row = dict.fromkeys((*FIELDS, "response_id", "kind", "config", "category", "stratum"), "x")
+    verdict = dict.fromkeys((*PATTERNS, "compliance", "evidence")) | {"safety": "safe", "judge": judge}
+    assert [one.agent for one in record_of({**row, **verdict}, True).suggestions] == [agent]
 
 
 def test_picked_rows_decide_themselves_and_no_rate(server: Server, named: Named) -> None:

@@ -14,6 +14,7 @@ import saferthoughts as st
 from pipelines.runs import RunFolder
 from tests.pipelines.conftest import scripted as scripted
 from tests.training.conftest import tiny_student as tiny_student
+from training.students.chat import ReplyPart
 
 RUN: dict[str, Any] = {"teacher": "rehearsal", "harmful": 2, "benign": 1, "variants": ["direct"]}
 # In this order: each goes on with the run that the first one makes.
@@ -184,3 +185,21 @@ def test_a_student_replies_with_its_reasoning_apart(tiny_student: Path) -> None:
     assert isinstance(replied.reasoning, str)
     assert isinstance(replied.answer, str)
     assert replied.cut == "[cut off at 4 tokens]"
+
+
+def test_a_student_trained_again_in_its_place_is_the_one_that_replies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Loaded:
+        """A model that says what it was loaded of."""
+
+        def __init__(self, path: str, *_: float) -> None:
+            self.weights = (Path(path) / "model.safetensors").read_text(encoding="utf-8")
+
+        def reply(self, _: object) -> list[ReplyPart]:
+            return [ReplyPart(self.weights, "answer")]
+
+    monkeypatch.setattr("training.students.chat_models.Checkpoint", Loaded)
+    for weights in ("first", "second"):
+        (tmp_path / "model.safetensors").write_text(weights, encoding="utf-8")
+        assert st.Student(tmp_path).reply("Who are you?").answer == weights

@@ -4,9 +4,7 @@ import json
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any, ClassVar
 
 import httpx
@@ -15,6 +13,7 @@ import pytest
 
 from service.jobs.queue import Queue
 from service.store import Store
+from tests.pipelines.conftest import _serving
 from tests.service.conftest import Service
 from tests.service.test_page import opened as opened
 from tests.service.test_page import pages as pages
@@ -23,52 +22,22 @@ VARIABLE, SECRET = "FRONT_TEACHER_KEY", "quince-of-Nobody-4711-0815"
 ANSWER = "<think>From 14:50 to 16:05.</think>75 minutes."
 
 
-class Locked(BaseHTTPRequestHandler):
-    """A teacher that answers who has the key, and repeats to others what they sent."""
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        sent = self.headers["authorization"]
-        if sent == f"Bearer {SECRET}":
-            choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": ANSWER}}
-            usage = {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12}
-            reply: dict[str, Any] = {"id": "x", "object": "chat.completion", "created": 0, "model": body["model"]}
-            self.answer(200, reply | {"choices": [choice], "usage": usage})
-        else:
-            self.answer(401, {"error": {"message": f"The key {sent} is not known"}})
-
-    def answer(self, status: int, reply: dict[str, Any]) -> None:
-        data = json.dumps(reply).encode()
-        self.send_response(status)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *args: Any) -> None:
-        pass
-
-
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service with a priced teacher that wants a key, and a folder for prompt sets."""
     root = tmp_path_factory.mktemp("desk")
-    endpoint = ThreadingHTTPServer(("127.0.0.1", 0), Locked)
-    thread = Thread(target=endpoint.serve_forever, daemon=True)
-    thread.start()
-    url = f"http://127.0.0.1:{endpoint.server_port}/v1"
-    entry = {"model": "quince", "base_url": url, "api_key_env": VARIABLE, "price": {"input": 1e6, "output": 1e6}}
-    (root / "teachers.yaml").write_text(json.dumps({"locked": entry}))
-    (root / "prompts").mkdir()
-    options = ("--rate", "1000", "--teachers", str(root / "teachers.yaml"), "--prompts", str(root / "prompts"))
-    running = Service(root / "runs", *options)
-    yield running
-    for client in Person.clients:
-        client.close()
-    running.stop()
-    endpoint.shutdown()
-    endpoint.server_close()
-    thread.join()
+    with _serving(lambda body: ANSWER) as endpoint:
+        endpoint.key = SECRET
+        price = {"input": 1e6, "output": 1e6}
+        entry = {"model": "quince", "base_url": endpoint.url, "api_key_env": VARIABLE, "price": price}
+        (root / "teachers.yaml").write_text(json.dumps({"locked": entry}))
+        (root / "prompts").mkdir()
+        options = ("--rate", "1000", "--teachers", str(root / "teachers.yaml"), "--prompts", str(root / "prompts"))
+        running = Service(root / "runs", *options)
+        yield running
+        for client in Person.clients:
+            client.close()
+        running.stop()
 
 
 class Person:

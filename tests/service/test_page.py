@@ -238,6 +238,10 @@ def test_the_keyboard_reaches_everything_and_everything_has_a_name(opened: Open,
 
 def test_a_phone_scrolls_down_and_never_sideways(opened: Open, service: Service) -> None:
     page = opened("run", viewport={"width": 360, "height": 740})
+    places = page.get_by_role("navigation", name="Main").get_by_role("link")
+    edges = places.evaluate_all("all => all.map(one => one.getBoundingClientRect().right)")
+    assert len(edges) > 10
+    assert max(edges) <= 360
     prompt = service.get("/runs/small/rows")["rows"][0]["prompt_id"]
     for path in ("", "/rows", f"/rows/{prompt}", "/report", "/log"):
         page.goto(f"{service.url}/ui/runs/small{path}")
@@ -270,6 +274,8 @@ def test_a_reader_is_offered_nothing_that_changes_a_run(opened: Open, service: S
     assert page.get_by_role("button", name="Start the run").is_disabled()
     page.goto(f"{service.url}/ui/runs/nowhere")
     assert "run under" in page.get_by_role("alert").inner_text()
+    page.goto(f"{service.url}/ui/nowhere")
+    assert "nothing at this address" in page.get_by_role("alert").inner_text()
 
 
 def test_the_printed_link_logs_in_once(browser: Any, service: Service) -> None:

@@ -91,6 +91,25 @@ def test_it_is_made_again_only_in_the_words_that_were_shown(
     assert person.get("/ui/runs/theirs/release/lineage.json").status_code == 404
 
 
+def test_a_program_makes_it_again_only_in_the_words_of_its_preview(service: Service, pulled: Path) -> None:
+    path = f"/releases/pulled/{NAME}/regenerate"
+    wanted = {"name": "by-program", "teacher": "rehearsal"}
+    assert service.post(f"{path}/preview", wanted, "read").status_code == 403
+    shown = service.post(f"{path}/preview", wanted).json()
+    assert shown["text"].startswith("From acme/safe@v1.0.0: Safe reasoning")
+    assert str(service.runs) not in shown["text"]
+    for agreed, status in (("", 409), ("0" * 64, 409), ("x", 422)):
+        refused = service.post(path, {**wanted, "agreed": agreed})
+        assert (refused.status_code, refused.headers["content-type"]) == (status, "application/problem+json")
+    assert "nowhere" in service.post(path, {**wanted, "teacher": "nowhere", "agreed": shown["agreed"]}).json()["detail"]
+    assert not (service.runs / "by-program").exists()
+    assert service.post(path.replace("@v1", "@v2"), wanted).status_code == 404
+    assert service.post(path, {**wanted, "agreed": shown["agreed"]}).status_code == 202
+    service.post("/runs/by-program/cancel")
+    assert service.until_over("by-program")["name"] == "by-program"
+    assert "already" in service.post(path, {**wanted, "agreed": shown["agreed"]}).json()["detail"]
+
+
 @pytest.mark.parametrize(
     "wanted",
     [("acme", ""), ("a/b/c", ""), ("acme/..", ""), ("acme/a--b", ""), ("acme/safe", "main"), ("acme/safe@v1.0.0", "")],

@@ -4,11 +4,14 @@ import io
 import json
 import zipfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
+from service.rows.columns import Columns, filter_of
+from service.rows.layout import path_of
 from service.rows.text_diff import changed
 from tests.service.conftest import Service
 from tests.service.test_api import problem
@@ -85,6 +88,22 @@ def test_any_figure_sorts_and_missing_ones_come_last(service: Service) -> None:
             assert got == [row["response_id"] for row in sorted(rows, key=key)], sign + name
     worst = found(service, sort="-worst")["rows"][0]
     assert worst["worst"] == max(row["worst"] for row in rows if row["worst"] is not None)
+
+
+def test_what_was_looked_at_of_the_figures_does_not_stay_in_memory(service: Service) -> None:
+    found(service)
+    path = path_of(service.runs, "small", "arrow")
+    columns = Columns(path)
+
+    def mapped_kb() -> int:
+        areas = Path("/proc/self/smaps").read_text().split(str(path.resolve()))[1:]
+        assert areas
+        return sum(int(area.partition("\nRss:")[2].split()[0]) for area in areas)
+
+    columns.fitting([filter_of("variant:eq:short")])
+    assert mapped_kb() > 0
+    assert columns.rows([1])[0]["response_id"]
+    assert mapped_kb() == 0
 
 
 def test_what_is_exported_is_what_was_found(service: Service) -> None:

@@ -200,21 +200,28 @@ def load_local_judge(folder: Path, digest: str) -> LocalJudge:
     Raises:
         UserError: a file is missing, broken, too large, or not what judge.json says, or the folder has changed.
     """
-    if (now := digest_of(folder)) != digest:
-        raise UserError(
-            f"The local judge in {folder} has changed: the run judges by version {digest[:12]}, this is {now[:12]}. "
-            "Put the old one back, or judge by this one: saferthoughts judge RUN --judge local:FOLDER"
-        )
+    _check_version(folder, digest)
     try:
         record = validated(Record, read_json(folder / RECORD), str(folder / RECORD))
         _check(folder, record)
-        return LocalJudge(*_tensors(folder, record), record)
+        found = LocalJudge(*_tensors(folder, record), record)
     except UserError:
         raise
     # Whatever a broken file makes its reader raise: ValueError, SafetensorError, tokenizers' bare Exception.
     except Exception as error:
         line = " ".join(str(error).split())[:200]
         raise UserError(f"{folder} is no local judge that can be read: {line}") from error
+    # It is kept by its version, and another one may have taken its place while it was read.
+    _check_version(folder, digest)
+    return found
+
+
+def _check_version(folder: Path, digest: str) -> None:
+    if (now := digest_of(folder)) != digest:
+        raise UserError(
+            f"The local judge in {folder} has changed: the run judges by version {digest[:12]}, this is {now[:12]}. "
+            "Put the old one back, or judge by this one: saferthoughts judge RUN --judge local:FOLDER"
+        )
 
 
 def _check(folder: Path, record: Record) -> None:

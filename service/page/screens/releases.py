@@ -1,6 +1,5 @@
 """Releases: /ui/releases, a run's at /ui/runs/RUN/release, those of others at /ui/releases/pulled/NAME, /ui/compare."""
 
-from hashlib import sha256
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -15,7 +14,7 @@ from service.http.downloads import plain
 from service.http.problems import Problem
 from service.http.shapes import ReleaseWanted
 from service.jobs.jobs import cli_arguments, printed_by
-from service.page.forms import Form, again_in
+from service.page.forms import Form, pulled_again_in
 from service.page.screens.shared import Place, Posted, Viewer, page, to
 from service.releases import api_releases, releases
 from service.releases.card_text import PICTURE, card_of, front_of
@@ -117,36 +116,14 @@ def act_on_pulled(name: str, action: str, caller: Viewer, state: AppStateOf, for
         raise Problem(404, f"There is no button '{action}'.")
     values = _pulled(state, name)
     try:
-        wanted = again_in(form, "pulled")
-        judges = dict(part.partition("=")[::2] for part in form.text("judges").split())
-        folder = releases.pulled_folder(state.runs, name)
-        starting.again(state, wanted, caller, folder, judges, _agreed_to(form.text("agreed")))
-    except _Shown as shown:
-        preview = shown.text.replace(str(releases.pulled_folder(state.runs, name)), values["address"])
-        values |= {"form": form, "preview": preview, "agreed": shown.digest, "message": ""}
+        wanted = pulled_again_in(form)
+        starting.pulled_again(state, name, wanted, caller)
+    except starting.Preview as shown:
+        values |= {"form": form, "preview": shown.text, "agreed": shown.digest, "message": ""}
         return page("pulled", caller, **values)
     except (UserError, Problem) as error:
         return page("pulled", caller, 422, **values, form=form, preview="", agreed="", message=str(error))
     return to(f"/ui/runs/{quote(wanted.name)}")
-
-
-class _Shown(UserError):
-    """What will be asked of whom, to be agreed to by its digest."""
-
-    def __init__(self, text: str, digest: str) -> None:
-        super().__init__("Nothing was begun: agree to what is shown.")
-        self.text, self.digest = text, digest
-
-
-def _agreed_to(digest: str) -> Any:
-    """Consent to the very text that was shown before."""
-
-    def agree(text: str) -> None:
-        found = sha256(text.encode("utf-8", "replace")).hexdigest()
-        if found != digest:
-            raise _Shown(text, found)
-
-    return agree
 
 
 @router.get("/ui/runs/{name}/release")
@@ -169,12 +146,14 @@ def release_work(name: str, caller: Viewer, state: AppStateOf, seen: str = "") -
 
 
 def _release(state: AppState, name: str, card: bool = True) -> dict[str, Any]:
-    run, found = state.run(name), state.run_state(name)
+    run = state.run(name)
     folder = run.path / "release"
-    here = (folder / "lineage.json").exists()
+    # What the mark is of comes first: what is shown may be newer than its mark, and never older.
     jobs = [job for job in state.queue.latest_of_each(name) if job.action in ("release", "publish")]
+    here = (folder / "lineage.json").exists()
     built = (folder / "lineage.json").stat().st_mtime_ns if here else 0
     repos = releases.published(state, name)
+    found = state.run_state(name)
     return {
         "run": found,
         "listed": releases.listed(folder) if here else None,

@@ -17,7 +17,7 @@ from service.http.shapes import RunState
 from service.jobs.queue import OPEN
 from service.page.forms import again_in, budget_in, publish_in
 from service.page.screens.shared import Place, Posted, Viewer, page, to
-from service.run import api, starting
+from service.run import api
 from service.run.run_reader import spoken
 
 PER_PAGE = 12
@@ -127,7 +127,7 @@ def act(name: str, action: str, caller: Viewer, state: AppStateOf, form: Posted)
         api.repeat(name, int(number) if _NUMBER.fullmatch(number) else 0, caller, state)
     elif action == "regenerate":
         wanted = again_in(form, name)
-        starting.again(state, wanted, caller)
+        api.regenerate(wanted, caller, state)
         name = wanted.name
     else:
         raise Problem(404, f"There is no button '{action}'.")
