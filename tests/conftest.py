@@ -205,6 +205,19 @@ def tables_by_hand(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium, started once a module; skips where it is not installed."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if found is None:
+        pytest.skip("no chromium on this machine")
+    with playwright.sync_playwright() as started:
+        running = started.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield running
+        running.close()
+
+
 @pytest.fixture
 def new_run(tmp_path: Path) -> Callable[..., RunFolder]:
     """Start a run with the given options: by the rehearsal teacher where they name none, an endpoint called "flags"."""
