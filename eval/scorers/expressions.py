@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from itertools import product
 from typing import Any
 
+from eval.scorers.european import decimal_beside, english
+
 # Of values at one point: two expressions that differ by more are not the same, whatever simplification says.
 _APART = 1e-12
 # Beside a decimal, which is rounded: 1/3 is 0.333333, and 2e-7 is not 1e-7.
@@ -58,6 +60,7 @@ def equal(gold: str, answer: str) -> bool:
         Unreadable: the gold cannot be read, or a comparison failed and no other succeeded.
     """
     wanted, given = plain(gold), plain(answer)
+    wanted, given = decimal_beside(wanted, given), decimal_beside(given, wanted)
     if wanted and wanted == given:
         return True
     expected = _parsed(wanted)
@@ -91,7 +94,7 @@ def plain(text: str) -> str:
     if _SPACED.fullmatch(text):
         text = re.sub(r"[ ']", "", text)
     builder = _BUILDER.fullmatch(text)
-    return builder[1] if builder else text
+    return builder[1] if builder else english(text)
 
 
 def _typed(text: str) -> str:
