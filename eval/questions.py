@@ -22,8 +22,9 @@ from eval.sources import Columns, Public, distinct, load, row_id, untrained
 from eval.task_spec import BuiltTask, TaskRequest
 from pipelines.errors import UserError
 
-QUESTION = ("question", "query", "prompt", "text")
-CATEGORY = ("category", "type", "technique")
+# The last three are those of JailbreakBench and AdvBench, of HarmBench and of StrongREJECT.
+QUESTION = ("question", "query", "prompt", "text", "goal", "behavior", "forbidden_prompt")
+CATEGORY = ("category", "type", "technique", "SemanticCategory")
 _MAY: Columns = {"category": CATEGORY, "target": ("target",)}
 
 

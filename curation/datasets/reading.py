@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from curation.datasets.media import media_of
 from pipelines.errors import UserError, unknown
 from pipelines.prompts.prompt_sets import KINDS, UNKNOWN_LICENSE
 from pipelines.prompts.published import KIND_WORDS
@@ -174,6 +175,8 @@ def _read(
         answer = _text(row, columns["answer"])
     if not behaviour.strip():
         raise ValueError("the question is empty")
+    if reason := media_of(row, behaviour):
+        raise ValueError(reason)
     if _given(row, columns, "history"):
         raise ValueError("it has a history, and a row holds one question: the answer belongs to all of it")
     given_kind = _given(row, columns, "kind")
