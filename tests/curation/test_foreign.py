@@ -84,6 +84,17 @@ def read(runs: Path, source: Source, mapping: dict[str, str] | None = None, kind
             },
             {},
         ),
+        # Turns as JSON, an answer with its reasoning, a preference set without its prompt, other names.
+        (
+            {"prompt": json.dumps([USER]), "completion": json.dumps([{**ANSWER, "reasoning_content": "Hm."}])},
+            {},
+        ),
+        ({"question": "Q", "answer": f"<think>Hm.</think>{REFUSAL}"}, {}),
+        ({"chosen": [USER, {**ANSWER, "thinking": "Hm."}], "rejected": [USER, ANSWER]}, {}),
+        ({"problem": "Q", "deepseek_reasoning": "Hm.", "deepseek_solution": REFUSAL}, {}),
+        ({"Question": "Q", "Complex_CoT": "Hm.", "Response": REFUSAL}, {}),
+        ({"prompt": "Q", "response": f"<think>Hm.</think>{REFUSAL}", "reasoning": None}, {}),
+        ({"messages": [{"role": "system", "content": None}, USER, {**ANSWER, "thinking": "Hm."}]}, {}),
     ],
 )
 def test_a_conversation_is_read_whatever_its_columns_are_called(
