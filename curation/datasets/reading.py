@@ -181,7 +181,10 @@ def _read(
     """Read one row; ValueError gives the reason why it cannot be used."""
     behaviour, text, thought = _asked_and_answered(row, columns)
     beside = _given(row, columns, "reasoning")
-    if beside is not None and not thought.reasoning:
+    if beside is not None and "answer" in columns:
+        # Each in its column: tags that are left in the answer are a fault.
+        thought = Thought(sound(beside, f"'{columns['reasoning']}'"), _text(row, columns["answer"]), "reasoning")
+    elif beside is not None and not thought.reasoning:
         thought = split(thought.answer, reasoning=sound(beside, f"'{columns['reasoning']}'"))
     reasoning, answer, found = thought.reasoning, thought.answer, str(thought.source)
     if not behaviour.strip():

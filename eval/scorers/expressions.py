@@ -40,6 +40,8 @@ _UNDERLINED = re.compile(r"\\underline\s*\{([^{}]*)\}")
 # What an answer says its value is of, where math-verify cannot read that: `\text{Area} =`, `P(A \mid B) =`.
 _NAMED = re.compile(r"(?:\\(?:text|textbf|mathrm)\s*\{[^{}=]*\}|[A-Za-z]\s*\([^=()]*\\mid[^=()]*\))\s*=\s*")
 _RELATION = re.compile(r"\\(?:leq?|geq?|neq?|lt|gt|not)(?![A-Za-z])|[<>\u2264\u2265\u2260]")
+# 1 1/4, which is no product.
+_MIXED = re.compile(r"([+-]?)([0-9]{1,9})\s+([0-9]{1,9})\s*/\s*([0-9]{1,9})")
 _SPACED = re.compile(r"[+-]?[0-9]{1,3}(?:[ '][0-9]{3})+(?:\.[0-9]+)?")
 # {x : condition}, {x | condition}, {x \in R | condition}
 _BUILDER = re.compile(
@@ -91,6 +93,8 @@ def plain(text: str) -> str:
     if _TRIGONOMETRY.search(text):
         text = _DEGREES.sub(r"\\cdot\\frac{\\pi}{180}", text)
     text = _REPEATING.sub(_fraction, text).replace(r"\varnothing", r"\emptyset")
+    if (mixed := _MIXED.fullmatch(text)) and int(mixed[3]) < int(mixed[4]):
+        return rf"{mixed[1]}\frac{{{int(mixed[2]) * int(mixed[4]) + int(mixed[3])}}}{{{mixed[4]}}}"
     if _SPACED.fullmatch(text):
         text = re.sub(r"[ ']", "", text)
     builder = _BUILDER.fullmatch(text)
