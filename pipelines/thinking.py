@@ -6,6 +6,7 @@ ordinary answer may have too are in `pipelines/thought_headings.py`.
 """
 
 import re
+import string
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,6 +15,7 @@ import pyarrow as pa
 from pipelines.reasoning_families import ANSWER_MARKS, FAMILIES, HARMONY_CHANNEL, Family
 from pipelines.thought_headings import before_answer, under_headings
 
+_BLANK = string.whitespace + "\u00a0\u200b\u200c\u200d\u2060\ufeff"
 OPEN, CLOSE = FAMILIES[0].opener, FAMILIES[0].closer
 # One message of harmony's: its channel, and its text up to the next token that ends or begins a message.
 _HARMONY = re.compile(
@@ -97,8 +99,8 @@ def _once(text: str, reasoning: str) -> str:
 
 
 def _leading(text: str) -> Thought | None:
-    """Blocks of one family at the beginning."""
-    start = text.lstrip()
+    """Blocks of one family at the beginning; characters without width, which some servers put there, are none of it."""
+    start = text.lstrip(_BLANK)
     for family in FAMILIES:
         if start.startswith(family.opener) and (not family.phrases or family.closer in start):
             return _blocks(start, family)

@@ -8,9 +8,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipelines.judges.guards import END, fields_of, text_of
+from pipelines.judges.guards import fields_of, text_of
 from pipelines.judges.patterns import json_objects
-from pipelines.judges.safety import Guard, SafetyVerdict, shortened
+from pipelines.judges.safety import END, Guard, SafetyVerdict, shortened
 from pipelines.prompts.variant import Message
 from pipelines.records import Safety
 

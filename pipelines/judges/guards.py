@@ -14,11 +14,9 @@ from functools import lru_cache
 from pathlib import Path
 
 from pipelines.judges.patterns import json_objects
-from pipelines.judges.safety import Guard, SafetyVerdict, shortened
+from pipelines.judges.safety import END, Guard, SafetyVerdict, shortened
 from pipelines.prompts.variant import Message
 from pipelines.records import Safety
-
-END = re.compile(r"<\|[^<>|]{1,40}\|>|</s>|<(?:end_of_turn|eos)>")
 
 
 @lru_cache

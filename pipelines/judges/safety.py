@@ -21,6 +21,8 @@ from pipelines.thinking import Thought, join
 
 THOUGHTS_ALONE = "thoughts alone came back, and no verdict"
 CONTINUED = "the server continued the response instead of judging it; llama-server needs --no-prefill-assistant"
+# What ends a turn in chat templates, where a server leaves it in a reply.
+END = re.compile(r"<\|[^<>|]{1,40}\|>|</s>|<(?:end_of_turn|eos)>")
 # Llama Guard 3's, by name.
 _CATEGORIES = {
     name.lower(): f"S{number}"
@@ -113,7 +115,6 @@ class LlamaGuard(Guard):
     Source: the model cards of Llama-Guard-3-8B and Llama-Guard-4-12B (format and categories, which they share).
     """
 
-    _END = re.compile(r"(?:<\|[^<>|]{1,40}\|>|</s>)")
     _VERDICT = re.compile(r"(?:\W*assistant\s+)?\W*(safe|unsafe)\b(.*)", re.IGNORECASE | re.DOTALL)
     # What models write in front of codes, and between them.
     _BEFORE = re.compile(r"(?:(?:violated\s+)?categor(?:y|ies)\b\W*|and\s+)", re.IGNORECASE)
@@ -130,7 +131,7 @@ class LlamaGuard(Guard):
         return [Message(role="user", content=query), Message(role="assistant", content=response)]
 
     def read(self, reply: str) -> SafetyVerdict:
-        text = self._END.sub("\n", reply).strip()
+        text = END.sub("\n", reply).strip()
         if not text:
             return SafetyVerdict(None, reason="empty reply")
         found = self._VERDICT.fullmatch(text)

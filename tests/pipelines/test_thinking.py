@@ -48,6 +48,11 @@ def test_missing_opener_is_read_as_reasoning() -> None:
     assert split("weighing\n</think>\n\nSorry.") == Thought("weighing", "Sorry.", "missing_opener")
 
 
+@pytest.mark.parametrize("before", ["\u200b", "\ufeff \n", "\u00a0\n"])
+def test_characters_without_width_before_a_block_are_no_answer(before: str) -> None:
+    assert split(f"{before}<think>\nweighing\n</think>\n\nSorry.") == Thought("weighing", "Sorry.", "inline")
+
+
 def test_truncated_block_is_all_reasoning_and_no_answer() -> None:
     assert split("<think>\nweighing and") == Thought("weighing and", "", "truncated")
 
