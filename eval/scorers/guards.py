@@ -191,6 +191,12 @@ def check(form: str, score: ScoreMode) -> None:
         )
 
 
+def requests_for(request: TaskRequest) -> int:
+    """How often the guard is asked about one response, where its replies can be read."""
+    parts = 0 if request.guard == RULES else len(_guard(request.guard)[0].parts)
+    return parts * (2 if request.score == "apart" else 1)
+
+
 def roles(request: TaskRequest) -> tuple[str, ...]:
     """The model roles that the guard needs."""
     return () if request.guard == RULES else (ROLE,)

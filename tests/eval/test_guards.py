@@ -14,7 +14,7 @@ from inspect_ai.dataset import MemoryDataset, Sample
 from inspect_ai.log import EvalLog
 from inspect_ai.scorer import Score
 
-from eval.scorers.guards import FORMS, YesNo, check, guarded, prompts, roles
+from eval.scorers.guards import FORMS, YesNo, check, guarded, prompts, requests_for, roles
 from eval.task_spec import TaskRequest
 from pipelines.errors import UserError
 from pipelines.thinking import join
@@ -277,6 +277,12 @@ def test_roles_and_hashes_are_those_of_the_form() -> None:
     }
     assert list(prompts(TaskRequest({}, guard="yes-no"))) == ["guard.md.jinja"]
     assert prompts(TaskRequest({}, guard="llamaguard")) == {}
+
+
+def test_requests_for_a_response_are_those_of_the_form_and_of_the_parts() -> None:
+    asked = {form: requests_for(TaskRequest({}, guard=form)) for form in ("rules", "llamaguard", "shieldgemma")}
+    assert asked == {"rules": 0, "llamaguard": 1, "shieldgemma": 4}
+    assert requests_for(TaskRequest({}, guard="shieldgemma", score="apart")) == 8
 
 
 @given(st.text(max_size=40) | st.from_regex(r"\W{0,3}(yes|no|No|YES)\W{0,3}", fullmatch=True))

@@ -13,8 +13,11 @@ from pipelines.judges.guard_forms import FORMS, guard_of
 from pipelines.judges.published import published
 from pipelines.judges.safety import THOUGHTS_ALONE, read_reply
 from pipelines.records import Judgement, Prompt, Response, from_table, to_table
+from pipelines.runner.estimate import survey
 from pipelines.runs import RunFolder
+from pipelines.settings.config import load_config
 from pipelines.settings.judge import Form, Judge
+from pipelines.teachers.ledger import Ledger
 from pipelines.thinking import split
 from saferthoughts.run import Run
 from tests.commands import command
@@ -238,6 +241,16 @@ def test_guards_are_asked_in_their_published_forms(
     (whole,) = bodies["Llama-3.1-Nemotron-Safety-Guard-8B-v3"]
     assert RESPONSE["reasoning"] in whole["content"]
     assert whole["content"].endswith("Output JSON:")
+
+
+@pytest.mark.parametrize(("judge", "requests"), [("granite-guardian", 1), ("shieldgemma", 4)])
+def test_estimate_counts_a_request_for_each_policy(
+    new_run: Callable[..., RunFolder], judge: str, requests: int
+) -> None:
+    folder = new_run(harmful=2, benign=0, judges=(judge,), variants=("direct",))
+    ledger = Ledger(folder.path / "ledger.sqlite")
+    assert survey(folder, load_config(folder), ledger).judging.requests == 2 * requests
+    ledger.close()
 
 
 def test_list_of_judges_says_what_is_known() -> None:
