@@ -40,7 +40,8 @@ _FATAL_CODES = re.compile(
 )
 _FATAL_WORDS = re.compile(
     r"insufficient (account )?(balance|credits?|funds|quota)|credit balance"
-    r"|(out of|not enough|no|no more|(not|n't) have (any|enough)|used (up )?all .{0,20}) (credits?|balance|funds)"
+    r"|(out of|not enough|no more|(not|n't) have (any|enough)|used (up )?all .{0,20}) (credits?|balance|funds)"
+    r"|\bno credits?\b"
     r"|balance (is )?(insufficient|not enough)|(credits?|free tier|trial) .{0,40}(depleted|exhausted|used up)"
     r"|requires more credits|payment required|billing (hard )?limit|quota .{0,40}(used up|exhausted)|欠费|余额不足"
     r"|额度.{0,4}(用尽|耗尽|不足)|(enable billing|billing to be enabled)|budget has been exceeded|spend(ing)? limit"
