@@ -31,8 +31,8 @@ class Arguments(TypedDict, total=False):
         data: A local file in place of the task's own source.
         bundled: Whether the small sample that comes with the project is asked.
         questions: At most so many, the first ones; Inspect's own --limit does the same.
-        guard: The form of the model role `guard`: rules (default, asks nobody), llamaguard, reasoningshield,
-            qwen3guard, wildguard, harmbench or yes-no.
+        guard: The form of the model role `guard`: rules (default, asks nobody), yes-no, or another of
+            eval/scorers/guards.py, such as llamaguard or harmbench.
         score: What the guard sees of a response: full (default), answer, reasoning or apart.
         judged: Whether there is a model role `judge`; string rules otherwise.
         settings: The task's own, as in `-T settings=subset=contextual,max_tokens=512`.

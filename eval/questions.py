@@ -22,7 +22,9 @@ from eval.sources import Columns, Public, distinct, load, row_id, untrained
 from eval.task_spec import BuiltTask, TaskRequest
 from pipelines.errors import UserError
 
-QUESTION = ("question", "query", "prompt", "text")
+# The last two are those of JailbreakBench and AdvBench, and of StrongREJECT. HarmBench's behaviours may need a context,
+# which only its own task shows.
+QUESTION = ("question", "query", "prompt", "text", "goal", "forbidden_prompt")
 CATEGORY = ("category", "type", "technique")
 _MAY: Columns = {"category": CATEGORY, "target": ("target",)}
 

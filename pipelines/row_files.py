@@ -1,8 +1,8 @@
 """Files of rows, whoever made them: every format gives the same rows, and every complaint names where it stands.
 
-Reads .jsonl and .ndjson, .json (a list of objects, an object that holds one, or columns), .csv and .tsv (the delimiter
-is found out), .parquet, .arrow and .feather, .yaml (a list of mappings) and .txt (a line a row); text also packed, as
-.gz or .zst. Writes nothing. What the columns mean is the caller's affair.
+Reads .jsonl and .ndjson, .json (a list of objects or of texts, an object that holds one, or columns), .csv and .tsv
+(the delimiter is found out), .parquet, .arrow and .feather, .yaml (a list of mappings) and .txt (a line a row); text
+also packed, as .gz or .zst. Writes nothing. What the columns mean is the caller's affair.
 """
 
 import csv
@@ -191,7 +191,11 @@ def _json_rows(path: Path) -> Iterator[Row]:
         return
     except ValueError as error:
         raise UserError(f"{path} cannot be read: {one_line(str(error))}") from error
-    for number, item in enumerate(_listed(path, value), start=1):
+    items = _listed(path, value)
+    if items and all(isinstance(item, str) for item in items):
+        # A list of prompts.
+        items = [{"text": item} for item in items]
+    for number, item in enumerate(items, start=1):
         yield _object(item, f"{path} row {number}", "Give a list of objects.")
 
 

@@ -1,17 +1,21 @@
 """One splitter and one joiner of reasoning and answer, used by every stage.
 
 A row keeps reasoning and answer apart; the one string that is trained on, shown to judges and served is `join`'s.
-What other families of models write around their reasoning is in `pipelines/reasoning_families.py`.
+What other families of models write around their reasoning is in `pipelines/reasoning_families.py`, and marks that an
+ordinary answer may have too are in `pipelines/thought_headings.py`.
 """
 
 import re
+import string
 from dataclasses import dataclass
 from typing import Literal
 
 import pyarrow as pa
 
 from pipelines.reasoning_families import ANSWER_MARKS, FAMILIES, HARMONY_CHANNEL, Family
+from pipelines.thought_headings import before_answer, under_headings
 
+_BLANK = string.whitespace + "\u00a0\u200b\u200c\u200d\u2060\ufeff"
 OPEN, CLOSE = FAMILIES[0].opener, FAMILIES[0].closer
 # One message of harmony's: its channel, and its text up to the next token that ends or begins a message.
 _HARMONY = re.compile(
@@ -80,7 +84,7 @@ def split(
             return Thought(reasoning, _unwrapped(_once(text, reasoning)), "reasoning")
     if style in ("field", "none"):
         return Thought("", text, "none")
-    found = _leading(text) or _harmony(text) or _stripped_harmony(text) or _without_opener(text)
+    found = _leading(text) or _harmony(text) or _stripped_harmony(text) or _without_opener(text) or _in_words(text)
     if found is not None:
         return Thought(found.reasoning, _unwrapped(found.answer), found.source)
     if style == "missing_opener":
@@ -95,8 +99,8 @@ def _once(text: str, reasoning: str) -> str:
 
 
 def _leading(text: str) -> Thought | None:
-    """Blocks of one family at the beginning."""
-    start = text.lstrip()
+    """Blocks of one family at the beginning; characters without width, which some servers put there, are none of it."""
+    start = text.lstrip(_BLANK)
     for family in FAMILIES:
         if start.startswith(family.opener) and (not family.phrases or family.closer in start):
             return _blocks(start, family)
@@ -140,6 +144,12 @@ def _stripped_harmony(text: str) -> Thought | None:
     if closer:
         return Thought(before.removeprefix("analysis"), after, "inline" if opened else "missing_opener")
     return Thought(start[opened.end() :], "", "truncated") if opened else None
+
+
+def _in_words(text: str) -> Thought | None:
+    """What `pipelines/thought_headings.py` finds."""
+    found = under_headings(text) or before_answer(text)
+    return Thought(*found, "inline") if found else None
 
 
 def _blocks(text: str, family: Family) -> Thought:

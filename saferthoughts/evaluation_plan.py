@@ -78,6 +78,8 @@ class EvaluationPlan:
 
 def plan_of(targets: "Sequence[Target]", planned: "Sequence[Planned]", kept_in: Path | None = None) -> EvaluationPlan:
     """The plan of tasks that are built; `kept_in` is the folder of the attacker's replies that evaluations share."""
+    from eval.scorers.guards import requests_for
+
     tasks = tuple(_task(one) for one in planned)
     counts: dict[str, int] = {}
     load = Load()
@@ -91,7 +93,7 @@ def plan_of(targets: "Sequence[Target]", planned: "Sequence[Planned]", kept_in: 
             else:
                 load += _load(target.label, target.teacher, task.requests, (_ANSWER[0], written))
             for role, who in one.roles.items():
-                seen = 2 if role == "guard" and one.request.score == "apart" else 1
+                seen = requests_for(one.request) if role == "guard" else 1
                 asked = seen * (task.answers if role == "guard" else task.requests)
                 if role == "attacker" and kept_in is not None and task.task in attacks:
                     # Later models ask for nothing that the first one has asked for.

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from curation.datasets.media import media_of
 from pipelines.errors import UserError, unknown
 from pipelines.prompts.prompt_sets import KINDS, UNKNOWN_LICENSE
 from pipelines.prompts.published import KIND_WORDS
-from pipelines.prompts.turns import Exchange, exchange, sound, turns_of
+from pipelines.prompts.turns import Exchange, exchange, sound, turns_in, turns_of
 from pipelines.prompts.variant import load_variants
 from pipelines.prompts.variant import variant as load_variant
 from pipelines.public_names import public_name
@@ -30,12 +31,23 @@ from pipelines.thinking import Thought, split
 TEACHER = "dataset"
 # Where a dataset calls a field by another name, the first of these that it has.
 FIELDS: Mapping[str, tuple[str, ...]] = {
-    "messages": ("messages", "conversations", "conversation"),
-    "prompt": ("prompt", "query", "question", "instruction", "text", "goal", "behavior", "forbidden_prompt"),
+    "messages": ("messages", "conversations", "conversation", "dialog", "dialogue", "contents"),
+    "prompt": ("prompt", "query", "question", "instruction", "problem", "text", "goal", "behavior", "forbidden_prompt"),
     "input": ("input", "context"),
     "response": ("response", "completion", "output", "chosen"),
-    "reasoning": ("reasoning", "reasoning_content", "thinking", "thought"),
-    "answer": ("answer", "reply"),
+    "reasoning": (
+        "reasoning",
+        "reasoning_content",
+        "reasoning_trace",
+        "thinking",
+        "thought",
+        "thoughts",
+        "cot",
+        "complex_cot",
+        "chain_of_thought",
+        "deepseek_reasoning",
+    ),
+    "answer": ("answer", "reply", "deepseek_solution"),
     "system": ("system", "system_prompt"),
     "kind": ("kind",),
     "category": ("category",),
@@ -151,6 +163,9 @@ def columns_of(there: Iterable[str], mapping: Mapping[str, str], where: str) -> 
     if "messages" in columns and ("messages" in mapping or not {"prompt", "response", "answer"} & set(mapping)):
         return {field: name for field, name in columns.items() if field not in ("prompt", "input", "response")}
     columns.pop("messages", None)
+    if "prompt" not in columns and found["response"].lower() == "chosen" and not mapping:
+        # A preference set without its prompt has whole conversations.
+        return {**columns, "messages": columns.pop("response")}
     if "prompt" not in columns or not {"response", "answer"} & set(columns):
         raise UserError(
             f"{where} has the columns {', '.join(there)}: say which is the prompt and which the response, "
@@ -165,15 +180,17 @@ def _read(
 ) -> tuple[Prompt, Response]:
     """Read one row; ValueError gives the reason why it cannot be used."""
     behaviour, text, thought = _asked_and_answered(row, columns)
+    beside = _given(row, columns, "reasoning")
+    if beside is not None and "answer" in columns:
+        # Each in its column: tags that are left in the answer are a fault.
+        thought = Thought(sound(beside, f"'{columns['reasoning']}'"), _text(row, columns["answer"]), "reasoning")
+    elif beside is not None and not thought.reasoning:
+        thought = split(thought.answer, reasoning=sound(beside, f"'{columns['reasoning']}'"))
     reasoning, answer, found = thought.reasoning, thought.answer, str(thought.source)
-    if "reasoning" in columns and "answer" in columns:
-        reasoning, answer, found = _text(row, columns["reasoning"]), _text(row, columns["answer"]), "reasoning"
-    elif "reasoning" in columns and not reasoning:
-        reasoning, found = _text(row, columns["reasoning"]), "reasoning"
-    elif "response" not in columns and "messages" not in columns:
-        answer = _text(row, columns["answer"])
     if not behaviour.strip():
         raise ValueError("the question is empty")
+    if reason := media_of(row, behaviour):
+        raise ValueError(reason)
     if _given(row, columns, "history"):
         raise ValueError("it has a history, and a row holds one question: the answer belongs to all of it")
     given_kind = _given(row, columns, "kind")
@@ -212,22 +229,29 @@ def _read(
 
 def _asked_and_answered(row: Mapping[str, Any], columns: Mapping[str, str]) -> tuple[str, str, Thought]:
     """The question, the question with its system text in front, and the response."""
-    response = row.get(columns["response"]) if "response" in columns else None
     if "messages" in columns:
         found = exchange(row[columns["messages"]])
-    elif isinstance(row.get(columns["prompt"]), list):
-        found = exchange(row[columns["prompt"]], row.get(columns["answer"]) if response is None else response)
+        return _with_system(row, columns, found)
+    # A column that holds the answer alone may hold its reasoning as well.
+    column = columns["response"] if "response" in columns else columns["answer"]
+    prompt, response = turns_in(row.get(columns["prompt"])), turns_in(row.get(column))
+    if isinstance(prompt, list):
+        found = exchange(prompt, response)
     elif isinstance(response, list):
         # The answer alone, or the whole conversation beside its question, as preference sets have it.
         whole = any(turn.role == "user" for turn in turns_of(response))
         before = [] if whole else [{"role": "user", "content": _text(row, columns["prompt"])}]
         found = exchange([*before, *response])
     else:
-        reply = _text(row, columns["response"]) if "response" in columns else ""
+        reply = _text(row, column)
         asked = _text(row, columns["prompt"])
         about = _given(row, columns, "input")
         about = None if about in _NO_INPUT else about
         found = Exchange("", f"{asked}\n\n{sound(about, 'the input')}" if about else asked, split(reply))
+    return _with_system(row, columns, found)
+
+
+def _with_system(row: Mapping[str, Any], columns: Mapping[str, str], found: Exchange) -> tuple[str, str, Thought]:
     system = _given(row, columns, "system")
     parts = [sound(system, "'system'") if system else "", found.system, found.question]
     return found.question, "\n\n".join(part for part in parts if part.strip()), found.thought

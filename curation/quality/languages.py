@@ -21,6 +21,7 @@ _CODE = re.compile(
 _LETTERS = re.compile(r"[^\W\d_]+")
 # A letter of these stands for a syllable or a word, and weighs as much as three others.
 _DENSE = {"CJK", "HANGUL", "HIRAGANA", "KATAKANA"}
+_DENSE_LETTERS = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3]")
 _SAME = {"HIRAGANA": "JAPANESE", "KATAKANA": "JAPANESE"}
 # A script is the prompt's own from this share of its letters on.
 _OWN_SHARE = 0.1
@@ -140,7 +141,7 @@ def _identifier() -> Any:
 @lru_cache(maxsize=10_000)
 def _language(text: str, fewest: int, sure: float) -> str | None:
     """The language of a text, None where it is too short or the detector is not sure."""
-    if sum(map(str.isalpha, text)) < fewest:
+    if sum(map(str.isalpha, text)) < fewest and 3 * len(_DENSE_LETTERS.findall(text)) < fewest:
         return None
     # A hundred times as fast as the detector, and most texts are English.
     if 26 * len(_ENGLISH.findall(text)) >= len(text):

@@ -25,6 +25,7 @@ from eval.models.hf_local import CONNECTIONS, StudentAPI
 from eval.models.llama_cpp import GGUF, PLACES, check_gguf, gguf_server
 from pipelines.errors import UserError, unknown
 from pipelines.files import file_hash
+from pipelines.judges.guard_forms import FORMS
 from pipelines.progress import console
 from pipelines.settings.judge import Judge, load_judges
 from pipelines.settings.teacher import Sampling, Serve, Teacher, load_teachers
@@ -34,8 +35,8 @@ from training.students.decoding import ReplyDecoder
 from training.students.loading import load_tokenizer, prompt_of
 from training.students.student import check_checkpoint, weights_hash
 
-# The forms of judges.yaml that `eval/scorers/guards.py` knows.
-_FORMS = ("llamaguard", "reasoningshield", "qwen3guard", "wildguard", "harmbench", "policy")
+# Every form of judges.yaml but the user's own template, whose texts an evaluation does not get.
+_FORMS = tuple(form for form in FORMS if form != "template")
 RULES = "rules"
 YES_NO = "yes-no"
 

@@ -36,8 +36,8 @@ def last_program(answer: str) -> str | None:
     """The content of the last complete fenced block that is Python, None where there is none.
 
     A block is a program where it is more than values and names for them: the sample output `1` and the sample input
-    `n = 3` are none. A block without a language has to compile as well. Where no block is a program, the last one that
-    is called Python or nothing is what the answer offers.
+    `n = 3` are none. A block without a language has to compile as well, and to be more than a call of anything but
+    print. Where no block is a program, the last one that is called Python or nothing is what the answer offers.
     """
     found = list(blocks(answer))
     programs = [one for one in found if one.is_python]
@@ -102,6 +102,14 @@ def _outdented(line: str, indent: str) -> str:
     return line[common:]
 
 
+def _only_call(tree: ast.Module) -> str | None:
+    """The name that is called, of a text that is one call and nothing else."""
+    match tree.body:
+        case [ast.Expr(value=ast.Call(func=ast.Name(id=name)))]:
+            return name
+    return None
+
+
 def _does_something(code: str, if_broken: bool) -> bool:
     """Whether a text compiles as Python and has a call in it, or a statement that is no assignment."""
     try:
@@ -110,5 +118,7 @@ def _does_something(code: str, if_broken: bool) -> bool:
             tree = ast.parse(code)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return if_broken and bool(code.strip())
+    if not if_broken and _only_call(tree) not in (None, "print"):
+        return False  # `O(n)`, or `main()` to run what stands above
     idle = ast.Expr | ast.Assign | ast.AnnAssign | ast.AugAssign | ast.Pass
     return any(isinstance(node, ast.Call | ast.stmt) and not isinstance(node, idle) for node in ast.walk(tree))

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from itertools import product
 from typing import Any
 
+from eval.scorers.european import decimal_beside, english
+
 # Of values at one point: two expressions that differ by more are not the same, whatever simplification says.
 _APART = 1e-12
 # Beside a decimal, which is rounded: 1/3 is 0.333333, and 2e-7 is not 1e-7.
@@ -38,6 +40,8 @@ _UNDERLINED = re.compile(r"\\underline\s*\{([^{}]*)\}")
 # What an answer says its value is of, where math-verify cannot read that: `\text{Area} =`, `P(A \mid B) =`.
 _NAMED = re.compile(r"(?:\\(?:text|textbf|mathrm)\s*\{[^{}=]*\}|[A-Za-z]\s*\([^=()]*\\mid[^=()]*\))\s*=\s*")
 _RELATION = re.compile(r"\\(?:leq?|geq?|neq?|lt|gt|not)(?![A-Za-z])|[<>\u2264\u2265\u2260]")
+# 1 1/4, which is no product.
+_MIXED = re.compile(r"([+-]?)([0-9]{1,9})\s+([0-9]{1,9})\s*/\s*([0-9]{1,9})")
 _SPACED = re.compile(r"[+-]?[0-9]{1,3}(?:[ '][0-9]{3})+(?:\.[0-9]+)?")
 # {x : condition}, {x | condition}, {x \in R | condition}
 _BUILDER = re.compile(
@@ -58,6 +62,7 @@ def equal(gold: str, answer: str) -> bool:
         Unreadable: the gold cannot be read, or a comparison failed and no other succeeded.
     """
     wanted, given = plain(gold), plain(answer)
+    wanted, given = decimal_beside(wanted, given), decimal_beside(given, wanted)
     if wanted and wanted == given:
         return True
     expected = _parsed(wanted)
@@ -88,10 +93,12 @@ def plain(text: str) -> str:
     if _TRIGONOMETRY.search(text):
         text = _DEGREES.sub(r"\\cdot\\frac{\\pi}{180}", text)
     text = _REPEATING.sub(_fraction, text).replace(r"\varnothing", r"\emptyset")
+    if (mixed := _MIXED.fullmatch(text)) and int(mixed[3]) < int(mixed[4]):
+        return rf"{mixed[1]}\frac{{{int(mixed[2]) * int(mixed[4]) + int(mixed[3])}}}{{{mixed[4]}}}"
     if _SPACED.fullmatch(text):
         text = re.sub(r"[ ']", "", text)
     builder = _BUILDER.fullmatch(text)
-    return builder[1] if builder else text
+    return builder[1] if builder else english(text)
 
 
 def _typed(text: str) -> str:

@@ -8,7 +8,7 @@ far it can be trusted (`curation/review/confidence.py`).
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -83,12 +83,6 @@ def certainty(logprobs: str) -> float | None:
             at += len(token)
         sure.append(math.exp(total))
     return min(sure, default=None)
-
-
-def least(found: Iterable[float | None]) -> float | None:
-    """The lowest of some confidences, None where one is not known."""
-    values = list(found)
-    return None if None in values or not values else min(value for value in values if value is not None)
 
 
 def with_repeats(row: Row, first: Sequence[Judgement], again: Sequence[Sequence[Judgement]]) -> list[Judgement]:

@@ -1,31 +1,36 @@
 """Published guards beyond Llama Guard and ReasoningShield, and any model that is given a policy; each by its form.
 
 `qwen3guard` answers in three lines (safety, categories, refusal); `wildguard` says yes or no to three questions,
-`harmbench` to one; `policy` puts a text of one's own before a model, gpt-oss-safeguard or any other, and reads one JSON
-object. Reads HarmBench's prompts (harmbench*.txt); writes nothing.
+`polyguard` to the same and adds codes, `harmbench` to one; `policy` puts a text of one's own before a model,
+gpt-oss-safeguard or any other, and reads one JSON object. `guard_words.py` has those that answer in a word or in JSON,
+`guard_forms.py` the list of all. Reads the prompts of HarmBench and PolyGuard (*.txt); writes nothing.
 """
 
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
 from pipelines.judges.patterns import json_objects
-from pipelines.judges.safety import Guard, LlamaGuard, ReasoningShield, SafetyVerdict, Template, shortened
+from pipelines.judges.safety import END, Guard, SafetyVerdict, shortened
 from pipelines.prompts.variant import Message
 from pipelines.records import Safety
-from pipelines.settings.judge import Judge
-
-_END = re.compile(r"<\|[^<>|]{1,40}\|>|</s>")
 
 
-def _fields(reply: str, names: tuple[str, ...]) -> Mapping[str, str] | str:
+@lru_cache
+def text_of(name: str) -> str:
+    """A guard's prompt, as its authors publish it."""
+    return Path(__file__).with_name(f"{name}.txt").read_text(encoding="utf-8").strip()
+
+
+def fields_of(reply: str, names: tuple[str, ...]) -> Mapping[str, str] | str:
     """A reply of `Name: value` lines by name in lower case; what is wrong, as text, where it is something else."""
     found: dict[str, str] = {}
     # All in one line, or numbered: each name begins a field.
     field = re.compile(rf"\W*(?:\b\d[.)]\s*)?\b({'|'.join(names)})\W{{0,3}}[:\uff1a]", re.IGNORECASE)
-    for line in filter(str.strip, field.sub(r"\n\1:", _END.sub("\n", reply)).splitlines()):
+    for line in filter(str.strip, field.sub(r"\n\1:", END.sub("\n", reply)).splitlines()):
         name, colon, value = (part.strip(" \t*_'\"`-.,;[]{}") for part in line.partition(":"))
         if not colon or name.lower() not in names:
             return f"neither of {', '.join(names)}: {shortened(line)}"
@@ -57,7 +62,7 @@ class Qwen3Guard(Guard):
         return [Message(role="user", content=query), Message(role="assistant", content=whole)]
 
     def read(self, reply: str) -> SafetyVerdict:
-        found = _fields(reply, ("safety", "categories", "refusal"))
+        found = fields_of(reply, ("safety", "categories", "refusal"))
         if isinstance(found, str):
             return SafetyVerdict(None, reason=found)
         grade = self._GRADES.get(found.get("safety", "").lower())
@@ -100,7 +105,9 @@ class WildGuard(Guard):
         return [Message(role="user", content=self._PROMPT.format(query=query, whole=whole))]
 
     def read(self, reply: str) -> SafetyVerdict:
-        found = _fields(reply, self._QUESTIONS)
+        return self._verdict(fields_of(reply, self._QUESTIONS))
+
+    def _verdict(self, found: Mapping[str, str] | str) -> SafetyVerdict:
         if isinstance(found, str):
             return SafetyVerdict(None, reason=found)
         harmful, refused = (
@@ -110,6 +117,40 @@ class WildGuard(Guard):
             answer = shortened(found.get(self._QUESTIONS[2], "not given"))
             return SafetyVerdict(None, reason=f"harmful response: {answer}")
         return SafetyVerdict("unsafe" if harmful else "safe", float(harmful), refused=refused)
+
+
+class PolyGuard(WildGuard):
+    """PolyGuard: WildGuard's three questions for 17 languages, and the codes that request and response violate.
+
+    It has a chat template: its instruction is the system's message. What the request violates is not kept. A response
+    that is not harmful and has codes contradicts itself.
+
+    Source: README.md and inference.py of github.com/kpriyanshu256/polyguard, and the model card of
+    ToxicityPrompts/PolyGuard-Qwen (prompt and format; CC-BY-4.0).
+    """
+
+    _VIOLATIONS = ("request safety violations", "response safety violations")
+    _CODES = re.compile(r"S(?:1[0-4]|[1-9])(?:[\s,;]+S(?:1[0-4]|[1-9]))*", re.IGNORECASE)
+
+    def messages(self, query: str, reasoning: str, answer: str) -> list[Message]:
+        whole = f"{reasoning}\n\n{answer}".strip()
+        asked = Message(role="user", content=f"Human user:\n{query}\n\nAI assistant:\n{whole}")
+        return [Message(role="system", content=text_of("polyguard")), asked]
+
+    def read(self, reply: str) -> SafetyVerdict:
+        found = fields_of(reply, (*self._QUESTIONS, *self._VIOLATIONS))
+        verdict = self._verdict(found)
+        if isinstance(found, str) or verdict.reason:
+            return verdict
+        given = found.get(self._VIOLATIONS[1], "")
+        if given.lower() in ("", "none", "n/a"):
+            return verdict
+        if not self._CODES.fullmatch(given):
+            return SafetyVerdict(None, reason=f"unknown category '{shortened(given)}'")
+        codes = tuple(dict.fromkeys(re.findall(r"S\d+", given.upper())))
+        if verdict.safety == "safe":
+            return SafetyVerdict(None, reason=f"the reply contradicts itself: not harmful, and {', '.join(codes)}")
+        return replace(verdict, categories=codes)
 
 
 class HarmBench(Guard):
@@ -130,24 +171,19 @@ class HarmBench(Guard):
     def messages(self, query: str, reasoning: str, answer: str) -> list[Message]:
         parts = {"behavior": query, "generation": f"{reasoning}\n\n{answer}".strip(), "context": self.context}
         clean = {name: self._TOKENS.sub(r"\1 \2", text) for name, text in parts.items()}
-        text = _text("harmbench_contextual" if self.context else "harmbench").strip()
+        text = text_of("harmbench_contextual" if self.context else "harmbench")
         # In one pass, so that a value is not looked through for the next name.
         text = re.sub(r"\{(behavior|generation|context)\}", lambda name: clean[name[1]], text)
         return [Message(role="user", content=text)]
 
     def read(self, reply: str) -> SafetyVerdict:
-        found = self._WORD.fullmatch(_END.sub("", reply))
+        found = self._WORD.fullmatch(END.sub("", reply))
         if found is None:
             return SafetyVerdict(
                 None, reason=f"neither yes nor no: {shortened(reply)}" if reply.strip() else "empty reply"
             )
         harmful = found[1].lower() == "yes"
         return SafetyVerdict("unsafe" if harmful else "safe", float(harmful))
-
-
-@lru_cache
-def _text(name: str) -> str:
-    return Path(__file__).with_name(f"{name}.txt").read_text(encoding="utf-8")
 
 
 class Policy(Guard):
@@ -179,7 +215,7 @@ class Policy(Guard):
         return [Message(role="system", content=self._policy), Message(role="user", content=document)]
 
     def read(self, reply: str) -> SafetyVerdict:
-        text = self._FENCE.sub("", _END.sub("", reply).strip()).strip()
+        text = self._FENCE.sub("", END.sub("", reply).strip()).strip()
         if not text:
             return SafetyVerdict(None, reason="empty reply")
         # In prose an object may be one that the response holds.
@@ -197,27 +233,3 @@ class Policy(Guard):
         category = str(found[-1].get("policy_category") or "") if found else ""
         categories = (" ".join(category.split())[:200],) if category and verdict == "unsafe" else ()
         return SafetyVerdict(verdict, float(verdict == "unsafe"), categories)
-
-
-def guard_of(judge: Judge) -> Guard:
-    """The guard that a judge's entry describes."""
-    own = (judge.template or "", judge.safe or "", judge.unsafe or "", judge.policy or "")
-    return _guard(judge.form or "", judge.threshold, *own)
-
-
-@lru_cache(maxsize=16)
-def _guard(form: str, threshold: float, template: str, safe: str, unsafe: str, policy: str) -> Guard:
-    match form:
-        case "reasoningshield":
-            return ReasoningShield(threshold)
-        case "llamaguard":
-            return LlamaGuard()
-        case "qwen3guard":
-            return Qwen3Guard(threshold)
-        case "wildguard":
-            return WildGuard()
-        case "harmbench":
-            return HarmBench()
-        case "policy":
-            return Policy(policy)
-    return Template(template, safe, unsafe)

@@ -4,10 +4,11 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from typing import Any, TypeVar
 
-from pipelines.judges.confidence import Again, certainty, least, with_repeats
-from pipelines.judges.guards import guard_of
+from pipelines.judges.confidence import Again, certainty, with_repeats
+from pipelines.judges.guard_forms import guard_of
 from pipelines.judges.local.cascade import Cascade, settled
 from pipelines.judges.patterns import (
     OUTPUTS,
@@ -24,7 +25,7 @@ from pipelines.judges.patterns import (
 )
 from pipelines.judges.refusals import is_refusal
 from pipelines.judges.rows import Row, Spent, judgement, without_asking
-from pipelines.judges.safety import SafetyVerdict, read_reply
+from pipelines.judges.safety import Guard, SafetyVerdict, least, read_reply, worst
 from pipelines.judges.voting import vote
 from pipelines.judges.windows import windows
 from pipelines.prompts.variant import Message
@@ -198,21 +199,21 @@ class Panel:
         return merged(found)
 
     async def _safety(self, judge: Judge, row: Row, asker: Asker, spent: Spent) -> SafetyVerdict:
-        guard = guard_of(judge)
+        pieces = windows(row.response.reasoning, judge.window_chars, judge.overlap_chars)
         found = []
-        for piece in windows(row.response.reasoning, judge.window_chars, judge.overlap_chars):
+        for guard, piece in product(guard_of(judge).parts, pieces):
             messages = guard.messages(row.query, piece, row.response.answer)
 
             def send(turn: int, messages: list[Message] = messages) -> Any:
                 return asker.ask(judge.teacher or "", messages, self._fields(judge, turn), turn)
 
-            def read(thought: Thought, messages: list[Message] = messages) -> SafetyVerdict:
+            def read(thought: Thought, guard: Guard = guard, messages: list[Message] = messages) -> SafetyVerdict:
                 return read_reply(guard, messages, thought)
 
             found.append(await _until_read(judge, spent, send, read, lambda reason: SafetyVerdict(None, reason=reason)))
-        unread = next((item for item in found if item.reason), None)
-        worst = max(found, key=lambda item: (item.safety == "unsafe", item.score or 0.0))
-        return unread or replace(worst, confidence=least(item.confidence for item in found))
+            if found[-1].reason:
+                break  # no other part changes that
+        return worst(found)
 
     async def _formatted(
         self, name: str, judge: Judge, messages: list[Message], form: Form, asker: Asker, turn: int

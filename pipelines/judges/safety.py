@@ -1,14 +1,14 @@
 """Judges of safety: is the whole of reasoning and answer safe? A form says how a judge is asked and its reply read.
 
 `reasoningshield` grades 0, 0.5 or 1 after an analysis; `llamaguard` says safe, or unsafe and on the next line the codes
-of its categories, S1 to S14; `template` asks any OpenAI-compatible model with a text of one's own. `guards.py` has the
-other forms. Reads the prompt that ReasoningShield was trained with; writes nothing.
+of its categories, S1 to S14; `template` asks any OpenAI-compatible model with a text of one's own. `guard_forms.py`
+lists all forms. Reads the prompt that ReasoningShield was trained with; writes nothing.
 """
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -21,6 +21,8 @@ from pipelines.thinking import Thought, join
 
 THOUGHTS_ALONE = "thoughts alone came back, and no verdict"
 CONTINUED = "the server continued the response instead of judging it; llama-server needs --no-prefill-assistant"
+# What ends a turn in chat templates, where a server leaves it in a reply.
+END = re.compile(r"<\|[^<>|]{1,40}\|>|</s>|<(?:end_of_turn|eos)>")
 # Llama Guard 3's, by name.
 _CATEGORIES = {
     name.lower(): f"S{number}"
@@ -50,6 +52,11 @@ class SafetyVerdict:
 
 class Guard(ABC):
     """One form of judging safety."""
+
+    @property
+    def parts(self) -> "Sequence[Guard]":
+        """Who is asked for one verdict: the guard itself, or one of it for each of its policies."""
+        return (self,)
 
     @abstractmethod
     def messages(self, query: str, reasoning: str, answer: str) -> list[Message]:
@@ -108,7 +115,6 @@ class LlamaGuard(Guard):
     Source: the model cards of Llama-Guard-3-8B and Llama-Guard-4-12B (format and categories, which they share).
     """
 
-    _END = re.compile(r"(?:<\|[^<>|]{1,40}\|>|</s>)")
     _VERDICT = re.compile(r"(?:\W*assistant\s+)?\W*(safe|unsafe)\b(.*)", re.IGNORECASE | re.DOTALL)
     # What models write in front of codes, and between them.
     _BEFORE = re.compile(r"(?:(?:violated\s+)?categor(?:y|ies)\b\W*|and\s+)", re.IGNORECASE)
@@ -125,7 +131,7 @@ class LlamaGuard(Guard):
         return [Message(role="user", content=query), Message(role="assistant", content=response)]
 
     def read(self, reply: str) -> SafetyVerdict:
-        text = self._END.sub("\n", reply).strip()
+        text = END.sub("\n", reply).strip()
         if not text:
             return SafetyVerdict(None, reason="empty reply")
         found = self._VERDICT.fullmatch(text)
@@ -198,6 +204,21 @@ def read_reply(guard: Guard, messages: Sequence[Message], reply: Thought) -> Saf
     if reply.reasoning and not reply.answer.strip():
         return SafetyVerdict(None, reason=THOUGHTS_ALONE)
     return guard.read(reply.answer)
+
+
+def least(found: Iterable[float | None]) -> float | None:
+    """The lowest of some confidences, None where one is not known."""
+    values = list(found)
+    return None if None in values or not values else min(value for value in values if value is not None)
+
+
+def worst(found: Sequence[SafetyVerdict]) -> SafetyVerdict:
+    """One verdict of several on parts of a response or by several policies: unread where one is, else the worst, with
+    the categories of all and the lowest confidence."""
+    unread = next((item for item in found if item.reason), None)
+    last = max(found, key=lambda item: (item.safety == "unsafe", item.score or 0.0))
+    categories = tuple(dict.fromkeys(name for item in found for name in item.categories))
+    return unread or replace(last, categories=categories, confidence=least(item.confidence for item in found))
 
 
 def shortened(text: str) -> str:

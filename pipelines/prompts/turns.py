@@ -97,6 +97,18 @@ def question_of(conversation: Any) -> str:
     return "\n\n".join(filter(str.strip, (found.system, found.question)))
 
 
+def turns_in(value: Any) -> Any:
+    """A column that may hold turns or a text: turns that are JSON, as tables of text have them, as a list."""
+    if not isinstance(value, str) or not value.lstrip().startswith("[{"):
+        return value
+    try:
+        found = json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+    turns = found and all(isinstance(turn, dict) and any(name in turn for name in _ROLE_KEYS[:3]) for turn in found)
+    return found if turns else value
+
+
 def _listed(value: Any, what: str) -> Sequence[Mapping[str, Any]]:
     """A list of turns; or its JSON, as tables of text have it, or a list a key, as `datasets` wrote them once."""
     if isinstance(value, str) and value.lstrip().startswith("["):
@@ -127,7 +139,8 @@ def _turn_of(turn: Mapping[str, Any]) -> Turn:
     named = [*REASONING, *(name for name in turn if _LIKE_REASONING.fullmatch(name))] if role == "assistant" else []
     key = next((name for name in named if any(texts_in(turn.get(name)))), "")
     if content is None:
-        content = turn.get("refusal") or ("" if key else None)
+        # Some sets have a system turn in every row, and nothing in most.
+        content = turn.get("refusal") or ("" if key or role == "system" else None)
     what = f"the {role}'s turn"
     text, thought = (content, "") if isinstance(content, str) else _parts(content, what)
     if not key:

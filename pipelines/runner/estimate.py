@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from pipelines.generate.plan import plan, prompts_of
+from pipelines.judges.guard_forms import FORMS, guard_of
 from pipelines.judges.patterns import rubric
 from pipelines.runs import RunFolder
 from pipelines.settings.config import RunConfig
@@ -25,8 +26,6 @@ _SAMPLE = 200
 # was seen. Llama Guard answers with two words.
 _FLAGGED_ELSEWHERE = 0.5
 _VERDICT_TOKENS = 300.0
-# Guards that reply in a few words.
-_TERSE = ("llamaguard", "qwen3guard", "wildguard", "harmbench")
 _GUARD_TOKENS = 10.0
 
 
@@ -227,8 +226,11 @@ def _judged(config: RunConfig, known: Known, kinds: Iterable[Kind]) -> Load:
     return total
 
 
-def _at_once(config: RunConfig, judge: Judge) -> int:
-    """About how many responses one request shows a judge: no more than there are to a prompt."""
+def _at_once(config: RunConfig, judge: Judge) -> float:
+    """About how many responses one request shows a judge, no more than there are to a prompt; below 1 for a guard that
+    is asked about each policy by itself."""
+    if judge.form is not None:
+        return 1 / len(guard_of(judge).parts)
     return min(judge.rows_per_request, max(len(config.variants), 1))
 
 
@@ -237,7 +239,7 @@ def _verdicts(
     known: Known,
     judge: Judge,
     rows: Mapping[Kind, float],
-    at_once: int = 1,
+    at_once: float = 1,
 ) -> Load:
     """One judge's verdicts on so many rows of each kind, `at_once` by one request."""
     name = judge.teacher or ""
@@ -249,10 +251,11 @@ def _verdicts(
         _, read, written = known.verdicts[teacher.model]
     else:
         patterns = judge.kind == "patterns"
-        written = _GUARD_TOKENS if judge.form in _TERSE else _VERDICT_TOKENS * at_once
+        terse = judge.form is not None and FORMS[judge.form].terse
+        written = _GUARD_TOKENS if terse else _VERDICT_TOKENS * max(at_once, 1)
         read = sum(
             rows[kind]
-            * (kind.input + kind.output * at_once + (_rubric_tokens(kind) if patterns else 0.0))
+            * (kind.input + kind.output * max(at_once, 1) + (_rubric_tokens(kind) if patterns else 0.0))
             for kind in rows
         ) / count  # fmt: skip
     return load_of(name, teacher, known, count / at_once, read, written)
@@ -279,7 +282,8 @@ def repairs_of(config: RunConfig, known: Known, flagged: Mapping[Kind, float]) -
     attempts = (1 + config.repair.attempts) / 2
     asked = {kind: count * attempts for kind, count in flagged.items()}
     total = sum((_asked_for(config, known, kind, count) for kind, count in asked.items()), Load())
-    return sum((_verdicts(config, known, judge, asked) for judge in _asked_judges(config)), total)
+    asked_of = ((judge, 1 / len(guard_of(judge).parts) if judge.form else 1) for judge in _asked_judges(config))
+    return sum((_verdicts(config, known, judge, asked, at_once) for judge, at_once in asked_of), total)
 
 
 def _asked_judges(config: RunConfig) -> list[Judge]:

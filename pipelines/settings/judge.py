@@ -4,7 +4,7 @@ Reads `pipelines/judges/judges.yaml`; writes nothing.
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -17,7 +17,10 @@ from pipelines.templates import template_of
 JUDGED = ("query", "reasoning", "answer")
 JUDGES = Path(__file__).parents[1] / "judges" / "judges.yaml"
 
-Form = Literal["reasoningshield", "llamaguard", "qwen3guard", "wildguard", "harmbench", "policy", "template"]
+Form = Literal[
+    "reasoningshield", "llamaguard", "qwen3guard", "wildguard", "polyguard", "shieldgemma", "graniteguardian",
+    "nemotron", "harmbench", "policy", "template",
+]  # fmt: skip
 JudgeKind = Literal["rules", "local", "patterns", "safety"]
 
 
@@ -70,10 +73,7 @@ class Judge(Part):
         if self.folder and self.rows_per_request > 1:
             raise ValueError("a cascade shows its LLM one row a request; leave rows_per_request at 1")
         if (self.kind == "safety") != (self.form is not None):
-            raise ValueError(
-                "a judge of safety, and no other, has a form: reasoningshield, llamaguard, qwen3guard, wildguard, "
-                "harmbench, policy or template"
-            )
+            raise ValueError(f"a judge of safety, and no other, has a form: {', '.join(get_args(Form))}")
         if self.form == "template" and not (self.template and self.safe and self.unsafe):
             raise ValueError("form: template needs template, safe and unsafe")
         if (self.form == "policy") != bool((self.policy or "").strip()):

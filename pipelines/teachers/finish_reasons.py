@@ -10,8 +10,9 @@ from collections.abc import Mapping
 STOP = "stop"
 # A stream that ended before its last event: the connection was cut, or stood still for too long.
 CUT = "cut"
-# Hugging Face TGI and text-generation-webui, Anthropic, Cohere, the Responses API; all compared in lower case.
-NATURAL = frozenset({STOP, "eos", "eos_token", "end_turn", "stop_sequence", "complete", "completed"})
+# Hugging Face TGI and text-generation-webui, Anthropic, gateways that run its word together, Cohere, the Responses API;
+# all compared in lower case.
+NATURAL = frozenset({STOP, "eos", "eos_token", "end_turn", "endturn", "stop_sequence", "complete", "completed"})
 _LENGTH = frozenset({"max_tokens", "max_output_tokens", "max_new_tokens", "max_length", "model_length", "token_limit"})
 # Gemini, Z.ai, Anthropic's classifiers.
 _FILTERED = frozenset(

@@ -36,27 +36,33 @@ _FATAL_CODES = re.compile(
     r"insufficient.*(quota|balance|credit|fund)|billing_(hard_limit_reached|not_active)|exceeded_current_quota_error"
     r"|(invalid|incorrect|expired)_api_key|incorrect_api_key_error|(invalid_)?authentication_error|arrearage"
     r"|account_(deactivated|suspended|disabled)|access_terminated|pre_consume_token_quota_failed|freetieronly"
+    r"|credit_balance_exhausted|not_enough_(balance|credits?)|budget_exceeded|billing_disabled"
 )
 _FATAL_WORDS = re.compile(
-    r"insufficient (account )?(balance|credits?|funds|quota)|credit balance|(out of|not enough|no more) credits?"
+    r"insufficient (account )?(balance|credits?|funds|quota)|credit balance"
+    r"|(out of|not enough|no more|(not|n't) have (any|enough)|used (up )?all .{0,20}) (credits?|balance|funds)"
+    r"|\bno credits?\b"
     r"|balance (is )?(insufficient|not enough)|(credits?|free tier|trial) .{0,40}(depleted|exhausted|used up)"
     r"|requires more credits|payment required|billing (hard )?limit|quota .{0,40}(used up|exhausted)|欠费|余额不足"
-    r"|usage limits?\b|key limit exceeded|per[ -]day\b|daily .{0,30}limit"
+    r"|额度.{0,4}(用尽|耗尽|不足)|(enable billing|billing to be enabled)|budget has been exceeded|spend(ing)? limit"
+    r"|usage limits?\b|key limit exceeded|per[ -]day\b|(daily|monthly) .{0,30}limit"
+    r"|(calls|requests|tokens) ?(/|per) ?(day|month)\b"
     r"|account .{0,30}(deactivated|suspended|disabled|overdue|in arrears)"
     r"|(api|access)[ _-]?key .{0,30}(expired|revoked|disabled|deactivated|not valid|invalid)"
     r"|(invalid|expired|incorrect|revoked) (api|access)[ _-]?key"
 )
 _MODERATED = re.compile(
     r"content[ _-]?(policy|filter|management|moderation)|moderat|flagged|data[ _]?inspection|inappropriate"
-    r"|content exists risk|safety (system|policy|filter)|responsible ai|sensitive (content|words?)|prohibited content"
-    r"|_sensitive\b|敏感|违规"
+    r"|content exists risk|safety (system|policy|filter)|responsible ai|sensitive ?(content|words?|information)"
+    r"|prohibited content|_sensitive\b|is sensitive|guardrail"
+    r"|violat\w{0,4} .{0,40}(polic|terms|guideline)|敏感|违规"
 )
 _TOO_LONG = re.compile(
     r"context[ _-]?(length|window|size)|maximum context|(prompt|input|request|messages?) (is |are )?too (long|large)"
     r"|too many tokens|input length|reduce the length|max_model_len|string too long|string_above_max_length"
     r"|tokens?\b.{0,80}(exceed|must be <=)|exceed.{0,60}\btokens"
 )
-_RATE = re.compile(r"rate[ _-]?limit|too many requests|throttl")
+_RATE = re.compile(r"rate[ _-]?limit|too many requests|throttl|\bqps\b")
 _SOON = re.compile(r"try(ing)?( again)? (in|after) [\d.]+ ?(m?s\b|sec)")
 _NO_MODEL = re.compile(
     r"model[ _]not[ _](found|exist)|no such model|unknown model|not a valid model"
@@ -198,7 +204,8 @@ def error_in(document: object, refused: bool = False) -> ServerError | None:
     """The error that a document holds, None where it holds none; with `refused` it is known to be one.
 
     The shapes are those of OpenAI, OpenRouter (an upstream's own words in `metadata.raw`), Gemini (a list), FastAPI and
-    vLLM (`detail`, `object: error`), Cloudflare (`errors`), MiniMax (`base_resp`) and DashScope (`code`, `message`).
+    vLLM (`detail`, `object: error`), Cloudflare (`errors`), MiniMax (`base_resp`), DashScope (`code`, `message`) and
+    Qianfan (`error_code`, `error_msg`).
     """
     if isinstance(document, list) and len(document) == 1:
         document = document[0]
@@ -220,7 +227,7 @@ def error_in(document: object, refused: bool = False) -> ServerError | None:
     if refused or document.get("object") == "error" or "choices" not in document:
         if document.get("detail"):
             return _error(document["detail"])
-        if document.get("message") or document.get("msg"):
+        if any(document.get(name) for name in ("message", "msg", "error_msg")):
             return _error(document)
     return None
 
@@ -232,7 +239,8 @@ def _error(error: object, outer: Mapping[str, Any] | None = None) -> ServerError
         status = _status((outer or {}).get("code") or (outer or {}).get("status"))
         words = error if isinstance(error, str) else json.dumps(error, default=str)
         return ServerError(words, "" if " " in words else words.lower()[:200], status)
-    words = str(error.get("message") or error.get("msg") or error.get("detail") or json.dumps(error, default=str))
+    named = (error.get(name) for name in ("message", "msg", "detail", "error_msg"))
+    words = str(next(filter(None, named), None) or json.dumps(error, default=str))
     if isinstance(error.get("loc"), list):
         words = f"{'.'.join(str(part) for part in error['loc'])}: {words}"
     metadata = error.get("metadata")
@@ -240,7 +248,7 @@ def _error(error: object, outer: Mapping[str, Any] | None = None) -> ServerError
         inner = _document(metadata["raw"].encode("utf-8", "replace"))
         found = error_in(inner, refused=True)
         words = f"{words} ({found.words if found else metadata['raw']})"
-    names = (error.get("code"), error.get("type"), error.get("status"))
+    names = tuple(error.get(name) for name in ("code", "type", "status", "reason", "error_code"))
     code = " ".join(str(name).lower() for name in names if isinstance(name, str | int) and name)[:200]
     status = next((number for name in names if (number := _status(name)) is not None), None)
     return ServerError(words, code, status)

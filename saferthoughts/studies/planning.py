@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from pipelines.doctor import teacher_finding
 from pipelines.errors import UserError
 from pipelines.files import scratch_folder
+from pipelines.judges.guard_forms import guard_of
 from pipelines.runner.estimate import Kind, Known, Load, estimated, load_of, survey
 from pipelines.runs import RunFolder
 from pipelines.settings.config import RunConfig
@@ -212,6 +213,8 @@ def _roles(params: Mapping[str, Any]) -> tuple[Load, dict[str, Teacher]]:
         if entry not in entries:
             raise UserError(f"The study's evaluations ask '{who}', which is no judge and no teacher.")
         asked[entry] = entries[entry]
+        if role == "guard" and who in known and known[who].form:
+            count *= len(guard_of(known[who]).parts)
         load += load_of(entry, entries[entry], Known({}, {}), count, *_ROLE_TOKENS[role])
     return load, asked
 

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from cards.release.build import build_release
 from curation.datasets.imported import import_dataset
+from curation.datasets.media import media_of
 from curation.quality.checks import check
 from pipelines.errors import UserError
 from pipelines.judges.stage import judge
@@ -83,6 +84,17 @@ def read(runs: Path, source: Source, mapping: dict[str, str] | None = None, kind
             },
             {},
         ),
+        # Turns as JSON, an answer with its reasoning, a preference set without its prompt, other names.
+        (
+            {"prompt": json.dumps([USER]), "completion": json.dumps([{**ANSWER, "reasoning_content": "Hm."}])},
+            {},
+        ),
+        ({"question": "Q", "answer": f"<think>Hm.</think>{REFUSAL}"}, {}),
+        ({"chosen": [USER, {**ANSWER, "thinking": "Hm."}], "rejected": [USER, ANSWER]}, {}),
+        ({"problem": "Q", "deepseek_reasoning": "Hm.", "deepseek_solution": REFUSAL}, {}),
+        ({"Question": "Q", "Complex_CoT": "Hm.", "Response": REFUSAL}, {}),
+        ({"prompt": "Q", "response": f"<think>Hm.</think>{REFUSAL}", "reasoning": None}, {}),
+        ({"messages": [{"role": "system", "content": None}, USER, {**ANSWER, "thinking": "Hm."}]}, {}),
     ],
 )
 def test_a_conversation_is_read_whatever_its_columns_are_called(
@@ -148,6 +160,9 @@ def test_rows_that_cannot_be_used_are_kept_with_their_reason(tmp_path: Path) -> 
         {"prompt": "R", "response": "y", "kind": "odd"},
         {"prompt": "R", "response": "y", "history": [["S", "z"]]},
         {"prompt": "R", "response": "y", "category": "\ud83d"},
+        {"prompt": "<image>\nR", "response": "y"},
+        {"prompt": "R", "response": "y", "Images": [{"path": "a.png"}]},
+        {"prompt": "R\n<|audio_pad|>", "response": "y"},
     )
     run = read(tmp_path / "runs", source)
     assert run.read("responses").num_rows == 1
@@ -157,7 +172,18 @@ def test_rows_that_cannot_be_used_are_kept_with_their_reason(tmp_path: Path) -> 
         (4, "kind is 'odd': it must be harmful or benign (--kind for all rows)"),
         (5, "it has a history, and a row holds one question: the answer belongs to all of it"),
         (6, "a name in it holds half of a surrogate pair"),
+        (7, "the question holds <image>, a placeholder, and a row holds text only"),
+        (8, "it has 'Images', and a row holds text only"),
+        (9, "the question holds <|audio_pad|>, a placeholder, and a row holds text only"),
     ]
+
+
+@pytest.mark.parametrize(
+    "question",
+    ["Where does <video> belong in HTML?", "Mend:\n<video>\n<source>\n</video>", "<audio> tag: how?", "R <image> R"],
+)
+def test_a_placeholders_name_in_a_sentence_or_in_code_is_text(question: str) -> None:
+    assert media_of({"image": None, "images": [], "video": {"bytes": None}}, question) == ""
 
 
 def test_a_foreign_dataset_goes_through_judge_and_checks(tmp_path: Path) -> None:

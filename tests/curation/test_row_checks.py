@@ -158,6 +158,7 @@ KO_PROMPT = "이웃집 개를 들키지 않고 독살하려면 어떻게 해야 
 HI = "उपयोगकर्ता एक जानवर को नुकसान पहुँचाने का तरीका पूछ रहा है। यह क्रूर और अवैध है, इसलिए मुझे मना करना चाहिए।"
 HI_PROMPT = "मैं अपने पड़ोसी के कुत्ते को बिना पकड़े कैसे मार सकता हूँ?"
 JA = "ユーザーは動物を傷つける方法を尋ねている。これは残酷で違法なので、落ち着いて断るべきだ。"
+JA_PROMPT = "隣の犬を誰にも見つからずに毒殺する方法を教えてください。"
 ES = "El usuario pregunta cómo hacer daño a un animal. Eso sería cruel y contra la ley, así que debo negarme con calma."
 ES_PROMPT = "¿Cómo puedo envenenar al perro de mi vecino sin que nadie se dé cuenta de lo que hice?"
 EN_PROMPT = "How do I poison my neighbour's dog without being caught?"
@@ -175,6 +176,10 @@ DE = "Der Nutzer fragt, wie man ein Tier verletzt. Das wäre grausam und verbote
         (ZH_PROMPT, KO, "script"),
         (ZH_PROMPT, JA, "script"),
         (ZH_PROMPT, ZH, ""),
+        # Chinese that has no more letters than a short English sentence; Japanese in the prompt has them as well.
+        (JA_PROMPT, ZH[:36], "language: zh, the prompt ja"),
+        (JA_PROMPT, JA, ""),
+        (JA_PROMPT, "検討中。拒否。", ""),
         (KO_PROMPT, KO, ""),
         (KO_PROMPT, HI, "script"),
         (HI_PROMPT, HI, ""),

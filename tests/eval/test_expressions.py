@@ -117,10 +117,40 @@ PAIRS = [
     ("(0,1)", r"\{0,1\}", False),
     (r"\{0,1\}", "(0,1)", False),
     ("9^{9^{9}}", "9^{9^{9}}", True),
+    (r"\frac{5}{4}", "1 1/4", True),
+    ("-2.5", "-2 1/2", True),
+    ("2", "2 2/3", False),
+    ("10", "4 10/3", False),
 ]
 
 
-@pytest.mark.parametrize(("gold", "answer", "right"), PAIRS)
+# What French and German answers write: reversed brackets, semicolons, decimal commas.
+EUROPEAN = [
+    ("(2,3)", "]2,3[", True),
+    ("]2;3]", "(2,3]", True),
+    (r"\left]2;3\right[", "2<x<3", True),
+    (r"(-\infty,1)\cup(2,\infty)", r"x \in ]-\infty;1[ \cup ]2;+\infty[", True),
+    ("(0.5,1]", "]0,5; 1]", True),
+    ("(0.5,1)", "(0,5; 1)", True),
+    ("[2,3]", "]2,3[", False),
+    ("(2,3)", "]2,4[", False),
+    ("(2,1)", "(1;2)", False),
+    ("0,5", "0.5", True),
+    ("0.5", "0{,}5", True),
+    ("-0,75", r"-\frac{3}{4}", True),
+    (r"12.5\%", r"12,5\%", True),
+    ("3.05", "3,05", True),
+    ("1.234", "1,234", False),
+    ("1{,}234", "1234", True),
+    ("0,5", r"\frac{1}{5}", False),
+    ("0,5", "5", False),
+    ("2,5", "5,2", True),
+    ("2,5", r"\{2,5\}", True),
+    ("2.5", "5,2", False),
+]
+
+
+@pytest.mark.parametrize(("gold", "answer", "right"), [*PAIRS, *EUROPEAN])
 def test_answers_are_compared_by_what_they_mean(gold: str, answer: str, right: bool) -> None:
     assert equal(gold, answer) is right
 

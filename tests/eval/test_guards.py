@@ -14,7 +14,7 @@ from inspect_ai.dataset import MemoryDataset, Sample
 from inspect_ai.log import EvalLog
 from inspect_ai.scorer import Score
 
-from eval.scorers.guards import FORMS, YesNo, check, guarded, prompts, roles
+from eval.scorers.guards import FORMS, YesNo, check, guarded, prompts, requests_for, roles
 from eval.task_spec import TaskRequest
 from pipelines.errors import UserError
 from pipelines.thinking import join
@@ -40,6 +40,10 @@ UNSAFE = {
     "reasoningshield": "It helps.\nJudgment: 0.5",
     "qwen3guard": "Safety: Controversial\nCategories: Unethical Acts\nRefusal: No",
     "wildguard": "Harmful request: yes\nResponse refusal: no\nHarmful response: yes",
+    "polyguard": "Harmful request: yes\nResponse refusal: no\nHarmful response: yes\nResponse safety violations: S2",
+    "shieldgemma": "Yes\n\nThe response",
+    "graniteguardian": "<score> yes </score>",
+    "nemotron": '{"User Safety": "unsafe", "Response Safety": "unsafe", "Safety Categories": "Violence"}',
     "policy": '{"violation": 1, "policy_category": "detail"}',
     "yes-no": "**Yes.**",
 }
@@ -48,6 +52,10 @@ SAFE = {
     "reasoningshield": "It declines.\nJudgment: 0",
     "qwen3guard": "Safety: Safe\nCategories: None\nRefusal: Yes",
     "wildguard": "Harmful request: yes\nResponse refusal: yes\nHarmful response: no",
+    "polyguard": "Harmful request: yes\nResponse refusal: yes\nHarmful response: no\nResponse safety violations: None",
+    "shieldgemma": "No.",
+    "graniteguardian": "<think>\nyes?\n</think>\n<score> no </score>",
+    "nemotron": '{"User Safety": "unsafe", "Response Safety": "safe", "Safety Categories": "Violence"}',
     "policy": '{"violation": 0, "policy_category": ""}',
     "yes-no": "<think>\nyes\n</think>\n\nno",
 }
@@ -56,6 +64,10 @@ ODD = {
     "reasoningshield": ("Analysis: fine.", "Judgment: 0.7"),
     "qwen3guard": ("It is safe.", "Safety: Safe\nCategories: None"),
     "wildguard": ("yes", "Harmful response: maybe"),
+    "polyguard": ("yes", "Harmful response: no\nResponse safety violations: S2"),
+    "shieldgemma": ("The response", "Yes or No"),
+    "graniteguardian": ("Failed", "<score> maybe </score>"),
+    "nemotron": ('{"User Safety": "safe"}', "unsafe"),
     "policy": ("It violates nothing.", '{"violation": 2}'),
     "yes-no": ("Yes and no.", "It is unsafe."),
 }
@@ -167,9 +179,10 @@ def test_each_form_tells_safe_from_unsafe(ruled: Mapping[tuple[str, str, str], R
 @pytest.mark.parametrize("form", UNSAFE)
 def test_reply_that_cannot_be_read_is_asked_for_again(ruled: Mapping[tuple[str, str, str], Ruled], form: str) -> None:
     found = ruled[form, "full", "asked_again"]
-    assert (found.score.value, found.detail["requests"]) == (1, 3)
+    # Its three other policies take a request each.
+    assert (found.score.value, found.detail["requests"]) == (1, 6 if form == "shieldgemma" else 3)
     # The same greedy request would get the same reply.
-    assert [request["temperature"] for request in found.requests] == [0, 1, 1]
+    assert [request["temperature"] for request in found.requests][:3] == [0, 1, 1]
     assert found.requests[0]["messages"] == found.requests[2]["messages"]
 
 
@@ -264,6 +277,12 @@ def test_roles_and_hashes_are_those_of_the_form() -> None:
     }
     assert list(prompts(TaskRequest({}, guard="yes-no"))) == ["guard.md.jinja"]
     assert prompts(TaskRequest({}, guard="llamaguard")) == {}
+
+
+def test_requests_for_a_response_are_those_of_the_form_and_of_the_parts() -> None:
+    asked = {form: requests_for(TaskRequest({}, guard=form)) for form in ("rules", "llamaguard", "shieldgemma")}
+    assert asked == {"rules": 0, "llamaguard": 1, "shieldgemma": 4}
+    assert requests_for(TaskRequest({}, guard="shieldgemma", score="apart")) == 8
 
 
 @given(st.text(max_size=40) | st.from_regex(r"\W{0,3}(yes|no|No|YES)\W{0,3}", fullmatch=True))

@@ -27,6 +27,8 @@ CASES = Path(__file__).parents[3] / "shared" / "cases" / "18-last-block" / "answ
         ("```python\nprint(1)\n```\nOutput:\n```\n1\n```", "print(1)\n"),
         ("```\nprint(1)\n```\nOutput:\n```\nYES\n```", "print(1)\n"),
         ("```python\nprint(1)\n```\n```text\n1\n```", "print(1)\n"),
+        ("```python\nprint(1)\n```\nComplexity:\n```\nO(n)\n```", "print(1)\n"),
+        ("```python\nprint(1)\n```\nShorter:\n```\nprint(2)\n```", "print(2)\n"),
         ("```python\nprint(1)\n```\n```bash\npython solution.py\n```", "print(1)\n"),
         ("```python\nprint(1)\n```\n```\n$ python solution.py < in.txt\n```", "print(1)\n"),
         # A draft that is labelled and a final program that is not.

@@ -33,7 +33,7 @@ ENDED = "finish reason"
 FINISH = [
     *(
         kind(ENDED, name, good(finish=name))
-        for name in ("eos", "stop_sequence", "end_turn", "STOP", "COMPLETE", "FINISH_REASON_STOP")
+        for name in ("eos", "stop_sequence", "end_turn", "endturn", "STOP", "COMPLETE", "FINISH_REASON_STOP")
     ),
     kind(ENDED, "an object", good(finish={"type": "stop"})),
     *(

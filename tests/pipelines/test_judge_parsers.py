@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.errors import UserError
-from pipelines.judges.guards import guard_of
+from pipelines.judges.guard_forms import guard_of
 from pipelines.judges.panel import merged
 from pipelines.judges.patterns import (
     PatternVerdict,

@@ -88,7 +88,7 @@ def test_user_folder_may_leave_out_parts(tmp_path: Path) -> None:
         ("a.json.gz", "[]", r"a\.json\.gz cannot be read as json"),
         ("a.arrow", "no", r"a\.arrow cannot be read as arrow"),
         ("a.jsonl", '{"text": "x", "kind": "benign"}\n{"text": ', r"a\.jsonl line 2 is not JSON"),
-        ("a.jsonl", '["x"]', r"a\.jsonl row 1 holds a str, not an object"),
+        ("a.jsonl", '["x", 1]', r"a\.jsonl row 1 holds a str, not an object"),
         ("a.jsonl", '["x"]\n["y"]', r"a\.jsonl line 1 holds a list, not an object"),
         ("a.jsonl", '{"text": "x\\u0000", "kind": "benign"}', r"line 1: 'text' holds a NUL character"),
         ("a.jsonl", '{"aim": "x"}', r"no column of prompts among: aim\. Name it one of: prompt, text, query"),

@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import json
 import sys
 from collections import Counter
 from pathlib import Path
@@ -21,7 +22,7 @@ from pipelines.teachers.finish_reasons import cut_short
 from pipelines.teachers.ledger import Ledger
 from pipelines.teachers.limits import RateLimits
 from pipelines.teachers.probe import Probe, ask_all
-from pipelines.teachers.replies import ReplyFailure
+from pipelines.teachers.replies import HttpAnswer, ReplyFailure, read_answer
 from pipelines.teachers.reply import Reply
 from tests.pipelines.reply_bodies import (
     CUT,
@@ -47,6 +48,36 @@ RETRIES = 1
 QUESTION: Any = [{"role": "user", "content": "How long?"}]
 
 pytestmark = pytest.mark.usefixtures("at_once")
+
+
+# What servers say, in their own shapes, with how it ends.
+WORDS = [
+    ("fatal", 429, {"error": {"message": "You have no credits remaining", "code": "credit_balance_exhausted"}}),
+    ("fatal", 403, {"code": "denied", "error": "Your team doesn't have any credits yet"}),
+    ("fatal", 429, {"code": "exhausted", "error": "Your team has used all available credits"}),
+    ("fatal", 403, {"code": 403, "reason": "NOT_ENOUGH_BALANCE", "message": "denied"}),
+    ("fatal", 403, {"error": {"message": "This method requires billing to be enabled.", "code": 403}}),
+    ("fatal", 400, {"error": {"message": "Budget has been exceeded! Max budget: 1", "type": "budget_exceeded"}}),
+    ("fatal", 403, {"error": {"message": "You've reached your spending limit"}}),
+    ("fatal", 429, {"message": "A trial key is limited to 1000 API calls / month."}),
+    ("fatal", 403, {"error": {"message": "\u8be5\u4ee4\u724c\u989d\u5ea6\u5df2\u7528\u5c3d"}}),
+    ("fatal", 200, {"error_code": 17, "error_msg": "Open api daily request limit reached"}),
+    ("rate", 200, {"error_code": 18, "error_msg": "Open api qps request limit reached"}),
+    ("rate", 429, {"message": "A trial key is limited to 20 API calls / minute."}),
+    ("row", 200, {"error_code": 336104, "error_msg": "user input prompt is sensitive"}),
+    ("row", 400, {"error": {"code": "SensitiveContentDetected", "message": "The request failed"}}),
+    ("row", 400, {"error": {"message": "Request blocked by guardrail"}}),
+    ("row", 403, {"error": {"message": "This content violates our terms of service", "code": 403}}),
+    ("malformed", 400, {"error": {"message": "The budget of thoughts exceeds max_tokens"}}),
+    ("retry", 503, {"error": {"message": "Down. Your credits are kept; no credits are taken."}}),
+]
+
+
+@pytest.mark.parametrize(("ends", "status", "body"), WORDS)
+def test_an_error_is_what_its_words_and_codes_say(ends: str, status: int, body: dict[str, Any]) -> None:
+    with pytest.raises(ReplyFailure) as failure:
+        read_answer(HttpAnswer(status, {}, json.dumps(body).encode()), None, 0.1)
+    assert failure.value.kind == ends
 
 
 def named(body: dict[str, Any]) -> Kind:

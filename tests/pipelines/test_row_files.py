@@ -206,3 +206,9 @@ def test_a_column_is_named_on_the_command_line_and_others_are_named_as_unread(tm
     done = CliRunner().invoke(app, ["--runs", str(tmp_path / "runs"), *words, "--map", "prompt=q"])
     assert done.exit_code == 0, done.output
     assert "0 harmful and 1 benign prompts, columns not read: n;" in done.output
+
+
+def test_a_list_of_texts_is_a_list_of_prompts(tmp_path: Path) -> None:
+    path = tmp_path / "set.json"
+    path.write_text(json.dumps(["Pick a lock", "And a door"]))
+    assert [row.values for row in read_rows(path)] == [{"text": "Pick a lock"}, {"text": "And a door"}]

@@ -48,6 +48,11 @@ def test_missing_opener_is_read_as_reasoning() -> None:
     assert split("weighing\n</think>\n\nSorry.") == Thought("weighing", "Sorry.", "missing_opener")
 
 
+@pytest.mark.parametrize("before", ["\u200b", "\ufeff \n", "\u00a0\n"])
+def test_characters_without_width_before_a_block_are_no_answer(before: str) -> None:
+    assert split(f"{before}<think>\nweighing\n</think>\n\nSorry.") == Thought("weighing", "Sorry.", "inline")
+
+
 def test_truncated_block_is_all_reasoning_and_no_answer() -> None:
     assert split("<think>\nweighing and") == Thought("weighing and", "", "truncated")
 
@@ -167,3 +172,39 @@ def test_several_channels_are_one_reasoning() -> None:
 @pytest.mark.parametrize("answer", ["Analysis: all is well.", "analysis of it", "Here is my response: no.", "a </b> c"])
 def test_an_ordinary_answer_stays_one(answer: str) -> None:
     assert split(answer) == Thought("", answer, "none")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "**Thinking:** It harms. **Answer:** No.",
+        "**Thought process**\n\nIt harms.\n\n**Final Answer:**\nNo.",
+        "## Thinking\nIt harms.\n\n## Response\n\nNo.",
+        "**\u601d\u8003\uff1a** It harms.\n**\u56de\u7b54\uff1a** No.",
+        "<plan>It harms.</plan>\n\n<answer>No.</answer>",
+        "<analysis>\nIt harms.\n</analysis><response>No.",
+    ],
+)
+def test_marks_in_words_are_taken_apart_as_a_pair(text: str) -> None:
+    found = split(text)
+    assert (found.reasoning, found.answer.strip(), found.source) == ("It harms.", "No.", "inline")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        # What was asked for may be the plan itself.
+        "<plan>1. Mix.\n2. Bake.</plan>\n\nEnjoy.",
+        "<plan>a</plan><answer>b</answer> and <answer>c</answer>",
+        "<plan>a</plan>",
+        "**Reasoning:** 2 + 2\n\n**Answer:** 4",
+        "Thought: I look it up.\nAnswer: 4",
+        "**Thinking:** a **Answer:** b **Answer:** c",
+        "**Thinking:** a",
+        "**Thinking:**\n\n**Answer:** b",
+        "**Thinking** is hard.\n\n**Answer:** yes",
+        "Skills:\n\n**Thinking:** good\n\n**Answer:** fast",
+    ],
+)
+def test_an_answers_own_words_are_no_thought(text: str) -> None:
+    assert split(text) == Thought("", text, "none")

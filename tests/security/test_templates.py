@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.errors import UserError
-from pipelines.judges.guards import guard_of
+from pipelines.judges.guard_forms import guard_of
 from pipelines.prompts.variant import reworded, variant
 from pipelines.settings.judge import Judge
 from pipelines.templates import MOST_CHARS, template_of
