@@ -1,8 +1,8 @@
 # Two commands matter: `make demo` and `make test`. Each makes .venv first if it is not there.
 PYTHON ?= python3
 VENV := .venv
-# Test processes side by side; each may take 5 GB.
-WORKERS ?= 3
+# Test processes side by side, since many tests wait for other programs; all took 10 GB together.
+WORKERS ?= 4
 # pip compiles with one core, and what nobody imports too.
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 

@@ -1,6 +1,6 @@
 """Fixtures that areas share: a small run, made by the rehearsal teacher once a session, copied for each test.
 
-The suite runs in three processes side by side (`make test`); `pytest` alone runs all of it, or a part, in one.
+The suite runs in four processes side by side (`make test`); `pytest` alone runs all of it, or a part, in one.
 """
 
 import gc

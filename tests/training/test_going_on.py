@@ -69,14 +69,12 @@ def killed(tiny_student: Path, tmp_path_factory: pytest.TempPathFactory) -> Kill
     rows = {"improved": release_rows("harmful", 10), "benign": release_rows("benign", 6)}
     release, work = written_release(folder / "release", rows), folder / ".model.training"
     first = training(SETTINGS, release, folder / "model", tiny_student)
-    while not any(
-        int(path.parent.name.partition("-")[2]) >= 3 for path in work.glob("checkpoint-*/trainer_state.json")
-    ):
+    while not any(step_of(path) >= 3 and not fault_of(path) for path in checkpoints_in(work)):
         assert first.poll() is None, first.communicate()
         time.sleep(0.02)
     assert first.end(signal.SIGKILL)[0] == -signal.SIGKILL
     assert not (folder / "model").exists()
-    whole = next(path for path in checkpoints_in(work) if not fault_of(path))
+    whole = [path for path in checkpoints_in(work) if not fault_of(path)][-1]
     return Killed(release, work, step_of(whole))
 
 
