@@ -123,6 +123,7 @@ def test_two_changes_at_once_are_both_shown(opened: Open, service: Service) -> N
     # The second comes while the first is still asked for.
     page.evaluate("for (let i = 0; i < 2; i++) htmx.trigger('#live', 'sse:state')")
     page.wait_for_function(f"{asked} >= {before + 2}")
+    assert page.evaluate(asked) >= before + 2
 
 
 def test_a_run_is_deleted_after_its_name_was_typed(opened: Open, service: Service) -> None:
