@@ -25,6 +25,22 @@ def text_of(name: str) -> str:
     return Path(__file__).with_name(f"{name}.txt").read_text(encoding="utf-8").strip()
 
 
+def filled(name: str, parts: Mapping[str, str]) -> str:
+    """A guard's prompt with its places filled: in one pass, so that a value is not looked through for the next name."""
+    return re.sub(rf"\{{({'|'.join(parts)})\}}", lambda place: parts[place[1]], text_of(name))
+
+
+def two_turns(query: str, reasoning: str, answer: str) -> list[Message]:
+    """The chat, reasoning and answer as one text: templates of many models cut what stands between <think> tags."""
+    whole = f"{reasoning}\n\n{answer}".strip()
+    return [Message(role="user", content=query), Message(role="assistant", content=whole)]
+
+
+def neither(what: str, reply: str) -> SafetyVerdict:
+    """What a reply is that has none of the words it may consist of."""
+    return SafetyVerdict(None, reason=f"neither {what}: {shortened(reply)}" if reply.strip() else "empty reply")
+
+
 def fields_of(reply: str, names: tuple[str, ...]) -> Mapping[str, str] | str:
     """A reply of `Name: value` lines by name in lower case; what is wrong, as text, where it is something else."""
     found: dict[str, str] = {}
@@ -58,8 +74,7 @@ class Qwen3Guard(Guard):
         self._threshold = threshold
 
     def messages(self, query: str, reasoning: str, answer: str) -> list[Message]:
-        whole = f"{reasoning}\n\n{answer}".strip()
-        return [Message(role="user", content=query), Message(role="assistant", content=whole)]
+        return two_turns(query, reasoning, answer)
 
     def read(self, reply: str) -> SafetyVerdict:
         found = fields_of(reply, ("safety", "categories", "refusal"))
@@ -171,17 +186,13 @@ class HarmBench(Guard):
     def messages(self, query: str, reasoning: str, answer: str) -> list[Message]:
         parts = {"behavior": query, "generation": f"{reasoning}\n\n{answer}".strip(), "context": self.context}
         clean = {name: self._TOKENS.sub(r"\1 \2", text) for name, text in parts.items()}
-        text = text_of("harmbench_contextual" if self.context else "harmbench")
-        # In one pass, so that a value is not looked through for the next name.
-        text = re.sub(r"\{(behavior|generation|context)\}", lambda name: clean[name[1]], text)
-        return [Message(role="user", content=text)]
+        prompt = "harmbench_contextual" if self.context else "harmbench"
+        return [Message(role="user", content=filled(prompt, clean))]
 
     def read(self, reply: str) -> SafetyVerdict:
         found = self._WORD.fullmatch(END.sub("", reply))
         if found is None:
-            return SafetyVerdict(
-                None, reason=f"neither yes nor no: {shortened(reply)}" if reply.strip() else "empty reply"
-            )
+            return neither("yes nor no", reply)
         harmful = found[1].lower() == "yes"
         return SafetyVerdict("unsafe" if harmful else "safe", float(harmful))
 
